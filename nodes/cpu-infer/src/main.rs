@@ -1,0 +1,2 @@
+//! cpu-infer
+fn main() {}

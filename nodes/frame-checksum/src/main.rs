@@ -1,0 +1,2 @@
+//! frame-checksum
+fn main() {}

@@ -1,0 +1,2 @@
+//! jsonl-writer
+fn main() {}

@@ -1,0 +1,2 @@
+//! nv12-to-rgb
+fn main() {}

@@ -1,0 +1,2 @@
+//! ort-infer
+fn main() {}

@@ -1,0 +1,2 @@
+//! ws-publisher
+fn main() {}

@@ -1,0 +1,2 @@
+//! zenoh-publisher
+fn main() {}

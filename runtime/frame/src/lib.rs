@@ -1,0 +1,21 @@
+//! What Millrace says about a frame: formats, planes, pitch, colour, time, detections, and the wire schema
+//! that carries all of it between nodes.
+//!
+//! This crate holds descriptions, never pixels: the bytes stay in the pool that the description names.
+#![forbid(unsafe_code)]
+
+pub mod colour;
+pub mod detections;
+pub mod format;
+pub mod item;
+pub mod time;
+pub mod wire;
+
+pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
+pub use detections::{DetBox, Detections};
+pub use format::{
+    ImageDesc, LayoutError, Letterbox, PacketCodec, PacketDesc, PixelFormat, Plane, Rect, Size, TensorDesc,
+    TensorDtype, TensorLayout,
+};
+pub use item::{Device, Fence, Item, Payload, PayloadKind, SlotRef};
+pub use time::{Timebase, Timing};

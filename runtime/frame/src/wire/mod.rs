@@ -1,0 +1,1 @@
+//! The wire schema (being written).
