@@ -1,0 +1,59 @@
+//! Keeps credentials out of what is printed.
+
+/// `text` with the user part of every URL in it masked: `rtsp://user:pass@host` becomes `rtsp://***@host`.
+///
+/// Masked is everything between `://` and the last `@` before the next `/`, `?`, `#`, quote or blank, and where a
+/// password holds such a character too, up to the last `@` of the word that is followed by what looks like a host.
+/// Column numbers shift; callers that point at columns use [`mask`].
+pub fn redact(text: &str) -> String {
+    replace(text, |_| "***".to_owned())
+}
+
+/// As [`redact`], with every character masked by one `*`, so that columns stay where they are.
+pub fn mask(text: &str) -> String {
+    replace(text, |secret| "*".repeat(secret.chars().count()))
+}
+
+fn replace(text: &str, masked: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        // A password may hold '/' or '#' unescaped, so the last '@' of the whole word counts.
+        let word_end = after.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
+        // Several URLs in one word (a list with commas): each on its own.
+        let word_end = after[..word_end].find("://").map_or(word_end, |next| after[..next].rfind(',').unwrap_or(next));
+        rest = match after[..word_end].rfind('@') {
+            Some(end) => {
+                out.push_str(&masked(&after[..end]));
+                &after[end..]
+            }
+            None => after,
+        };
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_users_and_passwords() {
+        assert_eq!(redact("rtsp://u:p@cam/1"), "rtsp://***@cam/1");
+        assert_eq!(redact("a rtsp://u:p@ss/w#1@cam:554/x b"), "a rtsp://***@cam:554/x b");
+        assert_eq!(redact("rtsp://u:p@a/1,rtsp://v:q@b/2"), "rtsp://***@a/1,rtsp://***@b/2");
+        assert_eq!(redact("\"rtsp://u:p@a\" x@y"), "\"rtsp://***@a\" x@y");
+        assert_eq!(redact("http://host/path"), "http://host/path");
+        assert_eq!(redact("no url, me@here"), "no url, me@here");
+    }
+
+    #[test]
+    fn keeps_columns() {
+        let line = "    SOURCE: rtsp://user:pass@cam/1 # x";
+        assert_eq!(mask(line), "    SOURCE: rtsp://*********@cam/1 # x");
+        assert_eq!(mask(line).chars().count(), line.chars().count());
+    }
+}
