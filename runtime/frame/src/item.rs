@@ -52,9 +52,9 @@ pub enum Payload {
     Tensor(TensorDesc),
     /// An encoded picture.
     Packet(PacketDesc),
-    /// Detections, as an Arrow IPC stream of this many bytes.
+    /// Detections in the compact encoding of [`crate::wire`].
     Detections {
-        /// Length of the stream.
+        /// Length of the encoding.
         len_bytes: u32,
     },
 }
