@@ -1,0 +1,239 @@
+//! `model.yml`: what a model's file cannot say about itself.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use crate::Fault;
+use millrace_frame::{TensorDtype, TensorLayout};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Order of the colour channels in the input tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelOrder {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+}
+
+/// The tensor that the model takes: one picture, three channels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputSpec {
+    /// The input's name in the model file.
+    pub name: String,
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+    /// Order of the axes.
+    pub layout: TensorLayout,
+    /// Type of the elements.
+    pub dtype: TensorDtype,
+    /// Order of the channels.
+    pub order: ChannelOrder,
+    /// Per channel, in the stated order: `value = (u8 - mean) * scale`.
+    pub scale: [f32; 3],
+    /// Per channel, in the stated order, in the units of an 8-bit sample.
+    pub mean: [f32; 3],
+}
+
+impl InputSpec {
+    /// Extent of the four axes of one picture, in the order of the layout.
+    pub fn shape(&self) -> [u32; 4] {
+        match self.layout {
+            TensorLayout::Nchw => [1, 3, self.height_px, self.width_px],
+            TensorLayout::Nhwc => [1, self.height_px, self.width_px, 3],
+        }
+    }
+}
+
+/// Where the picture stands in the model's input when their proportions differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// In the middle, bars on both sides.
+    Centre,
+    /// In the top left corner.
+    TopLeft,
+}
+
+/// How the picture is fitted into the model's input: scaled with its proportions kept, the rest filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterboxSpec {
+    /// Where the picture stands.
+    pub anchor: Anchor,
+    /// Value of every channel outside the picture, as an 8-bit sample (before mean and scale).
+    pub pad: u8,
+}
+
+/// What the numbers that become scores are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scores {
+    /// Probabilities: the model ends in a sigmoid.
+    Probabilities,
+    /// Logits: the sigmoid is applied here.
+    Logits,
+}
+
+/// What the model's output means. `C` is the number of labels, cells are listed stride by stride, each row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeadSpec {
+    /// `[1, 4 + C, H, W]`: distances left, top, right, bottom from the centre of each cell in model pixels, then a
+    /// probability per class.
+    Centre {
+        /// Name of the output.
+        output: String,
+        /// Model pixels per cell.
+        stride_px: u32,
+    },
+    /// `[1, cells, 5 + C]`: centre relative to the cell in cells, log of the size in cells, objectness, classes.
+    Yolox {
+        /// Name of the output.
+        output: String,
+        /// Model pixels per cell of each level.
+        strides_px: Vec<u32>,
+        /// What objectness and classes are.
+        scores: Scores,
+    },
+    /// `[1, boxes, 5 + C]`: centre x, y, width, height in model pixels, objectness, classes.
+    Yolov5 {
+        /// Name of the output.
+        output: String,
+    },
+    /// `[1, 4 + C, boxes]`: centre x, y, width, height in model pixels, a probability per class. YOLOv8 and v11.
+    Yolov8 {
+        /// Name of the output.
+        output: String,
+    },
+    /// `[1, cells, C + 4 (reg_max + 1)]`: a score per class, then for left, top, right, bottom the logits of a
+    /// distribution over distances of 0 to `reg_max` cells.
+    Nanodet {
+        /// Name of the output.
+        output: String,
+        /// Model pixels per cell of each level.
+        strides_px: Vec<u32>,
+        /// Largest distance in cells.
+        reg_max: u32,
+        /// Where in a cell its distances start, in cells: 0 for NanoDet-Plus, 0.5 for NanoDet.
+        cell_offset: f32,
+        /// What the class scores are.
+        scores: Scores,
+    },
+    /// `[1, Q, 4]`: centre x, y, width, height as fractions of the model's input; `[1, Q, C]`: a score per class.
+    /// No suppression: the best `top_k` pairs of query and class are the answer.
+    Rtdetr {
+        /// Name of the output with the boxes.
+        boxes: String,
+        /// Name of the output with the scores.
+        logits: String,
+        /// How many pairs of query and class are kept at most.
+        top_k: u32,
+        /// What the class scores are.
+        scores: Scores,
+    },
+}
+
+impl HeadSpec {
+    /// Its name in `model.yml`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Centre { .. } => "centre",
+            Self::Yolox { .. } => "yolox",
+            Self::Yolov5 { .. } => "yolov5",
+            Self::Yolov8 { .. } => "yolov8",
+            Self::Nanodet { .. } => "nanodet",
+            Self::Rtdetr { .. } => "rtdetr",
+        }
+    }
+
+    /// Names of the model's outputs that the head reads, in the order in which it wants them.
+    pub fn outputs(&self) -> Vec<&str> {
+        match self {
+            Self::Centre { output, .. }
+            | Self::Yolox { output, .. }
+            | Self::Yolov5 { output }
+            | Self::Yolov8 { output }
+            | Self::Nanodet { output, .. } => vec![output],
+            Self::Rtdetr { boxes, logits, .. } => vec![boxes, logits],
+        }
+    }
+}
+
+/// What counts as found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Boxes that score less are dropped; 0 to 1.
+    pub score: f32,
+    /// Of two boxes of one class that overlap by more (intersection over union), the lower score is dropped; 0 to 1.
+    pub iou: f32,
+    /// How many candidates, the best first, suppression looks at; more are dropped and counted.
+    pub max_candidates: u32,
+}
+
+/// A model's description.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Where the description stands.
+    pub path: PathBuf,
+    /// The model's name, as detections carry it.
+    pub name: String,
+    /// The tensor that it takes.
+    pub input: InputSpec,
+    /// How pictures are fitted into it.
+    pub letterbox: LetterboxSpec,
+    /// What its outputs mean.
+    pub head: HeadSpec,
+    /// What counts as found.
+    pub thresholds: Thresholds,
+    /// Names of the classes.
+    pub labels: Vec<Arc<str>>,
+    file: PathBuf,
+    file_place: (usize, usize),
+}
+
+/// Why a model's description cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum ModelError {
+    #[error("{path}: cannot read the model's description: {cause}; MODEL is the path of a model.yml file")]
+    Read { path: String, cause: String },
+    #[error("{}", list(path, faults))]
+    Faults { path: String, faults: Vec<Fault> },
+}
+
+fn list(path: &str, faults: &[Fault]) -> String {
+    let lines: Vec<String> =
+        faults.iter().map(|Fault { line, column, text }| format!("{path}:{line}:{column}: {text}")).collect();
+    lines.join("\n")
+}
+
+impl Model {
+    /// Reads the description at `path` and, where it names one, its file of labels.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] when the file cannot be read, else [`ModelError::Faults`] with all its faults.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        read::load(path.as_ref())
+    }
+
+    /// The model file, checked to be there. [`Model::load`] does not look for it: who only prepares a model's input
+    /// does not need it.
+    ///
+    /// # Errors
+    /// [`ModelError::Faults`] with the place of `file:` when it names no file.
+    pub fn file(&self) -> Result<&Path, ModelError> {
+        let why = match std::fs::metadata(&self.file) {
+            Ok(meta) if meta.is_file() && meta.len() > 0 => return Ok(&self.file),
+            Ok(meta) if meta.is_file() => "is empty".to_owned(),
+            Ok(_) => "is not a file".to_owned(),
+            Err(e) => format!("cannot be read: {e}"),
+        };
+        let (line, column) = self.file_place;
+        let text = format!(
+            "the model file '{}' {why}; 'file' is the path of the .onnx, relative to this description",
+            self.file.display()
+        );
+        Err(ModelError::Faults { path: self.path.display().to_string(), faults: vec![Fault { line, column, text }] })
+    }
+}

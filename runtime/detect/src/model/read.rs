@@ -1,0 +1,251 @@
+//! From the text of a `model.yml` to a [`Model`].
+
+use super::{Anchor, ChannelOrder, HeadSpec, InputSpec, LetterboxSpec, Model, ModelError, Scores, Thresholds};
+use crate::yaml::{Faults, Node, Section, document};
+use millrace_frame::{TensorDtype, TensorLayout};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest file that is read: a description has a hundred lines, a list of labels a few thousand.
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_SIDE_PX: u32 = 8192;
+const MAX_LABELS: usize = 65_536;
+const SCORES: [(&str, Scores); 2] = [("probabilities", Scores::Probabilities), ("logits", Scores::Logits)];
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(format!("it is longer than {MAX_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
+pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
+    let shown = path.display().to_string();
+    let text = read_text(path).map_err(|cause| ModelError::Read { path: shown.clone(), cause })?;
+    let root = document(&text).map_err(|fault| ModelError::Faults { path: shown.clone(), faults: vec![fault] })?;
+    let mut faults = Faults::default();
+    match model(&mut faults, &root, path) {
+        Some(model) if faults.0.is_empty() => Ok(model),
+        _ => {
+            faults.0.sort_by_key(|f| (f.line, f.column));
+            Err(ModelError::Faults { path: shown, faults: faults.0 })
+        }
+    }
+}
+
+fn model(faults: &mut Faults, root: &Node<'_>, path: &Path) -> Option<Model> {
+    const KEYS: [&str; 8] = ["schema", "name", "file", "input", "letterbox", "head", "thresholds", "labels"];
+    let top = faults.section(root, "a model's description", &KEYS)?;
+    if let Some(node) = faults.required(&top, "schema", "1")
+        && node.data.as_integer() != Some(1)
+    {
+        faults.at(node, "this build reads schema 1 of a model's description; write `schema: 1` or use a newer build");
+    }
+    let name = faults.required(&top, "name", "my-detector").and_then(|n| faults.text(n, "name"));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = faults.required(&top, "file", "model.onnx").and_then(|node| {
+        let start = node.span.start;
+        Some((folder.join(faults.text(node, "file")?), (start.line(), start.col() + 1)))
+    });
+    let input = faults
+        .required(&top, "input", "{name: images, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}")
+        .and_then(|node| input(faults, node));
+    let letterbox =
+        faults.required(&top, "letterbox", "{anchor: centre, pad: 114}").and_then(|node| letterbox(faults, node));
+    let head = faults.required(&top, "head", "{kind: yolov8, output: output0}").and_then(|node| head(faults, node));
+    let thresholds = match top.get("thresholds") {
+        Some(node) => thresholds(faults, node),
+        None => Some(DEFAULT_THRESHOLDS),
+    };
+    let labels = faults.required(&top, "labels", "[person, car]").and_then(|node| labels(faults, node, folder));
+    let (file, file_place) = file?;
+    Some(Model {
+        path: path.to_owned(),
+        name: name?,
+        input: input?,
+        letterbox: letterbox?,
+        head: head?,
+        thresholds: thresholds?,
+        labels: labels?,
+        file,
+        file_place,
+    })
+}
+
+fn input(faults: &mut Faults, node: &Node<'_>) -> Option<InputSpec> {
+    const KEYS: [&str; 8] = ["name", "width_px", "height_px", "layout", "dtype", "colour", "scale", "mean"];
+    let layouts = TensorLayout::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
+    let dtypes = TensorDtype::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
+    let orders = [("rgb", ChannelOrder::Rgb), ("bgr", ChannelOrder::Bgr)];
+    let at = faults.section(node, "'input'", &KEYS)?;
+    let name = faults.required(&at, "name", "images").and_then(|n| faults.text(n, "name"));
+    let side = 1..=MAX_SIDE_PX;
+    let width_px =
+        faults.required(&at, "width_px", "640").and_then(|n| faults.integer(n, "width_px", side.clone()));
+    let height_px = faults.required(&at, "height_px", "640").and_then(|n| faults.integer(n, "height_px", side));
+    let layout = faults.required(&at, "layout", "nchw").and_then(|n| faults.choice(n, "layout", &layouts));
+    let dtype = faults.required(&at, "dtype", "f32").and_then(|n| faults.choice(n, "dtype", &dtypes));
+    let order = faults.required(&at, "colour", "rgb").and_then(|n| faults.choice(n, "colour", &orders));
+    let scale = at.get("scale").map_or(Some([1.0; 3]), |n| faults.triple(n, "scale", -1e6..=1e6));
+    let mean = at.get("mean").map_or(Some([0.0; 3]), |n| faults.triple(n, "mean", -1e6..=1e6));
+    if let (Some(node), Some(scale)) = (at.get("scale"), scale)
+        && scale.contains(&0.0)
+    {
+        faults.at(node, "'scale' has a 0, which makes a whole channel 0; for values from 0 to 1 write 0.00392157");
+    }
+    Some(InputSpec {
+        name: name?,
+        width_px: width_px?,
+        height_px: height_px?,
+        layout: layout?,
+        dtype: dtype?,
+        order: order?,
+        scale: scale?,
+        mean: mean?,
+    })
+}
+
+fn letterbox(faults: &mut Faults, node: &Node<'_>) -> Option<LetterboxSpec> {
+    let anchors = [("centre", Anchor::Centre), ("top_left", Anchor::TopLeft)];
+    let at = faults.section(node, "'letterbox'", &["anchor", "pad"])?;
+    let anchor = faults.required(&at, "anchor", "centre").and_then(|n| faults.choice(n, "anchor", &anchors));
+    let pad = faults.required(&at, "pad", "114").and_then(|n| faults.integer(n, "pad", 0..=255));
+    Some(LetterboxSpec { anchor: anchor?, pad: u8::try_from(pad?).ok()? })
+}
+
+fn output(faults: &mut Faults, at: &Section<'_, '_>, key: &'static str) -> Option<String> {
+    faults.required(at, key, key).and_then(|n| faults.text(n, key))
+}
+
+fn scores(faults: &mut Faults, at: &Section<'_, '_>, default: Scores) -> Option<Scores> {
+    at.get("scores").map_or(Some(default), |n| faults.choice(n, "scores", &SCORES))
+}
+
+fn strides(faults: &mut Faults, at: &Section<'_, '_>, default: &[u32]) -> Option<Vec<u32>> {
+    let Some(node) = at.get("strides_px") else { return Some(default.to_vec()) };
+    match node.data.as_sequence() {
+        Some(list) if (1..=8).contains(&list.len()) => {
+            let read: Vec<_> = list.iter().map(|n| faults.integer(n, "strides_px", 1..=1024)).collect();
+            read.into_iter().collect()
+        }
+        _ => {
+            faults.at(node, "'strides_px' is a list of 1 to 8 integers: `strides_px: [8, 16, 32]`");
+            None
+        }
+    }
+}
+
+fn head(faults: &mut Faults, node: &Node<'_>) -> Option<HeadSpec> {
+    const KINDS: [(&str, &[&str]); 6] = [
+        ("centre", &["kind", "output", "stride_px"]),
+        ("yolox", &["kind", "output", "strides_px", "scores"]),
+        ("yolov5", &["kind", "output"]),
+        ("yolov8", &["kind", "output"]),
+        ("nanodet", &["kind", "output", "strides_px", "reg_max", "cell_offset", "scores"]),
+        ("rtdetr", &["kind", "boxes", "logits", "top_k", "scores"]),
+    ];
+    let named = node.data.as_mapping().and_then(|m| m.iter().find(|(k, _)| k.data.as_str() == Some("kind")));
+    let Some((_, kind)) = named else {
+        let kinds = KINDS.map(|(name, _)| name).join(", ");
+        faults.at(node, format!("'head' lacks 'kind'; write for example `kind: yolox`. Allowed: {kinds}"));
+        return None;
+    };
+    let kinds = KINDS.map(|(name, keys)| (name, (name, keys)));
+    let (kind, keys) = faults.choice(kind, "kind", &kinds)?;
+    let at = faults.section(node, "'head'", keys)?;
+    match kind {
+        "centre" => {
+            let output = output(faults, &at, "output");
+            let stride = faults.required(&at, "stride_px", "8").and_then(|n| faults.integer(n, "stride_px", 1..=1024));
+            Some(HeadSpec::Centre { output: output?, stride_px: stride? })
+        }
+        "yolox" => {
+            let output = output(faults, &at, "output");
+            let strides_px = strides(faults, &at, &[8, 16, 32]);
+            let scores = scores(faults, &at, Scores::Probabilities);
+            Some(HeadSpec::Yolox { output: output?, strides_px: strides_px?, scores: scores? })
+        }
+        "yolov5" => Some(HeadSpec::Yolov5 { output: output(faults, &at, "output")? }),
+        "yolov8" => Some(HeadSpec::Yolov8 { output: output(faults, &at, "output")? }),
+        "nanodet" => {
+            let output = output(faults, &at, "output");
+            let strides_px = strides(faults, &at, &[8, 16, 32, 64]);
+            let reg_max = at.get("reg_max").map_or(Some(7), |n| faults.integer(n, "reg_max", 1..=64));
+            let cell_offset = at.get("cell_offset").map_or(Some(0.0), |n| faults.number(n, "cell_offset", 0.0..=1.0));
+            let scores = scores(faults, &at, Scores::Probabilities);
+            Some(HeadSpec::Nanodet {
+                output: output?,
+                strides_px: strides_px?,
+                reg_max: reg_max?,
+                cell_offset: cell_offset?,
+                scores: scores?,
+            })
+        }
+        _ => {
+            let boxes = output(faults, &at, "boxes");
+            let logits = output(faults, &at, "logits");
+            let top_k = at.get("top_k").map_or(Some(300), |n| faults.integer(n, "top_k", 1..=100_000));
+            let scores = scores(faults, &at, Scores::Logits);
+            Some(HeadSpec::Rtdetr { boxes: boxes?, logits: logits?, top_k: top_k?, scores: scores? })
+        }
+    }
+}
+
+const DEFAULT_THRESHOLDS: Thresholds = Thresholds { score: 0.3, iou: 0.45, max_candidates: 3000 };
+
+fn thresholds(faults: &mut Faults, node: &Node<'_>) -> Option<Thresholds> {
+    let default = DEFAULT_THRESHOLDS;
+    let at = faults.section(node, "'thresholds'", &["score", "iou", "max_candidates"])?;
+    let score = at.get("score").map_or(Some(default.score), |n| faults.number(n, "score", 0.0..=1.0));
+    let iou = at.get("iou").map_or(Some(default.iou), |n| faults.number(n, "iou", 0.0..=1.0));
+    let max_candidates = at
+        .get("max_candidates")
+        .map_or(Some(default.max_candidates), |n| faults.integer(n, "max_candidates", 1..=100_000));
+    Some(Thresholds { score: score?, iou: iou?, max_candidates: max_candidates? })
+}
+
+fn labels(faults: &mut Faults, node: &Node<'_>, folder: &Path) -> Option<Vec<Arc<str>>> {
+    let labels: Vec<Arc<str>> = if let Some(list) = node.data.as_sequence() {
+        let read: Vec<_> = list.iter().map(|n| faults.text(n, "labels").map(Arc::from)).collect();
+        read.into_iter().collect::<Option<_>>()?
+    } else if node.data.is_mapping() {
+        let at = faults.section(node, "'labels'", &["file"])?;
+        let place = faults.required(&at, "file", "classes.txt")?;
+        let path: PathBuf = folder.join(faults.text(place, "file")?);
+        match read_text(&path) {
+            Ok(text) => lines(faults, place, &path, &text)?,
+            Err(cause) => {
+                let shown = path.display();
+                faults.at(place, format!("cannot read the labels '{shown}': {cause}; expected a text, one label a line"));
+                return None;
+            }
+        }
+    } else {
+        faults.at(node, "'labels' is neither a list (`[person, car]`) nor a file of one label a line (`{file: classes.txt}`)");
+        return None;
+    };
+    if labels.is_empty() || labels.len() > MAX_LABELS {
+        faults.at(node, format!("{} labels; expected 1 to {MAX_LABELS}, one per class of the model", labels.len()));
+        return None;
+    }
+    Some(labels)
+}
+
+fn lines(faults: &mut Faults, node: &Node<'_>, path: &Path, text: &str) -> Option<Vec<Arc<str>>> {
+    let text = text.trim_start_matches('\u{feff}').trim_end();
+    for (i, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            let (shown, line) = (path.display(), i + 1);
+            faults.at(node, format!("line {line} of '{shown}' is blank, so the labels after it would shift; remove it"));
+            return None;
+        }
+    }
+    Some(text.lines().map(|line| Arc::from(line.trim())).collect())
+}
