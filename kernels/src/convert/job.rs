@@ -1,0 +1,85 @@
+//! One frame: sample a row, map it, write it, padding around it.
+
+use crate::convert::colour::Channel;
+use crate::convert::encode::Encode;
+use crate::convert::sample::{Sampler, Source};
+use crate::geometry::Placement;
+use crate::target::Target;
+use millrace_frame::TensorLayout;
+
+/// Everything that one frame's conversion touches.
+pub(crate) struct Job<'a> {
+    pub(crate) source: &'a Source<'a>,
+    pub(crate) target: &'a Target,
+    pub(crate) placement: &'a Placement,
+    pub(crate) channels: &'a [Channel; 3],
+    pub(crate) components: &'a mut [Vec<f32>; 3],
+    /// Exactly the tensor's bytes.
+    pub(crate) tensor: &'a mut [u8],
+}
+
+impl Job<'_> {
+    // everything is inlined into the caller, so that it is compiled for the instruction set that the caller chose
+    #[inline(always)]
+    pub(crate) fn run<const N: usize, E: Encode<N>, S: Sampler>(self, sampler: &S) {
+        match self.target.layout {
+            TensorLayout::Nchw => self.planar::<N, E, S>(sampler),
+            TensorLayout::Nhwc => self.interleaved::<N, E, S>(sampler),
+        }
+    }
+
+    #[inline(always)]
+    fn planar<const N: usize, E: Encode<N>, S: Sampler>(self, sampler: &S) {
+        let placed = self.placement.placed;
+        let (left, top) = (placed.x_px as usize, placed.y_px as usize);
+        let (width, height) = (placed.width_px as usize, placed.height_px as usize);
+        let row_len = self.target.size.width_px as usize;
+        let plane_len = row_len * self.target.size.height_px as usize;
+        let (elements, _) = self.tensor.as_chunks_mut::<N>();
+        for (channel, plane) in self.channels.iter().zip(elements.chunks_exact_mut(plane_len)) {
+            let pad = E::encode(channel.pad);
+            plane[..top * row_len].fill(pad);
+            plane[(top + height) * row_len..].fill(pad);
+        }
+        for y in 0..height {
+            sampler.sample(self.source, y, self.components);
+            let [a, b, c] = &*self.components;
+            for (channel, plane) in self.channels.iter().zip(elements.chunks_exact_mut(plane_len)) {
+                let row = &mut plane[(top + y) * row_len..][..row_len];
+                let pad = E::encode(channel.pad);
+                row[..left].fill(pad);
+                row[left + width..].fill(pad);
+                for (((value, &a), &b), &c) in row[left..left + width].iter_mut().zip(a).zip(b).zip(c) {
+                    *value = E::encode(channel.apply(a, b, c));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn interleaved<const N: usize, E: Encode<N>, S: Sampler>(self, sampler: &S) {
+        let placed = self.placement.placed;
+        let (left, top) = (placed.x_px as usize, placed.y_px as usize);
+        let (width, height) = (placed.width_px as usize, placed.height_px as usize);
+        let row_len = self.target.size.width_px as usize;
+        let [first, second, third] = self.channels;
+        let pad = [E::encode(first.pad), E::encode(second.pad), E::encode(third.pad)];
+        let (pixels, _) = self.tensor.as_chunks_mut::<N>().0.as_chunks_mut::<3>();
+        pixels[..top * row_len].fill(pad);
+        pixels[(top + height) * row_len..].fill(pad);
+        for y in 0..height {
+            sampler.sample(self.source, y, self.components);
+            let [a, b, c] = &*self.components;
+            let row = &mut pixels[(top + y) * row_len..][..row_len];
+            row[..left].fill(pad);
+            row[left + width..].fill(pad);
+            for (((pixel, &a), &b), &c) in row[left..left + width].iter_mut().zip(a).zip(b).zip(c) {
+                *pixel = [
+                    E::encode(first.apply(a, b, c)),
+                    E::encode(second.apply(a, b, c)),
+                    E::encode(third.apply(a, b, c)),
+                ];
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Frames and targets of every kind, for the tests of the conversion.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use millrace_frame::{
+    ChromaSiting, Colour, ImageDesc, Matrix, PixelFormat, Plane, Range, Rect, Size, Tagged, TensorDtype, TensorLayout,
+};
+use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
+use proptest::prelude::*;
+
+/// Pseudo-random bytes (an LCG), so that a case is named by its seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+pub(crate) fn colour(matrix: Matrix, range: Range, siting: ChromaSiting) -> Colour {
+    Colour {
+        matrix: Tagged::bitstream(matrix),
+        range: Tagged::bitstream(range),
+        siting: Tagged::bitstream(siting),
+        ..Colour::assumed_for_height(1080)
+    }
+}
+
+pub(crate) fn size() -> impl Strategy<Value = u32> {
+    prop_oneof![1u32..=6, 1u32..=75]
+}
+
+/// Any image: size, crop, padding of rows and between planes, colour.
+pub(crate) fn image() -> impl Strategy<Value = (ImageDesc, u64)> {
+    let formats = prop_oneof![3 => Just(PixelFormat::Nv12), 2 => prop::sample::select(PixelFormat::ALL)];
+    let colours =
+        (prop::sample::select(Matrix::ALL), prop::sample::select(Range::ALL), prop::sample::select(ChromaSiting::ALL));
+    let crop = (0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64);
+    let layout = (any::<bool>(), crop, prop::array::uniform3((0u64..20, 0u32..40)));
+    (formats, size(), size(), colours, layout).prop_map(|(format, w, h, (m, r, s), (whole, crop, gaps))| {
+        let coded = Size::new(w, h);
+        let (cx, cw, cy, ch) = crop;
+        let part = |len: u32, start: f64, share: f64| {
+            let start_px = (f64::from(len) * start) as u32;
+            let rest = len - start_px;
+            (start_px, ((f64::from(rest) * share) as u32 + 1).min(rest))
+        };
+        let ((x_px, width_px), (y_px, height_px)) = match whole {
+            true => ((0, w), (0, h)),
+            false => (part(w, cx, cw), part(h, cy, ch)),
+        };
+        let mut end = 0;
+        let planes = format
+            .plane_shapes(coded)
+            .into_iter()
+            .zip(gaps)
+            .map(|((row_bytes, rows), (gap, padding))| {
+                let plane = Plane { offset_bytes: end + gap, pitch_bytes: row_bytes as u32 + padding };
+                // the last row is not padded: reading past it must not happen
+                end = plane.offset_bytes + u64::from(plane.pitch_bytes) * (rows - 1) + row_bytes;
+                plane
+            })
+            .collect();
+        let display = Rect { x_px, y_px, width_px, height_px };
+        (ImageDesc { format, coded, display, planes, colour: colour(m, r, s) }, end)
+    })
+}
+
+pub(crate) fn fit() -> impl Strategy<Value = Fit> {
+    let letterbox = |anchor, rounding| Fit::Letterbox { anchor, rounding };
+    prop::sample::select(vec![
+        letterbox(Anchor::TopLeft, Rounding::Down),
+        letterbox(Anchor::TopLeft, Rounding::Nearest),
+        letterbox(Anchor::Centre, Rounding::Down),
+        letterbox(Anchor::Centre, Rounding::Nearest),
+        Fit::Stretch,
+    ])
+}
+
+/// `(mean, scale)`: as it is, to 0..1, to -1..1, ImageNet, falling.
+pub(crate) fn normalization() -> impl Strategy<Value = ([f32; 3], [f32; 3])> {
+    prop::sample::select(vec![
+        ([0.0; 3], [1.0; 3]),
+        ([0.0; 3], [1.0 / 255.0; 3]),
+        ([127.5; 3], [1.0 / 127.5; 3]),
+        ([123.675, 116.28, 103.53], [1.0 / 58.395, 1.0 / 57.12, 1.0 / 57.375]),
+        ([255.0, 0.0, 10.0], [-1.0, 1.5, 0.5]),
+    ])
+}
+
+pub(crate) fn target() -> impl Strategy<Value = Target> {
+    let orders = prop::sample::select(vec![ChannelOrder::Rgb, ChannelOrder::Bgr]);
+    let types = (prop::sample::select(TensorLayout::ALL), prop::sample::select(TensorDtype::ALL), orders);
+    (size(), size(), types, normalization(), fit(), any::<u8>()).prop_map(
+        |(w, h, (layout, dtype, order), (mean, scale), fit, pad)| Target {
+            size: Size::new(w, h),
+            layout,
+            dtype,
+            order,
+            mean,
+            scale,
+            fit,
+            pad,
+        },
+    )
+}
+
+/// The values of a tensor's bytes; f16 from the definition of the format.
+pub(crate) fn decode(dtype: TensorDtype, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        TensorDtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+        TensorDtype::F32 => {
+            bytes.chunks_exact(4).map(|b| f64::from(f32::from_ne_bytes([b[0], b[1], b[2], b[3]]))).collect()
+        }
+        TensorDtype::F16 => bytes
+            .chunks_exact(2)
+            .map(|b| {
+                let bits = u16::from_ne_bytes([b[0], b[1]]);
+                let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+                let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+                let magnitude = match exponent {
+                    0 => mantissa * 2f64.powi(-24),
+                    31 => f64::NAN,
+                    e => (1024.0 + mantissa) * 2f64.powi(e - 25),
+                };
+                sign * magnitude
+            })
+            .collect(),
+    }
+}
