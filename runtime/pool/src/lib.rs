@@ -1,1 +1,68 @@
-//! millrace-pool
+//! Frame pools: how a frame stays where it was produced while other processes read it.
+//!
+//! A pool belongs to one output port of one node. It is N equal slots of memory ([`memory::Memory`]: host shared memory
+//! here, CUDA IPC beside it later) and a control block in host shared memory ([`control`]). The producer writes a slot
+//! and publishes it under the next *ticket*; consumers read the ticket's description from the control block, take a
+//! *lease* on the slot, read the bytes where they lie, and give the lease back. Nothing is copied and nothing is
+//! negotiated: each step is one atomic operation on the slot's state word ([`protocol`]).
+//!
+//! - [`Flow::Live`]: the producer reuses the oldest slot that nobody leases. A slow consumer loses frames, never time.
+//! - [`Flow::Lossless`]: a publication is leased to every consumer from the start, so the producer waits for the slowest.
+//!
+//! No name stands in `/dev/shm`: control block and slots are memfds, which the kernel frees with the last process that
+//! has them open, whatever it died of. A consumer opens them through the owner's `/proc/<pid>/fd`.
+
+pub mod control;
+pub mod protocol;
+mod sync;
+
+#[cfg(not(loom))]
+mod consumer;
+#[cfg(not(loom))]
+mod map;
+#[cfg(not(loom))]
+pub mod memory;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+mod producer;
+
+#[cfg(not(loom))]
+pub use consumer::{Lease, Next, Reader};
+#[cfg(not(loom))]
+pub use memory::{HostMemory, Memory};
+#[cfg(not(loom))]
+pub use producer::{Pool, PoolSpec, Slot};
+
+/// Who waits when a consumer is slower than the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Nobody: the oldest frame is overwritten, and the consumer counts what it missed.
+    Live,
+    /// The producer: every frame arrives at every consumer exactly once.
+    Lossless,
+}
+
+/// Why a pool could not be made, opened or used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum PoolError {
+    #[error("pool {name}: {slots} slots asked for, 2 to {} are possible", control::MAX_SLOTS)]
+    Slots { name: String, slots: u32 },
+    #[error("pool {name}: {count} consumers, at most {} are possible", control::MAX_CONSUMERS)]
+    Consumers { name: String, count: usize },
+    #[error("{call}({bytes} B) for {what}: {source}; {hint}")]
+    Memory { call: &'static str, bytes: u64, what: String, source: std::io::Error, hint: &'static str },
+    #[error(
+        "cannot open pool {pool:032x} of process {pid}: {source}; its node has ended, or runs as another user or in another container"
+    )]
+    Open { pool: u128, pid: u32, source: std::io::Error },
+    #[error("what process {pid} has at descriptor {fd} is not pool {pool:032x}: {why}")]
+    NotAPool { pool: u128, pid: u32, fd: u32, why: String },
+    #[error("consumer '{name}' is attached to pool {pool:032x} already, by process {pid}, which is alive")]
+    NameTaken { name: String, pool: u128, pid: u32 },
+    #[error("pool {pool:032x} has {} consumers already, '{name}' finds no place", control::MAX_CONSUMERS)]
+    Full { name: String, pool: u128 },
+    #[error("a description of {found} bytes does not fit the control block's {} bytes", control::ITEM_BYTES)]
+    Description { found: usize },
+}

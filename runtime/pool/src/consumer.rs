@@ -1,0 +1,267 @@
+//! The consumer's side of a pool.
+
+use crate::control::{Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
+use crate::map::{Mapping, open_shared};
+use crate::memory::{HostMemory, Memory};
+use crate::process::Owner;
+use crate::producer::clipped;
+use crate::protocol::{self, Attached, Read, Writing, load_bytes, store_bytes};
+use crate::{Flow, PoolError};
+use millrace_frame::SlotRef;
+use rustix::thread::futex;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
+#[derive(Debug)]
+pub struct Reader<M: Memory = HostMemory> {
+    shared: Arc<Shared<M>>,
+    next: u64,
+    attached: Attached,
+}
+
+#[derive(Debug)]
+struct Shared<M> {
+    control: Mapping,
+    memory: M,
+    index: usize,
+    me: Owner,
+    pool: u128,
+    flow: Flow,
+    /// Tickets leased and not given back, and the next one to look at: the lowest of both is the cursor.
+    open: Mutex<(BTreeSet<u64>, u64)>,
+}
+
+/// What comes next on a pool.
+#[derive(Debug)]
+pub enum Next<M: Memory = HostMemory> {
+    /// A frame.
+    Frame(Lease<M>),
+    /// This ticket's frame was overwritten before it was read.
+    Gone(u64),
+    /// Nothing yet.
+    Empty,
+    /// Nothing any more.
+    End,
+}
+
+impl<M: Memory> Reader<M> {
+    /// Opens the pool that a doorbell names and attaches to it as `name`.
+    pub fn open(at: &SlotRef, name: &str) -> Result<Self, PoolError> {
+        let SlotRef { pool, owner_pid: pid, owner_fd: fd, .. } = *at;
+        let bytes = size_of::<Block>() as u64;
+        let control = Mapping::new("control block", open_shared(pool, pid, fd, bytes, true)?, bytes, true)?;
+        let block = control.block();
+        let h = &block.header;
+        let not = |why: String| PoolError::NotAPool { pool, pid, fd, why };
+        if h.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(not("it does not begin with Millrace's magic number".into()));
+        }
+        let layout = h.layout.load(Ordering::Relaxed);
+        if layout != LAYOUT {
+            return Err(not(format!("its layout is {layout}, this build reads {LAYOUT}")));
+        }
+        let found = u128::from(h.pool[0].load(Ordering::Relaxed)) << 64 | u128::from(h.pool[1].load(Ordering::Relaxed));
+        if found != pool {
+            return Err(not(format!("it is pool {found:032x}, whose process took the descriptor over")));
+        }
+        let slots = h.slots.load(Ordering::Relaxed);
+        let export_len = h.export_len.load(Ordering::Relaxed) as usize;
+        let kind = h.memory_kind.load(Ordering::Relaxed);
+        if !(1..=MAX_SLOTS as u32).contains(&slots) || export_len > EXPORT_BYTES || kind != M::KIND {
+            return Err(not(format!(
+                "it claims {slots} slots, memory of kind {kind}, an export of {export_len} bytes"
+            )));
+        }
+        let export = load_bytes(&h.export, export_len);
+        let memory = M::open(pool, pid, &export, slots, h.slot_bytes.load(Ordering::Relaxed))?;
+        let flow = if h.flow.load(Ordering::Relaxed) == 1 { Flow::Lossless } else { Flow::Live };
+        let me = Owner::me();
+        let (index, attached) = find_place(block, flow, name, me, pool)?;
+        let next = block.consumers[index].cursor.load(Ordering::Acquire);
+        let open = Mutex::new((BTreeSet::new(), next));
+        let shared = Arc::new(Shared { control, memory, index, me, pool, flow, open });
+        Ok(Self { shared, next, attached })
+    }
+
+    /// The pool's id.
+    pub fn pool(&self) -> u128 {
+        self.shared.pool
+    }
+
+    /// Who waits for whom.
+    pub fn flow(&self) -> Flow {
+        self.shared.flow
+    }
+
+    /// Which run of its node made the pool.
+    pub fn incarnation(&self) -> u64 {
+        self.shared.block().header.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// Whether this process goes on where a dead one of the same name stopped.
+    pub fn attached(&self) -> Attached {
+        self.attached
+    }
+
+    /// Size of a slot.
+    pub fn slot_bytes(&self) -> u64 {
+        self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The process that made the pool runs no more.
+    pub fn producer_is_dead(&self) -> bool {
+        Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).is_dead()
+    }
+
+    /// Tickets published and not looked at yet.
+    pub fn pending(&self) -> u64 {
+        self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
+    }
+
+    /// The next ticket, by the order of publication.
+    pub fn poll(&mut self) -> Next<M> {
+        let block = self.shared.block();
+        // before the head: what was published before the end is not lost with it
+        let closed = block.header.closed.load(Ordering::Acquire) == 1;
+        let ticket = self.next;
+        let found = match protocol::read(block, ticket) {
+            Read::NotYet => return if closed { Next::End } else { Next::Empty },
+            Read::Overwritten => None,
+            Read::Entry(writing, item) => protocol::take(block, self.shared.index, writing).then_some((writing, item)),
+        };
+        self.next += 1;
+        let leased = found.is_some();
+        self.shared.moved(|open, next| {
+            *next = ticket + 1;
+            if leased {
+                open.insert(ticket);
+            }
+        });
+        match found {
+            None => Next::Gone(ticket),
+            Some((writing, item)) => {
+                Next::Frame(Lease { inner: Arc::new(Held { shared: self.shared.clone(), ticket, writing, item }) })
+            }
+        }
+    }
+}
+
+fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> Result<(usize, Attached), PoolError> {
+    let mut wanted = clipped(name).to_vec();
+    wanted.resize(NAME_BYTES, 0);
+    let named = |place: &crate::control::Consumer| load_bytes(&place.name, NAME_BYTES) == wanted;
+    let is_dead = |owner| Owner(owner).is_dead();
+    if let Some(index) = block.consumers.iter().position(named) {
+        // the producer may be taking back a predecessor's leases right now: that takes microseconds
+        for _ in 0..1000 {
+            match protocol::attach(block, flow, index, me.0, is_dead) {
+                Ok(how) => return Ok((index, how)),
+                Err(crate::control::REAPING) => std::thread::yield_now(),
+                Err(owner) => {
+                    return Err(PoolError::NameTaken { name: name.to_owned(), pool, pid: Owner(owner).pid() });
+                }
+            }
+        }
+    }
+    // a consumer that the graph did not name: a place that nobody has a claim on
+    for (index, place) in block.consumers.iter().enumerate() {
+        let nobodys = matches!(place.owner.load(Ordering::Acquire), FREE | LEFT);
+        if nobodys && protocol::attach(block, flow, index, me.0, |_| false).is_ok() {
+            store_bytes(&place.name, &wanted);
+            return Ok((index, Attached::Fresh));
+        }
+    }
+    Err(PoolError::Full { name: name.to_owned(), pool })
+}
+
+impl<M> Shared<M> {
+    fn block(&self) -> &Block {
+        self.control.block()
+    }
+
+    fn moved(&self, change: impl FnOnce(&mut BTreeSet<u64>, &mut u64)) {
+        let mut guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (open, next) = &mut *guard;
+        change(open, next);
+        let cursor = open.first().copied().unwrap_or(*next).min(*next);
+        self.block().consumers[self.index].cursor.store(cursor, Ordering::Release);
+    }
+}
+
+impl<M> Drop for Shared<M> {
+    fn drop(&mut self) {
+        protocol::detach(self.block(), self.index, self.me.0);
+        ring(self.block());
+    }
+}
+
+fn ring(block: &Block) {
+    if block.header.waiting.load(Ordering::SeqCst) == 1 {
+        let _ = futex::wake(&block.header.bell, futex::Flags::empty(), 1);
+    }
+}
+
+/// The right to read one frame. Clones share it; the last one dropped gives it back.
+#[derive(Debug)]
+pub struct Lease<M: Memory = HostMemory> {
+    inner: Arc<Held<M>>,
+}
+
+#[derive(Debug)]
+struct Held<M: Memory> {
+    shared: Arc<Shared<M>>,
+    ticket: u64,
+    writing: Writing,
+    item: Vec<u8>,
+}
+
+impl<M: Memory> Clone for Lease<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+#[allow(unsafe_code, reason = "a lease is what `Memory`'s contracts ask for")]
+impl<M: Memory> Lease<M> {
+    /// The description, as it was published.
+    pub fn item(&self) -> &[u8] {
+        &self.inner.item
+    }
+
+    /// The ticket.
+    pub fn ticket(&self) -> u64 {
+        self.inner.ticket
+    }
+
+    /// Size of the slot.
+    pub fn slot_bytes(&self) -> u64 {
+        self.inner.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Copies the first `len` bytes out.
+    pub fn read(&self, len: usize) -> Vec<u8> {
+        // SAFETY: the lease is held for as long as `self` lives.
+        unsafe { self.inner.shared.memory.read(self.inner.writing.slot, len) }
+    }
+}
+
+#[allow(unsafe_code, reason = "a lease is what `HostMemory::slot` asks for")]
+impl Lease<HostMemory> {
+    /// The bytes of the slot, where they lie.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the lease is held for as long as `self`, and so the slice, lives.
+        unsafe { self.inner.shared.memory.slot(self.inner.writing.slot) }
+    }
+}
+
+impl<M: Memory> Drop for Held<M> {
+    fn drop(&mut self) {
+        protocol::release(self.shared.block(), self.shared.index, self.writing.slot);
+        self.shared.moved(|open, _| {
+            open.remove(&self.ticket);
+        });
+        ring(self.shared.block());
+    }
+}

@@ -1,0 +1,123 @@
+//! Anonymous shared files and their mappings: the only place in the workspace that maps memory.
+#![allow(unsafe_code, reason = "mmap hands out memory that only its caller can vouch for")]
+
+use crate::PoolError;
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+const NO_ROOM: &str = "the machine or this process's limits (ulimit -f, ulimit -v, the container's memory) have no room for it; lower SLOTS";
+
+/// A memfd of `bytes`, all of them reserved now, that can neither shrink nor grow any more.
+///
+/// Reserving means that a full machine is an error here and not a SIGBUS later; sealing means the same for a reader
+/// whose producer is hostile or broken.
+pub(crate) fn shared_file(what: &str, bytes: u64) -> Result<OwnedFd, PoolError> {
+    let fail = |call, e: rustix::io::Errno| PoolError::Memory {
+        call,
+        bytes,
+        what: what.to_owned(),
+        source: e.into(),
+        hint: NO_ROOM,
+    };
+    let fd = rustix::fs::memfd_create(what, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(|e| fail("memfd_create", e))?;
+    rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes).map_err(|e| fail("fallocate", e))?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(|e| fail("fcntl(F_ADD_SEALS)", e))?;
+    Ok(fd)
+}
+
+/// Opens descriptor `fd` of process `pid`, if it is a sealed shared file of at least `bytes`.
+pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: bool) -> Result<OwnedFd, PoolError> {
+    let access = if writable { rustix::fs::OFlags::RDWR } else { rustix::fs::OFlags::RDONLY };
+    let fail = |e: rustix::io::Errno| PoolError::Open { pool, pid, source: e.into() };
+    let path = format!("/proc/{pid}/fd/{fd}");
+    let not = |why: String| PoolError::NotAPool { pool, pid, fd, why };
+    // a memfd's link reads /memfd:name; anything else (a device, a pipe) is not even opened
+    let link = rustix::fs::readlink(&path, Vec::new()).map_err(fail)?;
+    if !link.to_bytes().starts_with(b"/memfd:") {
+        return Err(not(format!("it is {}", link.to_string_lossy())));
+    }
+    let file =
+        rustix::fs::open(&path, access | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).map_err(fail)?;
+    let seals = rustix::fs::fcntl_get_seals(&file).map_err(fail)?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(not("it is not sealed against shrinking".into()));
+    }
+    let size = rustix::fs::fstat(&file).map_err(fail)?.st_size;
+    if u64::try_from(size).is_ok_and(|size| size < bytes) {
+        return Err(not(format!("it has {size} bytes, not {bytes}")));
+    }
+    Ok(file)
+}
+
+/// A shared mapping of a whole file.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+    _file: OwnedFd,
+}
+
+// SAFETY: a mapping is an address range that belongs to the process, not to a thread; `Mapping` gives no access to its
+// bytes that is not either atomic or `unsafe` with its own contract.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `bytes` of `file`, which is at least that long and sealed against shrinking.
+    pub(crate) fn new(what: &str, file: OwnedFd, bytes: u64, writable: bool) -> Result<Self, PoolError> {
+        let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        // SAFETY: a null hint lets the kernel choose the range, so no existing mapping is replaced.
+        let start =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file.as_fd(), 0) }.map_err(
+                |e| PoolError::Memory { call: "mmap", bytes, what: what.to_owned(), source: e.into(), hint: NO_ROOM },
+            )?;
+        let start = NonNull::new(start.cast()).expect("mmap without MAP_FIXED never returns address zero");
+        Ok(Self { start, bytes: len, _file: file })
+    }
+
+    pub(crate) fn raw_fd(&self) -> u32 {
+        self._file.as_raw_fd() as u32
+    }
+
+    /// The mapping as a control block.
+    pub(crate) fn block(&self) -> &crate::control::Block {
+        assert!(self.bytes >= size_of::<crate::control::Block>(), "the mapping was made with the block's size");
+        // SAFETY: the range is as long as a `Block` (asserted), page-aligned, and lives as long as `self`. A `Block` is
+        // atomics only, so any bytes are valid, and other processes' writes are atomic accesses too.
+        unsafe { self.start.cast().as_ref() }
+    }
+
+    /// `len` bytes from `offset`.
+    ///
+    /// # Safety
+    /// Nobody writes these bytes, in any process, while the slice lives.
+    pub(crate) unsafe fn slice(&self, offset: usize, len: usize) -> &[u8] {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.bytes), "inside the mapping");
+        // SAFETY: in range (asserted), initialized (file bytes), not written (the caller's contract).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(offset), len) }
+    }
+
+    /// `len` writable bytes from `offset`.
+    ///
+    /// # Safety
+    /// The mapping is writable, and nobody else reads or writes these bytes, in any process, while the slice lives.
+    #[allow(clippy::mut_from_ref, reason = "exclusiveness is the caller's contract: a slot, not the whole mapping")]
+    pub(crate) unsafe fn slice_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.bytes), "inside the mapping");
+        // SAFETY: in range (asserted), initialized, exclusive (the caller's contract).
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(offset), len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this range was returned by mmap with this length, and no reference into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,264 @@
+//! The producer's side of a pool.
+
+use crate::control::{self, Block, EXPECTED, FREE, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
+use crate::map::{Mapping, shared_file};
+use crate::memory::{HostMemory, Memory};
+use crate::process::Owner;
+use crate::protocol::{self, Writing, load_bytes, store_bytes};
+use crate::{Flow, PoolError};
+use millrace_frame::SlotRef;
+use rustix::thread::futex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a pool is to be.
+#[derive(Debug, Clone)]
+pub struct PoolSpec {
+    /// `node/port`, for errors and `/proc/<pid>/maps`.
+    pub name: String,
+    /// Slots, 2 to [`MAX_SLOTS`].
+    pub slots: u32,
+    /// Size of a slot.
+    pub slot_bytes: u64,
+    /// Who waits for whom.
+    pub flow: Flow,
+    /// Which run of its node makes the pool.
+    pub incarnation: u64,
+    /// The consumers that the graph names, as `node/input`: in lossless flow the producer waits for each from the first
+    /// frame on, also while it has not attached yet.
+    pub consumers: Vec<String>,
+}
+
+/// A pool, in the process that made it.
+#[derive(Debug)]
+pub struct Pool<M: Memory = HostMemory> {
+    shared: Arc<Shared<M>>,
+    name: String,
+    flow: Flow,
+    pool: u128,
+    incarnation: u64,
+    next_slot: u32,
+}
+
+#[derive(Debug)]
+struct Shared<M> {
+    control: Mapping,
+    memory: M,
+}
+
+impl<M> Shared<M> {
+    fn block(&self) -> &Block {
+        self.control.block()
+    }
+}
+
+impl<M: Memory> Pool<M> {
+    /// Makes a pool.
+    pub fn create(spec: &PoolSpec) -> Result<Self, PoolError> {
+        let name = spec.name.clone();
+        if !(2..=MAX_SLOTS as u32).contains(&spec.slots) {
+            return Err(PoolError::Slots { name, slots: spec.slots });
+        }
+        if spec.consumers.len() > MAX_CONSUMERS {
+            return Err(PoolError::Consumers { name, count: spec.consumers.len() });
+        }
+        let memory = M::create(&format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
+        let what = format!("millrace {name} control");
+        let bytes = size_of::<Block>() as u64;
+        let control = Mapping::new(&what, shared_file(&what, bytes)?, bytes, true)?;
+        let pool = random_id();
+
+        let block = control.block();
+        let h = &block.header;
+        h.layout.store(LAYOUT, Ordering::Relaxed);
+        h.slots.store(spec.slots, Ordering::Relaxed);
+        h.slot_bytes.store(spec.slot_bytes, Ordering::Relaxed);
+        h.pool[0].store((pool >> 64) as u64, Ordering::Relaxed);
+        h.pool[1].store(pool as u64, Ordering::Relaxed);
+        h.incarnation.store(spec.incarnation, Ordering::Relaxed);
+        h.producer.store(Owner::me().0, Ordering::Relaxed);
+        h.flow.store(u32::from(spec.flow == Flow::Lossless), Ordering::Relaxed);
+        h.memory_kind.store(M::KIND, Ordering::Relaxed);
+        let export = memory.export();
+        store_bytes(&h.export, &export);
+        h.export_len.store(export.len() as u32, Ordering::Relaxed);
+        for (place, name) in block.consumers.iter().zip(&spec.consumers) {
+            store_bytes(&place.name, clipped(name));
+            place.owner.store(EXPECTED, Ordering::Relaxed);
+        }
+        h.magic.store(MAGIC, Ordering::Release);
+        let (flow, incarnation) = (spec.flow, spec.incarnation);
+        Ok(Self { shared: Arc::new(Shared { control, memory }), name, flow, pool, incarnation, next_slot: 0 })
+    }
+
+    /// `node/port`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size of a slot.
+    pub fn slot_bytes(&self) -> u64 {
+        self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> u32 {
+        self.shared.block().header.slots.load(Ordering::Relaxed)
+    }
+
+    /// A slot to write; `None` while every one is leased. In live flow that loses the frame at hand, in lossless flow
+    /// the producer [`wait`](Self::wait)s and tries again.
+    pub fn acquire(&mut self) -> Option<Slot<M>> {
+        let writing = protocol::acquire(self.shared.block(), self.next_slot)?;
+        self.next_slot = (writing.slot + 1) % self.slots();
+        Some(Slot { shared: self.shared.clone(), writing, published: false })
+    }
+
+    /// Sleeps until a lease is given back, at most for `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let h = &self.shared.block().header;
+        let rung = h.bell.load(Ordering::SeqCst);
+        h.waiting.store(1, Ordering::SeqCst);
+        let all_leased = protocol::leased(self.shared.block()) == self.slots();
+        if all_leased && h.bell.load(Ordering::SeqCst) == rung {
+            let limit = rustix::time::Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
+            // an error is a wake-up, a timeout or a changed bell: in each case the caller looks again
+            let _ = futex::wait(&h.bell, futex::Flags::empty(), rung, Some(&limit));
+        }
+        h.waiting.store(0, Ordering::SeqCst);
+    }
+
+    /// Publishes a written slot.
+    ///
+    /// # Errors
+    /// [`PoolError::Description`] when `item` does not fit; the slot is given back.
+    pub fn publish(&mut self, mut slot: Slot<M>, item: &[u8]) -> Result<SlotRef, PoolError> {
+        debug_assert!(Arc::ptr_eq(&slot.shared, &self.shared), "a slot goes back to its own pool");
+        if item.len() > control::ITEM_BYTES {
+            return Err(PoolError::Description { found: item.len() });
+        }
+        slot.published = true;
+        let Writing { slot, generation } = slot.writing;
+        let ticket = protocol::publish(self.shared.block(), self.flow, Writing { slot, generation }, item);
+        Ok(SlotRef { ticket, slot, generation, ..self.locator() })
+    }
+
+    /// Where the pool is, for a doorbell that names no new frame: its ticket is the newest one's.
+    pub fn locator(&self) -> SlotRef {
+        SlotRef {
+            pool: self.pool,
+            owner_pid: std::process::id(),
+            owner_fd: self.shared.control.raw_fd(),
+            incarnation: self.incarnation,
+            ticket: self.published().saturating_sub(1),
+            slot: 0,
+            generation: 0,
+        }
+    }
+
+    /// Tickets published so far.
+    pub fn published(&self) -> u64 {
+        self.shared.block().header.head.load(Ordering::Relaxed)
+    }
+
+    /// Takes back the leases of consumers that are gone, and returns the names of those that died. In lossless flow
+    /// the dead are left in place for a successor, which inherits what they had not done with; `give_up` ends that.
+    pub fn reap(&mut self, give_up: bool) -> Vec<String> {
+        let block = self.shared.block();
+        let mut dead = Vec::new();
+        for (index, place) in block.consumers.iter().enumerate() {
+            let owner = place.owner.load(Ordering::Acquire);
+            match owner {
+                FREE | EXPECTED => {}
+                LEFT => {
+                    protocol::reap(block, index, LEFT);
+                }
+                owner if Owner(owner).is_dead() => {
+                    let leave = self.flow == Flow::Lossless && !give_up;
+                    if leave || protocol::reap(block, index, owner) {
+                        dead.push(name_of(place));
+                    }
+                }
+                _ => {}
+            }
+        }
+        dead
+    }
+
+    /// Consumers that have not done with everything published, as `(name, tickets behind, attached)`.
+    pub fn behind(&self) -> Vec<(String, u64, bool)> {
+        let head = self.published();
+        let owes = |place: &control::Consumer| {
+            let owner = place.owner.load(Ordering::Acquire);
+            let behind = head.saturating_sub(place.cursor.load(Ordering::Acquire));
+            (!matches!(owner, FREE | LEFT) && behind > 0).then(|| (name_of(place), behind, owner != EXPECTED))
+        };
+        self.shared.block().consumers.iter().filter_map(owes).collect()
+    }
+
+    /// No further ticket will come. Consumers read what stands in the pool and then see its end.
+    pub fn close(&mut self) {
+        self.shared.block().header.closed.store(1, Ordering::Release);
+    }
+}
+
+/// A slot that this process writes. Dropped unpublished, it goes back to the pool.
+#[derive(Debug)]
+pub struct Slot<M: Memory = HostMemory> {
+    shared: Arc<Shared<M>>,
+    writing: Writing,
+    published: bool,
+}
+
+#[allow(unsafe_code, reason = "the slot's writing state is what `Memory`'s contracts ask for")]
+impl<M: Memory> Slot<M> {
+    /// Copies bytes into the start of the slot.
+    pub fn write(&mut self, bytes: &[u8]) {
+        // SAFETY: `self` exists only in the slot's writing state, and `&mut self` excludes a second writer here.
+        unsafe { self.shared.memory.write(self.writing.slot, bytes) }
+    }
+}
+
+#[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
+impl Slot<HostMemory> {
+    /// The bytes of the slot, whatever a former frame left in them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
+        // `&mut self` excludes a second slice while this one lives.
+        unsafe { self.shared.memory.slot_mut(self.writing.slot) }
+    }
+}
+
+impl<M: Memory> Drop for Slot<M> {
+    fn drop(&mut self) {
+        if !self.published {
+            protocol::abandon(self.shared.block(), self.writing);
+        }
+    }
+}
+
+fn name_of(place: &control::Consumer) -> String {
+    let bytes = load_bytes(&place.name, NAME_BYTES);
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+}
+
+/// The bytes of a consumer's name that the control block has room for.
+pub(crate) fn clipped(name: &str) -> &[u8] {
+    &name.as_bytes()[..name.len().min(NAME_BYTES)]
+}
+
+fn random_id() -> u128 {
+    // std seeds its hasher from the system's randomness once a thread and counts up from there; the pid and the clock
+    // keep two threads and two processes apart
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let half = |salt: u64| {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(salt ^ Owner::me().0);
+        if let Ok(now) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            hasher.write_u128(now.as_nanos());
+        }
+        hasher.finish()
+    };
+    u128::from(half(1)) << 64 | u128::from(half(2))
+}
