@@ -1,7 +1,19 @@
 //! Checks of dora graphs: every fault at once, each with its place, its cause and how to mend it.
 //!
-//! Knows dora's graph format but uses no part of dora.
+//! Knows dora's graph format (1.1) but uses no part of dora. The way of a graph through the modules:
+//! [`yaml`] (a tree with places) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
+//! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`].
 
+pub mod check;
+pub mod describe;
+mod dora;
+pub mod explain;
+pub mod fault;
+pub mod model;
 pub mod nearest;
 pub mod redact;
+pub mod resolved;
 pub mod settings;
+pub mod yaml;
+
+pub use dora::Feed;

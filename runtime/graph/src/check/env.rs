@@ -1,0 +1,217 @@
+//! Settings: `env:` of the graph and of a node, and `--set`, against what the node describes.
+
+use super::{Effective, From, Set, World, default_text};
+use crate::describe::Description;
+use crate::dora::{self, EnvFault};
+use crate::fault::{Fault, Place, Report};
+use crate::model::{EnvValue, Graph, Node};
+use crate::nearest::nearest;
+use crate::settings::{self, FaultKind, SettingFault};
+use crate::yaml::{Scalar, Span};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A value that was given, before it is known what it should be.
+struct Given {
+    text: String,
+    written: String,
+    quoted: bool,
+    at: Place,
+    from: From,
+}
+
+pub(super) fn check(
+    graph: &Graph,
+    node: &Node,
+    description: Option<&Description>,
+    sets: &[Set],
+    world: &World<'_>,
+    report: &mut Report,
+) -> Vec<Effective> {
+    let id = &node.id.it;
+    let mut given: Vec<(String, Given)> = Vec::new();
+    let mut give = |key: &str, value: Given| match given.iter_mut().find(|(known, _)| known == key) {
+        Some(earlier) => earlier.1 = value,
+        None => given.push((key.to_owned(), value)),
+    };
+    let in_file = |values: &[EnvValue], from: fn(usize) -> From, report: &mut Report| -> Vec<(String, Given)> {
+        let read = |value: &EnvValue| Some((value.key.it.clone(), read(value, from, world, report)?));
+        values.iter().filter_map(read).collect()
+    };
+    let common = in_file(&graph.env, From::Graph, report);
+    let own = in_file(&node.env, From::Node, report);
+    for (key, value) in common.into_iter().chain(own) {
+        give(&key, value);
+    }
+    for set in sets.iter().filter(|set| set.node == *id) {
+        let scalar = Scalar { text: set.value.clone(), plain: false };
+        match dora::env_text(&scalar, world.variables) {
+            Ok(text) => {
+                let (text, written) = (text.text, text.written);
+                give(&set.key, Given { text, written, quoted: true, at: set.place(), from: From::Set });
+            }
+            Err(fault) => report.push(env_fault(&set.key, &fault).at(set.place())),
+        }
+    }
+    match description {
+        Some(description) => against(node, description, &given, report),
+        None => {
+            given.iter().filter(|(_, value)| value.quoted).for_each(|(key, value)| warn_of_number(key, value, report));
+            given.into_iter().map(|(key, value)| plain(key, value)).collect()
+        }
+    }
+}
+
+fn read(value: &EnvValue, from: fn(usize) -> From, world: &World<'_>, report: &mut Report) -> Option<Given> {
+    match dora::env_text(&value.value.it, world.variables) {
+        Ok(text) => Some(Given {
+            text: text.text,
+            written: text.written,
+            quoted: !value.value.it.plain,
+            at: Place::File(value.value.at),
+            from: from(value.key.at.line),
+        }),
+        Err(fault) => {
+            report.push(env_fault(&value.key.it, &fault).at(Place::File(value.value.at)));
+            None
+        }
+    }
+}
+
+fn env_fault(key: &str, fault: &EnvFault) -> Fault {
+    let somewhere = Span::default();
+    match fault {
+        EnvFault::Nothing => Fault::error(somewhere, format!("{key} has no value, which dora refuses")),
+        EnvFault::Unset(name) => {
+            let message = format!("{key} names the variable ${name}, which is not set");
+            Fault::error(somewhere, message).fix(format!("set it (export {name}=…), or give a default: ${{{name}:-…}}"))
+        }
+    }
+}
+
+fn plain(key: String, value: Given) -> Effective {
+    Effective { key, value: Some(value.text), from: value.from, is_path: false, described: false }
+}
+
+/// Variables that any process may be given and that are nobody's setting.
+fn is_environment(key: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "TZ",
+        "LANG",
+        "NO_COLOR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "RAYON_NUM_THREADS",
+    ];
+    const PREFIXES: [&str; 12] =
+        ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
+    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn against(node: &Node, description: &Description, given: &[(String, Given)], report: &mut Report) -> Vec<Effective> {
+    let schema = description.schema();
+    let docs = settings::document(&schema);
+    let is_setting = |key: &str| docs.iter().any(|doc| doc.key == key);
+    // The graph's own env goes to every node; what this one does not know may be another's.
+    let concerns =
+        |key: &str, value: &Given| is_setting(key) || !(is_environment(key) || matches!(value.from, From::Graph(_)));
+    let settings_given = given.iter().filter(|(key, value)| concerns(key, value));
+    let pairs: Vec<(&str, &str)> = settings_given.map(|(key, value)| (key.as_str(), value.text.as_str())).collect();
+    let place = |key: &str| given.iter().find(|(known, _)| known == key).map(|(_, value)| value.at.clone());
+    let values = match settings::resolve(&schema, pairs.iter().copied()) {
+        Ok(values) => values,
+        Err(faults) => {
+            let misspelt: Vec<String> = faults.iter().filter_map(meant).collect();
+            for fault in faults {
+                // That a misspelt setting is also missing is no second fault.
+                if fault.what == FaultKind::Missing && misspelt.contains(&fault.key) {
+                    continue;
+                }
+                let key_place = key_place(node, &fault);
+                let at = key_place.or_else(|| place(&fault.key)).unwrap_or(Place::File(node.id.at));
+                report.push(setting_fault(node, description, &fault).at(at));
+            }
+            Default::default()
+        }
+    };
+    for (key, value) in given {
+        if values.get(key).is_some_and(serde_json::Value::is_string) {
+            warn_of_number(key, value, report);
+        }
+    }
+    let effective = |doc: &settings::SettingDoc| {
+        let value = given.iter().find(|(key, _)| *key == doc.key).map(|(_, value)| value);
+        Effective {
+            key: doc.key.clone(),
+            value: value.map_or_else(|| default_text(doc.default.as_ref()), |value| Some(value.text.clone())),
+            from: value.map_or(From::Default, |value| value.from.clone()),
+            is_path: doc.is_path,
+            described: true,
+        }
+    };
+    let mut all: Vec<Effective> = docs.iter().map(effective).collect();
+    for (key, value) in given.iter().filter(|(key, _)| !is_setting(key)) {
+        let (value, from) = (Some(value.text.clone()), value.from.clone());
+        all.push(Effective { key: key.clone(), value, from, is_path: false, described: false });
+    }
+    all
+}
+
+fn meant(fault: &SettingFault) -> Option<String> {
+    (fault.what == FaultKind::Unknown).then(|| fault.nearest.clone()).flatten()
+}
+
+/// An unknown name is pointed at itself, not at its value.
+fn key_place(node: &Node, fault: &SettingFault) -> Option<Place> {
+    if fault.what != FaultKind::Unknown {
+        return None;
+    }
+    node.env.iter().find(|value| value.key.it == fault.key).map(|value| Place::File(value.key.at))
+}
+
+fn setting_fault(node: &Node, description: &Description, fault: &SettingFault) -> Fault {
+    let key = &fault.key;
+    let message = format!("node '{}' ({}): {fault}", node.id.it, description.name);
+    let fix = match (&fault.what, &fault.nearest) {
+        (FaultKind::Unknown, Some(near)) => Some(format!("{near}: …")),
+        (FaultKind::Value { .. }, Some(near)) => Some(format!("{key}: {near}")),
+        (FaultKind::Missing, _) => Some(format!("add '{key}: …' to its env, or --set {}.{key}=…", node.id.it)),
+        _ => None,
+    };
+    Fault::error(Span::default(), message).fix_with(fix)
+}
+
+fn warn_of_number(key: &str, value: &Given, report: &mut Report) {
+    if value.text != value.written {
+        let (written, text) = (settings::shown(key, &value.written), settings::shown(key, &value.text));
+        let message = format!("dora takes {key} '{written}' for a number, quoted or not, and hands over '{text}'");
+        let fix = "write it so that it is no number, for example with a letter before it";
+        report.push(Fault::warning(Span::default(), message).at(value.at.clone()).fix(fix));
+    }
+}
+
+/// A name in the graph's own `env:` that is no setting of any node.
+pub(super) fn check_common(graph: &Graph, described: &[Option<Arc<Description>>], report: &mut Report) {
+    // A node that does not say what it knows may know it.
+    if described.is_empty() || described.iter().any(Option::is_none) {
+        return;
+    }
+    let known: BTreeMap<String, ()> = described
+        .iter()
+        .flatten()
+        .flat_map(|description| settings::document(&description.schema()))
+        .map(|doc| (doc.key, ()))
+        .collect();
+    for value in &graph.env {
+        let key = &value.key.it;
+        if !known.contains_key(key) && !is_environment(key) {
+            let near = nearest(key, known.keys().map(String::as_str));
+            let message = format!("no node of the graph has a setting {key}");
+            report.push(Fault::error(value.key.at, message).fix_with(near.map(|near| format!("{near}: …"))));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! All checks of a graph, and what they learned of it.
+
+mod env;
+mod wiring;
+
+use crate::describe::{Described, Describer, Description};
+use crate::fault::{Fault, Place, Report, Severity};
+use crate::model::{Graph, Node, Origin};
+use crate::nearest::nearest;
+use crate::yaml::Span;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// `--set node.KEY=value`: one setting of one node, over what the graph says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// The node's id.
+    pub node: String,
+    /// The setting.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl std::str::FromStr for Set {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write it as node.KEY=value, for example decode.SOURCE=clip.mp4";
+        let (place, value) = text.split_once('=').ok_or_else(|| format!("no '=' in it; {form}"))?;
+        // Ids of a module's nodes hold dots (cam0.decode); names of settings do not.
+        let (node, key) = place.rsplit_once('.').ok_or_else(|| format!("no '.' before the '='; {form}"))?;
+        if node.is_empty() || key.is_empty() {
+            return Err(format!("a part is empty; {form}"));
+        }
+        Ok(Self { node: node.to_owned(), key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl Set {
+    fn place(&self) -> Place {
+        Place::Set(format!("{}.{}", self.node, self.key))
+    }
+}
+
+/// Where a setting's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The node's `env:`, in this line.
+    Node(usize),
+    /// The graph's `env:`, in this line.
+    Graph(usize),
+    /// `--set`.
+    Set,
+    /// Nothing was given.
+    Default,
+}
+
+/// One setting as the node will have it.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// Its name.
+    pub key: String,
+    /// Its value as text; none where it is unset.
+    pub value: Option<String>,
+    /// Where from.
+    pub from: From,
+    /// The value is a path.
+    pub is_path: bool,
+    /// It is a setting that the node describes, and not just a variable.
+    pub described: bool,
+}
+
+/// What is known of a node after the check.
+#[derive(Clone, Debug)]
+pub struct CheckedNode {
+    /// Its id.
+    pub id: String,
+    /// What it says of itself, where it is a Millrace node that is built.
+    pub description: Option<Arc<Description>>,
+    /// Its settings, the described ones first.
+    pub settings: Vec<Effective>,
+}
+
+/// The outcome of a check.
+#[derive(Debug)]
+pub struct Checked {
+    /// The graph, where there is one to speak of.
+    pub graph: Option<Graph>,
+    /// What was found.
+    pub report: Report,
+    /// Its nodes, in the order of the file.
+    pub nodes: Vec<CheckedNode>,
+}
+
+/// What a check needs of the world.
+pub struct World<'a> {
+    /// Asks nodes to describe themselves.
+    pub describer: &'a dyn Describer,
+    /// The variables that `$NAME` in a graph refers to.
+    pub variables: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// More than any graph; a larger file is something else.
+const LARGEST_BYTES: usize = 4 << 20;
+
+/// Checks a graph file that is called `file` and lies in `folder`.
+pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &World<'_>) -> Checked {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) if text.len() <= LARGEST_BYTES => text,
+        refused => {
+            let (at, what) = match refused {
+                Err(error) => (end_of(&bytes[..error.valid_up_to()]), "a byte that is not UTF-8: this is not a text"),
+                Ok(_) => (Span { line: 1, column: 1, len: 0 }, "larger than 4 MiB: this is not a graph"),
+            };
+            let mut report = Report::new(file, "");
+            report.push(Fault::error(at, what));
+            return Checked { graph: None, report, nodes: Vec::new() };
+        }
+    };
+    let mut report = Report::new(file, text);
+    let Some(graph) = Graph::read(text, &mut report) else {
+        return Checked { graph: None, report, nodes: Vec::new() };
+    };
+    let described: Vec<Option<Arc<Description>>> =
+        graph.nodes.iter().map(|node| describe(node, folder, world, &mut report)).collect();
+    wiring::check(&graph, &described, &mut report);
+    check_sets(&graph, sets, &mut report);
+    let nodes: Vec<CheckedNode> = graph
+        .nodes
+        .iter()
+        .zip(&described)
+        .map(|(node, description)| {
+            let settings = env::check(&graph, node, description.as_deref(), sets, world, &mut report);
+            CheckedNode { id: node.id.it.clone(), description: description.clone(), settings }
+        })
+        .collect();
+    env::check_common(&graph, &described, &mut report);
+    for (node, checked) in graph.nodes.iter().zip(&nodes) {
+        check_restarts(node, checked, &mut report);
+    }
+    Checked { graph: Some(graph), report, nodes }
+}
+
+fn end_of(text: &[u8]) -> Span {
+    let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+    Span { line, column: String::from_utf8_lossy(&text[line_start..]).chars().count() + 1, len: 1 }
+}
+
+fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) -> Option<Arc<Description>> {
+    let id = &node.id.it;
+    let why_not = match node.origin {
+        Origin::Program => None,
+        Origin::Module => Some("is a module; its nodes are not checked here ('dora expand' prints the flat graph)"),
+        Origin::Dynamic => Some("is started by hand"),
+        Origin::ByDora => Some("is fetched or hosted by dora"),
+    };
+    if let Some(why_not) = why_not {
+        report.push(Fault::note(node.id.at, format!("node '{id}' {why_not}: settings and ports not checked")));
+        return None;
+    }
+    let path = node.path.as_ref()?;
+    match world.describer.describe(&path.it, folder) {
+        Described::Node(description) => return Some(description),
+        Described::Foreign => {
+            let message = format!("node '{id}' is not a Millrace node: settings and ports not checked");
+            report.push(Fault::note(path.at, message));
+        }
+        Described::Absent => {
+            let near = world.describer.near(&path.it, folder).map(|near| format!("path: {near}"));
+            let build = node.build.as_ref().map(|build| {
+                let lines: Vec<&str> = build.it.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                format!("build it: {} ('millrace run' and 'dora build' do)", lines.join(" && "))
+            });
+            let message = format!("node '{id}': there is no program '{}'", path.it);
+            report.push(Fault::error(path.at, message).fix_with(build.or(near)));
+        }
+        Described::Failed(why) => {
+            let message = format!("node '{id}' is a Millrace node, but could not say what it needs: {why}");
+            let fix = node.build.as_ref().map(|_| "build it again".to_owned());
+            report.push(Fault::error(path.at, message).fix_with(fix));
+        }
+    }
+    None
+}
+
+fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) {
+    let ids = || graph.nodes.iter().map(|node| node.id.it.as_str());
+    for (index, set) in sets.iter().enumerate() {
+        let error = |message: String| Fault::new(Severity::Error, Span::default(), message).at(set.place());
+        if graph.node(&set.node).is_none() {
+            let near = nearest(&set.node, ids()).map(|near| format!("--set {near}.{}=…", set.key));
+            let all = ids().collect::<Vec<_>>().join(", ");
+            report.push(error(format!("the graph has no node '{}'; there are: {all}", set.node)).fix_with(near));
+        }
+        if sets[..index].iter().any(|earlier| earlier.node == set.node && earlier.key == set.key) {
+            report.push(error(format!("{}.{} is set twice", set.node, set.key)));
+        }
+    }
+}
+
+/// dora 1.1 never restarts a node without inputs, and `never` is its default.
+fn check_restarts(node: &Node, checked: &CheckedNode, report: &mut Report) {
+    let id = &node.id.it;
+    let policy = node.restart_policy.as_ref().map_or("never", |policy| policy.it.as_str());
+    let flow = checked.settings.iter().find(|setting| setting.key == "FLOW").and_then(|flow| flow.value.as_deref());
+    // In `lossless` flow every frame counts once; a node that starts over would send some of them again.
+    let live = checked.description.is_some() && flow != Some("lossless");
+    if node.origin == Origin::Program && node.inputs.is_empty() && (live || policy != "never") {
+        let message =
+            format!("node '{id}' has no inputs: dora never restarts such a node, whatever restart_policy says");
+        report.push(Fault::warning(node.id.at, message).fix("inputs: { tick: dora/timer/secs/5 }"));
+    }
+    if live && policy == "never" {
+        let stated = if node.restart_policy.is_some() { "is" } else { "is not given, and dora's default is" };
+        let message = format!("restart_policy of node '{id}' {stated} never: when the node fails, it stays down");
+        let at = node.restart_policy.as_ref().map_or(node.id.at, |policy| policy.at);
+        report.push(Fault::warning(at, message).fix("restart_policy: on-failure"));
+    }
+    if let Some(at) = node.deploy {
+        let message = format!("node '{id}' has a 'deploy': 'dora run' and 'millrace run' refuse such graphs");
+        report.push(Fault::warning(at, message).fix("use dora up and dora start, or leave deploy out"));
+    }
+}
+
+/// The value of a setting before anything was given.
+fn default_text(default: Option<&Value>) -> Option<String> {
+    default.map(crate::settings::to_text)
+}

@@ -1,0 +1,142 @@
+//! Inputs against outputs: that they exist, that nodes declare them, that payloads match.
+
+use crate::describe::Description;
+use crate::dora::Feed;
+use crate::fault::{Fault, Report};
+use crate::model::{Graph, Input, Node, Origin};
+use crate::nearest::nearest;
+use std::sync::Arc;
+
+pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], report: &mut Report) {
+    for (node, description) in graph.nodes.iter().zip(described) {
+        if let Some(description) = description {
+            check_outputs(node, description, report);
+            check_inputs(node, description, report);
+        }
+        for input in &node.inputs {
+            if let Some(Feed::Output { node: from, output }) = &input.feed {
+                let source = graph.nodes.iter().position(|node| node.id.it == *from);
+                let Some(index) = source else {
+                    report.push(no_such_node(graph, node, input, from, output));
+                    continue;
+                };
+                let (source, theirs) = (&graph.nodes[index], described[index].as_deref());
+                check_edge(node, description.as_deref(), input, source, theirs, output, report);
+            }
+        }
+    }
+}
+
+fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &str) -> Fault {
+    let ids = graph.nodes.iter().map(|node| node.id.it.as_str());
+    let fix = nearest(from, ids.clone()).map(|near| format!("{}: {near}/{output}", input.name.it));
+    let message = format!(
+        "input '{}' of node '{}' names node '{from}', which does not exist; there are: {}",
+        input.name.it,
+        node.id.it,
+        ids.collect::<Vec<_>>().join(", ")
+    );
+    Fault::error(input.source.at, message).fix_with(fix)
+}
+
+fn check_edge(
+    node: &Node,
+    ours: Option<&Description>,
+    input: &Input,
+    source: &Node,
+    theirs: Option<&Description>,
+    output: &str,
+    report: &mut Report,
+) {
+    // The outputs of operators and modules stand elsewhere.
+    let elsewhere = source.origin == Origin::Module || (source.origin == Origin::ByDora && source.outputs.is_empty());
+    if elsewhere {
+        return;
+    }
+    let (name, id) = (&input.name.it, &node.id.it);
+    let port = theirs.and_then(|theirs| theirs.outputs.iter().find(|port| port.name == output));
+    let names: Vec<&str> = source.outputs.iter().map(|listed| listed.it.as_str()).collect();
+    if !names.contains(&output) {
+        let from = &source.id.it;
+        if port.is_some() {
+            let mut all = names;
+            all.push(output);
+            let message = format!(
+                "input '{name}' of node '{id}' takes '{from}/{output}', which '{from}' can send but does not list"
+            );
+            let fix = format!("in node '{from}': outputs: [{}]", all.join(", "));
+            report.push(Fault::error(input.source.at, message).fix(fix));
+        } else {
+            let near = nearest(output, names.iter().copied()).or(if names.len() == 1 { Some(names[0]) } else { None });
+            let declares = if names.is_empty() { "no outputs".to_owned() } else { names.join(", ") };
+            let message = format!(
+                "input '{name}' of node '{id}' names '{from}/{output}', which does not exist; '{from}' declares: {declares}"
+            );
+            let fix = near.map(|near| format!("{name}: {from}/{near}"));
+            report.push(Fault::error(input.source.at, message).fix_with(fix));
+            return;
+        }
+    }
+    let (Some(ours), Some(port)) = (ours, port) else { return };
+    let Some(mine) = ours.inputs.iter().find(|port| port.name == *name) else { return };
+    if port.carries.is_empty() || mine.accepts.is_empty() || mine.accepts.contains(&port.carries) {
+        return;
+    }
+    let accepts = mine.accepts.join(" or ");
+    let message = format!(
+        "'{}/{output}' carries {}, and input '{name}' of node '{id}' ({}) takes {accepts}",
+        source.id.it, port.carries, ours.name
+    );
+    let other = theirs.and_then(|theirs| theirs.outputs.iter().find(|port| mine.accepts.contains(&port.carries)));
+    let fix = other.map(|other| format!("{name}: {}/{}", source.id.it, other.name));
+    report.push(Fault::error(input.source.at, message).fix_with(fix));
+}
+
+fn check_outputs(node: &Node, description: &Description, report: &mut Report) {
+    let names: Vec<&str> = description.outputs.iter().map(|port| port.name.as_str()).collect();
+    for output in &node.outputs {
+        let known = names.contains(&output.it.as_str()) || node.text_outputs.contains(&output.it);
+        if !known {
+            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let message = format!(
+                "node '{}' lists the output '{}', which {} does not have; its outputs: {has}",
+                node.id.it, output.it, description.name
+            );
+            let fix = nearest(&output.it, names.iter().copied()).map(str::to_owned);
+            report.push(Fault::error(output.at, message).fix_with(fix));
+        }
+    }
+}
+
+fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
+    let names: Vec<&str> = description.inputs.iter().map(|port| port.name.as_str()).collect();
+    let mut meant = Vec::new();
+    for input in &node.inputs {
+        // A timer may have any name: it only keeps the node restartable.
+        let data = matches!(input.feed, Some(Feed::Output { .. }));
+        if data && !names.contains(&input.name.it.as_str()) {
+            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let message = format!(
+                "node '{}' has an input '{}', which {} does not know; its inputs: {has}",
+                node.id.it, input.name.it, description.name
+            );
+            let near = nearest(&input.name.it, names.iter().copied());
+            meant.extend(near);
+            let fix = near.map(|near| format!("{near}: {}", input.source.it));
+            report.push(Fault::error(input.name.at, message).fix_with(fix));
+        }
+    }
+    for port in description.inputs.iter().filter(|port| port.required) {
+        let connected = node.inputs.iter().any(|input| input.name.it == port.name);
+        // A misspelt input was reported; that it is also missing is no second fault.
+        if connected || meant.contains(&port.name.as_str()) {
+            continue;
+        }
+        let takes = if port.accepts.is_empty() { String::new() } else { format!(" ({})", port.accepts.join(" or ")) };
+        let message = format!(
+            "input '{}'{takes} of node '{}' is not connected; {} does nothing without it",
+            port.name, node.id.it, description.name
+        );
+        report.push(Fault::error(node.id.at, message).fix(format!("inputs: {{ {}: node/output }}", port.name)));
+    }
+}

@@ -1,0 +1,290 @@
+//! What a node says of itself: its ports and the schema of its settings.
+
+use crate::nearest::nearest;
+use serde::Deserialize;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A program is asked to describe itself only when its file holds these bytes, so that a check never starts a
+/// stranger's program.
+pub const MARKER: &[u8] = b"millrace-node-describe-v1";
+
+/// What `NODE --describe` prints.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Description {
+    /// Version of this form: 1.
+    pub describe: u32,
+    /// The node's name.
+    pub name: String,
+    /// Its version.
+    #[serde(default)]
+    pub version: String,
+    /// What it does, in one line.
+    #[serde(default)]
+    pub summary: String,
+    /// Its inputs.
+    #[serde(default)]
+    pub inputs: Vec<PortIn>,
+    /// Its outputs.
+    #[serde(default)]
+    pub outputs: Vec<PortOut>,
+    /// JSON Schema of its settings.
+    #[serde(default)]
+    pub settings: Value,
+    /// JSON Schema of the settings that every node has.
+    #[serde(default)]
+    pub common_settings: Value,
+}
+
+/// An input.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PortIn {
+    /// Its name.
+    pub name: String,
+    /// The kinds of payload that it takes.
+    #[serde(default)]
+    pub accepts: Vec<String>,
+    /// `newest` or `every`.
+    #[serde(default)]
+    pub order: String,
+    /// What it is for.
+    #[serde(default)]
+    pub doc: String,
+    /// The node does nothing without it.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// An output.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PortOut {
+    /// Its name.
+    pub name: String,
+    /// The kind of payload that it carries.
+    #[serde(default)]
+    pub carries: String,
+    /// What it is.
+    #[serde(default)]
+    pub doc: String,
+}
+
+impl Description {
+    /// Reads what a node printed.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        let found: Self = serde_json::from_slice(json).map_err(|error| format!("not a description: {error}"))?;
+        if found.describe != 1 {
+            return Err(format!("a description of version {}; this millrace reads version 1", found.describe));
+        }
+        Ok(found)
+    }
+
+    /// The schema of all settings of the node: its own and the common ones.
+    pub fn schema(&self) -> Value {
+        crate::settings::merge(&self.settings, &self.common_settings)
+    }
+}
+
+/// What came of asking for a description.
+#[derive(Clone, Debug)]
+pub enum Described {
+    /// A Millrace node.
+    Node(Arc<Description>),
+    /// A program, but none of ours.
+    Foreign,
+    /// There is no such program.
+    Absent,
+    /// One of ours that did not answer as it should.
+    Failed(String),
+}
+
+/// Who asks nodes to describe themselves.
+pub trait Describer {
+    /// The description of the node at `path`, as written in a graph in `folder`.
+    fn describe(&self, path: &str, folder: &Path) -> Described;
+
+    /// The path that was most likely meant by one where nothing is.
+    fn near(&self, _path: &str, _folder: &Path) -> Option<String> {
+        None
+    }
+}
+
+/// Says of every node that it is not known: checks the wiring alone.
+pub struct Blind;
+
+impl Describer for Blind {
+    fn describe(&self, _: &str, _: &Path) -> Described {
+        Described::Foreign
+    }
+}
+
+/// Runs the programs. Each is asked once.
+#[derive(Default)]
+pub struct Programs {
+    known: RefCell<HashMap<PathBuf, Described>>,
+}
+
+/// Where dora finds a program: in the graph's folder, or by its name on PATH.
+pub fn find_program(path: &str, folder: &Path) -> Option<PathBuf> {
+    let beside = folder.join(path);
+    if beside.is_file() {
+        return Some(beside);
+    }
+    if path.contains('/') {
+        return None;
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(path)).find(|program| program.is_file())
+}
+
+impl Describer for Programs {
+    fn describe(&self, path: &str, folder: &Path) -> Described {
+        let Some(program) = find_program(path, folder) else { return Described::Absent };
+        if let Some(known) = self.known.borrow().get(&program) {
+            return known.clone();
+        }
+        let found = match has_marker(&program) {
+            Ok(false) => Described::Foreign,
+            Ok(true) => ask(&program),
+            Err(error) => Described::Failed(format!("its file cannot be read: {error}")),
+        };
+        self.known.borrow_mut().insert(program, found.clone());
+        found
+    }
+
+    fn near(&self, path: &str, folder: &Path) -> Option<String> {
+        let path = Path::new(path);
+        let beside = std::fs::read_dir(folder.join(path.parent()?)).ok()?;
+        let names: Vec<String> = beside.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+        Some(path.with_file_name(near).display().to_string())
+    }
+}
+
+fn has_marker(program: &Path) -> std::io::Result<bool> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    let finder = memchr::memmem::Finder::new(MARKER);
+    let mut file = std::fs::File::open(program)?;
+    let mut buffer = vec![0_u8; CHUNK_BYTES];
+    // The end of one chunk is kept before the next, as the marker may lie across.
+    let mut kept = 0;
+    loop {
+        let read = file.read(&mut buffer[kept..])?;
+        if read == 0 {
+            return Ok(false);
+        }
+        let have = kept + read;
+        if finder.find(&buffer[..have]).is_some() {
+            return Ok(true);
+        }
+        kept = have.min(MARKER.len() - 1);
+        buffer.copy_within(have - kept..have, 0);
+    }
+}
+
+/// A node describes itself in some milliseconds; a loaded machine may take its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A description is some kilobytes.
+const LONGEST_BYTES: u64 = 4 << 20;
+
+fn ask(program: &Path) -> Described {
+    match run(program) {
+        Ok(json) => match Description::parse(&json) {
+            Ok(found) => Described::Node(Arc::new(found)),
+            Err(error) => Described::Failed(format!("'--describe' printed {error}")),
+        },
+        Err(error) => Described::Failed(error),
+    }
+}
+
+fn run(program: &Path) -> Result<Vec<u8>, String> {
+    let mut child = Command::new(program)
+        .arg("--describe")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("it cannot be started: {error}"))?;
+    let pipe = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        let mut json = Vec::new();
+        if let Some(pipe) = pipe {
+            // A broken pipe shows as text that does not parse.
+            let _ = pipe.take(LONGEST_BYTES).read_to_end(&mut json);
+        }
+        json
+    });
+    let status = wait(&mut child, PATIENCE)?;
+    let json = reader.join().map_err(|_| "its answer could not be read".to_owned())?;
+    if status.success() { Ok(json) } else { Err(format!("'--describe' ended with {status}")) }
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Result<std::process::ExitStatus, String> {
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) => {
+                // It may have ended just now; either way it is gone after this.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("'--describe' did not end within {} s", patience.as_secs()));
+            }
+            Err(error) => return Err(format!("it cannot be waited for: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn script(folder: &Path, name: &str, body: &str) {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn starts_only_marked_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        script(folder.path(), "stranger", "touch was-run");
+        script(folder.path(), "ours", "# millrace-node-describe-v1\necho '{\"describe\":1,\"name\":\"ours\"}'");
+        script(folder.path(), "later", "# millrace-node-describe-v1\necho '{\"describe\":2,\"name\":\"later\"}'");
+        script(folder.path(), "broken", "# millrace-node-describe-v1\nexit 3");
+        let programs = Programs::default();
+        assert!(matches!(programs.describe("stranger", folder.path()), Described::Foreign));
+        assert!(!folder.path().join("was-run").exists());
+        assert!(matches!(programs.describe("ours", folder.path()), Described::Node(found) if found.name == "ours"));
+        assert!(
+            matches!(programs.describe("later", folder.path()), Described::Failed(why) if why.contains("version 2"))
+        );
+        assert!(matches!(programs.describe("broken", folder.path()), Described::Failed(why) if why.contains("3")));
+        assert!(matches!(programs.describe("./nowhere", folder.path()), Described::Absent));
+    }
+
+    #[test]
+    fn finds_the_marker_across_chunks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("big");
+        for before in [0, (1 << 20) - 7, (1 << 20), 3 << 20] {
+            let mut bytes = vec![b'm'; before];
+            bytes.extend_from_slice(MARKER);
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(has_marker(&path).unwrap(), "after {before} bytes");
+            std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            assert!(!has_marker(&path).unwrap());
+        }
+    }
+}

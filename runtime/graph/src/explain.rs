@@ -1,0 +1,87 @@
+//! Every setting's effective value with its origin, and who feeds whom: what `--explain` prints.
+
+use crate::check::{Checked, CheckedNode, Effective, From};
+use crate::dora::Feed;
+use crate::model::{Graph, Node};
+use crate::settings::shown;
+use std::fmt::Write as _;
+
+/// The tables of all nodes as text.
+pub fn explain(file: &str, checked: &Checked) -> String {
+    let Some(graph) = &checked.graph else { return String::new() };
+    let mut out = String::new();
+    for (node, found) in graph.nodes.iter().zip(&checked.nodes) {
+        write_node(&mut out, file, graph, node, found);
+        out.push('\n');
+    }
+    out
+}
+
+fn write_node(out: &mut String, file: &str, graph: &Graph, node: &Node, found: &CheckedNode) {
+    let path = node.path.as_ref().map_or("", |path| path.it.as_str());
+    // Writing to a String cannot fail.
+    let _ = match &found.description {
+        Some(is) => writeln!(out, "{} · {} {} · {}", node.id.it, is.name, is.version, is.summary),
+        None => writeln!(out, "{} · {path} · not described: settings and ports as the graph gives them", node.id.it),
+    };
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for setting in &found.settings {
+        rows.push([setting.key.clone(), value(setting), origin(file, setting)]);
+    }
+    let carries = |port: &str, is_input: bool| -> String {
+        let Some(is) = &found.description else { return String::new() };
+        if is_input {
+            let port = is.inputs.iter().find(|known| known.name == port);
+            return port.map(|port| port.accepts.join(" or ")).unwrap_or_default();
+        }
+        let port = is.outputs.iter().find(|known| known.name == port);
+        port.map(|port| port.carries.clone()).unwrap_or_default()
+    };
+    for input in &node.inputs {
+        let from = format!("<- {}", input.source.it);
+        rows.push([format!("input {}", input.name.it), from, carries(&input.name.it, true)]);
+    }
+    for output in &node.outputs {
+        let readers = readers(graph, &node.id.it, &output.it);
+        let to = if readers.is_empty() { "-> nobody".to_owned() } else { format!("-> {}", readers.join(", ")) };
+        rows.push([format!("output {}", output.it), to, carries(&output.it, false)]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1).min(48));
+    for [name, middle, last] in &rows {
+        let line = format!("  {name:first$}  {middle:second$}  {last}");
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+fn value(setting: &Effective) -> String {
+    match &setting.value {
+        None => "(unset)".to_owned(),
+        Some(text) if text.is_empty() => "\"\"".to_owned(),
+        Some(text) => shown(&setting.key, text),
+    }
+}
+
+fn origin(file: &str, setting: &Effective) -> String {
+    let from = match setting.from {
+        From::Node(line) => format!("{file}:{line}"),
+        From::Graph(line) => format!("{file}:{line}, for all nodes"),
+        From::Set => "--set".to_owned(),
+        From::Default => "default".to_owned(),
+    };
+    if setting.described || setting.from == From::Default { from } else { format!("{from} (variable)") }
+}
+
+fn readers(graph: &Graph, id: &str, output: &str) -> Vec<String> {
+    let mut readers = Vec::new();
+    for node in &graph.nodes {
+        for input in &node.inputs {
+            let takes =
+                matches!(&input.feed, Some(Feed::Output { node, output: port }) if node == id && port == output);
+            if takes {
+                readers.push(format!("{}/{}", node.id.it, input.name.it));
+            }
+        }
+    }
+    readers
+}

@@ -1,0 +1,388 @@
+//! A graph as dora reads it, with the place of each part; structural faults are found on the way.
+
+use crate::dora::{self, Feed, Shape};
+use crate::fault::{Fault, Report};
+use crate::nearest::nearest;
+use crate::redact::redact;
+use crate::yaml::{Data, Scalar, Span, Yaml};
+use std::collections::BTreeMap;
+
+/// Something with its place in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct At<T> {
+    /// Where.
+    pub at: Span,
+    /// What.
+    pub it: T,
+}
+
+/// How a node comes to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A program at `path:`.
+    Program,
+    /// A graph file in this one's place.
+    Module,
+    /// `path: dynamic`: somebody starts it by hand.
+    Dynamic,
+    /// `git:`, `hub:`, `operator:`, `operators:` or `ros2:`, a URL, or `path: shell`: dora fetches or makes it.
+    ByDora,
+}
+
+/// One input of a node.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: At<String>,
+    /// The text that names its source.
+    pub source: At<String>,
+    /// What feeds it; none where the text is wrong (and was reported).
+    pub feed: Option<Feed>,
+}
+
+/// One value of an `env:`.
+#[derive(Clone, Debug)]
+pub struct EnvValue {
+    /// Its name.
+    pub key: At<String>,
+    /// Its value.
+    pub value: At<Scalar>,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: At<String>,
+    /// How it comes to run.
+    pub origin: Origin,
+    /// Its program.
+    pub path: Option<At<String>>,
+    /// Its build commands, one a line.
+    pub build: Option<At<String>>,
+    /// Its restart policy.
+    pub restart_policy: Option<At<String>>,
+    /// Its inputs.
+    pub inputs: Vec<Input>,
+    /// Its outputs.
+    pub outputs: Vec<At<String>>,
+    /// Those of its outputs that carry what it prints or logs.
+    pub text_outputs: Vec<String>,
+    /// It asks for a machine of its own, which `dora run` does not do.
+    pub deploy: Option<Span>,
+    /// Its own environment.
+    pub env: Vec<EnvValue>,
+    /// Its number in the file's list.
+    pub index: usize,
+}
+
+/// A graph.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The file as a tree.
+    pub root: Yaml,
+    /// The nodes that have an id.
+    pub nodes: Vec<Node>,
+    /// The environment of all nodes.
+    pub env: Vec<EnvValue>,
+    /// The graph ends when its nodes have ended, although timers go on.
+    pub exits: bool,
+}
+
+impl Graph {
+    /// The node with this id.
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id.it == id)
+    }
+
+    /// Reads a graph and reports all that is wrong with its form; what is right of it comes back all the same.
+    pub fn read(text: &str, report: &mut Report) -> Option<Self> {
+        let root = match Yaml::parse(text) {
+            Ok(root) => root,
+            Err(error) => {
+                report.push(Fault::error(error.at, error.what).fix_with(error.fix));
+                return None;
+            }
+        };
+        let Data::Map(entries) = &root.data else {
+            let message = format!("a graph is a mapping with the key 'nodes', and this is {}", root.kind());
+            report.push(Fault::error(root.at, message).fix("nodes:\n    - id: …\n      path: …"));
+            return None;
+        };
+        if root.get("module").is_some() {
+            let message = "this is a module, a part of a graph; modules are not checked on their own";
+            report.push(Fault::error(root.at, message).fix("check a graph that uses it"));
+            return None;
+        }
+        check_keys(entries, dora::ROOT_KEYS, "a graph", report);
+        let env = root.get("env").map(|env| read_env(env, report)).unwrap_or_default();
+        let exits = root.get("exit_when_nodes_finish").and_then(Yaml::text) == Some("true");
+        let mut nodes = Vec::new();
+        match root.get("nodes") {
+            None => report.push(Fault::error(root.at, "the graph has no nodes").fix("add a list 'nodes:'")),
+            Some(list) => {
+                if let Data::List(items) = &list.data {
+                    if items.is_empty() {
+                        report.push(Fault::error(list.at, "the graph has no nodes"));
+                    }
+                    nodes.extend(items.iter().enumerate().filter_map(|(index, item)| read_node(item, index, report)));
+                }
+            }
+        }
+        let graph = Self { root: root.clone(), nodes, env, exits };
+        graph.check_doubles(report);
+        Some(graph)
+    }
+
+    fn check_doubles(&self, report: &mut Report) {
+        let mut first: BTreeMap<&str, Span> = BTreeMap::new();
+        for node in &self.nodes {
+            if let Some(earlier) = first.get(node.id.it.as_str()) {
+                let message = format!("two nodes are called '{}'; the other is in line {}", node.id.it, earlier.line);
+                report.push(Fault::error(node.id.at, message).fix("give each node an id of its own"));
+            } else {
+                first.insert(&node.id.it, node.id.at);
+            }
+        }
+    }
+}
+
+fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
+    let Data::Map(entries) = &item.data else {
+        report.push(Fault::error(item.at, format!("a node is a mapping with an 'id', and this is {}", item.kind())));
+        return None;
+    };
+    let id = text_of(item, "id");
+    let name = id.as_ref().map_or("a node".to_owned(), |id| format!("node '{}'", id.it));
+    check_keys(entries, dora::NODE_KEYS, &name, report);
+    let Some(id) = id else {
+        if item.get("id").is_none() {
+            report.push(Fault::error(item.at, "this node has no id").fix("add 'id: …'"));
+        }
+        return None;
+    };
+    if let Some(fault) = dora::id_fault(&id.it) {
+        report.push(Fault::error(id.at, format!("not a node's id: {fault}")));
+    }
+    let path = text_of(item, "path");
+    let by_dora = ["git", "hub", "operator", "operators", "ros2"].iter().find(|key| item.get(key).is_some());
+    let origin = match path.as_ref().map(|path| path.it.as_str()) {
+        _ if item.get("module").is_some() => Origin::Module,
+        _ if by_dora.is_some() => Origin::ByDora,
+        Some("dynamic") => Origin::Dynamic,
+        Some("shell") => Origin::ByDora,
+        Some(path) if path.contains("://") => Origin::ByDora,
+        _ => Origin::Program,
+    };
+    if origin == Origin::Program && path.is_none() && item.get("path").is_none() {
+        report.push(Fault::error(id.at, format!("{name} has no path")).fix("add 'path: …', the program to run"));
+    }
+    let restart_policy = text_of(item, "restart_policy");
+    check_word(restart_policy.as_ref(), "restart_policy", dora::RESTART_POLICIES, report);
+    let mut outputs = read_outputs(item, &name, report);
+    let mut text_outputs = Vec::new();
+    for key in ["send_stdout_as", "send_logs_as"] {
+        let Some(output) = text_of(item, key) else { continue };
+        text_outputs.push(output.it.clone());
+        if !outputs.iter().any(|listed| listed.it == output.it) {
+            let message = format!("{name} sends its text as '{}', which is not among its outputs", output.it);
+            report.push(Fault::error(output.at, message).fix(format!("add '{}' to outputs", output.it)));
+            outputs.push(output);
+        }
+    }
+    Some(Node {
+        origin,
+        path,
+        build: text_of(item, "build"),
+        restart_policy,
+        inputs: read_inputs(item, &name, report),
+        outputs,
+        text_outputs,
+        deploy: item.get("deploy").filter(|deploy| deploy.kind() != "nothing").map(|deploy| deploy.at),
+        env: item.get("env").map(|env| read_env(env, report)).unwrap_or_default(),
+        index,
+        id,
+    })
+}
+
+fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
+    let value = map.get(key)?;
+    Some(At { at: value.at, it: value.text()?.to_owned() })
+}
+
+fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
+    if let Some(word) = word
+        && !allowed.contains(&word.it.as_str())
+    {
+        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{what}: {near}"));
+        let message = format!("{what} is '{}'; allowed are {}", word.it, allowed.join(", "));
+        report.push(Fault::error(word.at, message).fix_with(near));
+    }
+}
+
+fn read_outputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<At<String>> {
+    let Some(Data::List(items)) = item.get("outputs").map(|list| &list.data) else { return Vec::new() };
+    let mut outputs: Vec<At<String>> = Vec::new();
+    for output in items {
+        let Some(name) = output.text() else {
+            report
+                .push(Fault::error(output.at, format!("an output of {node} is a name, and this is {}", output.kind())));
+            continue;
+        };
+        if let Some(fault) = dora::port_fault(name) {
+            report.push(Fault::error(output.at, format!("not an output's name: {fault}")));
+        }
+        if outputs.iter().any(|listed| listed.it == name) {
+            report.push(Fault::warning(output.at, format!("{node} lists the output '{name}' twice")));
+            continue;
+        }
+        outputs.push(At { at: output.at, it: name.to_owned() });
+    }
+    outputs
+}
+
+fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
+    let Some(Data::Map(entries)) = item.get("inputs").map(|map| &map.data) else { return Vec::new() };
+    let mut inputs = Vec::new();
+    check_doubled(entries, report);
+    for (key, value) in entries {
+        let Some(name) = key.text() else {
+            report.push(Fault::error(key.at, format!("an input's name is text, and this is {}", key.kind())));
+            continue;
+        };
+        if let Some(fault) = dora::port_fault(name) {
+            report.push(Fault::error(key.at, format!("not an input's name: {fault}")));
+        }
+        let source = match &value.data {
+            Data::Map(options) => {
+                let what = format!("input '{name}' of {node}");
+                check_keys(options, dora::INPUT_KEYS, &what, report);
+                check_word(text_of(value, "queue_policy").as_ref(), "queue_policy", dora::QUEUE_POLICIES, report);
+                if value.get("source").is_none() {
+                    let fix = "add 'source: node/output'";
+                    report.push(Fault::error(key.at, format!("{what} has no source")).fix(fix));
+                }
+                text_of(value, "source")
+            }
+            _ => value.text().map(|text| At { at: value.at, it: text.to_owned() }),
+        };
+        let Some(source) = source else {
+            if !matches!(value.data, Data::Map(_)) {
+                let message = format!("input '{name}' of {node} names a source, and this is {}", value.kind());
+                report.push(Fault::error(value.at, message).fix("write it as node/output, for example decode/frame"));
+            }
+            continue;
+        };
+        let feed = match dora::parse_feed(&source.it) {
+            Ok(feed) => Some(feed),
+            Err((what, fix)) => {
+                report.push(Fault::error(source.at, format!("input '{name}' of {node}: {what}")).fix(fix));
+                None
+            }
+        };
+        inputs.push(Input { name: At { at: key.at, it: name.to_owned() }, source, feed });
+    }
+    inputs
+}
+
+fn read_env(env: &Yaml, report: &mut Report) -> Vec<EnvValue> {
+    let Data::Map(entries) = &env.data else { return Vec::new() };
+    check_doubled(entries, report);
+    let mut values = Vec::new();
+    for (key, value) in entries {
+        let Some(name) = key.text() else {
+            report.push(Fault::error(key.at, format!("a name in env is text, and this is {}", key.kind())));
+            continue;
+        };
+        match name {
+            "LD_LIBRARY_PATH" | "LD_PRELOAD" => {
+                let message = format!("dora drops {name} from a graph: the node does not get it");
+                let fix = format!("set {name} in the environment that dora is started in");
+                report.push(Fault::warning(key.at, message).fix(fix));
+            }
+            _ if name.contains(['=', '\0']) => {
+                report.push(Fault::error(key.at, format!("'{}' cannot be a variable's name", redact(name))));
+            }
+            _ => {}
+        }
+        match value.scalar() {
+            Some(scalar) if scalar.is_null() => {
+                let message = format!("{name} has no value, which dora refuses");
+                report.push(Fault::error(value.at, message).fix(format!("{name}: \"\", or leave the line out")));
+            }
+            Some(scalar) => values.push(EnvValue {
+                key: At { at: key.at, it: name.to_owned() },
+                value: At { at: value.at, it: scalar.clone() },
+            }),
+            None => {
+                let message = format!("{name} is {}; a value in env is one text, number or truth value", value.kind());
+                let fix = matches!(value.data, Data::List(_)).then(|| format!("{name}: \"first,second\""));
+                report.push(Fault::error(value.at, message).fix_with(fix));
+            }
+        }
+    }
+    values
+}
+
+fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {
+    let mut first: BTreeMap<&str, Span> = BTreeMap::new();
+    for (key, _) in entries {
+        let Some(name) = key.text() else { continue };
+        if let Some(earlier) = first.get(name) {
+            let message = format!("'{name}' is given twice; the other is in line {}", earlier.line);
+            report.push(Fault::error(key.at, message).fix("keep one of them"));
+        } else {
+            first.insert(name, key.at);
+        }
+    }
+}
+
+fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what: &str, report: &mut Report) {
+    check_doubled(entries, report);
+    for (key, value) in entries {
+        let Some(name) = key.text() else {
+            report.push(Fault::error(key.at, format!("a key of {what} is text, and this is {}", key.kind())));
+            continue;
+        };
+        let Some((_, shape)) = known.iter().find(|(known, _)| *known == name) else {
+            let names = known.iter().map(|(name, _)| *name);
+            let near = nearest(name, names.clone());
+            let message = match near {
+                Some(near) => format!("{what} has no key '{name}'; did you mean '{near}'?"),
+                None => format!("{what} has no key '{name}'; there are: {}", names.collect::<Vec<_>>().join(", ")),
+            };
+            report.push(Fault::error(key.at, message).fix_with(near.map(|near| format!("{near}: …"))));
+            continue;
+        };
+        if let Some(expected) = misfit(value, *shape) {
+            let found = value.text().map_or(value.kind().to_owned(), |text| format!("'{}'", redact(text)));
+            report.push(Fault::error(value.at, format!("'{name}' of {what} is {expected}, and this is {found}")));
+        }
+    }
+}
+
+/// What a value of this shape is, in words, where `value` is not one. Null stands for a key left out.
+fn misfit(value: &Yaml, shape: Shape) -> Option<&'static str> {
+    if value.kind() == "nothing" && !matches!(shape, Shape::List | Shape::Map) {
+        return matches!(shape, Shape::Text).then_some("a text");
+    }
+    let text = value.text();
+    let parses = |fits: fn(&str) -> bool| text.is_some_and(fits);
+    let (fits, expected) = match shape {
+        Shape::Any => return None,
+        Shape::Text => (text.is_some(), "a text"),
+        Shape::Whole => (parses(|text| text.parse::<u64>().is_ok()), "a whole number"),
+        Shape::Number => (parses(|text| text.parse::<f64>().is_ok_and(f64::is_finite)), "a number"),
+        Shape::Truth => (parses(|text| text == "true" || text == "false"), "true or false"),
+        Shape::List => (matches!(value.data, Data::List(_)), "a list"),
+        Shape::Map => (matches!(value.data, Data::Map(_)), "a mapping of names to values"),
+        Shape::Size => {
+            let fits: fn(&str) -> bool = |text| {
+                let digits = text.trim().trim_end_matches(|c: char| c.is_alphabetic()).trim();
+                digits.parse::<f64>().is_ok_and(|size| size.is_finite() && size >= 0.0)
+            };
+            (parses(fits), "a size such as 64MB")
+        }
+    };
+    (!fits).then_some(expected)
+}
