@@ -1,11 +1,11 @@
 //! One frame: sample a row, map it, write it, padding around it.
 
 use crate::convert::colour::Channel;
-use crate::convert::encode::Encode;
+use crate::convert::encode::{AsF16, AsF32, AsU8, Encode};
 use crate::convert::sample::{Sampler, Source};
 use crate::geometry::Placement;
 use crate::target::Target;
-use millrace_frame::TensorLayout;
+use millrace_frame::{TensorDtype, TensorLayout};
 
 /// Everything that one frame's conversion touches.
 pub(crate) struct Job<'a> {
@@ -21,7 +21,16 @@ pub(crate) struct Job<'a> {
 impl Job<'_> {
     // everything is inlined into the caller, so that it is compiled for the instruction set that the caller chose
     #[inline(always)]
-    pub(crate) fn run<const N: usize, E: Encode<N>, S: Sampler>(self, sampler: &S) {
+    pub(crate) fn run<S: Sampler>(self, sampler: &S) {
+        match self.target.dtype {
+            TensorDtype::F32 => self.typed::<4, AsF32, S>(sampler),
+            TensorDtype::F16 => self.typed::<2, AsF16, S>(sampler),
+            TensorDtype::U8 => self.typed::<1, AsU8, S>(sampler),
+        }
+    }
+
+    #[inline(always)]
+    fn typed<const N: usize, E: Encode<N>, S: Sampler>(self, sampler: &S) {
         match self.target.layout {
             TensorLayout::Nchw => self.planar::<N, E, S>(sampler),
             TensorLayout::Nhwc => self.interleaved::<N, E, S>(sampler),
