@@ -1066,6 +1066,26 @@ def to_yuv420(rgb):
     return y, np.ascontiguousarray(c[..., 0]), np.ascontiguousarray(c[..., 1])
 
 
+def to_rgb(y, u, v):
+    """The inverse, at full size, chroma interpolated from its left siting: float32 RGB 0..255."""
+    h, w = y.shape
+    grid = np.float32([[0.5, 0, 0], [0, 0.5, -0.25]])  # luma index to chroma index
+    up = lambda c: cv2.warpAffine(c.astype(np.float32), grid, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    yuv = cv2.merge([y.astype(np.float32), up(u), up(v)])
+    m = np.linalg.inv(TO_YUV[:, :3].astype(np.float64))
+    rgb = cv2.transform(yuv, np.hstack([m, -m @ TO_YUV[:, 3:].astype(np.float64)]).astype(np.float32))
+    return np.clip(rgb, 0, 255, out=rgb)
+
+
+def planes_of(frame):
+    """Y, Cb, Cr of a decoded yuv420p frame, without its row padding."""
+    out = []
+    for plane, w, h in zip(frame.planes, (frame.width, (frame.width + 1) // 2, (frame.width + 1) // 2),
+                           (frame.height, (frame.height + 1) // 2, (frame.height + 1) // 2)):
+        out.append(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w])
+    return out
+
+
 def to_frame(planes):
     import av
     frame = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], "yuv420p")
