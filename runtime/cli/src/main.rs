@@ -1,2 +1,176 @@
-//! millrace
-fn main() {}
+//! `millrace`: checks and runs camera graphs.
+//!
+//! It adds checks, `--set` and a live view to what dora's own verbs do; a graph that it runs, `dora run` runs as well.
+
+// A command-line program's stdout is its product.
+#![allow(clippy::print_stdout)]
+
+mod dora;
+mod load;
+mod make;
+mod procs;
+mod run;
+mod scratch;
+mod status;
+mod totals;
+mod view;
+
+use clap::{Parser, Subcommand};
+use load::Loaded;
+use millrace_graph::check::Set;
+use millrace_graph::describe::{Described, Describer, Programs};
+use millrace_graph::explain::explain;
+use millrace_graph::settings;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Checks and runs camera graphs.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build what a graph needs, check it, and run it with a live view.
+    Run(RunArgs),
+    /// Find all faults of a graph without running it.
+    Check(CheckArgs),
+    /// Show the ports and settings of a node's program.
+    Describe {
+        /// The program, for example target/release/sw-nv12.
+        program: PathBuf,
+        /// Print the description as JSON, as the program gives it.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// The graph file.
+    graph: PathBuf,
+    /// Give a setting of a node another value, over what the graph says; may be repeated.
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    sets: Vec<Set>,
+    /// Don't run the graph's build commands.
+    #[arg(long)]
+    no_build: bool,
+    /// Stop the graph after this time: 30, 500ms, 10s, 5m, 1h.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    stop_after: Option<Duration>,
+    /// Print nothing but faults.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// The graph file.
+    graph: PathBuf,
+    /// Give a setting of a node another value, over what the graph says; may be repeated.
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    sets: Vec<Set>,
+    /// Show every setting's effective value and where it comes from, and what could not be checked.
+    #[arg(long)]
+    explain: bool,
+    /// Print the findings as JSON.
+    #[arg(long, conflicts_with = "explain")]
+    json: bool,
+}
+
+fn parse_set(text: &str) -> Result<Set, String> {
+    text.parse()
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_s = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("no unit '{unit}'; there are ms, s, m and h")),
+    };
+    let number: f64 = digits.parse().map_err(|_| format!("'{digits}' is not a number"))?;
+    Duration::try_from_secs_f64(number * unit_s).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Check(args) => check(&args),
+        Verb::Describe { program, json } => describe(&program, json),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("millrace: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let Loaded { checked, name, .. } = load::load(&args.graph, &args.sets, &Programs::default())?;
+    if args.json {
+        println!("{:#}", checked.report.json());
+    } else {
+        if args.explain {
+            print!("{}", explain(&name, &checked));
+        }
+        print!("{}", checked.report.text(args.explain));
+    }
+    Ok(if checked.report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn describe(program: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    // A path as the shell understands it, not a name to be looked up.
+    let path = std::path::absolute(program)?;
+    let found = match Programs::default().describe(&path.to_string_lossy(), Path::new("/")) {
+        Described::Node(found) => found,
+        Described::Foreign => anyhow::bail!("{} is not a Millrace node", program.display()),
+        Described::Absent => anyhow::bail!("there is no file {}", program.display()),
+        Described::Failed(why) => anyhow::bail!("{}: {why}", program.display()),
+    };
+    if json {
+        println!("{:#}", serde_json::to_value(&*found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} {}: {}\n", found.name, found.version, found.summary);
+    for port in &found.inputs {
+        let need = if port.required { ", required" } else { "" };
+        println!("input {} ({}{need}): {}", port.name, port.accepts.join(" or "), port.doc);
+    }
+    for port in &found.outputs {
+        println!("output {} ({}): {}", port.name, port.carries, port.doc);
+    }
+    for doc in settings::document(&found.schema()) {
+        let default = match (&doc.default, doc.required) {
+            (_, true) => "required".to_owned(),
+            (None, _) => "unset by default".to_owned(),
+            (Some(value), _) => format!("default {}", settings::to_text(value)),
+        };
+        println!("\n{}: {} ({default})\n    {}", doc.key, doc.allowed, doc.doc);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [("30", 30_000), ("500ms", 500), ("1.5s", 1_500), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert!(["", "s", "-1s", "1d", "nan", "1e30"].iter().all(|text| parse_duration(text).is_err()));
+    }
+}

@@ -1,7 +1,7 @@
 //! What a node says of itself: its ports and the schema of its settings.
 
 use crate::nearest::nearest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub const MARKER: &[u8] = b"millrace-node-describe-v1";
 
 /// What `NODE --describe` prints.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// Version of this form: 1.
     pub describe: u32,
@@ -43,7 +43,7 @@ pub struct Description {
 }
 
 /// An input.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortIn {
     /// Its name.
     pub name: String,
@@ -62,7 +62,7 @@ pub struct PortIn {
 }
 
 /// An output.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortOut {
     /// Its name.
     pub name: String,

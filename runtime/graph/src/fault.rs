@@ -135,6 +135,15 @@ impl Report {
         out
     }
 
+    /// The warnings alone, as text; empty where there are none.
+    pub fn warnings(&self) -> String {
+        let mut out = String::new();
+        for fault in self.faults().into_iter().filter(|fault| fault.severity == Severity::Warning) {
+            self.write_fault(&mut out, fault);
+        }
+        out
+    }
+
     /// One line: `graphs/demo.yml: 2 errors, 1 warning`.
     pub fn summary(&self) -> String {
         let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));

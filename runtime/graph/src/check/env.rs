@@ -93,32 +93,14 @@ fn plain(key: String, value: Given) -> Effective {
     Effective { key, value: Some(value.text), from: value.from, is_path: false, described: false }
 }
 
-/// Variables that any process may be given and that are nobody's setting.
-fn is_environment(key: &str) -> bool {
-    const NAMES: [&str; 10] = [
-        "PATH",
-        "HOME",
-        "TMPDIR",
-        "TZ",
-        "LANG",
-        "NO_COLOR",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "RAYON_NUM_THREADS",
-    ];
-    const PREFIXES: [&str; 12] =
-        ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
-    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-}
-
 fn against(node: &Node, description: &Description, given: &[(String, Given)], report: &mut Report) -> Vec<Effective> {
     let schema = description.schema();
     let docs = settings::document(&schema);
     let is_setting = |key: &str| docs.iter().any(|doc| doc.key == key);
     // The graph's own env goes to every node; what this one does not know may be another's.
-    let concerns =
-        |key: &str, value: &Given| is_setting(key) || !(is_environment(key) || matches!(value.from, From::Graph(_)));
+    let concerns = |key: &str, value: &Given| {
+        is_setting(key) || !(settings::is_environment(key) || matches!(value.from, From::Graph(_)))
+    };
     let settings_given = given.iter().filter(|(key, value)| concerns(key, value));
     let pairs: Vec<(&str, &str)> = settings_given.map(|(key, value)| (key.as_str(), value.text.as_str())).collect();
     let place = |key: &str| given.iter().find(|(known, _)| known == key).map(|(_, value)| value.at.clone());
@@ -208,7 +190,7 @@ pub(super) fn check_common(graph: &Graph, described: &[Option<Arc<Description>>]
         .collect();
     for value in &graph.env {
         let key = &value.key.it;
-        if !known.contains_key(key) && !is_environment(key) {
+        if !known.contains_key(key) && !settings::is_environment(key) {
             let near = nearest(key, known.keys().map(String::as_str));
             let message = format!("no node of the graph has a setting {key}");
             report.push(Fault::error(value.key.at, message).fix_with(near.map(|near| format!("{near}: …"))));

@@ -239,6 +239,25 @@ pub fn shown(key: &str, text: &str) -> String {
     if SECRET.iter().any(|word| upper.contains(word)) { "***".to_owned() } else { redact(text) }
 }
 
+/// Variables that any process may be given and that are nobody's setting.
+pub fn is_environment(key: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "TZ",
+        "LANG",
+        "NO_COLOR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "RAYON_NUM_THREADS",
+    ];
+    const PREFIXES: [&str; 12] =
+        ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
+    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 fn properties(schema: &Value) -> Map<String, Value> {
     schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default()
 }

@@ -1,0 +1,132 @@
+//! dora's command line, version 1.1.0: the one on PATH, or one installed beside our build.
+//!
+//! The PyPI package is a wheel with the program as a Python module; without its dependencies it takes seconds to
+//! install and runs graphs of native nodes. Installing it needs python3 with pip and happens once.
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The version that the graphs and the nodes are made for.
+pub(crate) const VERSION: &str = "1.1.0";
+
+/// Starts the installed module from wherever the folder lies; the script that pip writes holds an absolute path.
+/// `dora up` starts further doras by name, hence PATH. When millrace is killed, the kernel interrupts dora, which then
+/// stops its nodes (1 = PR_SET_PDEATHSIG, 2 = SIGINT).
+const WRAPPER: &str = r#"#!/bin/sh
+here=$(cd "$(dirname "$0")/.." && pwd)
+PATH="$here/bin:$PATH"
+export PATH
+exec python3 -c '
+import os, sys
+if os.environ.pop("MILLRACE_CHILD", None):
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 2)
+sys.path.insert(0, sys.argv.pop(1))
+sys.argv[0] = "dora"
+from dora_cli import py_main
+sys.exit(py_main())
+' "$here/dora" "$@"
+"#;
+
+/// The dora program to use, installed now if need be.
+pub(crate) fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
+    if version_of(Path::new("dora")).as_deref() == Some(VERSION) {
+        return Ok(PathBuf::from("dora"));
+    }
+    let tools = tools_folder()?;
+    let program = tools.join("bin/dora");
+    if version_of(&program).as_deref() == Some(VERSION) {
+        return Ok(program);
+    }
+    say(&format!("installing dora {VERSION} from PyPI into {} (once)", tools.display()));
+    install(&tools)?;
+    match version_of(&program) {
+        Some(version) if version == VERSION => Ok(program),
+        found => bail!(
+            "dora was installed into {} but says of itself {}; delete the folder and try again",
+            tools.display(),
+            found.unwrap_or("nothing".to_owned())
+        ),
+    }
+}
+
+fn version_of(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.trim().strip_prefix("dora-cli ").map(str::to_owned)
+}
+
+/// `tools/` in cargo's target folder where millrace runs from one, otherwise in the user's cache.
+fn tools_folder() -> anyhow::Result<PathBuf> {
+    if let Some(target) = target_folder() {
+        return Ok(target.join("tools"));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(cache.join("millrace/tools"))
+}
+
+/// Cargo's target folder that this program was built into.
+pub(crate) fn target_folder() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let target = program.ancestors().skip(1).find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
+    Some(target.to_path_buf())
+}
+
+fn install(tools: &Path) -> anyhow::Result<()> {
+    let other_way = format!(
+        "or install dora {VERSION} another way, so that 'dora --version' says 'dora-cli {VERSION}': \
+         cargo install dora-cli --version {VERSION} --locked"
+    );
+    let has = |args: &[&str]| {
+        let mut python = Command::new("python3");
+        python.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        python.status().is_ok_and(|status| status.success())
+    };
+    if !has(&["--version"]) {
+        bail!(
+            "dora {VERSION} is not installed, and installing it needs python3: install python3 and pip (Debian and Ubuntu: apt install python3 python3-pip), {other_way}"
+        );
+    }
+    if !has(&["-m", "pip", "--version"]) {
+        bail!(
+            "dora {VERSION} is not installed, and installing it needs pip: install it (Debian and Ubuntu: apt install python3-pip), {other_way}"
+        );
+    }
+    std::fs::create_dir_all(tools).with_context(|| format!("{} cannot be made", tools.display()))?;
+    // An install that was cut short must not look like one: pip works in a folder of its own, which is renamed.
+    let fresh = tools.join(format!("dora.{}", std::process::id()));
+    let package = format!("dora-rs-cli=={VERSION}");
+    let pip = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+        .arg(&fresh)
+        .arg(&package)
+        .stdin(Stdio::null())
+        .output()
+        .context("pip cannot be started")?;
+    if !pip.status.success() {
+        // It may not even exist.
+        let _ = std::fs::remove_dir_all(&fresh);
+        let said = String::from_utf8_lossy(&pip.stderr);
+        bail!("pip could not install {package}:\n{}\n{other_way}", said.trim());
+    }
+    let place = tools.join("dora");
+    if place.exists() {
+        std::fs::remove_dir_all(&place).with_context(|| format!("{} cannot be replaced", place.display()))?;
+    }
+    std::fs::rename(&fresh, &place).with_context(|| format!("{} cannot be put in place", place.display()))?;
+    write_wrapper(&tools.join("bin"))
+}
+
+fn write_wrapper(bin: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let program = bin.join("dora");
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(bin)?;
+        std::fs::write(&program, WRAPPER)?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+    };
+    write().with_context(|| format!("{} cannot be written", program.display()))
+}

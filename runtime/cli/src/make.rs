@@ -1,0 +1,72 @@
+//! The graph's `build:` commands, as `dora build` runs them, but cargo's in one go.
+
+use anyhow::{Context, bail};
+use millrace_graph::model::{Graph, Origin};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The commands to run, each as its words.
+///
+/// Lines of the form `cargo build --release -p NAME` become one command with all names: cargo then shows one progress
+/// bar, and features are unified once, so that no dependency is built twice.
+fn commands(graph: &Graph) -> Vec<Vec<String>> {
+    let mut packages: Vec<String> = Vec::new();
+    let mut others: Vec<Vec<String>> = Vec::new();
+    let programs = graph.nodes.iter().filter(|node| node.origin == Origin::Program);
+    for line in programs.filter_map(|node| node.build.as_ref()).flat_map(|build| build.it.lines()) {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let plain: Vec<&str> = words.iter().map(String::as_str).collect();
+        match plain.as_slice() {
+            [] => {}
+            ["cargo", "build", "--release", "-p" | "--package", name]
+            | ["cargo", "build", "-p" | "--package", name, "--release"] => {
+                if !packages.iter().any(|known| known == name) {
+                    packages.push((*name).to_owned());
+                }
+            }
+            _ if others.contains(&words) => {}
+            _ => others.push(words),
+        }
+    }
+    let mut all = Vec::new();
+    if !packages.is_empty() {
+        let mut cargo: Vec<String> = ["cargo", "build", "--release"].map(str::to_owned).to_vec();
+        cargo.extend(packages.into_iter().flat_map(|name| ["-p".to_owned(), name]));
+        all.push(cargo);
+    }
+    all.extend(others);
+    all
+}
+
+/// Runs them in the graph's folder, their output going to the terminal.
+pub(crate) fn make(graph: &Graph, folder: &Path, quiet: bool, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    for mut words in commands(graph) {
+        say(&format!("building: {}", words.join(" ")));
+        let is_cargo = words.first().is_some_and(|word| word == "cargo");
+        if quiet && is_cargo {
+            words.push("--quiet".to_owned());
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(folder).stdin(Stdio::null());
+        let status = command.status().with_context(|| format!("'{}' cannot be started", words[0]))?;
+        if !status.success() {
+            bail!("the build failed ({status}): {}", words.join(" "));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use millrace_graph::fault::Report;
+
+    #[test]
+    fn cargo_builds_become_one() {
+        let text = "nodes:\n  - {id: a, path: a, build: cargo build --release -p a}\n  - {id: b, path: b, build: \"cargo build -p b --release\\nmake b\"}\n  - {id: c, path: a, build: cargo build --release -p a}\n  - {id: d, path: d, build: cargo build -p d}\n";
+        let graph = Graph::read(text, &mut Report::default()).unwrap();
+        let lines: Vec<String> = commands(&graph).iter().map(|words| words.join(" ")).collect();
+        assert_eq!(lines, ["cargo build --release -p a -p b", "make b", "cargo build -p d"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! The processes of a run: dora and all that descend from it, and what they have in shared memory.
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A process that cannot be taken for a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Process {
+    pid: i32,
+    /// In clock ticks since boot.
+    started: u64,
+}
+
+/// A family of processes, as far as it has been seen.
+pub(crate) struct Family {
+    root: i32,
+    members: BTreeSet<Process>,
+    segments: BTreeSet<PathBuf>,
+}
+
+impl Family {
+    /// The family of the process `root`, which leads a process group.
+    pub(crate) fn of(root: u32) -> Self {
+        Self { root: i32::try_from(root).unwrap_or(0), members: BTreeSet::new(), segments: BTreeSet::new() }
+    }
+
+    /// Looks who has come; to be called now and then, as those whose parent has died can't be found later.
+    pub(crate) fn look(&mut self) {
+        let all = all_processes();
+        let mut known: BTreeSet<i32> = self.living().map(|process| process.pid).collect();
+        known.insert(self.root);
+        // Parents may come after their children in the listing.
+        loop {
+            let found: Vec<i32> = all
+                .iter()
+                .filter(|(pid, (parent, _))| known.contains(parent) && !known.contains(pid))
+                .map(|(pid, _)| *pid)
+                .collect();
+            if found.is_empty() {
+                break;
+            }
+            known.extend(found);
+        }
+        for pid in known {
+            if let Some((_, started)) = all.get(&pid) {
+                self.members.insert(Process { pid, started: *started });
+                self.segments.extend(shared_segments(pid));
+            }
+        }
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Process> {
+        self.members.iter().filter(|process| stat(process.pid).is_some_and(|(_, started)| started == process.started))
+    }
+
+    /// Somebody of them runs.
+    pub(crate) fn lives(&self) -> bool {
+        self.living().next().is_some()
+    }
+
+    /// Sends a signal to dora alone.
+    pub(crate) fn signal_root(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.root) {
+            // It may be gone already.
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+
+    /// Kills all of them.
+    pub(crate) fn kill(&mut self) {
+        self.look();
+        self.signal_root(Signal::KILL);
+        for process in self.living() {
+            let Some(pid) = Pid::from_raw(process.pid) else { continue };
+            let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            // The handle may be of a later process with this number; with the handle held, the start time decides.
+            if stat(process.pid).is_some_and(|(_, started)| started == process.started) {
+                let _ = pidfd_send_signal(&handle, Signal::KILL);
+            }
+        }
+    }
+
+    /// Removes the shared-memory segments that the family left behind; gives their paths.
+    ///
+    /// zenoh, which dora uses, names its segments `NUMBER.zenoh` and removes them itself unless it is killed.
+    pub(crate) fn sweep(&self) -> Vec<PathBuf> {
+        let left: Vec<&PathBuf> = self.segments.iter().filter(|path| path.exists()).collect();
+        if left.is_empty() || self.lives() {
+            return Vec::new();
+        }
+        let in_use: BTreeSet<PathBuf> = all_processes().keys().flat_map(|pid| shared_segments(*pid)).collect();
+        let ours = left.into_iter().filter(|path| !in_use.contains(*path));
+        ours.filter(|path| std::fs::remove_file(path).is_ok()).cloned().collect()
+    }
+}
+
+/// Parent and start time of every process.
+fn all_processes() -> BTreeMap<i32, (i32, u64)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// Parent and start time of a process that is not a zombie.
+fn stat(pid: i32) -> Option<(i32, u64)> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(text: &str) -> Option<(i32, u64)> {
+    // The name in parentheses may hold anything, parentheses and blanks too.
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+}
+
+/// zenoh's segments in a process's memory map.
+fn shared_segments(pid: i32) -> Vec<PathBuf> {
+    let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
+    parse_maps(&maps)
+}
+
+fn parse_maps(maps: &str) -> Vec<PathBuf> {
+    let paths = maps.lines().filter_map(|line| Some(&line[line.find("/dev/shm/")?..]));
+    paths.filter(|path| path.ends_with(".zenoh")).map(|path| Path::new(path).to_path_buf()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn reads_stat_lines() {
+        let line = "123 (a b) c) S 7 123 123 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
+        assert_eq!(parse_stat(line), Some((7, 987_654)));
+        assert_eq!(parse_stat(&line.replace(" S ", " Z ")), None);
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn reads_maps() {
+        let maps =
+            "7f00-7f01 rw-s 00000000 00:1b 6      /dev/shm/331774729.zenoh\n7f02-7f03 rw-s 0 00:1b 7 /dev/shm/other\n";
+        assert_eq!(parse_maps(maps), [PathBuf::from("/dev/shm/331774729.zenoh")]);
+    }
+
+    #[test]
+    fn kills_grandchildren_in_groups_of_their_own() {
+        let script = "setsid sleep 600 & echo started; wait";
+        let mut child = Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
+        let mut family = Family::of(child.id());
+        let start = Instant::now();
+        while family.members.len() < 2 && start.elapsed() < Duration::from_secs(10) {
+            family.look();
+        }
+        assert!(family.members.len() >= 2, "the grandchild was not seen");
+        family.kill();
+        child.wait().unwrap();
+        while family.lives() && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!family.lives());
+    }
+}

@@ -1,0 +1,369 @@
+//! `millrace run`: build, check, hand to dora, watch, end.
+
+use crate::RunArgs;
+use crate::load::{Loaded, absolute_sets, load};
+use crate::procs::Family;
+use crate::scratch::Scratch;
+use crate::status::{Inbox, State, VARIABLE};
+use crate::totals::Totals;
+use crate::view::View;
+use crate::{dora, make};
+use anyhow::{Context, bail};
+use millrace_graph::describe::{Blind, Programs};
+use millrace_graph::fault::Report;
+use millrace_graph::model::{Graph, Origin};
+use rustix::process::Signal;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// After a stop was asked for: when dora is asked to hurry, and when all that is left is killed.
+const HURRY: Duration = Duration::from_millis(1_800);
+const KILL: Duration = Duration::from_millis(2_500);
+/// How long a node that failed may take to come back before the graph is given up.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let mut view = View::new(args.quiet);
+    // What is wrong with the file itself need not wait for a build.
+    let first = load(&args.graph, &args.sets, &Blind)?;
+    let Some(graph) = first.checked.graph.as_ref().filter(|_| first.checked.report.is_ok()) else {
+        return Ok(refuse(&first.checked.report));
+    };
+    refuse_what_dora_must_fetch(graph, &args.graph)?;
+    let program = dora::ensure(&mut |line| view.say(line))?;
+    if !args.no_build {
+        make::make(graph, &first.folder, args.quiet, &mut |line| view.say(line))?;
+    }
+    let Loaded { checked, folder, .. } = load(&args.graph, &args.sets, &Programs::default())?;
+    let Some(graph) = checked.graph.as_ref().filter(|_| checked.report.is_ok()) else {
+        return Ok(refuse(&checked.report));
+    };
+    if !args.quiet {
+        eprint!("{}", checked.report.warnings());
+    }
+    let sets = absolute_sets(&args.sets, &checked)?;
+    let scratch = Scratch::new()?;
+    let stem = args.graph.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph");
+    let file = scratch.write_graph(graph, stem, &folder, &sets)?;
+    let inbox = Inbox::new(scratch.status_socket()?);
+    let log = log_file(stem)?;
+    view.say(&format!("running {}; dora's log is {}", args.graph.display(), log.display()));
+    let signals = Signals::listen()?;
+    let child = start(&program, &file, &scratch.status_path(), &log)?;
+    let mut session = Session::new(graph, child, inbox, view, signals, args.stop_after);
+    let status = session.watch()?;
+    Ok(session.end(status, &log))
+}
+
+fn refuse(report: &Report) -> ExitCode {
+    eprint!("{}", report.text(false));
+    ExitCode::FAILURE
+}
+
+/// dora fetches, hosts or expands these by the graph file's place; a copy of the file would miss them.
+fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow::Result<()> {
+    for node in &graph.nodes {
+        let what = match node.origin {
+            Origin::Program => continue,
+            Origin::Module => "is a module",
+            Origin::Dynamic => "is started by hand",
+            Origin::ByDora => "is fetched or hosted by dora",
+        };
+        let file = file.display();
+        bail!(
+            "node '{}' {what}, which 'millrace run' does not do; run the graph by dora itself: \
+             dora build {file} && dora run {file}",
+            node.id.it
+        );
+    }
+    Ok(())
+}
+
+/// A log of this run, beside the last ones.
+fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
+    const KEPT: usize = 20;
+    let base = dora::target_folder().unwrap_or_else(std::env::temp_dir);
+    let folder = base.join("millrace-logs");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let mut old: Vec<_> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    old.sort();
+    for (_, path) in old.iter().take(old.len().saturating_sub(KEPT - 1)) {
+        // Another run may have removed it.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(folder.join(format!("{stem}-{}.log", std::process::id())))
+}
+
+fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Result<Child> {
+    let open = || File::options().create(true).append(true).open(log);
+    let file = open().with_context(|| format!("the log {} cannot be written", log.display()))?;
+    let mut command = Command::new(program);
+    command
+        .arg("run")
+        .arg(graph)
+        .env(VARIABLE, status)
+        .env("MILLRACE_CHILD", "1")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        // Ctrl-C reaches this process alone, which passes it on in its own way.
+        .process_group(0);
+    command.spawn().with_context(|| format!("dora ({}) cannot be started", program.display()))
+}
+
+/// Requests to stop, counted.
+struct Signals {
+    count: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let counter = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Ok(Self { count })
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+/// Why the graph was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// `--stop-after`.
+    Time,
+    /// Ctrl-C, or a signal like it.
+    User,
+    /// A node failed and stays down.
+    Failure,
+}
+
+struct Session {
+    nodes: Vec<Totals>,
+    never_restarted: Vec<bool>,
+    child: Child,
+    family: Family,
+    inbox: Inbox,
+    view: View,
+    signals: Signals,
+    stop_after: Option<Duration>,
+    start: Instant,
+    stopping: Option<(Instant, Cause)>,
+    hurried: bool,
+    killed: bool,
+    told: Vec<(String, String)>,
+}
+
+impl Session {
+    fn new(
+        graph: &Graph,
+        child: Child,
+        inbox: Inbox,
+        view: View,
+        signals: Signals,
+        stop_after: Option<Duration>,
+    ) -> Self {
+        let never = |policy: &str| policy == "never";
+        Self {
+            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
+            never_restarted: graph
+                .nodes
+                .iter()
+                // dora restarts no node without inputs.
+                .map(|node| {
+                    node.inputs.is_empty() || node.restart_policy.as_ref().is_none_or(|policy| never(&policy.it))
+                })
+                .collect(),
+            family: Family::of(child.id()),
+            child,
+            inbox,
+            view,
+            signals,
+            stop_after,
+            start: Instant::now(),
+            stopping: None,
+            hurried: false,
+            killed: false,
+            told: Vec::new(),
+        }
+    }
+
+    /// Runs until dora and all nodes are gone.
+    fn watch(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut last_look = None;
+        loop {
+            while let Some(status) = self.inbox.next(Duration::from_millis(50)) {
+                self.take(status);
+                if self.stopping.is_some() {
+                    break;
+                }
+            }
+            let now = Instant::now();
+            if last_look.is_none_or(|last| now - last >= Duration::from_millis(500)) {
+                self.family.look();
+                last_look = Some(now);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                // What nodes said at their end may still lie in the socket.
+                while let Some(status) = self.inbox.next(Duration::from_millis(1)) {
+                    self.take(status);
+                }
+                return Ok(status);
+            }
+            self.view.update(&self.nodes, now - self.start, now);
+            self.consider_stopping(now);
+        }
+    }
+
+    fn take(&mut self, status: crate::status::Status) {
+        let now = Instant::now();
+        if let Some(error) = status.error.clone().filter(|_| status.state == State::Failed) {
+            let line = (status.node.clone(), error);
+            if !self.told.contains(&line) {
+                self.view.erase();
+                eprintln!("{}: {}", line.0, line.1);
+                self.told.push(line);
+            }
+        }
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) {
+            node.take(status, now);
+        }
+    }
+
+    fn consider_stopping(&mut self, now: Instant) {
+        let asked = self.signals.count();
+        match self.stopping {
+            None => {
+                let cause = if asked > 0 {
+                    Cause::User
+                } else if self.stop_after.is_some_and(|after| now - self.start >= after) {
+                    Cause::Time
+                } else if self.is_lost(now) {
+                    Cause::Failure
+                } else {
+                    return;
+                };
+                self.family.look();
+                self.family.signal_root(Signal::INT);
+                self.stopping = Some((now, cause));
+            }
+            Some((since, cause)) => {
+                let second = asked > usize::from(cause == Cause::User);
+                if (second || now - since >= KILL) && !self.killed {
+                    self.family.kill();
+                    self.killed = true;
+                } else if now - since >= HURRY && !self.hurried {
+                    // dora then kills its nodes and cleans up after itself.
+                    self.family.signal_root(Signal::INT);
+                    self.hurried = true;
+                }
+            }
+        }
+    }
+
+    /// A node has failed and does not come back.
+    fn is_lost(&self, now: Instant) -> bool {
+        self.nodes.iter().zip(&self.never_restarted).any(|(node, never)| {
+            let patience = if *never { Duration::ZERO } else { COME_BACK };
+            node.state() == Some(State::Failed) && node.heard.is_some_and(|heard| now - heard >= patience)
+        })
+    }
+
+    /// Cleans up, says how it went, and gives the exit code.
+    fn end(mut self, status: ExitStatus, log: &Path) -> ExitCode {
+        let elapsed = self.start.elapsed();
+        // Nodes end when dora does; who lingers is killed.
+        let deadline = Instant::now() + Duration::from_millis(300);
+        while self.family.lives() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.family.lives() {
+            self.family.kill();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _removed = self.family.sweep();
+        let cause = self.stopping.map(|(_, cause)| cause);
+        let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
+        self.view.summary(&self.nodes, &ends, elapsed);
+        let mut troubled: Vec<&str> = Vec::new();
+        for node in &self.nodes {
+            match node.state() {
+                Some(State::Failed) => troubled.push(&node.id),
+                Some(State::Running) => troubled.push(&node.id),
+                Some(State::Done) | None => {}
+            }
+        }
+        let code = match cause {
+            // What shells give for an interrupted program.
+            Some(Cause::User) => 130,
+            Some(Cause::Time) if troubled.is_empty() && !self.killed => 0,
+            None if troubled.is_empty() && status.success() => 0,
+            _ => 1,
+        };
+        if code == 1 {
+            self.explain_failure(status, &troubled, log);
+        }
+        ExitCode::from(code)
+    }
+
+    fn explain_failure(&self, status: ExitStatus, troubled: &[&str], log: &Path) {
+        if troubled.is_empty() {
+            eprintln!("millrace: dora ended with {status}");
+        } else {
+            eprintln!("millrace: not ended as they should: {}", troubled.join(", "));
+        }
+        // Their own words were shown; dora's are wanted where there were none.
+        if self.told.is_empty() {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty() && !is_backtrace(line)).collect();
+            eprintln!("the last lines of dora's log ({}):", log.display());
+            for line in &lines[lines.len().saturating_sub(20)..] {
+                eprintln!("  {line}");
+            }
+        } else {
+            eprintln!("dora's log: {}", log.display());
+        }
+    }
+}
+
+fn is_backtrace(line: &str) -> bool {
+    let line = line.trim_start();
+    let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    (number.len() < line.len() && number.starts_with(": "))
+        || line.starts_with("at ")
+        || line.starts_with("Stack backtrace")
+}
+
+fn end_of(node: &Totals, killed: bool) -> String {
+    let end = match node.state() {
+        Some(State::Done) => "done",
+        Some(State::Failed) => "failed",
+        Some(State::Running) if killed => "killed",
+        Some(State::Running) => "without a word",
+        None => "(no report)",
+    };
+    match node.restarts {
+        0 => end.to_owned(),
+        1 => format!("{end}, 1 restart"),
+        n => format!("{end}, {n} restarts"),
+    }
+}

@@ -1,0 +1,134 @@
+//! What nodes report of themselves: one JSON datagram every half second and one at the end.
+
+use serde::Deserialize;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+/// The variable that tells nodes where to report to.
+pub(crate) const VARIABLE: &str = "MILLRACE_STATUS";
+
+/// A node's report. Fields may be added by later nodes; what is missing is nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Status {
+    /// Version of this form: 1.
+    pub(crate) v: u32,
+    /// The node's id in the graph.
+    pub(crate) node: String,
+    /// Its program.
+    pub(crate) name: String,
+    /// Whether it still works.
+    pub(crate) state: State,
+    /// Since it started.
+    pub(crate) uptime_ns: u64,
+    /// Counters since it started.
+    pub(crate) counters: Vec<Counter>,
+    /// Losses since it started.
+    pub(crate) drops: Vec<Loss>,
+    /// Times.
+    pub(crate) latency: Vec<Latency>,
+    /// Lines for the user, such as the address of a page.
+    pub(crate) notes: Vec<String>,
+    /// Its resident memory.
+    pub(crate) rss_bytes: u64,
+    /// The processor time it took.
+    pub(crate) cpu_ns: u64,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// It works.
+    #[default]
+    Running,
+    /// It has ended as it should.
+    Done,
+    /// It has ended by an error.
+    Failed,
+}
+
+/// A counter: `in` and `out` are items taken and published, the rest is the node's own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Counter {
+    pub(crate) name: String,
+    pub(crate) port: String,
+    pub(crate) source: String,
+    pub(crate) value: u64,
+}
+
+/// Items that were lost for one reason.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Loss {
+    pub(crate) cause: String,
+    pub(crate) port: String,
+    pub(crate) source: String,
+    pub(crate) value: u64,
+}
+
+/// A distribution of times.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Latency {
+    pub(crate) name: String,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) count: u64,
+}
+
+/// More than any node sends.
+const LONGEST_BYTES: usize = 256 * 1024;
+
+/// The receiving end.
+pub(crate) struct Inbox {
+    socket: UnixDatagram,
+    buffer: Vec<u8>,
+}
+
+impl Inbox {
+    /// Receives on this socket.
+    pub(crate) fn new(socket: UnixDatagram) -> Self {
+        Self { socket, buffer: vec![0; LONGEST_BYTES] }
+    }
+
+    /// The next report, or none when there is none within `patience`.
+    ///
+    /// What is no report is ignored: any process of this user can write here.
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<Status> {
+        // Zero means forever to the socket. A timeout that cannot be set shows as reports that do not come.
+        let _ = self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1))));
+        let len = self.socket.recv(&mut self.buffer).ok()?;
+        parse(&self.buffer[..len])
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Status> {
+    let status: Status = serde_json::from_slice(bytes).ok()?;
+    (status.v == 1 && !status.node.is_empty()).then_some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reads_what_nodes_send() {
+        let json = br#"{"v":1,"node":"decode","name":"sw-nv12","state":"failed","uptime_ns":5,
+            "counters":[{"name":"out","port":"frame","source":"cam","value":123}],
+            "drops":[{"cause":"stale","port":"frame","source":"cam","value":2}],
+            "latency":[{"name":"on_input","source":"cam","p50_ns":1,"p99_ns":2,"count":3}],
+            "notes":["page: http://127.0.0.1:8080/"],"rss_bytes":1,"cpu_ns":2,"error":"no such file","later":true}"#;
+        let status = parse(json).unwrap();
+        assert_eq!(status.state, State::Failed);
+        assert_eq!(status.counters[0].value, 123);
+        assert_eq!(status.error.unwrap(), "no such file");
+        assert!(parse(br#"{"v":2,"node":"a"}"#).is_none());
+        assert!(parse(br#"{"v":1}"#).is_none());
+        assert!(parse(b"\xff").is_none());
+    }
+}

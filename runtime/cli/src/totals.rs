@@ -1,0 +1,193 @@
+//! What all nodes did, from their reports, across restarts.
+
+use crate::status::{State, Status};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Rates are over about this long.
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// A counter or loss: name, port, source.
+type Key = (String, String, String);
+
+/// One node of the graph.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its last report; none where it never reported.
+    pub(crate) last: Option<Status>,
+    /// How often it came back after it had ended.
+    pub(crate) restarts: u32,
+    /// When the last report came.
+    pub(crate) heard: Option<Instant>,
+    counters: Sums,
+    drops: Sums,
+    /// Time, frames and processor time of the last seconds.
+    recent: VecDeque<(Instant, u64, u64)>,
+}
+
+/// Counters that start from 0 again when their node restarts.
+#[derive(Debug, Default)]
+struct Sums {
+    earlier: BTreeMap<Key, u64>,
+    now: BTreeMap<Key, u64>,
+}
+
+impl Sums {
+    fn restart(&mut self) {
+        for (key, value) in std::mem::take(&mut self.now) {
+            *self.earlier.entry(key).or_default() += value;
+        }
+    }
+
+    fn all(&self) -> BTreeMap<&Key, u64> {
+        let mut all: BTreeMap<&Key, u64> = BTreeMap::new();
+        for (key, value) in self.earlier.iter().chain(&self.now) {
+            *all.entry(key).or_default() += value;
+        }
+        all
+    }
+}
+
+impl Totals {
+    /// A node that has not reported.
+    pub(crate) fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), ..Self::default() }
+    }
+
+    /// Takes a report.
+    pub(crate) fn take(&mut self, status: Status, now: Instant) {
+        if self.last.as_ref().is_some_and(|last| status.uptime_ns < last.uptime_ns) {
+            self.restarts += 1;
+            self.counters.restart();
+            self.drops.restart();
+            self.recent.clear();
+        }
+        let counters = status.counters.iter();
+        self.counters.now = counters.map(|c| ((c.name.clone(), c.port.clone(), c.source.clone()), c.value)).collect();
+        let drops = status.drops.iter();
+        self.drops.now = drops.map(|d| ((d.cause.clone(), d.port.clone(), d.source.clone()), d.value)).collect();
+        let cpu_ns = status.cpu_ns;
+        self.last = Some(status);
+        self.heard = Some(now);
+        self.recent.push_back((now, self.frames(), cpu_ns));
+        while self.recent.len() > 2 && self.recent.get(1).is_some_and(|(at, _, _)| now - *at >= WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Items of the busiest port by this counter (`in` or `out`): a frame that leaves as picture and as packet is one.
+    pub(crate) fn items(&self, name: &str) -> Option<u64> {
+        let mut by_port: BTreeMap<&str, u64> = BTreeMap::new();
+        for ((counter, port, _), value) in self.counters.all() {
+            if counter == name {
+                *by_port.entry(port).or_default() += value;
+            }
+        }
+        by_port.into_values().max()
+    }
+
+    /// Frames through the node.
+    pub(crate) fn frames(&self) -> u64 {
+        self.items("out").unwrap_or(0).max(self.items("in").unwrap_or(0))
+    }
+
+    /// All losses.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.drops.all().values().sum()
+    }
+
+    /// Losses by cause and port.
+    pub(crate) fn losses(&self) -> BTreeMap<(String, String), u64> {
+        let mut losses = BTreeMap::new();
+        for ((cause, port, _), value) in self.drops.all() {
+            if value > 0 {
+                *losses.entry((cause.clone(), port.clone())).or_default() += value;
+            }
+        }
+        losses
+    }
+
+    /// The node's own counters.
+    pub(crate) fn own_counters(&self) -> BTreeMap<String, u64> {
+        let mut own = BTreeMap::new();
+        for ((name, _, _), value) in self.counters.all() {
+            if name != "in" && name != "out" {
+                *own.entry(name.clone()).or_default() += value;
+            }
+        }
+        own
+    }
+
+    /// Frames a second, and the share of one core, over the last seconds.
+    pub(crate) fn rates(&self) -> Option<(f64, f64)> {
+        let (first, last) = (self.recent.front()?, self.recent.back()?);
+        let seconds = (last.0 - first.0).as_secs_f64();
+        if seconds < 0.2 {
+            return None;
+        }
+        let fps = last.1.saturating_sub(first.1) as f64 / seconds;
+        let cpu = last.2.saturating_sub(first.2) as f64 / 1e9 / seconds;
+        Some((fps, cpu))
+    }
+
+    /// Median and 99th percentile of the time per item, in milliseconds; of the slowest source.
+    pub(crate) fn latency_ms(&self) -> Option<(f64, f64)> {
+        let times = self.last.as_ref()?.latency.iter().filter(|times| times.name == "on_input" && times.count > 0);
+        let worst = times.max_by_key(|times| times.p99_ns)?;
+        Some((worst.p50_ns as f64 / 1e6, worst.p99_ns as f64 / 1e6))
+    }
+
+    /// Where it is; none where it never reported.
+    pub(crate) fn state(&self) -> Option<State> {
+        self.last.as_ref().map(|last| last.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::status::{Counter, Loss};
+
+    fn report(uptime_ns: u64, frames: u64, stale: u64) -> Status {
+        let counter =
+            |port: &str, value| Counter { name: "out".into(), port: port.into(), source: "cam".into(), value };
+        Status {
+            node: "decode".into(),
+            uptime_ns,
+            counters: vec![counter("frame", frames), counter("packet", frames)],
+            drops: vec![Loss { cause: "stale".into(), port: "frame".into(), source: "cam".into(), value: stale }],
+            cpu_ns: uptime_ns / 2,
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn counts_go_on_after_a_restart() {
+        let mut totals = Totals::new("decode");
+        let start = Instant::now();
+        totals.take(report(500, 10, 1), start);
+        totals.take(report(1_000, 20, 2), start);
+        assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (20, 2, 0));
+        totals.take(report(500, 5, 1), start);
+        assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (25, 3, 1));
+        totals.take(report(900, 7, 1), start);
+        assert_eq!((totals.items("out"), totals.items("in")), (Some(27), None));
+        assert_eq!(totals.losses()[&("stale".to_owned(), "frame".to_owned())], 3);
+    }
+
+    #[test]
+    fn rates_are_of_the_last_seconds() {
+        let mut totals = Totals::new("decode");
+        let start = Instant::now();
+        assert_eq!(totals.rates(), None);
+        for half in 0..20_u64 {
+            let frames = if half < 10 { 0 } else { (half - 9) * 15 };
+            totals.take(report(half * 500_000_000, frames, 0), start + Duration::from_millis(half * 500));
+        }
+        let (fps, cpu) = totals.rates().unwrap();
+        assert!((fps - 30.0).abs() < 1e-9 && (cpu - 0.5).abs() < 1e-9, "{fps} {cpu}");
+    }
+}
