@@ -19,6 +19,7 @@ impl Node for JsonlWriter {
             name: "detections",
             accepts: &[PayloadKind::Detections],
             order: Order::Every,
+            required: true,
             doc: "what to write; frames without boxes too",
         }],
         outputs: &[],

@@ -1,0 +1,327 @@
+// One camera: pictures and boxes come apart, and are joined by presentation time before anything is drawn.
+
+const HELD_MOST = 12;               // decoded pictures that wait for their boxes
+const WAIT_MS = 300;                // for how long they wait, more where boxes have been seen to take longer
+const WAIT_MOST_MS = 2500;
+const BOXES_MOST = 600;             // boxes that wait for their picture
+const KEEP_BOXES_MS = 1000;         // how long old boxes stay on pictures that are drawn without their own
+const HISTORY = 240;                // drawn pictures that window.millrace remembers
+const BEHIND_MOST = 120;            // pictures given to the decoder and not yet out
+const SILENT_MS = 3000;
+
+const micros = pts_ns => Math.round(pts_ns / 1000);
+const colour = id => `hsl(${(id * 137.508 + 152) % 360} 72% 62%)`;
+
+export class Camera {
+  constructor(source, onUnsupported) {
+    this.source = source;
+    this.onUnsupported = onUnsupported;
+    this.card = document.getElementById("camera").content.firstElementChild.cloneNode(true);
+    this.canvas = this.card.querySelector("canvas");
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.card.querySelector(".name").textContent = source;
+    this.format = this.card.querySelector(".format");
+    this.message = this.card.querySelector(".message");
+    this.figures = Object.fromEntries([...this.card.querySelectorAll("[data-of]")].map(e => [e.dataset.of, e]));
+    this.legend = new Map();
+    this.state = { codec: null, detections: 0, packets: 0, decoded: 0, exact: 0, late: 0, skipped: 0, boxes_only: 0, errors: 0, lag_ms: 0, drawn: [] };
+    this.resize(960, 540);
+    this.forget();
+  }
+
+  forget() {
+    this.boxes = new Map();         // microseconds -> detections
+    this.newest = -Infinity;        // the latest of them
+    this.held?.forEach(p => p.image.close());
+    this.held = [];                 // {ts, image, at}, in presentation order
+    this.arrivals = new Map();      // microseconds -> when the encoded picture came
+    this.delayed = [];              // encoded pictures that wait before the decoder
+    this.lastBoxes = null;
+    this.lag = 0;
+    // pictures may be on their way: boxes are not drawn alone at once
+    this.pictureAt = performance.now();
+    clearTimeout(this.feedTimer);
+    clearTimeout(this.pumpTimer);
+    this.feedTimer = this.pumpTimer = null;
+  }
+
+  onDisconnect() {
+    this.closeDecoder();
+    this.forget();
+    this.video = null;
+    this.card.classList.add("silent");
+  }
+
+  onVideo(message) {
+    this.video = message;
+    this.state.codec = message.codec;
+    this.format.textContent = `${message.codec === "jpeg" ? "JPEG" : "H.264"} ${message.width_px}×${message.height_px}`;
+    this.say(null);
+    this.closeDecoder();
+    this.delayed = [];
+    this.replay = this.replayIn = message.replay_packets;
+    if (message.codec !== "jpeg") this.openDecoder();
+  }
+
+  onGap() {
+    // what was lost leaves the decoder without its references; the next packet is a key frame
+    this.delayed = [];
+    this.replay = 0;
+  }
+
+  openDecoder() {
+    // Annex-B: no description, the parameter sets stand in front of each key frame
+    const config = { codec: this.video.codec, optimizeForLatency: true };
+    const decoder = new VideoDecoder({
+      output: frame => this.onPicture(frame.timestamp, frame, frame.displayWidth, frame.displayHeight),
+      error: error => {
+        this.state.errors += 1;
+        console.warn(`${this.source}: ${error.message}; going on at the next key frame`);
+        if (this.decoder === decoder) this.decoder = null;
+        if (error.name === "NotSupportedError") this.onUnsupported();
+      },
+    });
+    decoder.configure(config);
+    this.decoder = decoder;
+    this.needKey = true;
+  }
+
+  closeDecoder() {
+    if (this.decoder && this.decoder.state !== "closed") this.decoder.close();
+    this.decoder = null;
+  }
+
+  onPacket(pts_ns, key, data) {
+    this.state.packets += 1;
+    const now = performance.now();
+    const ts = micros(pts_ns);
+    const replayed = this.replayIn > 0;
+    if (replayed) this.replayIn -= 1;
+    else this.remember(this.arrivals, ts, now);
+    // boxes that come much later than their picture would need many decoded pictures held; encoded ones are small
+    const due = replayed ? now : now + Math.max(0, this.lag - WAIT_MS / 2);
+    this.delayed.push({ due, key, chunk: new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp: ts, data }) });
+    this.feed();
+  }
+
+  feed() {
+    clearTimeout(this.feedTimer);
+    this.feedTimer = null;
+    const now = performance.now();
+    while (this.delayed.length && (this.delayed[0].due <= now || this.delayed.length > BEHIND_MOST)) {
+      const { key, chunk } = this.delayed.shift();
+      if (!this.decoder && key && this.video && this.video.codec !== "jpeg") this.openDecoder();
+      if (!this.decoder || (this.needKey && !key)) continue;
+      if (this.decoder.decodeQueueSize > BEHIND_MOST && !(this.replay > 0)) {
+        // this machine is too slow for the stream: skip to the next key frame
+        this.needKey = true;
+        this.state.skipped += 1;
+        continue;
+      }
+      this.needKey = false;
+      this.decoder.decode(chunk);
+    }
+    if (this.delayed.length) this.feedTimer = setTimeout(() => this.feed(), this.delayed[0].due - now);
+  }
+
+  async onJpeg(pts_ns, data) {
+    this.state.packets += 1;
+    this.remember(this.arrivals, micros(pts_ns), performance.now());
+    try {
+      const image = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
+      this.onPicture(micros(pts_ns), image, image.width, image.height);
+    } catch (error) {
+      this.state.errors += 1;
+      console.warn(`${this.source}: a JPEG picture could not be decoded: ${error}`);
+    }
+  }
+
+  // A decoded picture, in presentation order.
+  onPicture(ts, image, width, height) {
+    this.state.decoded += 1;
+    if (this.replay > 0) {
+      // the way from the last key frame to now: only its end is worth showing
+      this.replay -= 1;
+      if (this.replay === 0) this.draw(ts, image, width, height, null);
+      image.close();
+      return;
+    }
+    this.held.push({ ts, image, width, height, at: performance.now() });
+    this.pump();
+  }
+
+  onDetections(found) {
+    this.state.detections += 1;
+    const ts = micros(found.pts_ns), now = performance.now();
+    const came = this.arrivals.get(ts);
+    if (came !== undefined) this.lag = Math.min(Math.max(now - came, this.lag * 0.98), WAIT_MOST_MS);
+    this.state.lag_ms = Math.round(this.lag);
+    // a stream that begins anew counts from zero again
+    if (ts < this.newest - 1e6) this.boxes.clear();
+    this.newest = ts;
+    this.remember(this.boxes, ts, found);
+    if (this.hasPicture()) this.pump();
+    else this.drawBoxesAlone(found);
+  }
+
+  // Draws every held picture whose boxes are there, or of which it is known that they will not come (in time).
+  pump() {
+    clearTimeout(this.pumpTimer);
+    this.pumpTimer = null;
+    const wait = Math.min(Math.max(WAIT_MS, this.lag * 1.5), WAIT_MOST_MS);
+    while (this.held.length) {
+      const { ts, image, width, height, at } = this.held[0];
+      const found = this.boxes.get(ts);
+      const age = performance.now() - at;
+      if (found) {
+        this.draw(ts, image, width, height, found);
+        this.state.exact += 1;
+      } else if (ts < this.newest && this.newest - ts < 10e6) {
+        // boxes of a later picture are there already: the detector passed this one over
+        this.state.skipped += 1;
+      } else if (age >= wait || this.held.length > HELD_MOST) {
+        this.draw(ts, image, width, height, null);
+        this.state.late += 1;
+        this.figures.late.textContent = this.state.late.toLocaleString("en");
+      } else {
+        this.pumpTimer = setTimeout(() => this.pump(), wait - age);
+        return;
+      }
+      this.held.shift();
+      image.close();
+    }
+  }
+
+  hasPicture() {
+    return this.held.length > 0 || performance.now() - this.pictureAt < (this.video ? SILENT_MS : SILENT_MS / 3);
+  }
+
+  draw(ts, image, width, height, found) {
+    this.pictureAt = performance.now();
+    this.resize(width, height);
+    this.context.drawImage(image, 0, 0, width, height);
+    if (found) {
+      this.drawBoxes(found, true);
+      this.lastBoxes = { found, at: this.pictureAt };
+    } else if (this.lastBoxes && this.pictureAt - this.lastBoxes.at < KEEP_BOXES_MS) {
+      this.drawBoxes(this.lastBoxes.found, false);
+    }
+    this.record(ts, found);
+  }
+
+  drawBoxesAlone(found) {
+    this.resize(found.width_px || 960, found.height_px || 540);
+    const { context, canvas } = this, step = canvas.width / 16;
+    context.fillStyle = "#0a0e13";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.strokeStyle = "#161d25";
+    context.lineWidth = 1;
+    context.beginPath();
+    for (let x = step; x < canvas.width; x += step) { context.moveTo(x, 0); context.lineTo(x, canvas.height); }
+    for (let y = step; y < canvas.height; y += step) { context.moveTo(0, y); context.lineTo(canvas.width, y); }
+    context.stroke();
+    this.drawBoxes(found, true);
+    this.state.boxes_only += 1;
+    if (this.state.boxes_only === 50 && !this.state.decoded) {
+      this.say("No picture: the graph forwards neither H.264 packets ('packet') nor frames ('frame') of this camera.");
+    }
+    this.record(micros(found.pts_ns), found);
+  }
+
+  drawBoxes(found, own) {
+    const { context, canvas } = this;
+    const sx = canvas.width / (found.width_px || canvas.width), sy = canvas.height / (found.height_px || canvas.height);
+    // as thick on a small card as on a large one
+    const unit = canvas.width / Math.max(canvas.clientWidth, 200);
+    const line = 2 * unit, text = 12 * unit, pad = 4 * unit;
+    context.save();
+    context.globalAlpha = own ? 1 : 0.45;
+    context.setLineDash(own ? [] : [6 * unit, 5 * unit]);
+    context.lineWidth = line;
+    context.font = `600 ${text}px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
+    context.textBaseline = "middle";
+    // the surest box is drawn last, on top
+    for (const box of [...found.boxes].reverse()) {
+      const x = box.x1 * sx, y = box.y1 * sy, w = (box.x2 - box.x1) * sx, h = (box.y2 - box.y1) * sy;
+      const shade = colour(box.class_id);
+      context.strokeStyle = shade;
+      context.strokeRect(x, y, w, h);
+      if (!own) continue;
+      const label = `${box.label}${box.track_id === undefined ? "" : ` #${box.track_id}`} ${Math.round(box.score * 100)}%`;
+      const tall = text + pad, wide = context.measureText(label).width + 2 * pad;
+      const left = Math.max(0, Math.min(x - line / 2, canvas.width - wide));
+      const top = y - tall >= 0 ? y - tall : Math.min(y, canvas.height - tall);
+      context.fillStyle = shade;
+      context.fillRect(left, top, wide, tall);
+      context.fillStyle = "#06090c";
+      context.fillText(label, left + pad, top + tall / 2 + unit / 2);
+    }
+    context.restore();
+    if (own) this.count(found);
+  }
+
+  count(found) {
+    const now = new Map();
+    for (const { class_id, label } of found.boxes) {
+      now.set(class_id, { label, n: (now.get(class_id)?.n ?? 0) + 1 });
+    }
+    for (const [id, { label }] of now) {
+      if (this.legend.has(id) || this.legend.size >= 24) continue;
+      const item = document.createElement("li");
+      const dot = document.createElement("i"), n = document.createElement("b");
+      dot.style.background = colour(id);
+      item.append(dot, label, n);
+      this.legend.set(id, { item, n });
+      this.card.querySelector(".legend").append(item);
+    }
+    for (const [id, { item, n }] of this.legend) {
+      const many = now.get(id)?.n ?? 0;
+      if (n.textContent !== String(many)) {
+        n.textContent = many;
+        item.dataset.count = many;
+      }
+    }
+  }
+
+  onStats(stats) {
+    const set = (name, text, unit) => {
+      this.figures[name].textContent = text;
+      if (!unit) return;
+      const small = document.createElement("small");
+      small.textContent = unit;
+      this.figures[name].append(small);
+    };
+    const ms = value => value === undefined ? ["–"] : [value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"), "ms"];
+    set("fps", stats.fps.toFixed(1));
+    set("p50", ...ms(stats.latency_p50_ms));
+    set("p99", ...ms(stats.latency_p99_ms));
+    set("frames", stats.frames.toLocaleString("en"));
+    set("missing", stats.missing.toLocaleString("en"));
+    this.figures.missing.classList.toggle("some", stats.missing > 0);
+    this.card.classList.toggle("silent", stats.fps === 0);
+  }
+
+  say(text) {
+    this.message.hidden = !text;
+    this.message.textContent = text ?? "";
+  }
+
+  resize(width, height) {
+    if (this.canvas.width === width && this.canvas.height === height) return;
+    this.canvas.width = width;
+    this.canvas.height = height;
+    document.getElementById("cameras").style.setProperty("--aspect", width / height);
+  }
+
+  remember(map, key, value) {
+    map.set(key, value);
+    // a Map keeps the order of insertion: the first is the oldest
+    if (map.size > BOXES_MOST) map.delete(map.keys().next().value);
+  }
+
+  record(ts, found) {
+    const { drawn } = this.state;
+    drawn.push({ pts_us: ts, seq: found?.seq ?? null, boxes: found?.boxes ?? null });
+    if (drawn.length > HISTORY) drawn.shift();
+  }
+}

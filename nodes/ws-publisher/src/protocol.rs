@@ -1,0 +1,136 @@
+//! What goes over the WebSocket: the JSON messages and the header of binary ones. `docs/wire-schema.md` is its manual.
+
+use axum::body::Bytes;
+use axum::extract::ws::Utf8Bytes;
+use millrace_frame::{DetBox, Detections};
+use serde::Serialize;
+
+/// Version of every message; a field never changes its meaning within one version.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A JSON message.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Message<'a> {
+    /// The first message of a connection.
+    Hello { schema: u32, server: &'a str, title: &'a str, cameras: Vec<CameraInfo<'a>> },
+    /// The boxes of one frame.
+    Detections {
+        schema: u32,
+        source: &'a str,
+        seq: u64,
+        pts_ns: i64,
+        capture_ns: i64,
+        width_px: u32,
+        height_px: u32,
+        model: &'a str,
+        boxes: &'a [DetBox],
+    },
+    /// How to decode the binary messages of a camera that follow.
+    Video {
+        schema: u32,
+        source: &'a str,
+        index: u8,
+        codec: &'a str,
+        width_px: u32,
+        height_px: u32,
+        /// Of the packets that follow at once, how many are older than now; they lead up to the live picture.
+        replay_packets: usize,
+    },
+    /// What this client was too slow for.
+    Gap { schema: u32, source: &'a str, detections: u64, packets: u64 },
+    /// Once a second.
+    Stats {
+        schema: u32,
+        uptime_s: u64,
+        clients: usize,
+        cameras: Vec<CameraStats<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client: Option<ClientStats>,
+    },
+    /// The graph has ended; nothing follows.
+    End { schema: u32, reason: &'a str },
+}
+
+impl Message<'_> {
+    /// The text of a message. Serializing these types cannot fail; should it ever, the client gets an empty object.
+    pub(crate) fn text(&self) -> Utf8Bytes {
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".into()).into()
+    }
+
+    /// The message that carries `found`.
+    pub(crate) fn of(found: &Detections) -> Message<'_> {
+        Message::Detections {
+            schema: SCHEMA,
+            source: &found.source,
+            seq: found.seq,
+            pts_ns: found.pts_ns,
+            capture_ns: found.capture_ns,
+            width_px: found.width_px,
+            height_px: found.height_px,
+            model: &found.model,
+            boxes: &found.boxes,
+        }
+    }
+}
+
+/// A camera as `hello` lists it.
+#[derive(Debug, Serialize)]
+pub(crate) struct CameraInfo<'a> {
+    pub(crate) source: &'a str,
+    /// The camera's number in the header of binary messages.
+    pub(crate) index: u8,
+    /// 0 until the first detections or packet told it.
+    pub(crate) width_px: u32,
+    pub(crate) height_px: u32,
+}
+
+/// A camera's figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct CameraStats<'a> {
+    pub(crate) source: &'a str,
+    /// Frames whose detections were published.
+    pub(crate) frames: u64,
+    /// Of the last two seconds.
+    pub(crate) fps: f64,
+    /// Sequence numbers that never arrived: frames lost or skipped upstream.
+    pub(crate) missing: u64,
+    /// How often the numbering began anew.
+    pub(crate) restarts: u64,
+    /// From capture to publication, over the last 512 frames; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latency_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latency_p99_ms: Option<f64>,
+    /// Encoded pictures that came in.
+    pub(crate) packets: u64,
+}
+
+/// One client's losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ClientStats {
+    pub(crate) dropped_detections: u64,
+    pub(crate) dropped_packets: u64,
+}
+
+/// What a binary message carries behind its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One H.264 access unit, Annex-B.
+    H264 = 1,
+    /// One JPEG picture.
+    Jpeg = 2,
+}
+
+/// Length of the header.
+pub(crate) const HEADER_BYTES: usize = 16;
+
+/// A binary message: the header (byte 0: version 1; 1: kind; 2: flags, bit 0 = key; 3: camera index; 4 to 7: zero;
+/// 8 to 15: `pts_ns`, little-endian, signed), then `payload`.
+pub(crate) fn binary(kind: Kind, key: bool, camera: u8, pts_ns: i64, payload: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
+    out.extend([SCHEMA as u8, kind as u8, u8::from(key), camera, 0, 0, 0, 0]);
+    out.extend(pts_ns.to_le_bytes());
+    out.extend(payload);
+    out.into()
+}

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Reads detections from ws-publisher's WebSocket and holds each message against docs/wire-schema.md.
+
+An example of a client, and the independent reader of the tests: nothing in here comes from Millrace itself.
+
+    python ws_client.py ws://127.0.0.1:8080/ws --frames 50
+"""
+
+import argparse
+import json
+import math
+import struct
+import sys
+import time
+from collections import Counter
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+SCHEMA = 1
+HEADER = struct.Struct("<BBBB4xq")  # version, kind, flags, camera index, four zero bytes, pts_ns
+KINDS = {1: "h264", 2: "jpeg"}
+
+INT, REAL, TEXT, LIST = int, (int, float), str, list
+BOX = {"x1": REAL, "y1": REAL, "x2": REAL, "y2": REAL, "score": REAL, "class_id": INT, "label": TEXT}
+CAMERA = {"source": TEXT, "index": INT, "width_px": INT, "height_px": INT}
+CAMERA_STATS = {"source": TEXT, "frames": INT, "fps": REAL, "missing": INT, "restarts": INT, "packets": INT}
+MESSAGES = {
+    "hello": {"schema": INT, "server": TEXT, "title": TEXT, "cameras": LIST},
+    "detections": {
+        "schema": INT, "source": TEXT, "seq": INT, "pts_ns": INT, "capture_ns": INT, "width_px": INT,
+        "height_px": INT, "model": TEXT, "boxes": LIST,
+    },
+    "video": {
+        "schema": INT, "source": TEXT, "index": INT, "codec": TEXT, "width_px": INT, "height_px": INT,
+        "replay_packets": INT,
+    },
+    "gap": {"schema": INT, "source": TEXT, "detections": INT, "packets": INT},
+    "stats": {"schema": INT, "uptime_s": INT, "clients": INT, "cameras": LIST, "client": dict},
+    "end": {"schema": INT, "reason": TEXT},
+}  # fmt: skip
+
+
+class SchemaError(ValueError):
+    """A message is not what the schema says."""
+
+
+def need(condition, text):
+    if not condition:
+        raise SchemaError(text)
+
+
+def check_fields(what, value, fields, optional=()):
+    """Checks that `value` is an object of exactly these fields, of these types, with finite numbers."""
+    need(isinstance(value, dict), f"{what} is not an object: {value!r}")
+    need(not (missing := fields.keys() - value.keys()), f"{what} lacks {sorted(missing)}")
+    unknown = value.keys() - fields.keys() - set(optional)
+    need(not unknown, f"{what} has the undocumented fields {sorted(unknown)}")
+    for name, kind in fields.items():
+        field = value[name]
+        need(isinstance(field, kind) and not isinstance(field, bool), f"{what}.{name} is {field!r}")
+        need(not isinstance(field, float) or math.isfinite(field), f"{what}.{name} is {field!r}")
+
+
+def check_text(text):
+    """Parses and checks a text message."""
+    message = json.loads(text)
+    kind = message.get("type")
+    need(kind in MESSAGES, f"unknown type {kind!r}")
+    need(next(iter(message)) == "type", f"{kind}: 'type' does not come first")
+    check_fields(kind, message, {"type": TEXT, **MESSAGES[kind]})
+    need(message["schema"] == SCHEMA, f"{kind}: schema {message['schema']}, this client reads {SCHEMA}")
+    if kind == "detections":
+        need(message["width_px"] > 0 and message["height_px"] > 0, "the size of the picture is zero")
+        scores = [box["score"] for box in message["boxes"]]
+        need(scores == sorted(scores, reverse=True), f"boxes are not by falling score: {scores}")
+        for box in message["boxes"]:
+            check_fields("box", box, BOX, optional=("track_id",))
+            need(box["x1"] <= box["x2"] and box["y1"] <= box["y2"], f"a box is inside out: {box}")
+            need(0 <= box["score"] <= 1, f"a score is out of range: {box}")
+    for camera in message.get("cameras", ()):
+        if kind == "hello":
+            check_fields("camera", camera, CAMERA)
+        else:
+            check_fields("camera", camera, CAMERA_STATS, optional=("latency_p50_ms", "latency_p99_ms"))
+    return message
+
+
+def check_binary(data):
+    """Parses and checks a binary message: (kind, key, camera index, pts_ns, payload)."""
+    need(len(data) > HEADER.size, f"a binary message of {len(data)} bytes")
+    version, kind, flags, camera, pts_ns = HEADER.unpack_from(data)
+    need(version == SCHEMA, f"binary version {version}")
+    need(kind in KINDS, f"binary kind {kind}")
+    need(flags & ~1 == 0, f"binary flags {flags:#x}")
+    need(data[4:8] == bytes(4), "the reserved bytes are not zero")
+    payload = data[HEADER.size :]
+    start = (b"\0\0\1", b"\0\0\0\1") if KINDS[kind] == "h264" else (b"\xff\xd8\xff",)
+    need(payload.startswith(start), f"{KINDS[kind]} data begins with {payload[:4].hex()}")
+    return KINDS[kind], bool(flags & 1), camera, pts_ns, payload
+
+
+def read(url, frames, seconds):
+    """Yields checked messages until so many detections came, the server ended, or the time is up."""
+    deadline = time.monotonic() + seconds
+    with connect(url, max_size=64 << 20, proxy=None) as socket:
+        seen = 0
+        while seen < frames:
+            try:
+                message = socket.recv(timeout=max(0.0, deadline - time.monotonic()))
+            except ConnectionClosed as closed:
+                if closed.rcvd is None:
+                    raise
+                yield "close", {"code": closed.rcvd.code, "reason": closed.rcvd.reason}
+                return
+            if isinstance(message, bytes):
+                yield "binary", check_binary(message)
+                continue
+            message = check_text(message)
+            seen += message["type"] == "detections"
+            yield message["type"], message
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:8080/ws")
+    parser.add_argument("--frames", type=int, default=50, help="end after so many detections messages")
+    parser.add_argument("--seconds", type=float, default=60, help="fail when they have not come by then")
+    parser.add_argument("--ordered", action="store_true", help="fail where a camera's numbers do not rise one by one")
+    parser.add_argument("--print", action="store_true", help="print each detections message as a line")
+    args = parser.parse_args()
+
+    counts, boxes, first, last, problems = Counter(), 0, None, {}, []
+    try:
+        for kind, message in read(args.url, args.frames, args.seconds):
+            counts[kind] += 1
+            first = first or kind
+            if kind == "detections":
+                boxes += len(message["boxes"])
+                before = last.get(message["source"])
+                if args.ordered and before is not None and message["seq"] != before + 1:
+                    problems.append(f"{message['source']}: {message['seq']} came after {before}")
+                last[message["source"]] = message["seq"]
+                if args.print:
+                    print(json.dumps(message), flush=True)
+    except (SchemaError, TimeoutError, OSError, ConnectionClosed) as error:
+        problems.append(f"{type(error).__name__}: {error}")
+    if first != "hello" and first is not None:
+        problems.append(f"the first message is '{first}', not 'hello'")
+    if counts["detections"] < args.frames:
+        problems.append(f"{counts['detections']} of {args.frames} detections messages came")
+    print(json.dumps({"messages": counts, "boxes": boxes, "last_seq": last, "problems": problems}), file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
