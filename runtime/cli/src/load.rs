@@ -15,7 +15,7 @@ pub(crate) struct Loaded {
     pub(crate) checked: Checked,
 }
 
-/// Reads and checks a graph; `--set` of paths are made absolute, as the nodes run in another folder than this one.
+/// Reads and checks a graph.
 pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> anyhow::Result<Loaded> {
     let bytes = std::fs::read(graph).with_context(|| format!("the graph {} cannot be read", graph.display()))?;
     let file = graph.canonicalize().with_context(|| format!("{} has no place", graph.display()))?;
@@ -27,20 +27,20 @@ pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> any
     Ok(Loaded { name, folder, checked })
 }
 
-/// The same `--set`s with paths made absolute against the current folder.
+/// The `--set`s with paths made absolute against the current folder, as the nodes run in the graph's.
 ///
 /// What is a path is known from the nodes' descriptions. URLs and empty values stay as they are.
-pub(crate) fn absolute_sets(sets: &[Set], checked: &Checked) -> anyhow::Result<Vec<Set>> {
+pub(crate) fn absolute_sets(checked: &Checked) -> anyhow::Result<Vec<Set>> {
     let is_path = |set: &Set| {
         let node = checked.nodes.iter().find(|node| node.id == set.node);
         node.is_some_and(|node| node.settings.iter().any(|setting| setting.key == set.key && setting.is_path))
     };
     let absolute = |set: &Set| -> anyhow::Result<Set> {
         let mut set = set.clone();
-        if is_path(&set) && !set.value.is_empty() && !set.value.contains("://") && !set.value.starts_with('$') {
+        if is_path(&set) && !set.value.is_empty() && !set.value.contains("://") {
             set.value = std::path::absolute(&set.value)?.display().to_string();
         }
         Ok(set)
     };
-    sets.iter().map(absolute).collect()
+    checked.sets.iter().map(absolute).collect()
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !args.quiet {
         eprint!("{}", checked.report.warnings());
     }
-    let sets = absolute_sets(&args.sets, &checked)?;
+    let sets = absolute_sets(&checked)?;
     let scratch = Scratch::new()?;
     let stem = args.graph.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph");
     let file = scratch.write_graph(graph, stem, &folder, &sets)?;
@@ -308,8 +308,8 @@ impl Session {
         for node in &self.nodes {
             match node.state() {
                 Some(State::Failed) => troubled.push(&node.id),
-                Some(State::Running) => troubled.push(&node.id),
-                Some(State::Done) | None => {}
+                Some(State::Opening | State::Running) => troubled.push(&node.id),
+                Some(State::Done | State::Stopped) | None => {}
             }
         }
         let code = match cause {
@@ -356,9 +356,10 @@ fn is_backtrace(line: &str) -> bool {
 fn end_of(node: &Totals, killed: bool) -> String {
     let end = match node.state() {
         Some(State::Done) => "done",
+        Some(State::Stopped) => "stopped",
         Some(State::Failed) => "failed",
-        Some(State::Running) if killed => "killed",
-        Some(State::Running) => "without a word",
+        Some(State::Opening | State::Running) if killed => "killed",
+        Some(State::Opening | State::Running) => "without a word",
         None => "(no report)",
     };
     match node.restarts {

@@ -71,7 +71,7 @@ impl Scratch {
             let program = find_program(&path.it, folder).with_context(|| format!("there is no program {}", path.it))?;
             let script = self.script_path(node);
             let write = || -> std::io::Result<()> {
-                std::fs::write(&script, script_text(folder, &program))?;
+                std::fs::write(&script, script_text(folder, &program, &node.id.it, sets))?;
                 std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))
             };
             write().with_context(|| format!("{} cannot be written", script.display()))?;
@@ -90,9 +90,40 @@ impl Scratch {
     }
 }
 
-fn script_text(folder: &Path, program: &Path) -> String {
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+/// The script of a node. `--set` values are put into its environment here, word for word: what dora reads from a graph
+/// it expands and takes for numbers.
+fn script_text(folder: &Path, program: &Path, node: &str, sets: &[Set]) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let mut text = format!("#!/bin/sh\ncd {} || exit 1\n", quoted(&folder.display().to_string()));
+    for set in sets.iter().filter(|set| set.node == node && is_name(&set.key)) {
+        text.push_str(&format!("export {}={}\n", set.key, quoted(&set.value)));
+    }
     // What dora itself does with Python files.
     let python = if program.extension().is_some_and(|extension| extension == "py") { "python3 " } else { "" };
-    format!("#!/bin/sh\ncd {} && exec {python}{} \"$@\"\n", quoted(folder), quoted(program))
+    text.push_str(&format!("exec {python}{} \"$@\"\n", quoted(&program.display().to_string())));
+    text
+}
+
+/// A name that a shell can export; no setting has another.
+fn is_name(key: &str) -> bool {
+    !key.starts_with(|c: char| c.is_ascii_digit()) && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_keep_every_character() {
+        let value = "it's $5 \"1.10\"\n";
+        let sets = [Set { node: "a".into(), key: "K".into(), value: value.into() }];
+        let text = script_text(Path::new("/a b"), Path::new("/c d/x.py"), "a", &sets);
+        let expected =
+            "#!/bin/sh\ncd '/a b' || exit 1\nexport K='it'\\''s $5 \"1.10\"\n'\nexec python3 '/c d/x.py' \"$@\"\n";
+        assert_eq!(text, expected);
+        let echo = script_text(Path::new("/"), Path::new("/usr/bin/printenv"), "a", &sets);
+        let shown =
+            std::process::Command::new("sh").args(["-c", &echo, "sh", "K"]).output().map(|output| output.stdout);
+        assert_eq!(shown.ok(), Some(format!("{value}\n").into_bytes()));
+    }
 }

@@ -41,11 +41,15 @@ pub(crate) struct Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
+    /// It gets ready: reads its model, opens its files.
+    Opening,
     /// It works.
     #[default]
     Running,
     /// It has ended as it should.
     Done,
+    /// It has ended because it was asked to.
+    Stopped,
     /// It has ended by an error.
     Failed,
 }

@@ -132,6 +132,8 @@ fn latency(node: &Totals) -> (String, String) {
 fn state(node: &Totals) -> &'static str {
     match node.state() {
         None => "starting",
+        Some(State::Opening) => "opening",
+        Some(State::Stopped) => "stopped",
         Some(State::Running) => "",
         Some(State::Done) => "done",
         Some(State::Failed) => "failed",

@@ -47,6 +47,8 @@ pub struct EnvValue {
     pub key: At<String>,
     /// Its value.
     pub value: At<Scalar>,
+    /// The anchor by which it is one value with others.
+    pub shared: Option<usize>,
 }
 
 /// One node.
@@ -313,6 +315,7 @@ fn read_env(env: &Yaml, report: &mut Report) -> Vec<EnvValue> {
             Some(scalar) => values.push(EnvValue {
                 key: At { at: key.at, it: name.to_owned() },
                 value: At { at: value.at, it: scalar.clone() },
+                shared: value.shared,
             }),
             None => {
                 let message = format!("{name} is {}; a value in env is one text, number or truth value", value.kind());

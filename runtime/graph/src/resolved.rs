@@ -25,7 +25,8 @@ pub fn to_json(graph: &Graph, sets: &[Set], path: &dyn Fn(&Node) -> Option<Strin
                 *env = Value::Object(Map::new());
             }
             if let Value::Object(env) = env {
-                env.insert(set.key.clone(), Value::String(set.value.clone()));
+                // dora would expand it; the exact text goes to the node by another way where it matters.
+                env.insert(set.key.clone(), Value::String(set.value.replace('$', "$$")));
             }
         }
     }

@@ -23,6 +23,8 @@ pub struct Yaml {
     pub at: Span,
     /// What it is.
     pub data: Data,
+    /// The number of its anchor (`&name`), which its aliases (`*name`) have too: they are one value in several places.
+    pub shared: Option<usize>,
 }
 
 /// What a part of a document is.
@@ -155,7 +157,7 @@ impl Builder {
             match event {
                 Event::Scalar(value, style, anchor, _tag) => {
                     let scalar = Scalar { text: value.into_owned(), plain: style == ScalarStyle::Plain };
-                    self.add(Yaml { at, data: Data::Scalar(scalar) }, anchor)?;
+                    self.add(Yaml { at, data: Data::Scalar(scalar), shared: None }, anchor)?;
                 }
                 Event::SequenceStart(anchor, _) => self.open(at, anchor, false)?,
                 Event::MappingStart(anchor, _) => self.open(at, anchor, true)?,
@@ -168,7 +170,7 @@ impl Builder {
                     if self.open.len() + depth(&target) > DEEPEST {
                         return Err(fault(at, format!("nested deeper than {DEEPEST} levels")));
                     }
-                    self.add(Yaml { at, data: target.data }, 0)?;
+                    self.add(Yaml { at, data: target.data, shared: Some(anchor) }, 0)?;
                 }
                 Event::DocumentEnd if self.root.is_some() => break,
                 _ => {}
@@ -176,7 +178,7 @@ impl Builder {
         }
         let empty = Scalar { text: String::new(), plain: true };
         let at = Span { line: 1, column: 1, len: 0 };
-        Ok(self.root.unwrap_or(Yaml { at, data: Data::Scalar(empty) }))
+        Ok(self.root.unwrap_or(Yaml { at, data: Data::Scalar(empty), shared: None }))
     }
 
     fn open(&mut self, at: Span, anchor: usize, is_map: bool) -> Result<(), SyntaxFault> {
@@ -199,15 +201,16 @@ impl Builder {
         } else {
             Data::List(parts)
         };
-        self.add(Yaml { at, data }, anchor)
+        self.add(Yaml { at, data, shared: None }, anchor)
     }
 
-    fn add(&mut self, part: Yaml, anchor: usize) -> Result<(), SyntaxFault> {
+    fn add(&mut self, mut part: Yaml, anchor: usize) -> Result<(), SyntaxFault> {
         self.parts += 1;
         if self.parts > MOST_PARTS {
             return Err(fault(part.at, format!("more than {MOST_PARTS} values; this is not a graph")));
         }
         if anchor > 0 {
+            part.shared = Some(anchor);
             self.anchors.insert(anchor, part.clone());
         }
         match self.open.last_mut() {
@@ -260,6 +263,8 @@ mod tests {
         let Data::Map(entries) = &yaml.data else { panic!("a mapping") };
         assert_eq!(entries.len(), 3);
         assert_eq!(entries[2].1.data, entries[0].1.data);
+        assert!(entries[2].1.shared.is_some() && entries[2].1.shared == entries[0].1.shared);
+        assert_eq!(entries[1].1.shared, None);
         assert_eq!(yaml.get("a").unwrap().text(), Some("3"));
     }
 

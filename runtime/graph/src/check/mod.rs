@@ -92,6 +92,8 @@ pub struct Checked {
     pub report: Report,
     /// Its nodes, in the order of the file.
     pub nodes: Vec<CheckedNode>,
+    /// The `--set`s, with those that follow from them by aliases in the file.
+    pub sets: Vec<Set>,
 }
 
 /// What a check needs of the world.
@@ -116,23 +118,24 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
             };
             let mut report = Report::new(file, "");
             report.push(Fault::error(at, what));
-            return Checked { graph: None, report, nodes: Vec::new() };
+            return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new() };
         }
     };
     let mut report = Report::new(file, text);
     let Some(graph) = Graph::read(text, &mut report) else {
-        return Checked { graph: None, report, nodes: Vec::new() };
+        return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new() };
     };
     let described: Vec<Option<Arc<Description>>> =
         graph.nodes.iter().map(|node| describe(node, folder, world, &mut report)).collect();
     wiring::check(&graph, &described, &mut report);
     check_sets(&graph, sets, &mut report);
+    let sets = spread(&graph, sets);
     let nodes: Vec<CheckedNode> = graph
         .nodes
         .iter()
         .zip(&described)
         .map(|(node, description)| {
-            let settings = env::check(&graph, node, description.as_deref(), sets, world, &mut report);
+            let settings = env::check(&graph, node, description.as_deref(), &sets, world, &mut report);
             CheckedNode { id: node.id.it.clone(), description: description.clone(), settings }
         })
         .collect();
@@ -140,7 +143,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
     for (node, checked) in graph.nodes.iter().zip(&nodes) {
         check_restarts(node, checked, &mut report);
     }
-    Checked { graph: Some(graph), report, nodes }
+    Checked { graph: Some(graph), report, nodes, sets }
 }
 
 fn end_of(text: &[u8]) -> Span {
@@ -199,6 +202,26 @@ fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) {
             report.push(error(format!("{}.{} is set twice", set.node, set.key)));
         }
     }
+}
+
+/// Adds what follows from each set: `MODEL: &model …` in one node and `MODEL: *model` in another are one value, and
+/// setting it in either place sets it in both, unless the other is set as well.
+fn spread(graph: &Graph, sets: &[Set]) -> Vec<Set> {
+    let mut all = sets.to_vec();
+    for set in sets {
+        let values = graph.node(&set.node).map(|node| node.env.as_slice()).unwrap_or_default();
+        let shared = values.iter().find(|value| value.key.it == set.key).and_then(|value| value.shared);
+        let Some(shared) = shared else { continue };
+        for node in &graph.nodes {
+            for value in node.env.iter().filter(|value| value.shared == Some(shared)) {
+                let (node, key) = (node.id.it.clone(), value.key.it.clone());
+                if !all.iter().any(|set| set.node == node && set.key == key) {
+                    all.push(Set { node, key, value: set.value.clone() });
+                }
+            }
+        }
+    }
+    all
 }
 
 /// dora 1.1 never restarts a node without inputs, and `never` is its default.
