@@ -176,6 +176,7 @@ def main():
     ap.add_argument("--threshold", type=float, default=0.35, help="score for precision and recall")
     ap.add_argument("--iou", type=float, default=0.5)
     ap.add_argument("--present-only", action="store_true", help="judge only frames that have a line (live runs that drop frames)")
+    ap.add_argument("--frames", metavar="A:B", help="judge only frames with A <= seq < B")
     ap.add_argument("--json", action="store_true", help="print the result as one JSON object")
     ap.add_argument("--self-test", action="store_true")
     args = ap.parse_args()
@@ -189,6 +190,12 @@ def main():
         unknown = sorted(set(found) - set(truth))
         if unknown:
             raise BadFile(f"{args.detections}: seq {unknown[0]} is not in {args.truth}" + (f", nor are {len(unknown) - 1} more" if unknown[1:] else ""))
+        if args.frames:
+            try:
+                first, end = map(int, args.frames.split(":"))
+            except ValueError:
+                ap.error(f"--frames takes two numbers A:B, not {args.frames!r}")
+            truth = {k: v for k, v in truth.items() if first <= k < end}
     except BadFile as e:
         print(e, file=sys.stderr)
         return 2
