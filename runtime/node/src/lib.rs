@@ -1,1 +1,35 @@
-//! millrace-node
+//! The harness that every node runs in: it owns dora's connection, the settings, the pools, the counters, the stop and
+//! the drain, so that a node is its settings and what it does to a frame.
+//!
+//! A node implements [`Node`]; its `main` is one line:
+//!
+//! ```ignore
+//! fn main() -> std::process::ExitCode {
+//!     millrace_node::main::<node::MyNode>()
+//! }
+//! ```
+//!
+//! Architecture invariant: dora is named in `link/dora.rs` and nowhere else in the workspace.
+#![forbid(unsafe_code)]
+
+mod context;
+mod describe;
+mod error;
+mod inputs;
+mod link;
+mod log;
+mod metrics;
+mod node;
+mod outputs;
+mod run;
+mod settings;
+mod status;
+pub mod testing;
+
+pub use context::{Context, StopFlag};
+pub use error::NodeError;
+pub use inputs::{Input, Lease};
+pub use metrics::Metrics;
+pub use node::{Node, Order, PortIn, PortOut, Ports, Progress};
+pub use outputs::{Outputs, SlotMut};
+pub use run::main;

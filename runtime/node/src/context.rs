@@ -1,0 +1,56 @@
+//! What a node knows of the graph around it.
+
+use crate::metrics::Metrics;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Given to [`crate::Node::open`]; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) node: Arc<str>,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: StopFlag,
+    pub(crate) connected: Arc<[String]>,
+}
+
+impl Context {
+    /// The node's id in the graph.
+    pub fn node_id(&self) -> &str {
+        &self.node
+    }
+
+    /// Counters and histograms, to use from any thread.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Set when the dataflow stops; threads of the node watch it.
+    pub fn stopping(&self) -> StopFlag {
+        self.stop.clone()
+    }
+
+    /// The graph connects this input port.
+    pub fn input_connected(&self, port: &str) -> bool {
+        self.connected.iter().any(|p| p == port)
+    }
+
+    /// Says something that a user wants to see once, such as the address of a page.
+    pub fn note(&self, text: String) {
+        tracing::info!("{text}");
+        self.metrics.note(text);
+    }
+}
+
+/// A stop, seen from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// The dataflow stops.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,196 @@
+//! The input side: doorbells become leases on frames, in order, with every loss counted.
+
+use crate::link::Topology;
+use crate::metrics::Metrics;
+use crate::node::{Order, PortIn, Ports};
+use millrace_frame::wire::compact;
+use millrace_frame::{Detections, Item, Payload, PayloadKind, SlotRef};
+use millrace_pool::{Flow, Next, PoolError, Reader};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// One thing that came in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An image, a tensor or a packet, where it lies.
+    Frame(Lease),
+    /// Detections; their slot is given back already.
+    Detections(Detections),
+}
+
+/// The right to read one frame. Cheap to clone; the last clone dropped gives the slot back, so keep it no longer than
+/// the work on the frame takes.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    item: Arc<Item>,
+    lease: millrace_pool::Lease,
+}
+
+impl Lease {
+    /// What it is. Checked against the slot's size: every plane and row that it names is there.
+    pub fn item(&self) -> &Item {
+        &self.item
+    }
+
+    /// The slot's bytes, from its start.
+    pub fn bytes(&self) -> &[u8] {
+        self.lease.bytes()
+    }
+}
+
+/// All input ports of a node.
+pub(crate) struct Inputs {
+    ports: Vec<Port>,
+    node: String,
+    metrics: Metrics,
+    ready: VecDeque<(&'static str, Input)>,
+}
+
+struct Port {
+    spec: &'static PortIn,
+    /// The pools that feed this port, oldest first: an older one is read to its end before the next.
+    readers: Vec<Reader>,
+    closed: bool,
+    /// A pool that cannot be opened is said once.
+    refused: Option<u128>,
+}
+
+impl Inputs {
+    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics) -> Self {
+        let ports = graph.inputs.iter().filter_map(|name| ports.input(name));
+        let ports = ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, refused: None }).collect();
+        Self { ports, node: graph.node.clone(), metrics, ready: VecDeque::new() }
+    }
+
+    /// Opens the pool that a doorbell names, if it is new.
+    pub(crate) fn bell(&mut self, port: &str, at: &SlotRef) {
+        let name = format!("{}/{port}", self.node);
+        let Some(port) = self.ports.iter_mut().find(|p| p.spec.name == port) else { return };
+        if port.readers.iter().any(|r| r.pool() == at.pool) || port.refused == Some(at.pool) {
+            return;
+        }
+        port.closed = false;
+        match Reader::open(at, &name) {
+            Ok(reader) => {
+                tracing::debug!(port = port.spec.name, pool = format!("{:032x}", at.pool), "opened");
+                port.readers.push(reader);
+            }
+            // it has ended between its doorbell and now: what stood in it is lost
+            Err(PoolError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                port.refused = Some(at.pool);
+                self.metrics.drop_port("pool_ended", port.spec.name, "", 1);
+                tracing::warn!(
+                    "input '{}': its producer has ended before this node could read from it",
+                    port.spec.name
+                );
+            }
+            Err(e) => {
+                port.refused = Some(at.pool);
+                self.metrics.drop_port("pool_refused", port.spec.name, "", 1);
+                tracing::error!("input '{}': {e}", port.spec.name);
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, port: &str) {
+        for port in self.ports.iter_mut().filter(|p| p.spec.name == port) {
+            port.closed = true;
+        }
+    }
+
+    pub(crate) fn close_all(&mut self) {
+        for port in &mut self.ports {
+            port.closed = true;
+        }
+    }
+
+    /// Every input is closed and read to its end.
+    pub(crate) fn finished(&self) -> bool {
+        !self.ports.is_empty() && self.ready.is_empty() && self.ports.iter().all(|p| p.closed && p.readers.is_empty())
+    }
+
+    /// The next item of any port, oldest pool first.
+    pub(crate) fn next(&mut self) -> Option<(&'static str, Input)> {
+        if self.ready.is_empty() {
+            for port in &mut self.ports {
+                port.collect(&self.metrics, &mut self.ready);
+            }
+        }
+        self.ready.pop_front()
+    }
+}
+
+impl Port {
+    /// Moves what is there into `ready`: at most one item of a port that wants every one (so that ports take turns), and
+    /// the newest of each camera of a port that wants only that.
+    fn collect(&mut self, metrics: &Metrics, ready: &mut VecDeque<(&'static str, Input)>) {
+        let mut newest: Vec<(&'static str, Input)> = Vec::new();
+        let mut place: HashMap<String, usize> = HashMap::new();
+        while let Some(reader) = self.readers.first_mut() {
+            let thin = self.spec.order == Order::Newest && reader.flow() == Flow::Live;
+            match reader.poll() {
+                Next::Frame(lease) => {
+                    let Some((source, input)) = accept(self.spec, lease, metrics) else { continue };
+                    if !thin {
+                        ready.push_back((self.spec.name, input));
+                        return;
+                    }
+                    if let Some(&at) = place.get(&source) {
+                        metrics.drop_port("stale", self.spec.name, &source, 1);
+                        newest[at].1 = input;
+                    } else {
+                        place.insert(source, newest.len());
+                        newest.push((self.spec.name, input));
+                    }
+                }
+                Next::Gone(_) => metrics.drop_port("gone", self.spec.name, "", 1),
+                Next::End => {
+                    self.readers.remove(0);
+                }
+                Next::Empty => {
+                    // The producer may be gone without a goodbye: its pool is left when nothing more can come of it.
+                    if (self.closed || self.readers.len() > 1) && self.readers[0].producer_is_dead() {
+                        // it may have published between our look and its death
+                        if self.readers[0].pending() == 0 {
+                            self.readers.remove(0);
+                        }
+                        continue;
+                    }
+                    break;
+                }
+            }
+        }
+        ready.extend(newest);
+    }
+}
+
+/// Checks what another process says of a slot before anyone touches a byte of it.
+fn accept(spec: &PortIn, lease: millrace_pool::Lease, metrics: &Metrics) -> Option<(String, Input)> {
+    let refuse = |source: &str, cause: &'static str, why: String| {
+        metrics.drop_port(cause, spec.name, source, 1);
+        tracing::warn!("input '{}', camera '{source}': {why}", spec.name);
+        None
+    };
+    let item = match compact::item_from_bytes(lease.item()) {
+        Ok(item) => item,
+        Err(e) => return refuse("", "bad_description", e.to_string()),
+    };
+    let kind = item.payload.kind();
+    if !spec.accepts.contains(&kind) {
+        return refuse(&item.source, "wrong_kind", format!("takes {:?}, got {kind:?}", spec.accepts));
+    }
+    if let Err(e) = item.payload.validate(lease.slot_bytes()) {
+        return refuse(&item.source, "bad_description", format!("frame {}: {e}", item.seq));
+    }
+    let source = item.source.clone();
+    metrics.count_port("in", spec.name, &source, 1);
+    metrics.observe_ns("age", &source, crate::run::unix_ns().saturating_sub(item.timing.capture_ns).max(0) as u64);
+    if kind != PayloadKind::Detections {
+        return Some((source, Input::Frame(Lease { item: Arc::new(item), lease })));
+    }
+    let Payload::Detections { len_bytes } = item.payload else { return None };
+    match compact::detections_from_bytes(&lease.bytes()[..len_bytes as usize]) {
+        Ok(found) => Some((source, Input::Detections(found))),
+        Err(e) => refuse(&source, "bad_description", format!("frame {}: {e}", item.seq)),
+    }
+}

@@ -1,0 +1,124 @@
+//! What connects a node to the others: doorbells in, doorbells out, and the shape of the graph.
+
+pub(crate) mod dora;
+
+use arrow::array::StructArray;
+use millrace_frame::SlotRef;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What came in.
+#[derive(Clone, Debug)]
+pub(crate) enum Signal {
+    /// A publication on an input port.
+    Bell { port: String, at: SlotRef },
+    /// A message on an input port that is no doorbell of this schema.
+    Noise { port: String, why: String },
+    /// No more will come on an input port.
+    Closed { port: String },
+    /// Every input is closed.
+    AllClosed,
+    /// The dataflow stops.
+    Stop,
+    /// A timer, or news that only mean 'look around'.
+    Nudge,
+    /// Nothing came in the time given.
+    Quiet,
+}
+
+/// The connection.
+pub(crate) trait Link {
+    /// The next signal; waits for it at most this long.
+    fn next(&mut self, wait: Duration) -> Signal;
+    /// Rings an output port's consumers.
+    fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String>;
+}
+
+/// The graph, as far as one node sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Topology {
+    /// This node's id.
+    pub(crate) node: String,
+    /// How often the node was started again.
+    pub(crate) restarts: u64,
+    /// Connected input ports, timers left out.
+    pub(crate) inputs: Vec<String>,
+    /// For each output port, the inputs that it feeds, as `node/input`.
+    pub(crate) consumers: BTreeMap<String, Vec<String>>,
+    /// The node's own `env:`, expanded.
+    pub(crate) env: Vec<(String, String)>,
+    /// The graph's `env:`, expanded.
+    pub(crate) root_env: Vec<(String, String)>,
+}
+
+impl Topology {
+    /// Reads it from a dataflow descriptor as JSON. `value_of` gives the expanded value of an environment variable.
+    pub(crate) fn of(node: &str, descriptor: &serde_json::Value, value_of: impl Fn(&str) -> Option<String>) -> Self {
+        let mut this = Self { node: node.to_owned(), ..Self::default() };
+        let nodes = descriptor["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for other in nodes {
+            let id = other["id"].as_str().unwrap_or_default();
+            for (input, mapping) in other["inputs"].as_object().into_iter().flatten() {
+                let source = mapping.as_str().or_else(|| mapping["source"].as_str()).unwrap_or_default();
+                let Some((from, output)) = source.split_once('/') else { continue };
+                if from == "dora" {
+                    continue;
+                }
+                if from == node {
+                    this.consumers.entry(output.to_owned()).or_default().push(format!("{id}/{input}"));
+                }
+                if id == node {
+                    this.inputs.push(input.clone());
+                }
+            }
+            if id == node {
+                this.env = environment(&other["env"], &value_of);
+            }
+        }
+        this.root_env = environment(&descriptor["env"], &value_of);
+        this
+    }
+}
+
+fn environment(env: &serde_json::Value, value_of: &impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    env.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value_of(key).unwrap_or_else(|| text(value))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_says_who_feeds_whom_and_timers_are_no_inputs() {
+        let descriptor = serde_json::json!({
+            "env": { "FLOW": "lossless" },
+            "nodes": [
+                { "id": "decode", "outputs": ["frame"], "inputs": { "tick": "dora/timer/secs/5" },
+                  "env": { "SOURCE": "$CLIP", "LOOP": true, "FRAME_RATE": 25 } },
+                { "id": "a", "inputs": { "frame": { "source": "decode/frame", "queue_size": 4 } } },
+                { "id": "b", "inputs": { "picture": "decode/frame", "found": "a/detections" } },
+            ],
+        });
+        let expand = |key: &str| (key == "SOURCE").then(|| "clip.mp4".to_owned());
+        let decode = Topology::of("decode", &descriptor, expand);
+        assert!(decode.inputs.is_empty());
+        assert_eq!(decode.consumers["frame"], ["a/frame", "b/picture"]);
+        let env: BTreeMap<_, _> = decode.env.into_iter().collect();
+        assert_eq!(
+            (env["SOURCE"].as_str(), env["LOOP"].as_str(), env["FRAME_RATE"].as_str()),
+            ("clip.mp4", "true", "25")
+        );
+        assert_eq!(decode.root_env, [("FLOW".to_owned(), "lossless".to_owned())]);
+        let mut b = Topology::of("b", &descriptor, |_| None);
+        b.inputs.sort();
+        assert_eq!(b.inputs, ["found", "picture"]);
+    }
+}

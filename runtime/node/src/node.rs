@@ -1,0 +1,101 @@
+//! What a node is.
+
+use crate::{Context, Input, NodeError, Outputs};
+use millrace_frame::PayloadKind;
+use std::time::Duration;
+
+/// A node: settings, ports, and what it does to what comes in.
+///
+/// All calls come from one thread, the harness's.
+pub trait Node: Sized {
+    /// The binary's name, the crate's, and the page's in `docs/nodes/`.
+    const NAME: &'static str;
+    /// What it does, in one line.
+    const SUMMARY: &'static str;
+    /// Its ports.
+    const PORTS: Ports;
+    /// Its settings, as they stand in the `env:` of a graph. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
+    /// has a default where there is a sensible one.
+    type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
+
+    /// Makes the node. What fails here fails before the first frame, with the graph's user looking at it.
+    fn open(settings: Self::Settings, cx: &Context) -> Result<Self, NodeError>;
+
+    /// Takes one item of the input port `port`.
+    fn on_input(&mut self, port: &str, input: Input, out: &mut Outputs) -> Result<(), NodeError>;
+
+    /// Sources: makes progress. Called whenever nothing else is to be done.
+    fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
+        let _ = out;
+        Ok(Progress::Passive)
+    }
+
+    /// Every input has ended, or the source has, or a stop was asked for: publishes what is still held.
+    fn drain(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        let _ = out;
+        Ok(())
+    }
+}
+
+/// What [`Node::produce`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something was done: call again at once.
+    Busy,
+    /// Nothing is to be done before this time has passed or a message arrives.
+    Idle(Duration),
+    /// The source has ended: drain and exit.
+    End,
+    /// This node is no source: it only reacts.
+    Passive,
+}
+
+/// The ports of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// What it reads.
+    pub inputs: &'static [PortIn],
+    /// What it publishes.
+    pub outputs: &'static [PortOut],
+}
+
+/// An input port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortIn {
+    /// Its name in a graph.
+    pub name: &'static str,
+    /// What it takes.
+    pub accepts: &'static [PayloadKind],
+    /// What it does when it falls behind in live flow.
+    pub order: Order,
+    /// A graph must connect it.
+    pub required: bool,
+    /// One line.
+    pub doc: &'static str,
+}
+
+/// Which items an input port wants in live flow. In lossless flow it gets every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The newest of each camera: older ones that are still waiting are dropped and counted as `stale`.
+    Newest,
+    /// Every one that is still there, in order: a decoder's packets, or records that must not be thinned out.
+    Every,
+}
+
+/// An output port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortOut {
+    /// Its name in a graph.
+    pub name: &'static str,
+    /// What it carries.
+    pub carries: PayloadKind,
+    /// One line.
+    pub doc: &'static str,
+}
+
+impl Ports {
+    pub(crate) fn input(&self, name: &str) -> Option<&'static PortIn> {
+        self.inputs.iter().find(|p| p.name == name)
+    }
+}

@@ -1,0 +1,345 @@
+//! The output side: slots to write, publications, and the wait for consumers that lossless flow asks for.
+
+use crate::context::StopFlag;
+use crate::error::NodeError;
+use crate::link::{Link, Signal, Topology};
+use crate::metrics::Metrics;
+use crate::node::{PortOut, Ports};
+use crate::settings::{Common, FlowSetting};
+use millrace_frame::wire::{compact, row};
+use millrace_frame::{Detections, Item, Payload, PayloadKind, Timing};
+use millrace_pool::{Flow, Pool, PoolSpec, Slot};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// All output ports of a node.
+pub struct Outputs {
+    pub(crate) link: Box<dyn Link>,
+    /// Signals that came while a node waited in here; the harness's loop takes them first.
+    pub(crate) signals: VecDeque<Signal>,
+    ports: Vec<Port>,
+    node: String,
+    restarts: u64,
+    common: Common,
+    metrics: Metrics,
+    stop: StopFlag,
+}
+
+struct Port {
+    spec: &'static PortOut,
+    consumers: Vec<String>,
+    pool: Option<Pool>,
+    /// Outgrown pools that somebody still reads.
+    retired: Vec<Pool>,
+    pools_made: u64,
+    started: bool,
+}
+
+/// A slot to write. Dropped unpublished, it goes back to its pool.
+#[derive(Debug)]
+pub struct SlotMut {
+    slot: Slot,
+    port: &'static str,
+}
+
+impl SlotMut {
+    /// The slot's bytes; what a former frame left stands in them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.slot.bytes_mut()
+    }
+}
+
+/// While it waits for a consumer, a producer rings again this often: a doorbell may have been lost.
+const RING_AGAIN: Duration = Duration::from_millis(100);
+/// At the end of a live stream, consumers get this long to read what stands in the pool.
+const LIVE_DRAIN: Duration = Duration::from_secs(3);
+
+impl Outputs {
+    pub(crate) fn new(
+        link: Box<dyn Link>,
+        ports: &Ports,
+        graph: &Topology,
+        common: Common,
+        metrics: Metrics,
+        stop: StopFlag,
+    ) -> Self {
+        let port = |spec: &'static PortOut| Port {
+            spec,
+            consumers: graph.consumers.get(spec.name).cloned().unwrap_or_default(),
+            pool: None,
+            retired: Vec::new(),
+            pools_made: 0,
+            started: false,
+        };
+        Self {
+            link,
+            signals: VecDeque::new(),
+            ports: ports.outputs.iter().map(port).collect(),
+            node: graph.node.clone(),
+            restarts: graph.restarts,
+            common,
+            metrics,
+            stop,
+        }
+    }
+
+    /// Somebody in this graph reads the port. Where nobody does, the work for it can be left undone.
+    pub fn connected(&self, port: &str) -> bool {
+        self.ports.iter().any(|p| p.spec.name == port && !p.consumers.is_empty())
+    }
+
+    /// The dataflow stops.
+    pub fn stopping(&self) -> bool {
+        self.stop.is_set()
+    }
+
+    /// A free slot of `port` with room for `bytes`, for a frame of camera `source`. In live flow `None` means that every
+    /// slot is leased: the frame is lost, counted as `pool_full`. In lossless flow it waits for the slowest consumer.
+    ///
+    /// # Errors
+    /// No memory for the pool; a lossless consumer that stays away; a stop while waiting.
+    ///
+    /// # Panics
+    /// When the node has no such port.
+    pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
+        let at = self.at(port);
+        self.ensure_pool(at, bytes)?;
+        self.await_start(at)?;
+        let mut waited = Waited::default();
+        loop {
+            let pool = self.ports[at].pool.as_mut().expect("ensure_pool made it");
+            if let Some(slot) = pool.acquire() {
+                return Ok(Some(SlotMut { slot, port }));
+            }
+            let dead = pool.reap(false);
+            if let Some(slot) = pool.acquire() {
+                return Ok(Some(SlotMut { slot, port }));
+            }
+            if self.flow() == Flow::Live {
+                self.metrics.drop_port("pool_full", port, source, 1);
+                return Ok(None);
+            }
+            self.give_up_on(port, &dead, &waited)?;
+            self.wait(at, &mut waited)?;
+        }
+    }
+
+    /// Publishes a written slot and rings the port's consumers.
+    pub fn publish(&mut self, slot: SlotMut, item: &Item) -> Result<(), NodeError> {
+        self.publish_with(slot, item, None)
+    }
+
+    /// Publishes detections on `port`.
+    pub fn detections(&mut self, port: &'static str, found: &Detections, timing: Timing) -> Result<(), NodeError> {
+        let bytes = compact::detections_to_bytes(found)
+            .map_err(|e| NodeError::frame("unencodable", &found.source, format!("frame {}: {e}", found.seq)))?;
+        let Some(mut slot) = self.slot(port, &found.source, bytes.len() as u64)? else { return Ok(()) };
+        slot.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        let item = Item::of_detections(found, timing, bytes.len() as u32);
+        self.metrics.count("boxes", &found.source, found.boxes.len() as u64);
+        self.publish_with(slot, &item, Some(found))
+    }
+
+    fn publish_with(&mut self, slot: SlotMut, item: &Item, found: Option<&Detections>) -> Result<(), NodeError> {
+        let lost = |e: String| NodeError::frame("unencodable", &item.source, format!("frame {}: {e}", item.seq));
+        let at = self.at(slot.port);
+        let spec = self.ports[at].spec;
+        assert_eq!(item.payload.kind(), spec.carries, "output '{}' carries what it declares", spec.name);
+        let bytes = compact::item_to_bytes(item).map_err(|e| lost(e.to_string()))?;
+        let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
+        let published = pool.publish(slot.slot, &bytes).map_err(|e| lost(e.to_string()))?;
+        self.metrics.count_port("out", spec.name, &item.source, 1);
+        // A doorbell that cannot be rung is like one that got lost: the ring has the frame, the next bell brings it.
+        if let Err(e) = self.link.ring(spec.name, row::encode(&published, item, found)) {
+            self.metrics.drop_port("doorbell", spec.name, &item.source, 1);
+            tracing::warn!("{e}");
+        }
+        Ok(())
+    }
+
+    /// Closes every pool and waits until its consumers have read what stands in it: in lossless flow for as long as they
+    /// live, in live flow for a few seconds. A stop cuts both short.
+    pub(crate) fn finish(&mut self) -> Result<(), NodeError> {
+        self.close_pools();
+        let mut waited = Waited::default();
+        for at in 0..self.ports.len() {
+            while !self.stop.is_set() {
+                let name = self.ports[at].spec.name;
+                let mut dead = Vec::new();
+                self.ports[at].retired.retain_mut(|pool| {
+                    dead.extend(pool.reap(false));
+                    !pool.behind().is_empty()
+                });
+                if self.ports[at].retired.is_empty() {
+                    break;
+                }
+                if self.flow() == Flow::Lossless {
+                    self.give_up_on(name, &dead, &waited)?;
+                } else if waited.total() > LIVE_DRAIN {
+                    let behind = self.ports[at].retired.iter().flat_map(Pool::behind);
+                    for (consumer, tickets, _) in behind {
+                        self.metrics.drop_port("unread_at_end", name, "", tickets);
+                        tracing::warn!("output '{name}': {consumer} left {tickets} unread at the end");
+                    }
+                    break;
+                }
+                self.wait(at, &mut waited)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No port publishes any more; what stands in the pools can still be read.
+    pub(crate) fn close_pools(&mut self) {
+        for port in &mut self.ports {
+            if let Some(mut pool) = port.pool.take() {
+                pool.close();
+                port.retired.push(pool);
+            }
+        }
+    }
+
+    /// The first frame waits until every consumer that the graph names has attached: models take their time to open,
+    /// and a stream's first frames are not lost to that.
+    fn await_start(&mut self, at: usize) -> Result<(), NodeError> {
+        let mut waited = Waited::default();
+        while !self.ports[at].started {
+            let port = &self.ports[at];
+            let pool = port.pool.as_ref().expect("ensure_pool made it");
+            if pool.published() == 0 {
+                return Ok(()); // nothing to attach to yet: the first frame rings
+            }
+            let missing: Vec<String> =
+                pool.behind().into_iter().filter(|(_, _, attached)| !attached).map(|(name, ..)| name).collect();
+            if missing.is_empty() {
+                self.ports[at].started = true;
+            } else if waited.total().as_millis() > u128::from(self.common.start_timeout_ms) {
+                let names = missing.join(", ");
+                let (name, ms) = (port.spec.name, self.common.start_timeout_ms);
+                if self.flow() == Flow::Lossless {
+                    return Err(NodeError::fatal(format!(
+                        "output '{name}': {names} did not begin to read within {ms} ms; see its own errors, or raise START_TIMEOUT_MS"
+                    )));
+                }
+                tracing::warn!("output '{name}': going on without {names}, which did not begin to read within {ms} ms");
+                self.ports[at].started = true;
+            } else {
+                self.wait(at, &mut waited)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up_on(&self, port: &str, dead: &[String], waited: &Waited) -> Result<(), NodeError> {
+        if dead.is_empty() || waited.total().as_millis() <= u128::from(self.common.restart_timeout_ms) {
+            return Ok(());
+        }
+        Err(NodeError::fatal(format!(
+            "output '{port}': {} crashed and was not started again within {} ms; its frames cannot be delivered (lossless flow). Mend that node, give it a restart_policy, or raise RESTART_TIMEOUT_MS",
+            dead.join(", "),
+            self.common.restart_timeout_ms
+        )))
+    }
+
+    /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
+    fn wait(&mut self, at: usize, waited: &mut Waited) -> Result<(), NodeError> {
+        let port = &self.ports[at];
+        if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
+            if waited.ring_again() && pool.published() > 0 {
+                let again = ring_again(pool);
+                if let Err(e) = self.link.ring(port.spec.name, again) {
+                    tracing::debug!("{e}");
+                }
+            }
+            pool.wait(Duration::from_millis(2));
+        }
+        loop {
+            match self.link.next(Duration::ZERO) {
+                Signal::Quiet => break,
+                Signal::Stop => {
+                    self.stop.set();
+                    self.signals.push_back(Signal::Stop);
+                    break;
+                }
+                signal => self.signals.push_back(signal),
+            }
+        }
+        if self.stop.is_set() { Err(NodeError::stopped()) } else { Ok(()) }
+    }
+
+    fn ensure_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
+        let port = &mut self.ports[at];
+        if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes) {
+            return Ok(());
+        }
+        if let Some(mut outgrown) = port.pool.take() {
+            outgrown.close();
+            port.retired.retain(|pool| !pool.behind().is_empty());
+            port.retired.push(outgrown);
+            port.started = false;
+        }
+        let record = matches!(port.spec.carries, PayloadKind::Packet | PayloadKind::Detections);
+        let spec = PoolSpec {
+            name: format!("{}/{}", self.node, port.spec.name),
+            slots: if record { RECORD_SLOTS } else { self.common.slots },
+            // records vary in size: room to grow, so that a pool lasts
+            slot_bytes: if record { bytes.next_power_of_two().max(RECORD_BYTES) } else { bytes },
+            flow: match self.common.flow {
+                FlowSetting::Live => Flow::Live,
+                FlowSetting::Lossless => Flow::Lossless,
+            },
+            incarnation: self.restarts << 32 | port.pools_made,
+            consumers: port.consumers.clone(),
+        };
+        port.pools_made += 1;
+        port.pool = Some(Pool::create(&spec).map_err(NodeError::fatal)?);
+        Ok(())
+    }
+
+    fn flow(&self) -> Flow {
+        match self.common.flow {
+            FlowSetting::Live => Flow::Live,
+            FlowSetting::Lossless => Flow::Lossless,
+        }
+    }
+
+    fn at(&self, port: &str) -> usize {
+        self.ports
+            .iter()
+            .position(|p| p.spec.name == port)
+            .unwrap_or_else(|| panic!("the node declares its output '{port}'"))
+    }
+}
+
+/// Packets and detections are small and come in bursts.
+const RECORD_SLOTS: u32 = 32;
+const RECORD_BYTES: u64 = 64 * 1024;
+
+/// A doorbell that names a pool and no new frame.
+fn ring_again(pool: &Pool) -> arrow::array::StructArray {
+    let nothing = Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0 };
+    let item = Item::on_host("", 0, nothing, Payload::Detections { len_bytes: 0 });
+    row::encode(&pool.locator(), &item, None)
+}
+
+#[derive(Debug, Default)]
+struct Waited {
+    since: Option<Instant>,
+    rung: Option<Instant>,
+}
+
+impl Waited {
+    fn total(&self) -> Duration {
+        self.since.map(|at| at.elapsed()).unwrap_or_default()
+    }
+
+    fn ring_again(&mut self) -> bool {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if now - self.rung.unwrap_or(since) < RING_AGAIN {
+            return false;
+        }
+        self.rung = Some(now);
+        true
+    }
+}

@@ -1,0 +1,193 @@
+//! The one event loop, and a node's life around it.
+
+use crate::context::{Context, StopFlag};
+use crate::describe::describe;
+use crate::error::{Kind, NodeError};
+use crate::inputs::Inputs;
+use crate::link::dora::DoraLink;
+use crate::link::{Link, Signal, Topology};
+use crate::metrics::Metrics;
+use crate::node::{Node, Progress};
+use crate::outputs::Outputs;
+use crate::settings::{self, Common};
+use crate::status::{State, Status};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A node's `main`: `--describe` prints its ports and settings, otherwise it runs as the node that dora started.
+pub fn main<N: Node>() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("--describe") => {
+            let text = serde_json::to_string_pretty(&describe::<N>()).expect("a description is plain JSON");
+            // a reader that closes the pipe early has what it wanted
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Some("--version") => {
+            let text = format!("{} {}\n", N::NAME, env!("CARGO_PKG_VERSION"));
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let connected = DoraLink::connect().map(|(link, graph)| (Box::new(link) as Box<dyn Link>, graph));
+    let (link, graph) = match connected {
+        Ok(connected) => connected,
+        Err(e) => {
+            crate::log::install("info");
+            tracing::error!("{}: {e}", N::NAME);
+            return ExitCode::FAILURE;
+        }
+    };
+    match run::<N>(link, &graph) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs a node to its end. Everything that can go wrong has been logged and reported when this returns.
+pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology) -> Result<Metrics, String> {
+    let mut status = Status::new(&graph.node, N::NAME);
+    let metrics = Metrics::default();
+    let result = settings::read::<N::Settings>(graph).and_then(|(own, common)| {
+        crate::log::install(common.log.as_str());
+        status.send(State::Opening, &metrics, None);
+        live::<N>(link, graph, own, common, &metrics, &mut status)
+    });
+    match result {
+        Ok(state) => {
+            status.send(state, &metrics, None);
+            Ok(metrics)
+        }
+        Err(e) => {
+            crate::log::install("info");
+            tracing::error!("{}: {e}", graph.node);
+            status.send(State::Failed, &metrics, Some(&e));
+            Err(e)
+        }
+    }
+}
+
+fn live<N: Node>(
+    link: Box<dyn Link>,
+    graph: &Topology,
+    own: N::Settings,
+    common: Common,
+    metrics: &Metrics,
+    status: &mut Status,
+) -> Result<State, String> {
+    for required in N::PORTS.inputs.iter().filter(|p| p.required) {
+        if !graph.inputs.iter().any(|name| name == required.name) {
+            return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
+        }
+    }
+    let stop = StopFlag::default();
+    let cx = Context {
+        node: graph.node.as_str().into(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+        connected: graph.inputs.clone().into(),
+    };
+    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone());
+    let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
+    let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
+
+    let ended = turn(&mut node, &mut inputs, &mut out, metrics, status, &stop);
+    // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
+    let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
+    let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
+    for result in [ended, drained, finished] {
+        match result {
+            Err(e) if !e.is_stopped() => return Err(e.to_string()),
+            _ => {}
+        }
+    }
+    Ok(if stop.is_set() { State::Stopped } else { State::Done })
+}
+
+/// How long the loop sleeps when nothing is to be done: also how late a frame is whose doorbell got lost.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+fn turn<N: Node>(
+    node: &mut N,
+    inputs: &mut Inputs,
+    out: &mut Outputs,
+    metrics: &Metrics,
+    status: &mut Status,
+    stop: &StopFlag,
+) -> Result<(), NodeError> {
+    loop {
+        status.tick(metrics);
+        loop {
+            let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next(Duration::ZERO));
+            if !heed(signal, inputs, metrics, stop) {
+                break;
+            }
+        }
+        if stop.is_set() {
+            return Ok(());
+        }
+        if let Some((port, input)) = inputs.next() {
+            let source = match &input {
+                crate::Input::Frame(lease) => lease.item().source.clone(),
+                crate::Input::Detections(found) => found.source.clone(),
+            };
+            let began = Instant::now();
+            lost(node.on_input(port, input, out), metrics)?;
+            metrics.observe_ns("on_input", &source, began.elapsed().as_nanos() as u64);
+            continue;
+        }
+        if inputs.finished() {
+            return Ok(());
+        }
+        let wait = match node.produce(out) {
+            Ok(Progress::Busy) => continue,
+            Ok(Progress::Idle(wait)) => wait.min(LOOK_AROUND),
+            Ok(Progress::End) => return Ok(()),
+            Ok(Progress::Passive) => LOOK_AROUND,
+            Err(e) => {
+                lost(Err(e), metrics)?;
+                continue;
+            }
+        };
+        let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next(wait));
+        heed(signal, inputs, metrics, stop);
+    }
+}
+
+/// Acts on a signal; `false` when there was none.
+fn heed(signal: Signal, inputs: &mut Inputs, metrics: &Metrics, stop: &StopFlag) -> bool {
+    match signal {
+        Signal::Bell { port, at } => inputs.bell(&port, &at),
+        Signal::Noise { port, why } => {
+            metrics.drop("bad_doorbell", "", 1);
+            tracing::debug!("input '{port}': {why}");
+        }
+        Signal::Closed { port } => inputs.close(&port),
+        Signal::AllClosed => inputs.close_all(),
+        Signal::Stop => stop.set(),
+        Signal::Nudge => {}
+        Signal::Quiet => return false,
+    }
+    !stop.is_set()
+}
+
+/// Counts an item's fault and lets the node go on; passes every other fault.
+fn lost(result: Result<(), NodeError>, metrics: &Metrics) -> Result<(), NodeError> {
+    match result {
+        Err(e) => match &e.kind {
+            Kind::Item { cause, source } => {
+                metrics.drop(cause, source, 1);
+                tracing::warn!("camera '{source}': {e}");
+                Ok(())
+            }
+            Kind::Fatal | Kind::Stopped => Err(e),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Now, in nanoseconds of the Unix clock.
+pub(crate) fn unix_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
+}

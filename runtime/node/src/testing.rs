@@ -1,0 +1,170 @@
+//! Runs a node without dora: real pools, doorbells over a channel.
+//!
+//! A test is the node's neighbours: it publishes into the node's inputs and reads what comes out.
+
+use crate::context::StopFlag;
+use crate::link::{Link, Signal, Topology};
+use crate::metrics::Metrics;
+use crate::node::{Node, PortIn, PortOut, Ports};
+use crate::outputs::Outputs;
+use crate::settings::{Common, FlowSetting, LogLevel};
+use crate::{Input, NodeError};
+use arrow::array::StructArray;
+use millrace_frame::wire::row;
+use millrace_frame::{Detections, Item, Timing};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+struct ChannelLink {
+    signals: Receiver<Signal>,
+    bells: Vec<(&'static str, String, Sender<Signal>)>,
+}
+
+impl Link for ChannelLink {
+    fn next(&mut self, wait: Duration) -> Signal {
+        match self.signals.recv_timeout(wait) {
+            Ok(signal) => signal,
+            Err(RecvTimeoutError::Timeout) => Signal::Quiet,
+            Err(RecvTimeoutError::Disconnected) => Signal::Stop,
+        }
+    }
+
+    fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String> {
+        let at = row::decode_slot(&row).map_err(|e| e.to_string())?;
+        for (from, to, bell) in &self.bells {
+            if *from == port {
+                // a neighbour that has left hears nothing
+                let _ = bell.send(Signal::Bell { port: to.clone(), at });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node under test, on a thread of its own, with a test for all its neighbours.
+pub struct Bench {
+    feed: Outputs,
+    to_node: Sender<Signal>,
+    inputs: Vec<&'static str>,
+    results: crate::inputs::Inputs,
+    from_node: Receiver<Signal>,
+    node: Option<JoinHandle<Result<Metrics, String>>>,
+}
+
+impl Bench {
+    /// Starts `N` with these settings, every port connected, in lossless flow unless the settings say otherwise.
+    pub fn start<N: Node>(settings: &[(&str, &str)]) -> Self {
+        let (to_node, node_signals) = channel();
+        let (to_test, from_node) = channel();
+        let mirror = |p: &'static PortIn| PortOut { name: p.name, carries: p.accepts[0], doc: "" };
+        // Leaked: ports are constants of a node, and these few bytes live as long as a test.
+        let feeds: &'static [PortOut] = Vec::leak(N::PORTS.inputs.iter().map(mirror).collect());
+        let accept = |p: &'static PortOut| PortIn {
+            name: p.name,
+            accepts: std::slice::from_ref(&p.carries),
+            order: crate::Order::Every,
+            required: true,
+            doc: "",
+        };
+        let sinks: &'static [PortIn] = Vec::leak(N::PORTS.outputs.iter().map(accept).collect());
+        let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let flow = if settings.iter().any(|(k, _)| *k == "FLOW") { Vec::new() } else { text(&[("FLOW", "lossless")]) };
+        let under_test = Topology {
+            node: "node".into(),
+            inputs: feeds.iter().map(|p| p.name.to_owned()).collect(),
+            consumers: sinks.iter().map(|p| (p.name.to_owned(), vec![format!("test/{}", p.name)])).collect(),
+            env: text(settings),
+            root_env: flow,
+            ..Topology::default()
+        };
+        let tester = Topology {
+            node: "test".into(),
+            inputs: sinks.iter().map(|p| p.name.to_owned()).collect(),
+            consumers: feeds.iter().map(|p| (p.name.to_owned(), vec![format!("node/{}", p.name)])).collect(),
+            ..Topology::default()
+        };
+        let common = Common {
+            flow: FlowSetting::Lossless,
+            slots: 4,
+            log: LogLevel::Info,
+            start_timeout_ms: 20_000,
+            restart_timeout_ms: 1_000,
+        };
+        let bells = feeds.iter().map(|p| (p.name, p.name.to_owned(), to_node.clone())).collect();
+        let (_unused, silent) = channel();
+        std::mem::forget(_unused); // nothing is ever said to the feeding side, and it must not look like a stop
+        let feed = Outputs::new(
+            Box::new(ChannelLink { signals: silent, bells }),
+            &Ports { inputs: &[], outputs: feeds },
+            &tester,
+            common,
+            Metrics::default(),
+            StopFlag::default(),
+        );
+        let results = crate::inputs::Inputs::new(&Ports { inputs: sinks, outputs: &[] }, &tester, Metrics::default());
+        let outputs: Vec<_> = sinks.iter().map(|p| (p.name, p.name.to_owned(), to_test.clone())).collect();
+        let node = std::thread::spawn(move || {
+            let link = ChannelLink { signals: node_signals, bells: outputs };
+            crate::run::run::<N>(Box::new(link), &under_test)
+        });
+        Self { feed, to_node, inputs: feeds.iter().map(|p| p.name).collect(), results, from_node, node: Some(node) }
+    }
+
+    /// Publishes an item with these bytes on an input of the node.
+    pub fn send(&mut self, port: &'static str, item: &Item, bytes: &[u8]) -> Result<(), NodeError> {
+        if let Some(mut slot) = self.feed.slot(port, &item.source, bytes.len() as u64)? {
+            slot.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+            self.feed.publish(slot, item)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes detections on an input of the node.
+    pub fn send_detections(&mut self, port: &'static str, found: &Detections, timing: Timing) -> Result<(), NodeError> {
+        self.feed.detections(port, found, timing)
+    }
+
+    /// What the node publishes next, and on which output; `None` when nothing comes in `wait`.
+    pub fn receive(&mut self, wait: Duration) -> Option<(&'static str, Input)> {
+        let until = Instant::now() + wait;
+        loop {
+            while let Ok(signal) = self.from_node.try_recv() {
+                if let Signal::Bell { port, at } = signal {
+                    self.results.bell(&port, &at);
+                }
+            }
+            if let Some(found) = self.results.next() {
+                return Some(found);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the inputs, waits for the node's own end, and gives what it published that was not yet received, and its
+    /// counters or its fault.
+    pub fn finish(mut self) -> (Vec<(&'static str, Input)>, Result<Metrics, String>) {
+        for port in std::mem::take(&mut self.inputs) {
+            let _ = self.to_node.send(Signal::Closed { port: port.to_owned() });
+        }
+        self.feed.close_pools();
+        let node = self.node.take().expect("finish consumes the bench");
+        let mut rest = Vec::new();
+        while !node.is_finished() {
+            rest.extend(self.receive(Duration::from_millis(5)));
+        }
+        while let Some(found) = self.receive(Duration::ZERO) {
+            rest.push(found);
+        }
+        let result = node.join().unwrap_or_else(|_| Err("the node panicked".into()));
+        (rest, result)
+    }
+
+    /// Asks the node to stop, as `dora stop` does.
+    pub fn stop(&self) {
+        let _ = self.to_node.send(Signal::Stop);
+    }
+}
