@@ -1,1 +1,22 @@
-//! millrace-ingest
+//! Encoded video from files and cameras: sources, demultiplexing, access units with their presentation times, and
+//! software decoding to NV12.
+//!
+//! Two halves that know nothing of each other: [`Ingest`] turns a source into [`AccessUnit`]s in decoding order, for any
+//! decoder; [`SoftwareDecoder`] turns access units into [`Picture`]s in presentation order. Loss inside a stream never
+//! ends it: it comes out as a counted [`Loss`], and pictures go on at the next key picture.
+#![forbid(unsafe_code)]
+
+mod decode;
+mod error;
+mod ingest;
+mod picture;
+mod reorder;
+mod source;
+mod syntax;
+
+pub use decode::{Decoded, SoftwareDecoder};
+pub use error::{IngestError, WriteError};
+pub use ingest::{AccessUnit, Event, Ingest, Loss, Options, RtspTransport};
+pub use picture::Picture;
+pub use source::redact_url;
+pub use syntax::{Order, StreamInfo, annexb_nals};

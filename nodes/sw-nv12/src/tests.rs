@@ -1,0 +1,136 @@
+#![allow(clippy::unwrap_used)]
+
+use crate::config::{Pace, Settings};
+use crate::feed::{Feed, Step};
+use crate::node::SwNv12;
+use millrace_frame::{ImageDesc, Matrix, Origin, Payload, Range};
+use millrace_node::Input;
+use millrace_node::testing::Bench;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// 25 frames of 190x106, H.264 High with B pictures, made by FFmpeg; its checksums stand beside it.
+fn clip() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtime/ingest/tests/data/crop_b.mp4")
+}
+
+fn settings(source: &Path) -> Settings {
+    let text = format!(r#"{{"SOURCE":{:?}}}"#, source.to_str().unwrap());
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Times of the packets and of the pictures, and the steps until `pictures` of them have come or the feed has ended.
+fn play(feed: &mut Feed, pictures: usize) -> (Vec<i64>, Vec<i64>) {
+    let (mut packets, mut frames) = (Vec::new(), Vec::new());
+    while frames.len() < pictures {
+        match feed.step().unwrap() {
+            Step::Packet(unit) => packets.push(unit.pts_ns),
+            Step::Picture(picture) => frames.push(picture.pts_ns),
+            Step::Loss(loss) => panic!("{loss:?}"),
+            Step::Wait(wait) => std::thread::sleep(wait),
+            Step::End => break,
+        }
+    }
+    (packets, frames)
+}
+
+#[test]
+fn packets_and_frames_carry_the_same_times() {
+    let (mut packets, frames) = play(&mut Feed::open(&settings(&clip())).unwrap(), usize::MAX);
+    assert_eq!(frames, (0..25).map(|n| n * 40_000_000).collect::<Vec<_>>());
+    assert_ne!(packets, frames, "packets come in decoding order");
+    packets.sort();
+    assert_eq!(packets, frames);
+}
+
+#[test]
+fn a_repeated_file_goes_on_in_time() {
+    let mut s = settings(&clip());
+    s.repeat = true;
+    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 60);
+    assert_eq!(frames, (0..60).map(|n| n * 40_000_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_paced_file_takes_its_time() {
+    let mut s = settings(&clip());
+    s.pace = Pace::Realtime;
+    let began = Instant::now();
+    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 11);
+    assert_eq!(frames.len(), 11);
+    // the eleventh picture needs at least eleven units, of which the last is due after ten frame times
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_file_without_a_picture_is_a_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let cut = dir.path().join("cut.mp4");
+    // the index is whole, of the pictures there is nothing
+    let whole = std::fs::read(clip()).unwrap();
+    let mdat = whole.windows(4).position(|w| w == b"mdat").unwrap();
+    assert!(whole.windows(4).position(|w| w == b"moov").unwrap() < mdat, "the clip has its index in front");
+    std::fs::write(&cut, &whole[..mdat + 8]).unwrap();
+    let mut feed = Feed::open(&settings(&cut)).unwrap();
+    let error = loop {
+        match feed.step() {
+            Ok(Step::End) => panic!("it ended as if all were well"),
+            Ok(_) => {}
+            Err(e) => break e.to_string(),
+        }
+    };
+    assert!(error.contains("cut.mp4' could be decoded: 0 access units were read, 25 lost by truncated"), "{error}");
+}
+
+#[test]
+fn the_node_publishes_every_frame_and_packet_in_lossless_flow() {
+    let source = clip();
+    let mut bench =
+        Bench::start::<SwNv12>(&[("SOURCE", source.to_str().unwrap()), ("CAMERA", "gate"), ("MATRIX", "bt2020ncl")]);
+    let (mut frames, mut packets) = (Vec::new(), Vec::new());
+    let mut take = |port: &str, input: Input| {
+        let Input::Frame(lease) = input else { panic!("{port} carried detections") };
+        let item = lease.item();
+        assert_eq!(item.source, "gate");
+        match &item.payload {
+            Payload::Image(image) => {
+                assert_eq!((port, item.seq as usize), ("frame", frames.len()));
+                check_image(image);
+                frames.push(item.timing.pts_ns);
+            }
+            Payload::Packet(packet) => {
+                assert_eq!(port, "packet");
+                assert!(lease.bytes().starts_with(&[0, 0, 0, 1]), "Annex-B");
+                assert_eq!(packet.key, packets.is_empty(), "the clip has one key picture, its first");
+                packets.push(item.timing.pts_ns);
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    while let Some((port, input)) = bench.receive(Duration::from_secs(5)) {
+        take(port, input);
+    }
+    let (rest, result) = bench.finish();
+    rest.into_iter().for_each(|(port, input)| take(port, input));
+    result.unwrap();
+    assert_eq!(frames, (0..25).map(|n| n * 40_000_000).collect::<Vec<_>>());
+    packets.sort();
+    assert_eq!(packets, frames);
+}
+
+fn check_image(image: &ImageDesc) {
+    assert_eq!((image.coded.width_px, image.coded.height_px), (190, 106), "what is shown, not what is coded");
+    assert_eq!(image.planes[0].pitch_bytes, 192);
+    assert_eq!((image.colour.matrix.value, image.colour.matrix.origin), (Matrix::Bt2020Ncl, Origin::Setting));
+    assert_eq!((image.colour.range.value, image.colour.range.origin), (Range::Full, Origin::Bitstream));
+}
+
+#[test]
+fn a_file_that_is_not_video_stops_the_node_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notes.mp4");
+    std::fs::write(&path, "these are no pictures").unwrap();
+    let (_, result) = Bench::start::<SwNv12>(&[("SOURCE", path.to_str().unwrap())]).finish();
+    let error = result.unwrap_err();
+    assert!(error.contains("notes.mp4' is text, not video") && error.contains("H.264 and H.265"), "{error}");
+}

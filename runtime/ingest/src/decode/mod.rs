@@ -1,0 +1,290 @@
+//! Software decoding: which decoder, in which order its pictures go out, and what happens after damage.
+
+mod engine;
+mod openh264;
+mod rusty_h264;
+mod rusty_h265;
+
+use crate::reorder::Reorder;
+use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
+use engine::{Engine, EngineError, Frame};
+use millrace_frame::PacketCodec;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// What came out of the decoder.
+pub enum Decoded {
+    /// A picture, in presentation order.
+    Picture(Box<Picture>),
+    /// Pictures that did not come out.
+    Loss(Loss),
+}
+
+/// Decodes access units on the CPU, one picture at a time.
+///
+/// After anything that is missing, damaged or not decodable it gives no picture until the next key picture, where it begins
+/// with a fresh decoder: a picture that refers to what is not there would be wrong without anyone knowing. Everything that
+/// is left out is counted.
+pub struct SoftwareDecoder {
+    engine: Option<Running>,
+    ready: VecDeque<Decoded>,
+    /// Units that were left out since the last key picture.
+    waiting: u64,
+    /// The pure Rust decoder gave up on a stream without B pictures, which the other one decodes exactly.
+    prefer_openh264: bool,
+    number: i64,
+}
+
+struct Running {
+    engine: Box<dyn Engine>,
+    kind: Kind,
+    reorder: Reorder<Picture>,
+    /// Units handed in, of which no picture has come out yet.
+    pending: VecDeque<Pending>,
+    /// A decoder that begins at an open key picture cannot decode what is shown before it.
+    leading_before: Option<Order>,
+}
+
+struct Pending {
+    number: i64,
+    pts_ns: i64,
+    timebase: millrace_frame::Timebase,
+    capture_ns: i64,
+    info: Arc<StreamInfo>,
+    order: Order,
+    shown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    RustyH264,
+    OpenH264,
+    RustyH265,
+}
+
+impl Kind {
+    /// The choice of ADR 0002: what was measured to be exact.
+    fn of(info: &StreamInfo, prefer_openh264: bool) -> Self {
+        let baseline = matches!(info.profile, "Baseline" | "Constrained Baseline");
+        match info.codec {
+            PacketCodec::H265 => Self::RustyH265,
+            _ if baseline || info.slice_groups || prefer_openh264 => Self::OpenH264,
+            _ => Self::RustyH264,
+        }
+    }
+
+    fn start(self) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(match self {
+            Self::RustyH264 => Box::new(rusty_h264::RustyH264::default()),
+            Self::OpenH264 => Box::new(openh264::OpenH264::new()?),
+            Self::RustyH265 => Box::new(rusty_h265::RustyH265::default()),
+        })
+    }
+}
+
+impl Default for SoftwareDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SoftwareDecoder {
+    /// A decoder that waits for its first key picture.
+    pub fn new() -> Self {
+        Self { engine: None, ready: VecDeque::new(), waiting: 0, prefer_openh264: false, number: 0 }
+    }
+
+    /// Takes the next access unit in decoding order. What it leads to is fetched with [`Self::take`].
+    ///
+    /// # Errors
+    /// When the stream uses what no software decoder here knows (interlacing, 4:2:2, 10 bit): no key picture will help.
+    pub fn push(&mut self, unit: &AccessUnit) -> Result<(), IngestError> {
+        if let Some(what) = unit.unsupported {
+            return Err(IngestError::Unsupported {
+                codec: unit.info.codec,
+                what: format!(
+                    "({}, {}, {} bit) {what}",
+                    unit.info.profile,
+                    unit.info.display_size(),
+                    unit.info.bit_depth
+                ),
+                fix: "progressive 8-bit 4:2:0 is expected; set the camera or transcode the file so",
+            });
+        }
+        if unit.after_loss && !unit.key {
+            self.lose(Loss::new("missing_reference", 1, "a picture that may refer to one that was lost"));
+            return Ok(());
+        }
+        if unit.damaged {
+            self.lose(Loss::new("decode_error", 1, "a slice of the picture is not readable"));
+            return Ok(());
+        }
+        // A key picture of another size or profile, or after loss, starts afresh.
+        let changed = self.engine.as_ref().is_some_and(|r| unit.key && r.must_restart(unit, self.prefer_openh264));
+        if changed {
+            self.stop(None);
+        }
+        if self.engine.is_none() {
+            if !unit.key {
+                self.waiting += 1;
+                return Ok(());
+            }
+            self.report_waiting();
+            match Running::start(unit, self.prefer_openh264) {
+                Ok(running) => self.engine = Some(running),
+                Err(e) => {
+                    self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, e.0)));
+                    return Ok(());
+                }
+            }
+        }
+        self.number += 1;
+        let number = self.number;
+        let Some(running) = &mut self.engine else { return Ok(()) };
+        if running.leading_before.is_some_and(|key| unit.order < key) {
+            // not decoded at all: its references lie before the start
+            self.waiting += 1;
+            return Ok(());
+        }
+        if unit.key {
+            running.leading_before = running.leading_before.filter(|key| unit.order <= *key);
+        }
+        running.pending.push_back(Pending::of(unit, number));
+        let mut frames = Vec::new();
+        match contained(|| running.engine.decode(unit, number, &mut frames)) {
+            Ok(()) => {
+                for frame in frames {
+                    self.frame(frame);
+                }
+                self.report_overdue();
+            }
+            Err(e) => {
+                for frame in frames.into_iter().filter(|f| f.number != number) {
+                    self.frame(frame);
+                }
+                let in_order = unit.info.max_reorder == 0;
+                self.prefer_openh264 |= unit.info.codec == PacketCodec::H264 && in_order;
+                self.stop(Some(number));
+                self.lose(Loss::new("decode_error", 1, e.0));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next picture or loss.
+    pub fn take(&mut self) -> Option<Decoded> {
+        self.ready.pop_front()
+    }
+
+    /// Ends the stream: everything that is held back comes out. A further unit starts anew.
+    pub fn flush(&mut self) {
+        self.stop(None);
+        self.report_waiting();
+    }
+
+    /// Gives out one decoded frame, when it is due.
+    fn frame(&mut self, frame: Frame) {
+        let Some(running) = &mut self.engine else { return };
+        let Some(at) = running.pending.iter().position(|p| p.number == frame.number) else { return };
+        let Some(p) = running.pending.remove(at) else { return };
+        let Some(origin_px) = frame.origin_in(&p.info) else {
+            let got = frame.size();
+            let detail = format!("the decoder gave {got}, the stream says {}", p.info.display_size());
+            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, detail)));
+            return;
+        };
+        if !p.shown {
+            return;
+        }
+        let depth = p.info.max_reorder;
+        let picture = Picture {
+            pts_ns: p.pts_ns,
+            timebase: p.timebase,
+            capture_ns: p.capture_ns,
+            info: p.info,
+            planes: frame.planes,
+            origin_px,
+        };
+        let due = running.reorder.push(p.order, depth, picture);
+        self.ready.extend(due.into_iter().map(|p| Decoded::Picture(Box::new(p))));
+    }
+
+    /// A decoder gives a picture for each unit at most a picture buffer later; what has not come by then never will.
+    fn report_overdue(&mut self) {
+        const PICTURE_BUFFER: usize = 17;
+        let Some(running) = &mut self.engine else { return };
+        while running.pending.len() > PICTURE_BUFFER {
+            running.pending.pop_front();
+            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, "the decoder gave no picture for it")));
+        }
+    }
+
+    /// Takes what is left out of the decoder and drops it; of the picture `failed`, the caller has told.
+    fn stop(&mut self, failed: Option<i64>) {
+        let Some(running) = &mut self.engine else { return };
+        let mut frames = Vec::new();
+        // a decoder that fails while it is emptied has no more to give: its units are counted below
+        let _ = contained(|| running.engine.flush(&mut frames));
+        for frame in frames.into_iter().filter(|f| Some(f.number) != failed) {
+            self.frame(frame);
+        }
+        let Some(mut running) = self.engine.take() else { return };
+        self.ready.extend(running.reorder.flush().into_iter().map(|p| Decoded::Picture(Box::new(p))));
+        let missing = running.pending.iter().filter(|p| Some(p.number) != failed).count() as u64;
+        if missing > 0 {
+            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", missing, "the decoder gave no picture")));
+        }
+    }
+
+    /// Counts a loss, after which only a key picture helps.
+    fn lose(&mut self, loss: Loss) {
+        self.stop(None);
+        self.ready.push_back(Decoded::Loss(loss));
+    }
+
+    fn report_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting > 0 {
+            let detail = "pictures that cannot be decoded before the next key picture";
+            self.ready.push_back(Decoded::Loss(Loss::new("waiting_for_key", waiting, detail)));
+        }
+    }
+}
+
+impl Running {
+    fn start(unit: &AccessUnit, prefer_openh264: bool) -> Result<Self, EngineError> {
+        let kind = Kind::of(&unit.info, prefer_openh264);
+        tracing::debug!(decoder = ?kind, profile = unit.info.profile, size = %unit.info.display_size(), "decoder starts");
+        Ok(Self {
+            engine: kind.start()?,
+            kind,
+            reorder: Reorder::default(),
+            pending: VecDeque::new(),
+            leading_before: (!unit.closed).then_some(unit.order),
+        })
+    }
+
+    fn must_restart(&self, unit: &AccessUnit, prefer_openh264: bool) -> bool {
+        self.kind != Kind::of(&unit.info, prefer_openh264) || unit.after_loss
+    }
+}
+
+impl Pending {
+    fn of(unit: &AccessUnit, number: i64) -> Self {
+        Self {
+            number,
+            pts_ns: unit.pts_ns,
+            timebase: unit.timebase,
+            capture_ns: unit.capture_ns,
+            info: unit.info.clone(),
+            order: unit.order,
+            shown: unit.shown,
+        }
+    }
+}
+
+/// Runs third-party decoding so that a panic in it ends only the decoder. The decoder is thrown away after one.
+fn contained(decode: impl FnOnce() -> Result<(), EngineError>) -> Result<(), EngineError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(EngineError("the decoder panicked".into())))
+}

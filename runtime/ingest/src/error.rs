@@ -1,0 +1,37 @@
+//! What can stop ingest. Loss inside a stream is not an error: it is a counted [`crate::Loss`].
+
+use millrace_frame::PacketCodec;
+use std::path::PathBuf;
+
+/// Why a source cannot be opened, read or decoded at all.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum IngestError {
+    #[error("cannot open '{path}': {cause}; SOURCE must name a video file that can be read, or an rtsp:// URL")]
+    Open { path: PathBuf, cause: std::io::Error },
+    #[error("cannot read '{path}' at byte {offset_bytes}: {cause}")]
+    Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
+    #[error(
+        "'{path}' is {found}, not video that can be read here; \
+         expected MP4/MOV, or an Annex-B stream of H.264 or H.265"
+    )]
+    NotVideo { path: PathBuf, found: &'static str },
+    #[error("MP4 file '{path}': {reason}; {fix}")]
+    Container { path: PathBuf, reason: String, fix: &'static str },
+    #[error("{codec} stream {what}, which the software decoder cannot decode; {fix}")]
+    Unsupported { codec: PacketCodec, what: String, fix: &'static str },
+    #[error("RTSP source {url}: {reason}; {fix}")]
+    Rtsp { url: String, reason: String, fix: &'static str },
+}
+
+/// Why a picture could not be written into a slot.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum WriteError {
+    #[error("a picture can be written as nv12, the description says {0}")]
+    Format(millrace_frame::PixelFormat),
+    #[error("the picture shows {picture}, the description has {described}")]
+    Size { picture: millrace_frame::Size, described: millrace_frame::Size },
+    #[error(transparent)]
+    Layout(#[from] millrace_frame::LayoutError),
+}

@@ -1,0 +1,272 @@
+//! A source as a row of access units with their presentation times.
+
+use crate::reorder::Reorder;
+use crate::source::{Source, SourceEvent, Times};
+use crate::syntax::ParsedUnit;
+use crate::{IngestError, Order, StreamInfo, source};
+use millrace_frame::Timebase;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How RTSP carries the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RtspTransport {
+    /// Interleaved in the RTSP connection.
+    #[default]
+    Tcp,
+    /// Datagrams of their own.
+    Udp,
+}
+
+/// What the user may say of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Frames per second of a byte stream, over what its VUI states; 25 where neither says anything.
+    pub frame_rate: Option<f64>,
+    /// For `rtsp://` sources.
+    pub rtsp_transport: RtspTransport,
+}
+
+/// Pictures or parts of them that did not make it, by cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// A name that stays: it is a metric's label.
+    pub cause: &'static str,
+    /// How many pictures, or parts of pictures.
+    pub count: u64,
+    /// What happened, for the log.
+    pub detail: String,
+}
+
+impl Loss {
+    pub(crate) fn new(cause: &'static str, count: u64, detail: impl Into<String>) -> Self {
+        Self { cause, count, detail: detail.into() }
+    }
+}
+
+/// One encoded picture, in decoding order, as Annex-B with the parameter sets in front of each key picture.
+#[derive(Clone, Debug)]
+pub struct AccessUnit {
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// What its parameter sets say.
+    pub info: Arc<StreamInfo>,
+    /// Its place in presentation order.
+    pub order: Order,
+    /// A decoder can start here.
+    pub key: bool,
+    /// Nothing after it refers to anything before it, nor is shown before it.
+    pub closed: bool,
+    /// Something that it may refer to is missing.
+    pub after_loss: bool,
+    /// Part of it is missing.
+    pub damaged: bool,
+    /// False for pictures that are only decoded, by an edit list or by the stream's own word.
+    pub shown: bool,
+    /// Presentation time, nanoseconds from the stream's own zero.
+    pub pts_ns: i64,
+    /// Decoding time on the same clock; paces a file as a camera would.
+    pub dts_ns: i64,
+    /// How long it is shown; 0 where nothing says so.
+    pub duration_ns: i64,
+    /// The timebase of the times.
+    pub timebase: Timebase,
+    /// When it came in, in nanoseconds of the Unix clock.
+    pub capture_ns: i64,
+    /// Found in its slices: why a software decoder cannot decode it.
+    pub unsupported: Option<&'static str>,
+}
+
+/// What a source has to say next.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An access unit.
+    Unit(Box<AccessUnit>),
+    /// Something was lost; more follows.
+    Loss(Loss),
+    /// A live source has nothing now. Ask again after this long, or sooner.
+    Wait(Duration),
+    /// A file has ended.
+    End,
+}
+
+/// An open source.
+pub struct Ingest {
+    source: Box<dyn Source>,
+    clock: FrameClock,
+    ready: VecDeque<Event>,
+    ended: bool,
+}
+
+impl Ingest {
+    /// Opens a file, whatever its name, or an `rtsp://` URL.
+    ///
+    /// # Errors
+    /// When it cannot be opened or is not video that is known here. A camera that does not answer is no error: the source
+    /// tries again until it does.
+    pub fn open(source: &str, options: &Options) -> Result<Self, IngestError> {
+        let clock = FrameClock::new(options.frame_rate);
+        Ok(Self { source: source::open(source, options)?, clock, ready: VecDeque::new(), ended: false })
+    }
+
+    /// What comes next.
+    ///
+    /// # Errors
+    /// When the file cannot be read any more, or the camera says that it never will be.
+    pub fn next_event(&mut self) -> Result<Event, IngestError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            if self.ended {
+                return Ok(Event::End);
+            }
+            match self.source.next()? {
+                SourceEvent::Unit { unit, times: Some(times), after_loss } => {
+                    return Ok(Event::Unit(Box::new(access_unit(unit, times, after_loss))));
+                }
+                SourceEvent::Unit { unit, times: None, after_loss } => {
+                    self.ready.extend(self.clock.push(unit, after_loss).into_iter().map(|u| Event::Unit(Box::new(u))));
+                }
+                SourceEvent::Loss(loss) => return Ok(Event::Loss(loss)),
+                SourceEvent::Wait(wait) => return Ok(Event::Wait(wait)),
+                SourceEvent::End => {
+                    self.ended = true;
+                    self.ready.extend(self.clock.finish().into_iter().map(|u| Event::Unit(Box::new(u))));
+                }
+            }
+        }
+    }
+}
+
+fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
+    let facts = unit.facts;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    AccessUnit {
+        data: unit.data,
+        order: facts.order,
+        key: facts.key,
+        closed: facts.closed,
+        after_loss: after_loss || facts.gap,
+        damaged: unit.damaged_nals > 0,
+        shown: times.shown && facts.output,
+        pts_ns: times.pts_ns,
+        dts_ns: times.dts_ns,
+        duration_ns: times.duration_ns,
+        timebase: times.timebase,
+        capture_ns: now.as_nanos() as i64,
+        unsupported: facts.info.unsupported.or(facts.unsupported),
+        info: facts.info,
+    }
+}
+
+/// Times for a byte stream, which has none: pictures follow each other at a constant rate in presentation order. A
+/// picture's number in that order is known once nothing can precede it any more, so units wait until then.
+struct FrameClock {
+    set: Option<Timebase>,
+    timebase: Option<Timebase>,
+    order: Reorder<u64>,
+    waiting: VecDeque<(ParsedUnit, bool, Option<i64>)>,
+    first_waiting: u64,
+    shown: i64,
+    decoded: i64,
+}
+
+impl FrameClock {
+    fn new(frame_rate: Option<f64>) -> Self {
+        Self {
+            set: frame_rate.and_then(timebase_of_rate),
+            timebase: None,
+            order: Reorder::default(),
+            waiting: VecDeque::new(),
+            first_waiting: 0,
+            shown: 0,
+            decoded: 0,
+        }
+    }
+
+    fn push(&mut self, unit: ParsedUnit, after_loss: bool) -> Vec<AccessUnit> {
+        if self.timebase.is_none() {
+            let stated = unit.facts.info.frame_rate.filter(|&(n, d)| n / 1000 <= d && d / 1000 <= n);
+            let vui = stated.map(|(num, den)| Timebase { num: den, den: num });
+            self.timebase = self.set.or(vui);
+        }
+        let number = self.first_waiting + self.waiting.len() as u64;
+        let (order, depth, output) = (unit.facts.order, unit.facts.info.max_reorder, unit.facts.output);
+        // a picture that is never shown takes no place in presentation order
+        self.waiting.push_back((unit, after_loss, (!output).then_some(self.shown)));
+        if output {
+            let due = self.order.push(order, depth, number);
+            self.rank(due);
+        }
+        self.emit()
+    }
+
+    fn rank(&mut self, due: Vec<u64>) {
+        for number in due {
+            self.waiting[(number - self.first_waiting) as usize].2 = Some(self.shown);
+            self.shown += 1;
+        }
+    }
+
+    fn emit(&mut self) -> Vec<AccessUnit> {
+        let mut out = Vec::new();
+        let timebase = self.timebase.unwrap_or(Timebase { num: 1, den: 25 });
+        while let Some((unit, after_loss, rank)) = self.waiting.pop_front() {
+            let Some(rank) = rank else {
+                self.waiting.push_front((unit, after_loss, None));
+                break;
+            };
+            let times = Times {
+                pts_ns: timebase.to_ns(rank),
+                dts_ns: timebase.to_ns(self.decoded),
+                duration_ns: timebase.to_ns(1),
+                timebase,
+                shown: true,
+            };
+            (self.first_waiting, self.decoded) = (self.first_waiting + 1, self.decoded + 1);
+            out.push(access_unit(unit, times, after_loss));
+        }
+        out
+    }
+
+    fn finish(&mut self) -> Vec<AccessUnit> {
+        let due = self.order.flush();
+        self.rank(due);
+        self.emit()
+    }
+}
+
+/// The duration of a frame as a fraction: exact for whole rates and for those over 1.001 (29.97 is 30000/1001).
+fn timebase_of_rate(fps: f64) -> Option<Timebase> {
+    if !(0.001..=1000.0).contains(&fps) {
+        return None;
+    }
+    if fps.fract() == 0.0 {
+        return Some(Timebase { num: 1, den: fps as u32 });
+    }
+    let whole = (fps * 1.001).round();
+    if (whole / 1.001 - fps).abs() < 0.005 && whole >= 1.0 {
+        return Some(Timebase { num: 1001, den: whole as u32 * 1000 });
+    }
+    Some(Timebase { num: 1_000_000, den: (fps * 1e6).round() as u32 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_rates_become_exact_fractions() {
+        let ns = |fps| timebase_of_rate(fps).map(|t| (t.num, t.den));
+        assert_eq!(ns(25.0), Some((1, 25)));
+        assert_eq!(ns(30.0), Some((1, 30)));
+        assert_eq!(ns(29.97), Some((1001, 30_000)));
+        assert_eq!(ns(23.976), Some((1001, 24_000)));
+        assert_eq!(ns(59.94), Some((1001, 60_000)));
+        assert_eq!(ns(12.5), Some((1_000_000, 12_500_000)));
+        assert_eq!(ns(0.0), None);
+        assert_eq!(ns(f64::NAN), None);
+    }
+}

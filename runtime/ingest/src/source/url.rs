@@ -1,0 +1,53 @@
+//! RTSP URLs as they may be shown.
+
+/// Whether `source` is an RTSP URL rather than a path.
+pub(crate) fn is_rtsp(source: &str) -> bool {
+    ["rtsp://", "rtsps://"].iter().any(|s| source.get(..s.len()).is_some_and(|p| p.eq_ignore_ascii_case(s)))
+}
+
+/// `source` without anything secret: of a URL, user, password, query and fragment are taken out (cameras put credentials
+/// in all of them); a path is given back as it is. Every message and log line names a source by this.
+pub fn redact_url(source: &str) -> String {
+    if !is_rtsp(source) {
+        return source.to_owned();
+    }
+    let (scheme, rest) = source.split_once("://").unwrap_or(("rtsp", source));
+    let scheme = scheme.to_ascii_lowercase();
+    let query = rest.find(['?', '#']);
+    match (rest.rfind('@'), query) {
+        // a password that holds '?', or a query that holds '@': nobody can tell, so nothing is shown
+        (Some(at), Some(query)) if query < at => format!("{scheme}://…"),
+        // The host begins after the last '@': a password may hold '@' and '/', which no host does. A path that holds '@'
+        // loses the host with it, which is the safe side.
+        (at, query) => {
+            let user = if at.is_some() { "…@" } else { "" };
+            let tail = if query.is_some() { "?…" } else { "" };
+            let shown = &rest[at.map_or(0, |at| at + 1)..query.unwrap_or(rest.len())];
+            format!("{scheme}://{user}{shown}{tail}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_left_of_a_url() {
+        assert_eq!(redact_url("rtsp://cam.local:554/h264"), "rtsp://cam.local:554/h264");
+        assert_eq!(redact_url("RTSP://bob:hunter2@10.0.0.7/a/b"), "rtsp://…@10.0.0.7/a/b");
+        assert_eq!(redact_url("rtsp://bob:p@ss/w@h/1"), "rtsp://…@h/1");
+        assert_eq!(redact_url("rtsp://h/1?user=bob&pwd=x"), "rtsp://h/1?…");
+        assert_eq!(redact_url("rtsp://h/1?mail=bob@secret"), "rtsp://…");
+        assert_eq!(redact_url("clips/a@b?.mp4"), "clips/a@b?.mp4");
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_is_ever_shown(password in "[!-~]{6,20}") {
+            let shown = redact_url(&format!("rtsp://user:{password}@camera/stream"));
+            prop_assert!(!shown.contains(&password), "{}", shown);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Puts the NAL units of one picture together into an access unit.
+
+use super::nal::push_annexb;
+use super::{H264, H265, PictureFacts, Role, Syntax};
+use millrace_frame::PacketCodec;
+
+/// An access unit in decoding order, as Annex-B.
+#[derive(Clone, Debug)]
+pub(crate) struct ParsedUnit {
+    pub data: Vec<u8>,
+    pub facts: PictureFacts,
+    /// Slices of this picture that could not be parsed.
+    pub damaged_nals: u32,
+}
+
+/// Collects NAL units until a picture is complete.
+pub(crate) struct UnitBuilder {
+    syntax: Box<dyn Syntax>,
+    nals: Vec<u8>,
+    /// The picture that the collected slices belong to.
+    has_slices: bool,
+    has_sps: bool,
+    damaged_nals: u32,
+    /// Slices that could not be parsed and belong to no picture.
+    pub lost_nals: u64,
+    /// The container says that a decoder can start at the next picture. Believed of an intra picture.
+    pub sync: bool,
+}
+
+impl UnitBuilder {
+    pub(crate) fn new(codec: PacketCodec) -> Self {
+        let syntax: Box<dyn Syntax> = match codec {
+            PacketCodec::H265 => Box::<H265>::default(),
+            _ => Box::<H264>::default(),
+        };
+        Self { syntax, nals: Vec::new(), has_slices: false, has_sps: false, damaged_nals: 0, lost_nals: 0, sync: false }
+    }
+
+    /// Parameter sets that stand outside the stream (avcC, hvcC, SDP).
+    pub(crate) fn out_of_band(&mut self, nal: &[u8]) {
+        if !nal.is_empty() {
+            self.syntax.nal(nal);
+        }
+    }
+
+    /// Adds the next NAL unit of a byte stream; gives back the picture before it when this one begins another.
+    pub(crate) fn push(&mut self, nal: &[u8]) -> Option<ParsedUnit> {
+        if nal.is_empty() {
+            return None;
+        }
+        // the facts of the picture so far, before this NAL unit replaces them
+        let before = self.has_slices.then(|| self.syntax.picture().cloned()).flatten();
+        let role = self.syntax.nal(nal);
+        let done = match role {
+            Role::FirstSlice | Role::Prefix => before.map(|facts| self.take(facts)),
+            _ => None,
+        };
+        match role {
+            Role::Damaged => {
+                self.damaged_nals += 1;
+                return done;
+            }
+            Role::Slice if !self.has_slices => {
+                // a slice whose picture's beginning is lost
+                self.damaged_nals += 1;
+                return done;
+            }
+            Role::FirstSlice => self.begin_picture(),
+            _ => {}
+        }
+        self.has_sps |= self.syntax.is_sps(nal);
+        push_annexb(&mut self.nals, nal);
+        done
+    }
+
+    /// The picture collected so far, at the end of a stream or of a container's sample.
+    pub(crate) fn finish(&mut self) -> Option<ParsedUnit> {
+        let facts = self.has_slices.then(|| self.syntax.picture().cloned()).flatten();
+        let unit = facts.map(|facts| self.take(facts));
+        self.nals.clear();
+        self.has_sps = false;
+        self.lost_nals += u64::from(std::mem::take(&mut self.damaged_nals));
+        unit
+    }
+
+    /// Bytes collected so far.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.nals.len()
+    }
+
+    /// A decoder that starts at a key picture needs the parameter sets in front of it. They are taken now, before the
+    /// stream replaces them.
+    fn begin_picture(&mut self) {
+        self.has_slices = true;
+        if !self.has_sps && self.syntax.picture().is_some_and(|p| p.key || self.sync && p.intra) {
+            let mut with_sets = Vec::with_capacity(self.nals.len() + 256);
+            for set in self.syntax.parameter_sets() {
+                push_annexb(&mut with_sets, set);
+            }
+            with_sets.append(&mut self.nals);
+            self.nals = with_sets;
+        }
+    }
+
+    fn take(&mut self, mut facts: PictureFacts) -> ParsedUnit {
+        facts.key |= self.sync && facts.intra;
+        (self.has_slices, self.has_sps) = (false, false);
+        ParsedUnit { data: std::mem::take(&mut self.nals), facts, damaged_nals: std::mem::take(&mut self.damaged_nals) }
+    }
+}
