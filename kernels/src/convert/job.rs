@@ -50,17 +50,25 @@ impl Job<'_> {
             plane[..top * row_len].fill(pad);
             plane[(top + height) * row_len..].fill(pad);
         }
+        let [first, second, third] = self.channels;
+        let pads = [E::encode(first.pad), E::encode(second.pad), E::encode(third.pad)];
+        let (plane0, rest) = elements.split_at_mut(plane_len);
+        let (plane1, plane2) = rest.split_at_mut(plane_len);
         for y in 0..height {
             sampler.sample(self.source, y, self.components);
             let [a, b, c] = &*self.components;
-            for (channel, plane) in self.channels.iter().zip(elements.chunks_exact_mut(plane_len)) {
-                let row = &mut plane[(top + y) * row_len..][..row_len];
-                let pad = E::encode(channel.pad);
+            let at = (top + y) * row_len;
+            let mut rows = [&mut plane0[at..][..row_len], &mut plane1[at..][..row_len], &mut plane2[at..][..row_len]];
+            for (row, pad) in rows.iter_mut().zip(pads) {
                 row[..left].fill(pad);
                 row[left + width..].fill(pad);
-                for (((value, &a), &b), &c) in row[left..left + width].iter_mut().zip(a).zip(b).zip(c) {
-                    *value = E::encode(channel.apply(a, b, c));
-                }
+            }
+            let [row0, row1, row2] = rows.map(|row| &mut row[left..left + width]);
+            let (a, b, c) = (&a[..width], &b[..width], &c[..width]);
+            for x in 0..width {
+                row0[x] = E::encode(first.apply(a[x], b[x], c[x]));
+                row1[x] = E::encode(second.apply(a[x], b[x], c[x]));
+                row2[x] = E::encode(third.apply(a[x], b[x], c[x]));
             }
         }
     }

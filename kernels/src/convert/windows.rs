@@ -56,7 +56,7 @@ fn groups<const W: usize>(taps: &[Tap], step: usize, row_bytes: usize) -> Option
                 for j in 0..4 {
                     let tap = chunk.get(4 * lane + j).unwrap_or(last_tap);
                     let window = j * W / 4;
-                    if j * W % 4 == 0 {
+                    if (j * W).is_multiple_of(4) {
                         group.start[window][lane] = (tap.first as usize * step).min(last_start) as u32;
                     }
                     let start = group.start[window][lane] as usize;
@@ -136,7 +136,7 @@ impl Sampler for Windows {
 
 /// `C` interleaved components of a row.
 #[inline(always)]
-fn rows<const C: usize>(simd: V3, pair: &RowPair<'_>, groups: &Groups, out: [&mut Vec<f32>; C]) {
+fn rows<const C: usize>(simd: V3, pair: &RowPair<'_>, groups: &Groups, out: [&mut [f32]; C]) {
     match groups {
         Groups::One(groups) => blend(simd, pair, groups, out),
         Groups::Two(groups) => blend(simd, pair, groups, out),
@@ -147,12 +147,7 @@ fn rows<const C: usize>(simd: V3, pair: &RowPair<'_>, groups: &Groups, out: [&mu
 // no closures and no iterator adaptors from here on: what is not inlined is not compiled for AVX2
 
 #[inline(always)]
-fn blend<const W: usize, const C: usize>(
-    simd: V3,
-    pair: &RowPair<'_>,
-    groups: &[Group<W>],
-    mut out: [&mut Vec<f32>; C],
-) {
+fn blend<const W: usize, const C: usize>(simd: V3, pair: &RowPair<'_>, groups: &[Group<W>], mut out: [&mut [f32]; C]) {
     match pair.second {
         None => {
             for (group, at) in groups.iter().zip((0..).step_by(OUTPUTS)) {
@@ -175,7 +170,7 @@ fn blend<const W: usize, const C: usize>(
 }
 
 #[inline(always)]
-fn put<const C: usize>(out: &mut [&mut Vec<f32>; C], at: usize, values: [f32x8; C]) {
+fn put<const C: usize>(out: &mut [&mut [f32]; C], at: usize, values: [f32x8; C]) {
     for c in 0..C {
         let value: [f32; OUTPUTS] = cast(values[c]);
         out[c][at..at + OUTPUTS].copy_from_slice(&value);
@@ -186,19 +181,19 @@ fn put<const C: usize>(out: &mut [&mut Vec<f32>; C], at: usize, values: [f32x8; 
 #[inline(always)]
 fn across<const W: usize, const C: usize>(simd: V3, row: &[u8], group: &Group<W>) -> [f32x8; C] {
     let mut windows = [simd.avx._mm256_setzero_si256(); W];
-    for w in 0..W {
-        windows[w] = simd.avx._mm256_set_m128i(load(row, group.start[w][1]), load(row, group.start[w][0]));
+    for (window, [low, high]) in windows.iter_mut().zip(group.start) {
+        *window = simd.avx._mm256_set_m128i(load(row, high), load(row, low));
     }
     let mut values = [simd.splat_f32x8(0.0); C];
-    for c in 0..C {
+    for (c, value) in values.iter_mut().enumerate() {
         let component = simd.avx._mm256_set1_epi8(c as i8);
         let mut pairs = simd.avx._mm256_setzero_si256();
-        for w in 0..W {
+        for (&window, &pick) in windows.iter().zip(&group.pick) {
             // a place that gives 0 goes on giving 0: 0x80 + c has its highest bit set
-            let pick = simd.avx2._mm256_add_epi8(cast(group.pick[w]), component);
-            pairs = simd.avx2._mm256_or_si256(pairs, simd.avx2._mm256_shuffle_epi8(windows[w], pick));
+            let pick = simd.avx2._mm256_add_epi8(cast(pick), component);
+            pairs = simd.avx2._mm256_or_si256(pairs, simd.avx2._mm256_shuffle_epi8(window, pick));
         }
-        values[c] = cast(simd.avx._mm256_cvtepi32_ps(simd.avx2._mm256_madd_epi16(pairs, cast(group.weights))));
+        *value = cast(simd.avx._mm256_cvtepi32_ps(simd.avx2._mm256_madd_epi16(pairs, cast(group.weights))));
     }
     values
 }
