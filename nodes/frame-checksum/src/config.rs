@@ -1,0 +1,14 @@
+//! The settings of `frame-checksum`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Settings of `frame-checksum`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The file to write. Its folder must exist; an existing file is replaced.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) path: PathBuf,
+}

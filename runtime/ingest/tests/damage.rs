@@ -1,0 +1,263 @@
+//! Damaged streams: what is lost is counted, what comes out is right, and pictures go on at the next key picture.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Run, decode, own_data, reference, shared_data};
+use millrace_ingest::{Options, annexb_nals};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("millrace-damage-{}-{n}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn decode_bytes(name: &str, bytes: &[u8]) -> Run {
+    let file = Scratch::new(name, bytes);
+    decode(&file.0, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Every frame that came out is one that FFmpeg has of the whole stream, in the same order.
+fn assert_subset(name: &str, run: &Run, framemd5: &Path) {
+    let (_, want) = reference(framemd5);
+    let mut rest = want.iter();
+    for (n, got) in run.frames.iter().enumerate() {
+        assert!(
+            rest.any(|w| w.md5 == got.md5),
+            "{name}: frame {n} at {} ns is not in order in the original",
+            got.pts_ns
+        );
+    }
+}
+
+#[test]
+fn a_lost_reference_costs_the_pictures_up_to_the_next_key_picture() {
+    let Some(data) = shared_data() else { return };
+    // BA_MW_D without its second picture: 99 pictures are left, of which 28 refer to what is missing; IDR at 30, 60, 90
+    let run = decode(&data.join("h264/BA_MW_D_P_LOST.264"), &Options::default()).unwrap();
+    let (_, whole) = reference(&data.join("refs/framemd5/BA_MW_D.264.framemd5"));
+    let want: Vec<&str> = [&whole[..1], &whole[30..]].concat().iter().map(|w| w.md5.clone().leak() as &str).collect();
+    assert_eq!(run.md5s(), want);
+    assert_eq!(run.lost, [("missing_reference", 1), ("waiting_for_key", 27)].into());
+    assert_eq!(run.frames[1].pts_ns, 29 * 40_000_000, "lost pictures keep their place in time");
+}
+
+/// Takes picture `drop` of a byte stream away and decodes the rest.
+fn without_picture(name: &str, drop: usize) -> Run {
+    let whole = std::fs::read(own_data(name)).unwrap();
+    let h265 = name.ends_with("265");
+    let mut out = Vec::new();
+    let mut picture = 0usize;
+    for nal in annexb_nals(&whole) {
+        let slice = if h265 { nal[0] >> 1 & 63 < 32 } else { matches!(nal[0] & 31, 1 | 5) };
+        let first = slice && (if h265 { nal[2] } else { nal[1] }) & 0x80 != 0;
+        picture += usize::from(first);
+        if !(slice && picture == drop + 1) {
+            out.extend_from_slice(&[0, 0, 0, 1]);
+            out.extend_from_slice(nal);
+        }
+    }
+    decode_bytes(name, &out)
+}
+
+#[test]
+fn any_one_lost_picture_leaves_only_right_ones() {
+    // the lengths of their groups of pictures, in decoding order
+    for (name, group) in [("pyramid.264", 12), ("baseline_slices.264", 10), ("closed_gop.265", 9)] {
+        let framemd5 = own_data(&format!("{name}.framemd5"));
+        let whole = reference(&framemd5).1.len();
+        for drop in 0..20 {
+            let run = without_picture(name, drop);
+            assert_subset(&format!("{name} without picture {drop}"), &run, &framemd5);
+            assert!(run.frames.len() + group >= whole, "{name} without {drop}: {} of {whole}", run.frames.len());
+            assert!(run.frames.len() < whole);
+            let seen = run.frames.len() as u64 + run.lost_in_all();
+            assert_eq!(
+                seen,
+                whole as u64 - 1,
+                "{name} without {drop}: each other picture is shown or counted: {:?}",
+                run.lost
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_begins_in_the_middle_begins_at_its_next_key_picture() {
+    for name in ["open_gop.264", "open_gop.265", "closed_gop.265"] {
+        let whole = std::fs::read(own_data(name)).unwrap();
+        // the parameter sets, then everything from some picture on
+        let nals: Vec<&[u8]> = annexb_nals(&whole).collect();
+        let sets = if name.ends_with("264") { 2 } else { 3 };
+        let mut bytes = Vec::new();
+        for nal in nals.iter().take(sets).chain(nals.iter().skip(sets + 5)) {
+            bytes.extend_from_slice(&[0, 0, 0, 1]);
+            bytes.extend_from_slice(nal);
+        }
+        let run = decode_bytes(name, &bytes);
+        assert_subset(name, &run, &own_data(&format!("{name}.framemd5")));
+        assert!(run.lost["waiting_for_key"] > 0, "{name}");
+        assert!(run.frames.len() >= 24, "{name}: {} frames, lost {:?}", run.frames.len(), run.lost);
+    }
+}
+
+#[test]
+fn a_truncated_mp4_gives_what_is_there_and_counts_the_rest() {
+    let whole = std::fs::read(own_data("crop_b.mp4")).unwrap();
+    for keep in [whole.len() - 1, whole.len() * 3 / 4, whole.len() / 2] {
+        let run = decode_bytes("cut.mp4", &whole[..keep]);
+        assert_subset("cut.mp4", &run, &own_data("crop_b.mp4.framemd5"));
+        assert!(run.lost["truncated"] > 0);
+        assert_eq!(run.frames.len() as u64 + run.lost_in_all(), 25, "{:?}", run.lost);
+    }
+}
+
+#[test]
+fn files_that_are_not_video_are_refused_with_what_they_are() {
+    let whole = std::fs::read(own_data("edit_list.mp4")).unwrap();
+    let moov = whole.windows(4).position(|w| w == b"moov").unwrap();
+    for (name, bytes, what) in [
+        ("empty.mp4", &b""[..], "is empty, not video that can be read here"),
+        ("a.264", b"what is this", "is text, not video"),
+        ("b.mp4", b"\x89PNG\r\n\x1a\n and so on", "is a PNG picture, not video"),
+        (
+            "c.mp4",
+            &whole[..moov - 4],
+            "it has no index; the recording was cut short before its index (moov) was written",
+        ),
+    ] {
+        let file = Scratch::new(name, bytes);
+        let error = decode(&file.0, &Options::default()).err().expect(name).to_string();
+        assert!(error.contains(name) && error.contains(what), "{error}");
+    }
+    let error = decode(Path::new("/no/such/file.mp4"), &Options::default()).err().unwrap().to_string();
+    assert!(error.starts_with("cannot open '/no/such/file.mp4': No such file"), "{error}");
+    let error = decode(Path::new("/"), &Options::default()).err().unwrap().to_string();
+    assert!(error.contains("cannot read '/'"), "{error}");
+}
+
+#[test]
+fn a_size_that_no_level_allows_is_not_allocated() {
+    // an SPS that claims 65536x65536 luma samples: profile 66, level 30, ids 0, widths as ue(4095)
+    let mut bits = String::from("010000100000000000011110"); // profile, constraints, level
+    bits += "1"; // sps id
+    bits += "1"; // log2_max_frame_num - 4
+    bits += "011"; // order count type 2
+    bits += "010"; // one reference frame
+    bits += "0"; // no gaps
+    bits += "0000000000001000000000000"; // 4095
+    bits += "0000000000001000000000000"; // 4095
+    bits += "1"; // frames only
+    bits += "1"; // direct 8x8
+    bits += "0"; // no cropping
+    bits += "0"; // no VUI
+    bits += "1"; // stop bit
+    while bits.len() % 8 != 0 {
+        bits.push('0');
+    }
+    let sps: Vec<u8> =
+        bits.as_bytes().chunks(8).map(|b| u8::from_str_radix(std::str::from_utf8(b).unwrap(), 2).unwrap()).collect();
+    let stream =
+        [&[0, 0, 0, 1, 0x67][..], &sps, &[0, 0, 0, 1, 0x68, 0xce, 0x38, 0x80, 0, 0, 0, 1, 0x65, 0x88, 0x80]].concat();
+    let file = Scratch::new("huge.264", &stream);
+    let error = decode(&file.0, &Options::default()).err().unwrap().to_string();
+    assert!(error.contains("no readable sequence parameter set"), "{error}");
+}
+
+/// Whatever is done to a stream: no panic, no hang, and no frames out of nothing.
+fn survives(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
+    let file = Scratch::new(name, bytes);
+    let began = Instant::now();
+    if let Ok(run) = decode(&file.0, &Options::default()) {
+        prop_assert!(run.frames.len() <= run.units.len());
+    }
+    prop_assert!(began.elapsed() < Duration::from_secs(20), "{} took {:?}", name, began.elapsed());
+    Ok(())
+}
+
+const STREAMS: [&str; 9] = [
+    "crop_b.mp4",
+    "fragmented.mp4",
+    "h265_crop.mp4",
+    "pyramid.264",
+    "open_gop.264",
+    "baseline_slices.264",
+    "cavlc_b.264",
+    "closed_gop.265",
+    "open_gop.265",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn corrupted_streams_neither_panic_nor_hang(
+        name in prop::sample::select(&STREAMS[..]),
+        hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        at_the_front: bool,
+    ) {
+        let mut bytes = std::fs::read(own_data(name)).unwrap();
+        // half of the cases hit the headers, where the structure is
+        let len = if at_the_front { bytes.len().min(1200) } else { bytes.len() };
+        for (at, value) in hits {
+            bytes[at.index(len)] ^= value | 1;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        survives(name, &bytes)?;
+    }
+
+    #[test]
+    fn noise_neither_panics_nor_hangs(bytes in prop::collection::vec(any::<u8>(), 0..4096), start in 0usize..3) {
+        let head: &[u8] = [&b""[..], b"\0\0\0\x18ftypisom\0\0\0\0\0\0\0\0\0\0\x08\0moov", b"\0\0\x01\x67\x42"][start];
+        survives("noise", &[head, &bytes].concat())?;
+    }
+}
+
+#[test]
+fn corrupted_real_streams_neither_panic_nor_hang() {
+    let Some(data) = shared_data() else { return };
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut random = |n: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % n as u64) as usize
+    };
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(data.join("h264")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "264") {
+            continue;
+        }
+        let whole = std::fs::read(&path).unwrap();
+        for _ in 0..4 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random(30) {
+                let at = random(bytes.len());
+                bytes[at] ^= 1 << random(8);
+            }
+            survives("real", &bytes).unwrap();
+        }
+        names.insert(path);
+    }
+    assert_eq!(names.len(), 13);
+}

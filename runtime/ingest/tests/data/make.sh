@@ -1,0 +1,74 @@
+#!/bin/sh
+# Makes the small streams of this folder and FFmpeg's checksum of each of their frames. Needs ffmpeg with libx264 and
+# libx265 (made with 5.1.9). The streams are in the repository: run this only to change them, and look at what changes.
+set -eu
+cd "$(dirname "$0")"
+FF="ffmpeg -v error -y"
+X4="-c:v libx264 -preset medium -x264-params"
+X5="-c:v libx265 -preset medium -x265-params"
+test_picture() { echo "-f lavfi -i testsrc2=size=$1:rate=$2:duration=$3"; }
+
+# The checksum of what the decoder gives. The range is the stream's own on both sides, so that nothing is converted; the
+# times are the file's own, too, which ffmpeg would move to begin at 0.
+sums() {
+    range=$(ffprobe -v error -select_streams v -show_entries stream=color_range -of csv=p=0 "$1" | head -1)
+    case "$range" in pc) range=full ;; *) range=limited ;; esac
+    $FF -copyts -i "$1" -map 0:v -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12" -f framemd5 "$1.framemd5"
+}
+
+# H.264 High, B pyramid, cropped from 192x112, full range BT.709, one key picture, the index in front
+$FF $(test_picture 190x106 25 1) -pix_fmt yuv420p $X4 "bframes=5:b-pyramid=normal:b-adapt=0:keyint=infinite:ref=4:crf=30:fullrange=on:colorprim=bt709:transfer=bt709:colormatrix=bt709" \
+    -movflags +faststart crop_b.mp4
+sums crop_b.mp4
+# the same from 0.2 s on, cut by an edit list alone
+$FF -ss 0.2 -i crop_b.mp4 -c copy edit_list.mp4
+sums edit_list.mp4
+# the same in fragments
+$FF -i crop_b.mp4 -c copy -movflags +frag_keyframe+empty_moov+default_base_moof fragmented.mp4
+sums fragmented.mp4
+
+# 29.97 frames a second, several closed groups with B pyramids, weighted prediction
+$FF $(test_picture 128x96 30000/1001 1.4) -pix_fmt yuv420p $X4 "bframes=4:b-pyramid=normal:weightp=2:keyint=12:ref=4:crf=32" pyramid.264
+sums pyramid.264
+# open groups: key pictures are recovery points
+$FF $(test_picture 128x96 25 1.6) -pix_fmt yuv420p $X4 "open-gop=1:bframes=3:b-adapt=0:keyint=10:min-keyint=10:scenecut=0:crf=32" open_gop.264
+sums open_gop.264
+# Constrained Baseline, four slices a picture, three references
+$FF $(test_picture 128x96 25 1) -pix_fmt yuv420p -profile:v baseline $X4 "slices=4:ref=3:keyint=10:crf=32" baseline_slices.264
+sums baseline_slices.264
+# Main, CAVLC, temporal direct prediction
+$FF $(test_picture 96x64 25 1) -pix_fmt yuv420p -profile:v main $X4 "cabac=0:bframes=3:direct=temporal:keyint=20:crf=32" cavlc_b.264
+sums cavlc_b.264
+# coded as if interlaced, every picture a frame
+$FF $(test_picture 96x64 25 0.6) -pix_fmt yuv420p $X4 "fake-interlaced=1:bframes=2:crf=34" fake_interlaced.264
+sums fake_interlaced.264
+# colour descriptions: BT.601 full range, BT.2020 limited with top left chroma
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p $X4 "fullrange=on:colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m:crf=34" bt601_full.264
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p $X4 "fullrange=off:colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc:chromaloc=2:crf=34" bt2020.264
+sums bt601_full.264
+sums bt2020.264
+# a stream that changes size
+$FF $(test_picture 96x64 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" a.264
+$FF $(test_picture 160x90 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" b.264
+cat a.264 b.264 > resize.264
+{ sums a.264; sums b.264; cat a.264.framemd5; grep -v '^#' b.264.framemd5; } > resize.264.framemd5
+rm a.264 b.264 a.264.framemd5 b.264.framemd5
+# macroblocks of raw samples beside deblocked ones
+$FF $(test_picture 96x64 25 0.4) -f lavfi -i "nullsrc=s=32x32:r=25:d=0.4,geq=random(1)*255:random(2)*255:random(3)*255" \
+    -filter_complex "[0][1]overlay=x=32:y=16" -pix_fmt yuv420p $X4 "qp=16:psy=0:subme=9:bframes=0:keyint=5:deblock=6,6:chroma-qp-offset=3" raw_blocks.264
+sums raw_blocks.264
+
+# H.265 Main: B pyramid with open groups; cropped, in MP4; a closed one for damage
+$FF $(test_picture 128x96 25 1.6) -pix_fmt yuv420p $X5 "open-gop=1:bframes=4:keyint=12:min-keyint=12:crf=34:log-level=error" open_gop.265
+sums open_gop.265
+$FF $(test_picture 190x106 25 0.8) -pix_fmt yuv420p $X5 "bframes=3:crf=34:range=full:colorprim=bt709:transfer=bt709:colormatrix=bt709:log-level=error" -tag:v hvc1 h265_crop.mp4
+sums h265_crop.mp4
+$FF $(test_picture 96x64 30 1.2) -pix_fmt yuv420p $X5 "open-gop=0:bframes=2:keyint=9:min-keyint=9:crf=34:log-level=error" closed_gop.265
+sums closed_gop.265
+
+# refused: interlaced, 4:2:2, 10 bit in both codecs
+$FF $(test_picture 96x64 25 0.2) -pix_fmt yuv420p $X4 "tff=1:crf=34" interlaced.264
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv422p $X4 "crf=34" chroma422.264
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p10le $X4 "crf=34" ten_bit.264
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p10le $X5 "crf=34:log-level=error" ten_bit.265
+du -cb ./* | tail -1
