@@ -96,9 +96,8 @@ mod tests {
     /// Whether intersection / union > num / den, in integers.
     fn overlaps_more(a: &Whole, b: &Whole, num: i64, den: i64) -> bool {
         // counts the unit squares that lie in both
-        let inside = |b: &Whole, x: i64, y: i64| {
-            b.corners[0] <= x && x < b.corners[2] && b.corners[1] <= y && y < b.corners[3]
-        };
+        let inside =
+            |b: &Whole, x: i64, y: i64| b.corners[0] <= x && x < b.corners[2] && b.corners[1] <= y && y < b.corners[3];
         let (mut shared, mut whole) = (0, 0);
         for y in 0..70 {
             for x in 0..70 {

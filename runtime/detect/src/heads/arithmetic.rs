@@ -19,7 +19,11 @@ pub(super) fn cells(input: Size, strides_px: &[u32], offset: f32) -> Vec<Cell> {
         let stride_px = stride as f32;
         for y in 0..input.height_px.div_ceil(stride) {
             for x in 0..input.width_px.div_ceil(stride) {
-                cells.push(Cell { x_px: (x as f32 + offset) * stride_px, y_px: (y as f32 + offset) * stride_px, stride_px });
+                cells.push(Cell {
+                    x_px: (x as f32 + offset) * stride_px,
+                    y_px: (y as f32 + offset) * stride_px,
+                    stride_px,
+                });
             }
         }
     }
@@ -169,14 +173,7 @@ pub(super) fn yolov8(data: &[f32], classes: usize, best: &mut Vec<(f32, u32)>, s
 
 /// `[cells, C + 4 x bins]`: each side's distance is the mean of 0, 1, … `bins - 1` cells under the softmax of its
 /// logits (Li et al., Generalized Focal Loss, 2020).
-pub(super) fn nanodet(
-    data: &[f32],
-    classes: usize,
-    bins: usize,
-    cells: &[Cell],
-    scores: Scores,
-    sink: &mut Sink<'_>,
-) {
+pub(super) fn nanodet(data: &[f32], classes: usize, bins: usize, cells: &[Cell], scores: Scores, sink: &mut Sink<'_>) {
     for (i, (row, cell)) in data.chunks_exact(classes + 4 * bins).zip(cells).enumerate() {
         let (class_scores, sides) = row.split_at(classes);
         let (score, class) = best_of(class_scores);

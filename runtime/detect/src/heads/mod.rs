@@ -49,7 +49,9 @@ pub struct Boxes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum HeadError {
-    #[error("output '{output}' of the model has shape {found}; {expected}. Correct 'head', 'labels' or 'input' of model.yml")]
+    #[error(
+        "output '{output}' of the model has shape {found}; {expected}. Correct 'head', 'labels' or 'input' of model.yml"
+    )]
     Shape { output: String, found: String, expected: String },
     #[error("the head reads output '{output}', which was not computed; there are: {have}")]
     Missing { output: String, have: String },
@@ -115,7 +117,8 @@ impl Decoder {
         };
         match &self.head {
             HeadSpec::Centre { stride_px, .. } => {
-                let (w, h) = (size.width_px.div_ceil(*stride_px) as usize, size.height_px.div_ceil(*stride_px) as usize);
+                let (w, h) =
+                    (size.width_px.div_ceil(*stride_px) as usize, size.height_px.div_ceil(*stride_px) as usize);
                 let why = format!("4 + {labels}, then rows and columns of {stride_px} px cells");
                 vec![say(vec![Some(1), Some(4 + c), Some(h), Some(w)], why)]
             }
@@ -209,7 +212,10 @@ impl Decoder {
                     return Err(HeadError::Shape {
                         output: logits.clone(),
                         found: format!("{:?}", logits_tensor.shape),
-                        expected: format!("output '{}' has {} queries, so this has as many", first.name, first.shape[1]),
+                        expected: format!(
+                            "output '{}' has {} queries, so this has as many",
+                            first.name, first.shape[1]
+                        ),
                     });
                 }
                 max = max.min(*top_k as usize);

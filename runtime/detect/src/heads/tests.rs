@@ -1,1 +1,251 @@
-//! Tests of the heads.
+//! Heads by hand: tensors small enough to compute on paper, and tensors that no model should give.
+//! `tests/heads.rs` judges every head on larger ones.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use super::*;
+use proptest::prelude::*;
+
+const HEADS: [&str; 8] = [
+    "{kind: centre, output: a, stride_px: 8}",
+    "{kind: yolox, output: a, strides_px: [8, 16]}",
+    "{kind: yolox, output: a, strides_px: [8, 16], scores: logits}",
+    "{kind: yolov5, output: a}",
+    "{kind: yolov8, output: a}",
+    "{kind: nanodet, output: a, strides_px: [8, 16], reg_max: 3}",
+    "{kind: rtdetr, boxes: a, logits: b}",
+    "{kind: rtdetr, boxes: a, logits: b, scores: probabilities, top_k: 2}",
+];
+
+/// 16 x 8 pixels: two cells of 8, one of 16. Labels `one`, `two`.
+fn model(head: &str, score: f32) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.yml");
+    let text = format!(
+        "schema: 1\nname: t\nfile: t.onnx\n\
+         input: {{name: in, width_px: 16, height_px: 8, layout: nchw, dtype: f32, colour: rgb}}\n\
+         letterbox: {{anchor: centre, pad: 0}}\nhead: {head}\n\
+         thresholds: {{score: {score}, iou: 0.5, max_candidates: 50}}\nlabels: [one, two]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    Model::load(&path).unwrap()
+}
+
+/// The shapes that fit each of [`HEADS`].
+fn shapes(head: &str) -> Vec<(&'static str, Vec<usize>)> {
+    match head {
+        h if h.contains("centre") => vec![("a", vec![1, 6, 1, 2])],
+        h if h.contains("yolox") => vec![("a", vec![1, 3, 7])],
+        h if h.contains("yolov5") => vec![("a", vec![1, 3, 7])],
+        h if h.contains("yolov8") => vec![("a", vec![1, 6, 3])],
+        h if h.contains("nanodet") => vec![("a", vec![1, 3, 18])],
+        _ => vec![("a", vec![1, 3, 4]), ("b", vec![1, 3, 2])],
+    }
+}
+
+fn straight(width_px: u32, height_px: u32) -> Mapping {
+    let source_from_model = Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
+    Mapping { source_from_model, source_size: Size::new(width_px, height_px) }
+}
+
+fn run(head: &str, outputs: &[(&str, &[usize], &[f32])], to: &Mapping) -> Result<Boxes, HeadError> {
+    let raw: Vec<RawTensor<'_>> = outputs.iter().map(|&(name, shape, data)| RawTensor { name, shape, data }).collect();
+    Decoder::new(&model(head, 0.25)).detect(&raw, to)
+}
+
+fn edges(found: &Boxes) -> Vec<([f32; 4], f32, &str)> {
+    found.boxes.iter().map(|b| ([b.x1, b.y1, b.x2, b.y2], b.score, b.label.as_str())).collect()
+}
+
+#[test]
+fn centre_measures_from_the_middle_of_a_cell() {
+    // cell 1 is centred at (12, 4): 3 left, 2 up, 4 right, 1 down
+    let data = [9., 3., 9., 2., 9., 4., 9., 1., 0.1, 0.2, 0.05, 0.75];
+    let found = run(HEADS[0], &[("a", &[1, 6, 1, 2], &data)], &straight(16, 8)).unwrap();
+    assert_eq!(edges(&found), [([9.0, 2.0, 16.0, 5.0], 0.75, "two")]);
+}
+
+#[test]
+fn yolox_adds_the_cell_and_multiplies_the_scores() {
+    // row 1: cell (1, 0) of stride 8: centre (0.5 + 1) 8 = 12, (0.25 + 0) 8 = 2; size e^0 8 = 8
+    // row 2: cell (0, 0) of stride 16: centre (0.5, 0.25) 16 = (8, 4); size 2 x 16, 0.5 x 16
+    let ln2 = std::f32::consts::LN_2;
+    let data = [
+        0.0, 0.0, 0.0, 0.0, 0.2, 1.0, 1.0, //
+        0.5, 0.25, 0.0, 0.0, 0.5, 0.75, 0.125, //
+        0.5, 0.25, ln2, -ln2, 1.0, 0.25, 0.5,
+    ];
+    let found = run(HEADS[1], &[("a", &[1, 3, 7], &data)], &straight(100, 100)).unwrap();
+    let [(big, score, label), (small, less, other)] = edges(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((score, label, less, other), (0.5, "two", 0.375, "one"));
+    assert_eq!(small, [8.0, 0.0, 16.0, 6.0]);
+    for (got, want) in big.into_iter().zip([0.0, 0.0, 24.0, 8.0]) {
+        assert!((got - want).abs() < 1e-4, "{big:?}");
+    }
+}
+
+#[test]
+fn logits_pass_a_sigmoid() {
+    let mut data = [0.0; 21];
+    data[4] = 3.0_f32.ln(); // sigmoid(ln 3) = 3/4
+    data[5] = 1.0_f32.ln(); // 1/2
+    data[6] = -9.0;
+    data[11] = -9.0;
+    data[18] = -9.0;
+    let found = run(HEADS[2], &[("a", &[1, 3, 7], &data)], &straight(16, 8)).unwrap();
+    let [(_, score, label)] = edges(&found)[..] else { panic!("{found:?}") };
+    assert!((score - 0.375).abs() < 1e-6 && label == "one");
+}
+
+#[test]
+fn nanodet_takes_the_mean_of_each_distribution() {
+    // cell (1, 0) of stride 8 begins at (8, 0). Equal logits over 0..3 mean 1.5 cells = 12 px; one logit far above
+    // the rest means its own bin; ln 3 against 0 at bins 2 and 3 means 2.25 cells = 18 px
+    let mut data = [0.0; 54];
+    let row = &mut data[18..36];
+    row[1] = 0.5;
+    row[6..10].copy_from_slice(&[60.0, 0.0, 0.0, 0.0]);
+    row[10..14].copy_from_slice(&[-60.0, -60.0, 3.0_f32.ln(), 0.0]);
+    row[14..18].copy_from_slice(&[0.0, 0.0, 0.0, 60.0]);
+    let found = run(HEADS[5], &[("a", &[1, 3, 18], &data)], &straight(100, 100)).unwrap();
+    let [(box_, score, label)] = edges(&found)[..] else { panic!("{found:?}") };
+    assert_eq!((score, label), (0.5, "two"));
+    // left 8 - 12 and top 0 - 0 are clipped or at the edge; right 8 + 18, bottom 0 + 24
+    for (got, want) in box_.into_iter().zip([0.0, 0.0, 26.0, 24.0]) {
+        assert!((got - want).abs() < 1e-3, "{box_:?}");
+    }
+}
+
+#[test]
+fn rtdetr_keeps_the_best_pairs_without_suppression() {
+    // two queries on the same spot, of the same class: both stay; top_k is 2, so the third pair goes
+    let boxes = [0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 1.0, 0.25, 0.5, 0.5, 1.0];
+    let scores = [0.9, 0.1, 0.8, 0.2, 0.1, 0.7];
+    let outputs: [(&str, &[usize], &[f32]); 2] = [("b", &[1, 3, 2], &scores), ("a", &[1, 3, 4], &boxes)];
+    let found = run(HEADS[7], &outputs, &straight(16, 8)).unwrap();
+    assert_eq!(edges(&found), [([4.0, 0.0, 12.0, 8.0], 0.9, "one"), ([4.0, 0.0, 12.0, 8.0], 0.8, "one")]);
+    assert_eq!(found.over_limit, 1);
+}
+
+#[test]
+fn boxes_go_through_the_letterbox_and_are_clipped() {
+    // one box per query, x, y, w, h: in the middle, half outside on the left, wholly in the padding below
+    let data = [8., 4., 4., 4., 0.9, 0.9, 0.0, 1., 4., 6., 2., 0.8, 0.9, 0.0, 8., 7.5, 4., 1., 0.7, 0.9, 0.0];
+    let source_from_model = Letterbox { scale_x: 10.0, scale_y: 10.0, offset_x: 0.0, offset_y: -5.0 };
+    let to = Mapping { source_from_model, source_size: Size::new(160, 60) };
+    let found = run(HEADS[3], &[("a", &[1, 3, 7], &data)], &to).unwrap();
+    let boxes: Vec<_> = edges(&found).into_iter().map(|(b, ..)| b).collect();
+    assert_eq!(boxes, [[60.0, 15.0, 100.0, 55.0], [0.0, 25.0, 40.0, 45.0]]);
+}
+
+#[test]
+fn equal_scores_stay_in_the_order_of_the_output() {
+    let mut data = Vec::new();
+    for x in 0..12 {
+        data.extend([20.0 * x as f32 + 10.0, 4.0, 4.0, 4.0, 0.5, 1.0, 0.0]);
+    }
+    let found = run(HEADS[3], &[("a", &[1, 12, 7], &data)], &straight(1000, 8)).unwrap();
+    let lefts: Vec<f32> = found.boxes.iter().map(|b| b.x1).collect();
+    assert_eq!(lefts, (0..12).map(|x| 20.0 * x as f32 + 8.0).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_wrong_shape_says_what_was_found_and_what_was_expected() {
+    let error = |head: &str, outputs: &[(&str, &[usize], &[f32])]| {
+        run(head, outputs, &straight(16, 8)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error(HEADS[1], &[("a", &[1, 3, 8], &[0.0; 24])]),
+        "output 'a' of the model has shape [1, 3, 8]; head 'yolox' with 2 labels at 16x8 expects [1, 3, 7] (cells of \
+         [8, 16] px, then 5 + 2 labels). Correct 'head', 'labels' or 'input' of model.yml"
+    );
+    // transposed, another grid, a batch of two, another rank
+    for (head, shape) in
+        [(HEADS[4], &[1, 9, 6][..]), (HEADS[0], &[1, 6, 2, 1]), (HEADS[0], &[2, 6, 1, 2]), (HEADS[3], &[3, 7])]
+    {
+        let n = shape.iter().product();
+        let text = error(head, &[("a", shape, &vec![0.0; n])]);
+        assert!(text.contains(&format!("has shape {shape:?}")) && text.contains("expects"), "{text}");
+    }
+    assert_eq!(
+        error(HEADS[3], &[("c", &[1, 3, 7], &[0.0; 21])]),
+        "the head reads output 'a', which was not computed; there are: c"
+    );
+    assert!(error(HEADS[3], &[("a", &[1, 3, 7], &[0.0; 20])]).contains("has 20 elements, its shape [1, 3, 7] says 21"));
+    let queries: [(&str, &[usize], &[f32]); 2] = [("a", &[1, 3, 4], &[0.0; 12]), ("b", &[1, 2, 2], &[0.0; 4])];
+    assert!(error(HEADS[6], &queries).contains("'a' has 3 queries"));
+}
+
+#[test]
+fn declared_shapes_are_checked_where_they_are_known() {
+    let decoder = Decoder::new(&model(HEADS[0], 0.3));
+    assert_eq!(decoder.check(&[vec![None, Some(6), None, None]]), Ok(()));
+    assert_eq!(decoder.check(&[vec![Some(1), Some(6), Some(1), Some(2)]]), Ok(()));
+    let text = decoder.check(&[vec![None, Some(84), None, None]]).unwrap_err().to_string();
+    assert!(text.contains("[?, 84, ?, ?]") && text.contains("[1, 6, 1, 2]"), "{text}");
+    assert!(decoder.check(&[vec![None, Some(6), None]]).is_err());
+}
+
+#[test]
+fn logits_in_place_of_probabilities_are_an_error() {
+    let data = [9., 3., 9., 2., 9., 4., 9., 1., 0.1, 7.5, 0.05, 0.75];
+    let error = run(HEADS[0], &[("a", &[1, 6, 1, 2], &data)], &straight(16, 8)).unwrap_err();
+    assert!(matches!(error, HeadError::NotProbability { ref value, .. } if value == "7.5"), "{error}");
+}
+
+#[test]
+fn what_is_not_finite_is_counted_and_gives_no_box() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for head in HEADS {
+            let filled: Vec<_> =
+                shapes(head).into_iter().map(|(n, s)| (n, s.clone(), vec![bad; s.iter().product()])).collect();
+            let outputs: Vec<_> = filled.iter().map(|(n, s, d)| (*n, s.as_slice(), d.as_slice())).collect();
+            let found = run(head, &outputs, &straight(16, 8)).unwrap();
+            assert!(found.boxes.is_empty() && found.not_finite > 0, "{head} of {bad}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn more_candidates_than_the_limit_are_counted() {
+    let mut data = Vec::new();
+    for i in 0..80 {
+        data.extend([20.0 * i as f32 + 10.0, 4.0, 4.0, 4.0, 0.5 + 0.005 * i as f32, 1.0, 0.0]);
+    }
+    let found = run(HEADS[3], &[("a", &[1, 80, 7], &data)], &straight(2000, 8)).unwrap();
+    assert_eq!((found.boxes.len(), found.over_limit), (50, 30));
+    assert!((found.boxes[0].score - 0.895).abs() < 1e-6 && (found.boxes[49].score - 0.65).abs() < 1e-6);
+}
+
+/// Any bits as floats, with the special ones often.
+fn floats(n: usize) -> impl Strategy<Value = Vec<f32>> {
+    let one = prop_oneof![
+        4 => -20.0f32..20.0,
+        2 => 0.0f32..1.0,
+        1 => any::<u32>().prop_map(f32::from_bits),
+        1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, -0.0]),
+    ];
+    prop::collection::vec(one, n)
+}
+
+proptest! {
+    #[test]
+    fn no_output_panics_or_gives_a_box_outside_the_source(
+        which in 0usize..HEADS.len(), bits in floats(80),
+        scale in prop_oneof![0.1f64..10.0, Just(f64::NAN), Just(f64::INFINITY)], offset in -50.0f64..50.0,
+    ) {
+        let head = HEADS[which];
+        let filled: Vec<_> = shapes(head).into_iter()
+            .map(|(n, s)| (n, s.clone(), bits[..s.iter().product::<usize>()].to_vec())).collect();
+        let outputs: Vec<_> = filled.iter().map(|(n, s, d)| (*n, s.as_slice(), d.as_slice())).collect();
+        let source_from_model = Letterbox { scale_x: scale, scale_y: 1.0, offset_x: offset, offset_y: 0.0 };
+        let to = Mapping { source_from_model, source_size: Size::new(33, 7) };
+        if let Ok(found) = run(head, &outputs, &to) {
+            for b in &found.boxes {
+                prop_assert!(0.0 <= b.x1 && b.x1 < b.x2 && b.x2 <= 33.0, "{:?}", b);
+                prop_assert!(0.0 <= b.y1 && b.y1 < b.y2 && b.y2 <= 7.0, "{:?}", b);
+                prop_assert!((0.25..=1.0).contains(&b.score) && b.class_id < 2, "{:?}", b);
+            }
+            prop_assert!(found.boxes.windows(2).all(|w| w[0].score >= w[1].score));
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! From the text of a `model.yml` to a [`Model`].
 
 use super::{Anchor, ChannelOrder, HeadSpec, InputSpec, LetterboxSpec, Model, ModelError, Scores, Thresholds};
-use crate::yaml::{Faults, Node, Section, document};
+use crate::yaml::{Data, Faults, Node, Section, document};
 use millrace_frame::{TensorDtype, TensorLayout};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -40,20 +40,19 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
     }
 }
 
-fn model(faults: &mut Faults, root: &Node<'_>, path: &Path) -> Option<Model> {
+fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     const KEYS: [&str; 8] = ["schema", "name", "file", "input", "letterbox", "head", "thresholds", "labels"];
     let top = faults.section(root, "a model's description", &KEYS)?;
     if let Some(node) = faults.required(&top, "schema", "1")
-        && node.data.as_integer() != Some(1)
+        && !matches!(node.data, Data::Integer(1))
     {
         faults.at(node, "this build reads schema 1 of a model's description; write `schema: 1` or use a newer build");
     }
     let name = faults.required(&top, "name", "my-detector").and_then(|n| faults.text(n, "name"));
     let folder = path.parent().unwrap_or(Path::new(""));
-    let file = faults.required(&top, "file", "model.onnx").and_then(|node| {
-        let start = node.span.start;
-        Some((folder.join(faults.text(node, "file")?), (start.line(), start.col() + 1)))
-    });
+    let file = faults
+        .required(&top, "file", "model.onnx")
+        .and_then(|node| Some((folder.join(faults.text(node, "file")?), (node.line, node.column))));
     let input = faults
         .required(&top, "input", "{name: images, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}")
         .and_then(|node| input(faults, node));
@@ -79,7 +78,7 @@ fn model(faults: &mut Faults, root: &Node<'_>, path: &Path) -> Option<Model> {
     })
 }
 
-fn input(faults: &mut Faults, node: &Node<'_>) -> Option<InputSpec> {
+fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
     const KEYS: [&str; 8] = ["name", "width_px", "height_px", "layout", "dtype", "colour", "scale", "mean"];
     let layouts = TensorLayout::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
     let dtypes = TensorDtype::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
@@ -87,8 +86,7 @@ fn input(faults: &mut Faults, node: &Node<'_>) -> Option<InputSpec> {
     let at = faults.section(node, "'input'", &KEYS)?;
     let name = faults.required(&at, "name", "images").and_then(|n| faults.text(n, "name"));
     let side = 1..=MAX_SIDE_PX;
-    let width_px =
-        faults.required(&at, "width_px", "640").and_then(|n| faults.integer(n, "width_px", side.clone()));
+    let width_px = faults.required(&at, "width_px", "640").and_then(|n| faults.integer(n, "width_px", side.clone()));
     let height_px = faults.required(&at, "height_px", "640").and_then(|n| faults.integer(n, "height_px", side));
     let layout = faults.required(&at, "layout", "nchw").and_then(|n| faults.choice(n, "layout", &layouts));
     let dtype = faults.required(&at, "dtype", "f32").and_then(|n| faults.choice(n, "dtype", &dtypes));
@@ -112,7 +110,7 @@ fn input(faults: &mut Faults, node: &Node<'_>) -> Option<InputSpec> {
     })
 }
 
-fn letterbox(faults: &mut Faults, node: &Node<'_>) -> Option<LetterboxSpec> {
+fn letterbox(faults: &mut Faults, node: &Node) -> Option<LetterboxSpec> {
     let anchors = [("centre", Anchor::Centre), ("top_left", Anchor::TopLeft)];
     let at = faults.section(node, "'letterbox'", &["anchor", "pad"])?;
     let anchor = faults.required(&at, "anchor", "centre").and_then(|n| faults.choice(n, "anchor", &anchors));
@@ -120,17 +118,17 @@ fn letterbox(faults: &mut Faults, node: &Node<'_>) -> Option<LetterboxSpec> {
     Some(LetterboxSpec { anchor: anchor?, pad: u8::try_from(pad?).ok()? })
 }
 
-fn output(faults: &mut Faults, at: &Section<'_, '_>, key: &'static str) -> Option<String> {
+fn output(faults: &mut Faults, at: &Section<'_>, key: &'static str) -> Option<String> {
     faults.required(at, key, key).and_then(|n| faults.text(n, key))
 }
 
-fn scores(faults: &mut Faults, at: &Section<'_, '_>, default: Scores) -> Option<Scores> {
+fn scores(faults: &mut Faults, at: &Section<'_>, default: Scores) -> Option<Scores> {
     at.get("scores").map_or(Some(default), |n| faults.choice(n, "scores", &SCORES))
 }
 
-fn strides(faults: &mut Faults, at: &Section<'_, '_>, default: &[u32]) -> Option<Vec<u32>> {
+fn strides(faults: &mut Faults, at: &Section<'_>, default: &[u32]) -> Option<Vec<u32>> {
     let Some(node) = at.get("strides_px") else { return Some(default.to_vec()) };
-    match node.data.as_sequence() {
+    match node.list() {
         Some(list) if (1..=8).contains(&list.len()) => {
             let read: Vec<_> = list.iter().map(|n| faults.integer(n, "strides_px", 1..=1024)).collect();
             read.into_iter().collect()
@@ -142,7 +140,7 @@ fn strides(faults: &mut Faults, at: &Section<'_, '_>, default: &[u32]) -> Option
     }
 }
 
-fn head(faults: &mut Faults, node: &Node<'_>) -> Option<HeadSpec> {
+fn head(faults: &mut Faults, node: &Node) -> Option<HeadSpec> {
     const KINDS: [(&str, &[&str]); 6] = [
         ("centre", &["kind", "output", "stride_px"]),
         ("yolox", &["kind", "output", "strides_px", "scores"]),
@@ -151,7 +149,7 @@ fn head(faults: &mut Faults, node: &Node<'_>) -> Option<HeadSpec> {
         ("nanodet", &["kind", "output", "strides_px", "reg_max", "cell_offset", "scores"]),
         ("rtdetr", &["kind", "boxes", "logits", "top_k", "scores"]),
     ];
-    let named = node.data.as_mapping().and_then(|m| m.iter().find(|(k, _)| k.data.as_str() == Some("kind")));
+    let named = node.map().and_then(|m| m.iter().find(|(k, _)| k.text() == Some("kind")));
     let Some((_, kind)) = named else {
         let kinds = KINDS.map(|(name, _)| name).join(", ");
         faults.at(node, format!("'head' lacks 'kind'; write for example `kind: yolox`. Allowed: {kinds}"));
@@ -200,7 +198,7 @@ fn head(faults: &mut Faults, node: &Node<'_>) -> Option<HeadSpec> {
 
 const DEFAULT_THRESHOLDS: Thresholds = Thresholds { score: 0.3, iou: 0.45, max_candidates: 3000 };
 
-fn thresholds(faults: &mut Faults, node: &Node<'_>) -> Option<Thresholds> {
+fn thresholds(faults: &mut Faults, node: &Node) -> Option<Thresholds> {
     let default = DEFAULT_THRESHOLDS;
     let at = faults.section(node, "'thresholds'", &["score", "iou", "max_candidates"])?;
     let score = at.get("score").map_or(Some(default.score), |n| faults.number(n, "score", 0.0..=1.0));
@@ -211,11 +209,11 @@ fn thresholds(faults: &mut Faults, node: &Node<'_>) -> Option<Thresholds> {
     Some(Thresholds { score: score?, iou: iou?, max_candidates: max_candidates? })
 }
 
-fn labels(faults: &mut Faults, node: &Node<'_>, folder: &Path) -> Option<Vec<Arc<str>>> {
-    let labels: Vec<Arc<str>> = if let Some(list) = node.data.as_sequence() {
+fn labels(faults: &mut Faults, node: &Node, folder: &Path) -> Option<Vec<Arc<str>>> {
+    let labels: Vec<Arc<str>> = if let Some(list) = node.list() {
         let read: Vec<_> = list.iter().map(|n| faults.text(n, "labels").map(Arc::from)).collect();
         read.into_iter().collect::<Option<_>>()?
-    } else if node.data.is_mapping() {
+    } else if node.map().is_some() {
         let at = faults.section(node, "'labels'", &["file"])?;
         let place = faults.required(&at, "file", "classes.txt")?;
         let path: PathBuf = folder.join(faults.text(place, "file")?);
@@ -223,12 +221,16 @@ fn labels(faults: &mut Faults, node: &Node<'_>, folder: &Path) -> Option<Vec<Arc
             Ok(text) => lines(faults, place, &path, &text)?,
             Err(cause) => {
                 let shown = path.display();
-                faults.at(place, format!("cannot read the labels '{shown}': {cause}; expected a text, one label a line"));
+                faults
+                    .at(place, format!("cannot read the labels '{shown}': {cause}; expected a text, one label a line"));
                 return None;
             }
         }
     } else {
-        faults.at(node, "'labels' is neither a list (`[person, car]`) nor a file of one label a line (`{file: classes.txt}`)");
+        faults.at(
+            node,
+            "'labels' is neither a list (`[person, car]`) nor a file of one label a line (`{file: classes.txt}`)",
+        );
         return None;
     };
     if labels.is_empty() || labels.len() > MAX_LABELS {
@@ -238,12 +240,13 @@ fn labels(faults: &mut Faults, node: &Node<'_>, folder: &Path) -> Option<Vec<Arc
     Some(labels)
 }
 
-fn lines(faults: &mut Faults, node: &Node<'_>, path: &Path, text: &str) -> Option<Vec<Arc<str>>> {
+fn lines(faults: &mut Faults, node: &Node, path: &Path, text: &str) -> Option<Vec<Arc<str>>> {
     let text = text.trim_start_matches('\u{feff}').trim_end();
     for (i, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             let (shown, line) = (path.display(), i + 1);
-            faults.at(node, format!("line {line} of '{shown}' is blank, so the labels after it would shift; remove it"));
+            faults
+                .at(node, format!("line {line} of '{shown}' is blank, so the labels after it would shift; remove it"));
             return None;
         }
     }

@@ -1,0 +1,108 @@
+//! rten under the checks of every engine, and against ONNX Runtime on a real model.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+
+use crate::config::Settings;
+use crate::engine::Rten;
+use millrace_infer::{Elements, Engine, testing};
+use std::path::{Path, PathBuf};
+
+fn settings(model: PathBuf) -> Settings {
+    Settings { model, score: None, iou: None, threads: Some(1) }
+}
+
+#[test]
+fn it_gives_the_reference() {
+    testing::gives_the_reference::<Rten>(settings);
+}
+
+#[test]
+fn it_refuses_what_is_no_fitting_model() {
+    testing::refuses::<Rten>(settings);
+}
+
+#[test]
+fn settings_are_read_and_a_wrong_key_is_refused() {
+    let read = |text: &str| serde_json::from_str::<Settings>(text);
+    let settings = read(r#"{"MODEL": "m/model.yml", "SCORE": 0.5, "THREADS": 2}"#).unwrap();
+    assert_eq!((settings.model.as_path(), settings.threads), (Path::new("m/model.yml"), Some(2)));
+    assert!(read(r#"{"SCORE": 0.5}"#).unwrap_err().to_string().contains("MODEL"));
+    assert!(read(r#"{"MODEL": "m", "THREAD": 2}"#).unwrap_err().to_string().contains("THREAD"));
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn yolox() -> Option<PathBuf> {
+    let file = root().join("../shared/data/models/yolox_nano.onnx");
+    if !file.exists() {
+        println!("skipped: ../shared/data is absent");
+        return None;
+    }
+    Some(file)
+}
+
+/// A tensor with edges, slopes and noise, 0 to 255.
+fn picture() -> Vec<f32> {
+    let mut noise = 1u32;
+    (0..3 * 416 * 416)
+        .map(|i| {
+            let (c, y, x) = (i / (416 * 416), i / 416 % 416, i % 416);
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let block = if (x / 60 + y / 45 + c) % 2 == 0 { 150.0 } else { 40.0 };
+            block + (x as f32) * 0.15 + (noise >> 27) as f32
+        })
+        .collect()
+}
+
+/// The raw output of ONNX Runtime, if its library can be found.
+fn onnxruntime(model: &Path, input: &[f32]) -> Option<Vec<f32>> {
+    let folder = root().join("target/tools/onnxruntime/onnxruntime/capi");
+    let in_folder = || {
+        let mut entries = std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()).map(|e| e.path());
+        entries.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so")))
+    };
+    let Some(library) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).or_else(in_folder) else {
+        println!("skipped: no ONNX Runtime; pip install --target target/tools/onnxruntime --no-deps onnxruntime==1.32.0");
+        return None;
+    };
+    let environment = ort::init_from(library).unwrap().with_telemetry(false).build().unwrap();
+    let mut session = ort::session::Session::builder(&environment).unwrap().commit_from_file(model).unwrap();
+    let input = ort::value::TensorRef::from_array_view(([1usize, 3, 416, 416], input)).unwrap();
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    Some(outputs[0].try_extract_tensor::<f32>().unwrap().1.to_vec())
+}
+
+#[test]
+fn yolox_nano_agrees_with_onnxruntime() {
+    let Some(file) = yolox() else { return };
+    let input = picture();
+    let Some(want) = onnxruntime(&file, &input) else { return };
+    for threads in [1, 2] {
+        let (mut engine, _) = Rten::open(&file, &Settings { threads: Some(threads), ..settings(file.clone()) }).unwrap();
+        engine.select("images", &["output"]).unwrap();
+        let mut got = Vec::new();
+        engine
+            .run([1, 3, 416, 416], Elements::F32(&input), &mut |outputs| {
+                assert_eq!(outputs[0].shape, [1, 3549, 85]);
+                got = outputs[0].data.to_vec();
+            })
+            .unwrap();
+        assert_eq!(got.len(), want.len());
+        let largest = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let spread = want.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        println!("{threads} threads: largest difference {largest:.1e}; largest value {spread:.2}");
+        assert!(largest < 1e-3, "{threads} threads: {largest}");
+    }
+}
+
+/// `cargo test --release -p cpu-infer -- --ignored --nocapture milliseconds`
+#[test]
+#[ignore = "a measurement"]
+fn milliseconds_per_inference() {
+    let Some(file) = yolox() else { return };
+    for threads in [1, 2] {
+        let settings = Settings { threads: Some(threads), ..settings(file.clone()) };
+        testing::measure::<Rten>(&file, &settings, &format!("rten, {threads} threads"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Where the ONNX Runtime library is found, and how it is opened.
+
+use millrace_infer::{EngineError, contained};
+use ort::environment::Environment;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The version that was tested, and how to get it.
+const TESTED: &str = "1.32.0";
+const NAME: &str = "libonnxruntime.so";
+/// Where pip puts the library, in its target folder `tools/onnxruntime`.
+const IN_TOOLS: &str = "tools/onnxruntime/onnxruntime/capi";
+
+/// The environment of this process: ONNX Runtime allows one.
+static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+fn how_to_get_it() -> String {
+    format!(
+        "get it with `pip install --target target/tools/onnxruntime --no-deps onnxruntime=={TESTED}` in the \
+         repository's root, or set LIBRARY to a {NAME} of version 1.{} or newer",
+        ort::MINOR_VERSION
+    )
+}
+
+/// Where the library is looked for, in this order, when no setting names it. The last is the system's loader's.
+pub(crate) fn places(exe: Option<&Path>, working_folder: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if let Some(beside) = exe.and_then(Path::parent) {
+        folders.push(beside.to_owned());
+        // target/release/ort-infer and target/release/deps/ort_infer-… both have target/ above them
+        folders.extend(beside.ancestors().skip(1).take(3).map(|above| above.join(IN_TOOLS)));
+    }
+    folders.push(working_folder.join("target").join(IN_TOOLS));
+    folders.push(working_folder.join("../target").join(IN_TOOLS));
+    folders
+}
+
+/// The library in `folder`: the plain name, else the highest version by name.
+fn in_folder(folder: &Path) -> Option<PathBuf> {
+    let versioned = |name: &str| name == NAME || name.strip_prefix(NAME).is_some_and(|rest| rest.starts_with('.'));
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| entry.file_name().to_str().is_some_and(versioned))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    if let Some(plain) = found.iter().find(|path| path.file_name().is_some_and(|name| name == NAME)) {
+        return Some(plain.clone());
+    }
+    found.pop()
+}
+
+/// Opens the library and makes the process's environment, once; a second call with the same library gets the same.
+///
+/// # Errors
+/// [`EngineError::Setup`] that says what was looked for and how to get it.
+pub(crate) fn environment(setting: Option<&Path>) -> Result<Environment, EngineError> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = find(setting)?;
+    if let Some((before, environment)) = opened.as_ref() {
+        if *before == path {
+            return Ok(environment.clone());
+        }
+        let cause = format!("'{}' was opened before '{}'; a process has one", before.display(), path.display());
+        return Err(EngineError::Setup { cause });
+    }
+    let setup = |cause: String| {
+        let cause = format!("ONNX Runtime library '{}': {cause}; {}", path.display(), how_to_get_it());
+        EngineError::Setup { cause }
+    };
+    // any other call of `ort` before this one has succeeded would look for a library by itself, and panic
+    let builder = contained("ort", || ort::init_from(&path)).map_err(setup)?.map_err(|e| setup(e.to_string()))?;
+    let build = || builder.with_name("millrace").with_telemetry(false).build();
+    let environment = contained("ort", build).map_err(setup)?.map_err(|e| setup(e.to_string()))?;
+    *opened = Some((path.clone(), environment.clone()));
+    Ok(environment)
+}
+
+fn find(setting: Option<&Path>) -> Result<PathBuf, EngineError> {
+    let variable = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from);
+    for (name, path) in [("LIBRARY", setting.map(Path::to_owned)), ("ORT_DYLIB_PATH", variable)] {
+        if let Some(path) = path {
+            // absolute, or else it would be looked for beside the binary
+            return std::fs::canonicalize(&path).map_err(|e| EngineError::Setup {
+                cause: format!("{name} is '{}', which cannot be opened: {e}; {}", path.display(), how_to_get_it()),
+            });
+        }
+    }
+    let exe = std::env::current_exe().ok();
+    let folders = places(exe.as_deref(), &std::env::current_dir().unwrap_or_default());
+    let found = folders.iter().find_map(|folder| in_folder(folder));
+    // the bare name leaves it to the system's loader
+    Ok(found.unwrap_or_else(|| PathBuf::from(NAME)))
+}

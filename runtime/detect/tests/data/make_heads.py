@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Writes heads.json: for each head a model.yml, raw outputs and the boxes that belong to them, computed with numpy in
+float64 from the published formulas. The oracle of tests/heads.rs; needs only numpy.
+
+usage: make_heads.py heads.json
+"""
+import json
+import sys
+
+import numpy as np
+
+W, H, SCORE, IOU = 64, 48, 0.4, 0.5
+LABELS = ["ash", "birch", "cedar"]
+C = len(LABELS)
+# the source is 130x90, fitted to 64 wide from the top left corner plus an offset, so that some boxes get clipped
+SCALE, OFFSET, SOURCE = (2.03125, 1.875), (-1.5, 2.25), (130, 90)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def grid(strides, offset):
+    """Left top of each cell plus `offset` cells, in model pixels, and the cell's stride; level by level, by rows."""
+    points, sizes = [], []
+    for s in strides:
+        rows, columns = -(-H // s), -(-W // s)
+        y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+        points.append((np.stack([x.ravel(), y.ravel()], 1) + offset) * s)
+        sizes.append(np.full(rows * columns, s))
+    return np.concatenate(points).astype(float), np.concatenate(sizes).astype(float)
+
+
+def corners(centre_size):
+    half = centre_size[:, 2:] / 2
+    return np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], 1)
+
+
+def overlap(a, b):
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(w, 0) * max(h, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def answer(boxes, scores, suppress=True, top=None):
+    """boxes (n, 4) in model pixels, scores (n, C), one class per box; or (n * C) pairs with `top`."""
+    if top is None:
+        classes, best = scores.argmax(1), scores.max(1)
+    else:
+        boxes = boxes.repeat(C, 0)
+        classes, best = np.tile(np.arange(C), len(scores)), scores.ravel()
+    assert abs(best - SCORE).min() > 1e-3, "a score too near the threshold to judge by"
+    left = [i for i in np.argsort(-best, kind="stable") if best[i] >= SCORE][:top]
+    kept = []
+    for i in left:
+        near = [overlap(boxes[i], boxes[k]) for k in kept if classes[k] == classes[i]] if suppress else []
+        assert all(abs(o - IOU) > 1e-3 for o in near), "an overlap too near the limit to judge by"
+        if all(o <= IOU for o in near):
+            kept.append(i)
+    out = []
+    for i in kept:
+        x1, x2 = (np.clip(boxes[i][k] * SCALE[0] + OFFSET[0], 0, SOURCE[0]) for k in (0, 2))
+        y1, y2 = (np.clip(boxes[i][k] * SCALE[1] + OFFSET[1], 0, SOURCE[1]) for k in (1, 3))
+        if x2 > x1 and y2 > y1:
+            out.append({"x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": best[i], "class_id": int(classes[i])})
+    assert len(left) > len(kept) or not suppress, "nothing to suppress, so the test would say nothing of it"
+    assert len(out) >= 4, f"only {len(out)} boxes"
+    return out
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+class Made:
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+
+    def scores(self, n):
+        """Mostly low, some high; distinct."""
+        p = self.random.uniform(0.01, 0.3, (n, C))
+        hot = self.random.choice(n, min(n, 12), replace=False)
+        p[hot, self.random.integers(0, C, len(hot))] = self.random.uniform(0.45, 0.98, len(hot))
+        return p
+
+    def boxes(self, n):
+        """Centre and size; pairs nearly on top of each other, so that some get suppressed."""
+        b = self.random.uniform([4, 4, 6, 6], [W - 4, H - 4, 30, 30], (n, 4))
+        b[1::2] = b[: len(b[1::2]) * 2 : 2] + self.random.uniform(-1, 1, b[1::2].shape)
+        return b
+
+
+def rounded(x):
+    """What the file holds is what is computed with."""
+    return np.round(x, 3)
+
+
+def centre(m):
+    points, _ = grid([8], 0.5)
+    scores, sides = rounded(m.scores(len(points))), rounded(m.random.uniform(2, 14, (len(points), 4)))
+    scores[10:16, 1] = [0.91, 0.82, 0.73, 0.64, 0.55, 0.46]
+    sides[10:16] = rounded(m.random.uniform(18, 22, (6, 4)))
+    boxes = np.concatenate([points - sides[:, :2], points + sides[:, 2:]], 1)
+    raw = np.concatenate([sides, scores], 1).T.reshape(1, 4 + C, H // 8, W // 8)
+    return "{kind: centre, output: out, stride_px: 8}", {"out": raw}, answer(boxes, scores)
+
+
+def yolox(m, logits):
+    points, sizes = grid([8, 16, 32], 0)
+    n = len(points)
+    scores, obj = m.scores(n), m.random.uniform(0.9, 0.99, (n, 1))
+    raw = rounded(np.concatenate([m.random.uniform(-1, 2, (n, 2)), m.random.uniform(0.2, 1.2, (n, 2)),
+                                  logit(obj) if logits else obj, logit(scores) if logits else scores], 1))
+    probability = sigmoid(raw[:, 4:]) if logits else raw[:, 4:]
+    middle = raw[:, :2] * sizes[:, None] + points
+    boxes = corners(np.concatenate([middle, np.exp(raw[:, 2:4]) * sizes[:, None]], 1))
+    kind = "{kind: yolox, output: out, scores: %s}" % ("logits" if logits else "probabilities")
+    return kind, {"out": raw[None]}, answer(boxes, probability[:, :1] * probability[:, 1:])
+
+
+def yolov5(m):
+    boxes, obj, scores = rounded(m.boxes(40)), rounded(m.random.uniform(0.9, 0.99, (40, 1))), rounded(m.scores(40))
+    raw = np.concatenate([boxes, obj, scores], 1)[None]
+    return "{kind: yolov5, output: out}", {"out": raw}, answer(corners(boxes), obj * scores)
+
+
+def yolov8(m):
+    boxes, scores = rounded(m.boxes(40)), rounded(m.scores(40))
+    raw = np.concatenate([boxes, scores], 1).T[None]
+    return "{kind: yolov8, output: out}", {"out": raw}, answer(corners(boxes), scores)
+
+
+def nanodet(m, strides, offset, bins, extra):
+    points, sizes = grid(strides, offset)
+    n = len(points)
+    scores, sides = rounded(m.scores(n)), rounded(m.random.uniform(-3, 3, (n, 4, bins)))
+    weights = np.exp(sides) / np.exp(sides).sum(2, keepdims=True)
+    far = (weights * np.arange(bins)).sum(2) * sizes[:, None]
+    boxes = np.concatenate([points - far[:, :2], points + far[:, 2:]], 1)
+    raw = np.concatenate([scores, sides.reshape(n, -1)], 1)[None]
+    return "{kind: nanodet, output: out, reg_max: %d%s}" % (bins - 1, extra), {"out": raw}, answer(boxes, scores)
+
+
+def rtdetr(m):
+    boxes = rounded(m.boxes(20) / [W, H, W, H])
+    logits = rounded(logit(np.clip(m.scores(20) + 0.2, 0, 0.99)))
+    kind = "{kind: rtdetr, boxes: where, logits: what, top_k: 9}"
+    found = answer(corners(boxes * [W, H, W, H]), sigmoid(logits), suppress=False, top=9)
+    return kind, {"what": logits[None], "where": boxes[None]}, found
+
+
+def main(path):
+    cases = []
+    for seed, (name, make) in enumerate([
+        ("centre", centre),
+        ("yolox", lambda m: yolox(m, False)),
+        ("yolox without a sigmoid", lambda m: yolox(m, True)),
+        ("yolov5", yolov5),
+        ("yolov8", yolov8),
+        ("nanodet-plus", lambda m: nanodet(m, [8, 16, 32, 64], 0, 5, "")),
+        ("nanodet", lambda m: nanodet(m, [8, 16, 32], 0.5, 4, ", strides_px: [8, 16, 32], cell_offset: 0.5")),
+        ("rtdetr", rtdetr),
+    ]):
+        for attempt in range(1000):
+            try:
+                head, outputs, boxes = make(Made(1000 * seed + attempt))
+                break
+            except AssertionError as why:
+                reason = why
+        else:
+            raise SystemExit(f"{name}: {reason}")
+        cases.append({
+            "name": name, "head": head,
+            "outputs": [{"name": k, "shape": v.shape, "data": v.ravel().tolist()} for k, v in outputs.items()],
+            "boxes": [{k: round(v, 6) for k, v in box.items()} for box in boxes],
+        })
+    input_ = {"width_px": W, "height_px": H}
+    mapping = {"scale": SCALE, "offset": OFFSET, "source": SOURCE}
+    whole = {"input": input_, "labels": LABELS, "score": SCORE, "iou": IOU, "mapping": mapping, "cases": cases}
+    with open(path, "w") as out:
+        json.dump(whole, out, separators=(",", ":"))
+        out.write("\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

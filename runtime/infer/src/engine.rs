@@ -1,0 +1,124 @@
+//! What an inference engine does for a detector.
+
+use millrace_detect::RawTensor;
+use std::path::{Path, PathBuf};
+
+/// The settings that every detector node has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Common {
+    /// The description of the model.
+    pub model: PathBuf,
+    /// In place of the description's score threshold.
+    pub score: Option<f32>,
+    /// In place of the description's limit of overlap.
+    pub iou: Option<f32>,
+}
+
+/// The elements of a tensor, the last axis fastest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Elements<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// Bytes.
+    U8(&'a [u8]),
+}
+
+/// An input or output as the model file declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements as Rust writes it (`f32`, `u8`, `i64`); `None` where the file does not say.
+    pub dtype: Option<String>,
+    /// Extent of its axes, `None` for those that the file leaves open; `None` for all where it does not say.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// What a model file declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Its inputs, without those that it has a value for.
+    pub inputs: Vec<Port>,
+    /// Its outputs.
+    pub outputs: Vec<Port>,
+}
+
+/// Why an engine did not do its work. `cause` is the engine's own text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum EngineError {
+    #[error("the engine cannot be set up: {cause}")]
+    Setup { cause: String },
+    #[error(
+        "'{file}' cannot be loaded as an ONNX model: {cause}. Is it whole, and an .onnx? \
+         `python3 -c \"import onnx; onnx.checker.check_model('{file}')\"` says more"
+    )]
+    Load { file: String, cause: String },
+    #[error("inference failed: {cause}")]
+    Run { cause: String },
+}
+
+impl EngineError {
+    /// [`EngineError::Load`] of `file`.
+    pub fn load(file: &Path, cause: impl std::fmt::Display) -> Self {
+        Self::Load { file: file.display().to_string(), cause: cause.to_string() }
+    }
+
+    /// [`EngineError::Run`].
+    pub fn run(cause: impl std::fmt::Display) -> Self {
+        Self::Run { cause: cause.to_string() }
+    }
+}
+
+/// An inference engine with one model loaded.
+pub trait Engine: Sized {
+    /// The node's name.
+    const NAME: &'static str;
+    /// The node in one line.
+    const SUMMARY: &'static str;
+    /// The node's settings.
+    type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
+
+    /// The part of the settings that all detectors have.
+    fn common(settings: &Self::Settings) -> Common;
+
+    /// Loads the model file and says what it declares.
+    ///
+    /// # Errors
+    /// [`EngineError::Setup`] or [`EngineError::Load`]; a panic of the engine is one of them ([`contained`]).
+    fn open(file: &Path, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
+
+    /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::run`] is about.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] when the model has none of that name; the caller has checked that it has.
+    fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError>;
+
+    /// Runs the model on one tensor of `shape` and hands the selected outputs, in their order, to `read`.
+    /// Copies neither input nor output where the engine allows it.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`]; a panic of the engine is one.
+    fn run(
+        &mut self,
+        shape: [usize; 4],
+        data: Elements<'_>,
+        read: &mut dyn FnMut(&[RawTensor<'_>]),
+    ) -> Result<(), EngineError>;
+}
+
+/// Runs what belongs to others and turns its panic into an error text.
+///
+/// # Errors
+/// The message of the panic.
+pub fn contained<T>(what: &str, run: impl FnOnce() -> T) -> Result<T, String> {
+    // after a panic the caller gives the engine up or reports the frame as lost; nothing half-made is read
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        format!("{what} panicked: {text}")
+    })
+}

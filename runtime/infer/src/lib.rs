@@ -1,0 +1,20 @@
+//! A detector node, written once for every inference engine.
+//!
+//! An [`Engine`] loads a model file and turns a tensor into raw outputs. [`Detector`] puts what is the same for all
+//! engines around it: the check of the model against its `model.yml`, the check of each tensor, the head, suppression
+//! and the mapping to the source. [`InferNode`] is the node of the dataflow; an engine's crate is its `Engine` and a
+//! `main` of one line.
+#![forbid(unsafe_code)]
+
+mod detector;
+mod engine;
+mod node;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use detector::{DetectError, Detector};
+pub use engine::{Common, Elements, Engine, EngineError, Port, Signature, contained};
+pub use millrace_detect::RawTensor;
+pub use node::InferNode;

@@ -1,0 +1,190 @@
+//! What every engine must do: the same checks for each, called from the tests of its node.
+//!
+//! The models and what they give come from `tests/data/make_tiny.py`.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use crate::{Detector, Elements, Engine};
+use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
+use std::path::{Path, PathBuf};
+
+const COLUMNS: usize = 24;
+const ROWS: usize = 16;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// A folder with a description of the model file `file`, which lies in the tests' data or is a path of its own;
+/// `replace` is done to the text of the description.
+pub fn describe(file: &str, replace: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.yml");
+    let file = data(file);
+    let mut text = format!(
+        "schema: 1\nname: tiny\nfile: {}\n\
+         input: {{name: images, width_px: {COLUMNS}, height_px: {ROWS}, layout: nchw, dtype: f32, colour: rgb}}\n\
+         letterbox: {{anchor: centre, pad: 0}}\nhead: {{kind: centre, output: detections, stride_px: 8}}\n\
+         thresholds: {{score: 0.4, iou: 0.9}}\nlabels: [dark, light]\n",
+        file.display()
+    );
+    for (from, to) in replace {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+/// The samples that `tiny.txt` is the answer to, channel by channel.
+fn samples() -> Vec<u8> {
+    let at = |i: usize| {
+        let (c, y, x) = (i / (ROWS * COLUMNS), i / COLUMNS % ROWS, i % COLUMNS);
+        ((10 * x + 7 * y + 50 * c) % 256) as u8
+    };
+    (0..3 * ROWS * COLUMNS).map(at).collect()
+}
+
+/// The same, pixel by pixel.
+fn interleaved() -> Vec<u8> {
+    let planes = samples();
+    (0..ROWS * COLUMNS).flat_map(|i| [0, 1, 2].map(|c| planes[c * ROWS * COLUMNS + i])).collect()
+}
+
+/// Each of the models that fit gives what numpy gives, twice, and through a head the boxes that follow.
+pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
+    let want: Vec<f64> =
+        std::fs::read_to_string(data("tiny.txt")).unwrap().lines().map(|l| l.parse().unwrap()).collect();
+    let floats: Vec<f32> = samples().iter().map(|&v| f32::from(v)).collect();
+    let bytes = interleaved();
+    let nchw = ([1, 3, ROWS, COLUMNS], Elements::F32(&floats), "dtype: f32");
+    let nhwc = ([1, ROWS, COLUMNS, 3], Elements::U8(&bytes), "dtype: u8");
+    for (file, (shape, elements, dtype)) in [("tiny.onnx", nchw), ("tiny_open.onnx", nchw), ("tiny_u8_nhwc.onnx", nhwc)]
+    {
+        let layout = if shape[1] == 3 { "layout: nchw" } else { "layout: nhwc" };
+        let (_folder, model) = describe(file, &[("dtype: f32", dtype), ("layout: nchw", layout)]);
+        let (mut engine, _) = E::open(&data(file), &settings(model.clone())).unwrap();
+        engine.select("images", &["detections"]).unwrap();
+        for _ in 0..2 {
+            let mut got = None;
+            engine
+                .run(shape, elements, &mut |outputs| {
+                    assert_eq!(outputs.len(), 1);
+                    assert_eq!((outputs[0].name, outputs[0].shape), ("detections", &[1, 6, 2, 3][..]));
+                    got = Some(outputs[0].data.to_vec());
+                })
+                .unwrap();
+            let got = got.unwrap();
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(&want) {
+                assert!((f64::from(*got) - want).abs() < 2e-5, "{file}: {got} is not {want}");
+            }
+        }
+        let mut detector = Detector::<E>::open(&settings(model)).unwrap();
+        let (dtype, layout) = match elements {
+            Elements::F32(_) => (TensorDtype::F32, TensorLayout::Nchw),
+            Elements::U8(_) => (TensorDtype::U8, TensorLayout::Nhwc),
+        };
+        let tensor = TensorDesc {
+            shape: shape.map(|d| d as u32),
+            dtype,
+            layout,
+            source_from_model: Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 0.0, offset_y: 0.0 },
+            source_size: Size::new(48, 32),
+        };
+        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+        let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
+        let slot = match elements {
+            Elements::F32(data) => bytemuck::cast_slice(data),
+            Elements::U8(data) => data,
+        };
+        let (found, ..) = detector.detect(&item, slot).unwrap();
+        boxes_follow(&want, &found);
+    }
+}
+
+/// The boxes of `found` are those of the cells in `want` whose second class scores 0.4 or more, at twice the size.
+fn boxes_follow(want: &[f64], found: &millrace_frame::Detections) {
+    let mut cells: Vec<usize> = (0..6).filter(|&i| want[30 + i] >= 0.4).collect();
+    cells.sort_by(|&a, &b| want[30 + b].total_cmp(&want[30 + a]));
+    assert_eq!(cells.len(), 3, "the fixture has three such cells");
+    assert_eq!(found.boxes.len(), 3, "{found:?}");
+    for (box_, i) in found.boxes.iter().zip(cells) {
+        let (x, y) = ((i % 3) as f64 * 8.0 + 4.0, (i / 3) as f64 * 8.0 + 4.0);
+        let edges = [x - want[i], y - want[6 + i], x + want[12 + i], y + want[18 + i]].map(|v| v * 2.0);
+        let clipped = [edges[0].max(0.0), edges[1].max(0.0), edges[2].min(48.0), edges[3].min(32.0)];
+        for (got, want) in [box_.x1, box_.y1, box_.x2, box_.y2].into_iter().zip(clipped) {
+            assert!((f64::from(got) - want).abs() < 1e-3, "{box_:?}, cell {i}");
+        }
+        assert_eq!(box_.label, "light");
+        assert!((f64::from(box_.score) - want[30 + i]).abs() < 1e-4);
+    }
+}
+
+/// Files that are no model, and models that do not fit, are errors that say why.
+pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
+    let refuse = |file: &str, replace: &[(&str, &str)]| {
+        let (_folder, model) = describe(file, replace);
+        match Detector::<E>::open(&settings(model)) {
+            Ok(_) => panic!("{file} with {replace:?} was accepted"),
+            Err(e) => e.to_string(),
+        }
+    };
+    let has = |text: String, part: &str| assert!(text.contains(part), "{text}\nlacks: {part}");
+
+    has(refuse("none.onnx", &[]), "model.yml:3:7: the model file");
+    has(
+        refuse("tiny.onnx", &[("height_px: 16", "height_px: 32")]),
+        "has shape [1, 3, 16, 24], 'input' of the description says [1, 3, 32, 24]",
+    );
+    has(refuse("tiny.onnx", &[("layout: nchw", "layout: nhwc")]), "says [1, 16, 24, 3]");
+    has(refuse("tiny.onnx", &[("name: images", "name: pixels")]), "it has no input 'pixels'; it has 'images'");
+    has(refuse("tiny.onnx", &[("dtype: f32", "dtype: u8")]), "its input 'images' is f32");
+    has(
+        refuse("tiny.onnx", &[("output: detections", "output: boxes")]),
+        "no output 'boxes', which 'head' reads; it has 'detections'",
+    );
+    has(
+        refuse("tiny.onnx", &[("[dark, light]", "[dark]")]),
+        "has shape [1, 6, 2, 3]; head 'centre' with 1 label at 24x16 expects [1, 5, 2, 3]",
+    );
+    has(refuse("tiny_two.onnx", &[]), "it takes 'images', 'gain'; a detector takes one tensor");
+    // nothing declared: the run on zeros finds it
+    has(refuse("tiny_open.onnx", &[("stride_px: 8", "stride_px: 4")]), "expects [1, 6, 4, 6]");
+
+    let whole = std::fs::read(data("tiny.onnx")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.onnx");
+    let name = path.to_str().unwrap();
+    std::fs::write(&path, "this is a text\n").unwrap();
+    has(refuse(name, &[]), "bad.onnx' cannot be loaded as an ONNX model");
+    // cut anywhere and damaged anywhere: an error or a model, never a panic that gets out
+    for cut in 1..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (_folder, model) = describe(name, &[]);
+        assert!(Detector::<E>::open(&settings(model)).is_err(), "{cut} of {} bytes were accepted", whole.len());
+    }
+    for at in (0..whole.len()).step_by(3) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x5a;
+        std::fs::write(&path, &damaged).unwrap();
+        let (_folder, model) = describe(name, &[]);
+        let _ = Detector::<E>::open(&settings(model));
+    }
+}
+
+/// Prints the shortest and the median time of an inference of the real YOLOX-nano `file`.
+#[allow(clippy::print_stdout, reason = "the measurement is what it is called for")]
+pub fn measure<E: Engine>(file: &Path, settings: &E::Settings, what: &str) {
+    let (mut engine, _) = E::open(file, settings).unwrap();
+    engine.select("images", &["output"]).unwrap();
+    let input = vec![114.0f32; 3 * 416 * 416];
+    let mut once = || {
+        let begun = std::time::Instant::now();
+        engine.run([1, 3, 416, 416], Elements::F32(&input), &mut |_| ()).unwrap();
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    (0..10).for_each(|_| drop(once()));
+    let mut times: Vec<f64> = (0..100).map(|_| once()).collect();
+    times.sort_by(f64::total_cmp);
+    println!("{what}: min {:.1} ms, median {:.1} ms of 100 inferences", times[0], times[50]);
+}

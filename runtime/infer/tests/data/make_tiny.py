@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Writes the small models that every engine is tested with, and what they give, computed with numpy in float64.
+
+usage: make_tiny.py FOLDER   (needs: pip install onnx numpy)
+
+All compute the same: 16 rows and 24 columns of RGB, averaged over cells of 8x8 pixels, then four distances (linear,
+above 0) and two class scores (a sigmoid) per cell: the head `centre` with stride 8.
+  tiny.onnx            input `images` f32 [1, 3, 16, 24]
+  tiny_u8_nhwc.onnx    input `images` u8 [1, 16, 24, 3]
+  tiny_open.onnx       as tiny.onnx with all but the channels left open
+  tiny_two.onnx        takes a second input
+  tiny.txt             the output for the samples (10 x + 7 y + 50 c) mod 256 at column x, row y of channel c
+"""
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+H, W, CELL, CLASSES = 16, 24, 8, 2
+random = np.random.default_rng(20)
+WEIGHT = np.round(random.uniform(-0.015, 0.015, (4 + CLASSES, 3)), 4)
+BIAS = np.round(np.concatenate([random.uniform(4, 7, 4), random.uniform(-1, 1, CLASSES)]), 3)
+
+
+def expected():
+    c, y, x = np.mgrid[:3, :H, :W]
+    samples = ((10 * x + 7 * y + 50 * c) % 256).astype(float)
+    means = samples.reshape(3, H // CELL, CELL, W // CELL, CELL).mean((2, 4))
+    linear = np.einsum("oc,cyx->oyx", WEIGHT, means) + BIAS[:, None, None]
+    return np.concatenate([np.maximum(linear[:4], 0), 1 / (1 + np.exp(-linear[4:]))])
+
+
+def model(name, dtype, shape, first=(), second=None):
+    head = "planes" if first else "images"
+    nodes = list(first) + [
+        helper.make_node("AveragePool", [head], ["means"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        helper.make_node("Conv", ["means", "weight", "bias"], ["linear"], kernel_shape=[1, 1]),
+        helper.make_node("Split", ["linear", "parts"], ["far", "logits"], axis=1),
+        helper.make_node("Relu", ["far"], ["distances"]),
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        helper.make_node("Concat", ["distances", "scores"], ["joined"], axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info("images", dtype, shape)]
+    if second:
+        inputs.append(helper.make_tensor_value_info(second, TensorProto.FLOAT, [1]))
+        nodes.append(helper.make_node("Mul", ["joined", second], ["detections"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["joined"], ["detections"]))
+    open_ = any(isinstance(d, str) for d in shape)
+    out = ["n", 4 + CLASSES, "rows", "columns"] if open_ else [1, 4 + CLASSES, H // CELL, W // CELL]
+    graph = helper.make_graph(
+        nodes, name, inputs, [helper.make_tensor_value_info("detections", TensorProto.FLOAT, out)],
+        [numpy_helper.from_array(WEIGHT.astype(np.float32)[:, :, None, None], "weight"),
+         numpy_helper.from_array(BIAS.astype(np.float32), "bias"),
+         numpy_helper.from_array(np.array([4, CLASSES], np.int64), "parts")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="millrace")
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def main(folder):
+    folder = pathlib.Path(folder)
+    f32, u8 = TensorProto.FLOAT, TensorProto.UINT8
+    from_u8 = [
+        helper.make_node("Cast", ["images"], ["samples"], to=f32),
+        helper.make_node("Transpose", ["samples"], ["planes"], perm=[0, 3, 1, 2]),
+    ]
+    (folder / "tiny.onnx").write_bytes(model("tiny", f32, [1, 3, H, W]))
+    (folder / "tiny_u8_nhwc.onnx").write_bytes(model("tiny_u8_nhwc", u8, [1, H, W, 3], from_u8))
+    (folder / "tiny_open.onnx").write_bytes(model("tiny_open", f32, ["n", 3, "h", "w"]))
+    (folder / "tiny_two.onnx").write_bytes(model("tiny_two", f32, [1, 3, H, W], second="gain"))
+    (folder / "tiny.txt").write_text("".join(f"{v:.9f}\n" for v in expected().ravel()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
