@@ -3,6 +3,7 @@
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A process that cannot be taken for a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,18 @@ impl Family {
         self.living().next().is_some()
     }
 
+    /// Waits until nobody of them runs; false where somebody still does.
+    pub(crate) fn gone_within(&self, patience: Duration) -> bool {
+        let start = Instant::now();
+        while self.lives() {
+            if start.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Sends a signal to dora alone.
     pub(crate) fn signal_root(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.root) {
@@ -81,17 +94,19 @@ impl Family {
         }
     }
 
-    /// Removes the shared-memory segments that the family left behind; gives their paths.
+    /// Removes the shared-memory segments that the family left behind.
     ///
     /// zenoh, which dora uses, names its segments `NUMBER.zenoh` and removes them itself unless it is killed.
-    pub(crate) fn sweep(&self) -> Vec<PathBuf> {
+    pub(crate) fn sweep(&self) {
         let left: Vec<&PathBuf> = self.segments.iter().filter(|path| path.exists()).collect();
         if left.is_empty() || self.lives() {
-            return Vec::new();
+            return;
         }
         let in_use: BTreeSet<PathBuf> = all_processes().keys().flat_map(|pid| shared_segments(*pid)).collect();
-        let ours = left.into_iter().filter(|path| !in_use.contains(*path));
-        ours.filter(|path| std::fs::remove_file(path).is_ok()).cloned().collect()
+        for path in left.into_iter().filter(|path| !in_use.contains(*path)) {
+            // It may be another user's by now, or gone.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -133,7 +148,6 @@ mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;
     use std::process::Command;
-    use std::time::{Duration, Instant};
 
     #[test]
     fn reads_stat_lines() {
@@ -162,9 +176,6 @@ mod tests {
         assert!(family.members.len() >= 2, "the grandchild was not seen");
         family.kill();
         child.wait().unwrap();
-        while family.lives() && start.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert!(!family.lives());
+        assert!(family.gone_within(Duration::from_secs(10)));
     }
 }

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// After a stop was asked for: when dora is asked to hurry, and when all that is left is killed.
-const HURRY: Duration = Duration::from_millis(1_800);
-const KILL: Duration = Duration::from_millis(2_500);
+/// After the user asked to stop: when dora is asked to hurry, and when all that is left is killed.
+const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
+/// The same for a stop that nobody sits and waits for: dora's own patience with its nodes is 10 s.
+const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
 /// How long a node that failed may take to come back before the graph is given up.
 const COME_BACK: Duration = Duration::from_secs(5);
 
@@ -267,11 +268,12 @@ impl Session {
                 self.stopping = Some((now, cause));
             }
             Some((since, cause)) => {
-                let second = asked > usize::from(cause == Cause::User);
-                if (second || now - since >= KILL) && !self.killed {
+                let again = asked > usize::from(cause == Cause::User);
+                let (hurry, kill) = if cause == Cause::User { HURRY } else { PATIENT };
+                if (again || now - since >= kill) && !self.killed {
                     self.family.kill();
                     self.killed = true;
-                } else if now - since >= HURRY && !self.hurried {
+                } else if now - since >= hurry && !self.hurried {
                     // dora then kills its nodes and cleans up after itself.
                     self.family.signal_root(Signal::INT);
                     self.hurried = true;
@@ -292,15 +294,11 @@ impl Session {
     fn end(mut self, status: ExitStatus, log: &Path) -> ExitCode {
         let elapsed = self.start.elapsed();
         // Nodes end when dora does; who lingers is killed.
-        let deadline = Instant::now() + Duration::from_millis(300);
-        while self.family.lives() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if self.family.lives() {
+        if !self.family.gone_within(Duration::from_millis(300)) {
             self.family.kill();
-            std::thread::sleep(Duration::from_millis(20));
+            self.family.gone_within(Duration::from_millis(500));
         }
-        let _removed = self.family.sweep();
+        self.family.sweep();
         let cause = self.stopping.map(|(_, cause)| cause);
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
         self.view.summary(&self.nodes, &ends, elapsed);

@@ -108,7 +108,7 @@ impl Graph {
         };
         let Data::Map(entries) = &root.data else {
             let message = format!("a graph is a mapping with the key 'nodes', and this is {}", root.kind());
-            report.push(Fault::error(root.at, message).fix("nodes:\n    - id: …\n      path: …"));
+            report.push(Fault::error(root.at, message).fix("nodes: [{ id: …, path: … }]"));
             return None;
         };
         if root.get("module").is_some() {
@@ -176,7 +176,9 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
         Some(path) if path.contains("://") => Origin::ByDora,
         _ => Origin::Program,
     };
-    if origin == Origin::Program && path.is_none() && item.get("path").is_none() {
+    // A misspelt 'path' was reported; that there is no path is no second fault.
+    let misspelt = entries.iter().any(|(key, _)| key.text().and_then(|key| nearest(key, ["path"])).is_some());
+    if origin == Origin::Program && !misspelt {
         report.push(Fault::error(id.at, format!("{name} has no path")).fix("add 'path: …', the program to run"));
     }
     let restart_policy = text_of(item, "restart_policy");

@@ -9,9 +9,44 @@ pub fn redact(text: &str) -> String {
     replace(text, |_| "***".to_owned())
 }
 
-/// As [`redact`], with every character masked by one `*`, so that columns stay where they are.
-pub fn mask(text: &str) -> String {
-    replace(text, |secret| "*".repeat(secret.chars().count()))
+/// A line of a graph with every secret character replaced by one `*`, so that columns stay where they are: as
+/// [`redact`], and the whole value after a name that [`is_secret`].
+pub fn mask(line: &str) -> String {
+    let masked = replace(line, |secret| "*".repeat(secret.chars().count()));
+    mask_values(&masked)
+}
+
+/// Whether the value of a setting of this name is nobody's business.
+pub fn is_secret(key: &str) -> bool {
+    const WORDS: [&str; 6] = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "CREDENTIAL"];
+    let upper = key.to_uppercase();
+    WORDS.iter().any(|word| upper.contains(word))
+}
+
+fn mask_values(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(colon) = rest.find(": ") {
+        let (before, value) = rest.split_at(colon + 2);
+        out.push_str(before);
+        let name = before[..colon].trim_end_matches(['"', '\'']);
+        let start = name.rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).map_or(0, |at| at + 1);
+        // `start` is a byte that begins a character: rfind gave the start of one, which may be longer than a byte.
+        let name = name.get(start..).unwrap_or(name);
+        rest = value;
+        if is_secret(name) {
+            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+            let end = match quote {
+                Some(quote) => value[1..].find(quote).map_or(value.len(), |at| at + 2),
+                None => value.find([',', '}']).unwrap_or(value.len()),
+            };
+            let hide = |c: char| if c == ' ' || Some(c) == quote { c } else { '*' };
+            out.extend(value[..end].chars().map(hide));
+            rest = &value[end..];
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 fn replace(text: &str, masked: impl Fn(&str) -> String) -> String {
@@ -55,5 +90,11 @@ mod tests {
         let line = "    SOURCE: rtsp://user:pass@cam/1 # x";
         assert_eq!(mask(line), "    SOURCE: rtsp://*********@cam/1 # x");
         assert_eq!(mask(line).chars().count(), line.chars().count());
+        assert_eq!(
+            mask("{ TOKEN: abc, A: b, PASSWORD: \"x, y\", C: d }"),
+            "{ TOKEN: ***, A: b, PASSWORD: \"** *\", C: d }"
+        );
+        assert_eq!(mask("é\"my-secret\": 'open"), "é\"my-secret\": '****");
+        assert_eq!(mask("  SECRET: "), "  SECRET: ");
     }
 }

@@ -224,7 +224,7 @@ impl Builder {
 /// A tab in the indentation is the usual reason, and the parser's words for it are hard to understand.
 fn not_yaml(text: &str, marker: Marker, info: &str) -> SyntaxFault {
     match tab_indent(text) {
-        Some((line, column)) if line <= marker.line() => SyntaxFault {
+        Some((line, column)) if line <= marker.line() + 1 => SyntaxFault {
             at: Span { line, column, len: 1 },
             what: "this line is indented with a tab; YAML allows spaces only".to_owned(),
             fix: Some("indent with spaces".to_owned()),

@@ -7,7 +7,7 @@ use crate::fault::{Fault, Place, Report};
 use crate::model::{EnvValue, Graph, Node};
 use crate::nearest::nearest;
 use crate::settings::{self, FaultKind, SettingFault};
-use crate::yaml::Span;
+use crate::yaml::{Data, Span, Yaml};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub(super) fn check(
         give(&set.key, Given { written: text.clone(), text, quoted: true, at: set.place(), from: From::Set });
     }
     match description {
-        Some(description) => against(node, description, &given, report),
+        Some(description) => against(graph, node, description, &given, report),
         None => {
             given.iter().filter(|(_, value)| value.quoted).for_each(|(key, value)| warn_of_number(key, value, report));
             given.into_iter().map(|(key, value)| plain(key, value)).collect()
@@ -88,7 +88,13 @@ fn plain(key: String, value: Given) -> Effective {
     Effective { key, value: Some(value.text), from: value.from, is_path: false, described: false }
 }
 
-fn against(node: &Node, description: &Description, given: &[(String, Given)], report: &mut Report) -> Vec<Effective> {
+fn against(
+    graph: &Graph,
+    node: &Node,
+    description: &Description,
+    given: &[(String, Given)],
+    report: &mut Report,
+) -> Vec<Effective> {
     let schema = description.schema();
     let docs = settings::document(&schema);
     let is_setting = |key: &str| docs.iter().any(|doc| doc.key == key);
@@ -104,13 +110,18 @@ fn against(node: &Node, description: &Description, given: &[(String, Given)], re
         Err(faults) => {
             let misspelt: Vec<String> = faults.iter().filter_map(meant).collect();
             for fault in faults {
-                // That a misspelt setting is also missing is no second fault.
-                if fault.what == FaultKind::Missing && misspelt.contains(&fault.key) {
+                // That a misspelt or unreadable setting is also missing is no second fault.
+                let reported = misspelt.contains(&fault.key) || stands_in_file(graph, node, &fault.key);
+                if fault.what == FaultKind::Missing && reported {
                     continue;
                 }
                 let key_place = key_place(node, &fault);
                 let at = key_place.or_else(|| place(&fault.key)).unwrap_or(Place::File(node.id.at));
-                report.push(setting_fault(node, description, &fault).at(at));
+                let common = matches!(
+                    given.iter().find(|(key, _)| *key == fault.key),
+                    Some((_, Given { from: From::Graph(_), .. }))
+                );
+                report.push(setting_fault(node, description, &fault, common).at(at));
             }
             Default::default()
         }
@@ -138,6 +149,13 @@ fn against(node: &Node, description: &Description, given: &[(String, Given)], re
     all
 }
 
+/// The file gives this setting, if perhaps in a form that could not be read.
+fn stands_in_file(graph: &Graph, node: &Node, key: &str) -> bool {
+    let in_env = |owner: &Yaml| owner.get("env").is_some_and(|env| env.get(key).is_some());
+    let Some(Data::List(items)) = graph.root.get("nodes").map(|nodes| &nodes.data) else { return false };
+    in_env(&graph.root) || items.get(node.index).is_some_and(in_env)
+}
+
 fn meant(fault: &SettingFault) -> Option<String> {
     (fault.what == FaultKind::Unknown).then(|| fault.nearest.clone()).flatten()
 }
@@ -150,9 +168,12 @@ fn key_place(node: &Node, fault: &SettingFault) -> Option<Place> {
     node.env.iter().find(|value| value.key.it == fault.key).map(|value| Place::File(value.key.at))
 }
 
-fn setting_fault(node: &Node, description: &Description, fault: &SettingFault) -> Fault {
+fn setting_fault(node: &Node, description: &Description, fault: &SettingFault, common: bool) -> Fault {
     let key = &fault.key;
-    let message = format!("node '{}' ({}): {fault}", node.id.it, description.name);
+    // One fault of the graph's own env, although it shows at every node.
+    let whose =
+        if common { "for all nodes".to_owned() } else { format!("node '{}' ({})", node.id.it, description.name) };
+    let message = format!("{whose}: {fault}");
     let fix = match (&fault.what, &fault.nearest) {
         (FaultKind::Unknown, Some(near)) => Some(format!("{near}: …")),
         (FaultKind::Value { .. }, Some(near)) => Some(format!("{key}: {near}")),

@@ -8,6 +8,7 @@ use crate::nearest::nearest;
 use std::sync::Arc;
 
 pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], report: &mut Report) {
+    let all: Vec<(&Node, Option<Arc<Description>>)> = graph.nodes.iter().zip(described.iter().cloned()).collect();
     for (node, description) in graph.nodes.iter().zip(described) {
         if let Some(description) = description {
             check_outputs(node, description, report);
@@ -21,7 +22,7 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
                     continue;
                 };
                 let (source, theirs) = (&graph.nodes[index], described[index].as_deref());
-                check_edge(node, description.as_deref(), input, source, theirs, output, report);
+                check_edge(node, description.as_deref(), input, source, theirs, output, &all, report);
             }
         }
     }
@@ -39,6 +40,7 @@ fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &
     Fault::error(input.source.at, message).fix_with(fix)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn check_edge(
     node: &Node,
     ours: Option<&Description>,
@@ -46,6 +48,7 @@ fn check_edge(
     source: &Node,
     theirs: Option<&Description>,
     output: &str,
+    all: &[(&Node, Option<Arc<Description>>)],
     report: &mut Report,
 ) {
     // The outputs of operators and modules stand elsewhere.
@@ -68,9 +71,9 @@ fn check_edge(
             report.push(Fault::error(input.source.at, message).fix(fix));
         } else {
             let near = nearest(output, names.iter().copied()).or(if names.len() == 1 { Some(names[0]) } else { None });
-            let declares = if names.is_empty() { "no outputs".to_owned() } else { names.join(", ") };
+            let declares = if names.is_empty() { " no outputs".to_owned() } else { format!(": {}", names.join(", ")) };
             let message = format!(
-                "input '{name}' of node '{id}' names '{from}/{output}', which does not exist; '{from}' declares: {declares}"
+                "input '{name}' of node '{id}' names '{from}/{output}', which does not exist; '{from}' declares{declares}"
             );
             let fix = near.map(|near| format!("{name}: {from}/{near}"));
             report.push(Fault::error(input.source.at, message).fix_with(fix));
@@ -87,8 +90,13 @@ fn check_edge(
         "'{}/{output}' carries {}, and input '{name}' of node '{id}' ({}) takes {accepts}",
         source.id.it, port.carries, ours.name
     );
-    let other = theirs.and_then(|theirs| theirs.outputs.iter().find(|port| mine.accepts.contains(&port.carries)));
-    let fix = other.map(|other| format!("{name}: {}/{}", source.id.it, other.name));
+    // The same node's other outputs first, then those of the rest of the graph.
+    let others = std::iter::once((source, theirs)).chain(all.iter().map(|(node, is)| (*node, is.as_deref())));
+    let fitting = others.filter_map(|(from, is)| {
+        let port = is?.outputs.iter().find(|port| mine.accepts.contains(&port.carries))?;
+        (from.id.it != *id).then(|| format!("{name}: {}/{}", from.id.it, port.name))
+    });
+    let fix = fitting.into_iter().next();
     report.push(Fault::error(input.source.at, message).fix_with(fix));
 }
 

@@ -247,6 +247,9 @@ impl fmt::Display for Kind {
             }
             Self::Number { least, most } => {
                 f.write_str("a number")?;
+                if let (Bound::At(least), Bound::At(most)) = (least, most) {
+                    return write!(f, " from {least} to {most}");
+                }
                 match least {
                     Bound::None => {}
                     Bound::At(least) => write!(f, " from {least}")?,

@@ -19,7 +19,7 @@ mod kind;
 mod tests;
 
 use crate::nearest::nearest;
-use crate::redact::redact;
+use crate::redact::{is_secret, redact};
 use kind::Kind;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -160,10 +160,10 @@ pub fn document(schema: &Value) -> Vec<SettingDoc> {
         .map(|(key, property)| SettingDoc {
             key: key.clone(),
             doc: description(property),
-            allowed: Kind::of(property, schema).to_string(),
+            allowed: if is_path(property) { "a path".to_owned() } else { Kind::of(property, schema).to_string() },
             default: property.get("default").filter(|default| !default.is_null()).cloned(),
             required: is_required(schema, key),
-            is_path: property.get("x-millrace-kind").and_then(Value::as_str) == Some("path"),
+            is_path: is_path(property),
         })
         .collect()
 }
@@ -234,9 +234,7 @@ pub fn to_text(value: &Value) -> String {
 
 /// A value as it may be shown: credentials masked, and all of it where the name says that it is secret.
 pub fn shown(key: &str, text: &str) -> String {
-    const SECRET: [&str; 5] = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY"];
-    let upper = key.to_uppercase();
-    if SECRET.iter().any(|word| upper.contains(word)) { "***".to_owned() } else { redact(text) }
+    if is_secret(key) { "***".to_owned() } else { redact(text) }
 }
 
 /// Variables that any process may be given and that are nobody's setting.
@@ -267,6 +265,10 @@ fn is_required(schema: &Value, key: &str) -> bool {
     required.is_some_and(|keys| keys.iter().any(|name| name.as_str() == Some(key)))
 }
 
+fn is_path(property: &Value) -> bool {
+    property.get("x-millrace-kind").and_then(Value::as_str) == Some("path")
+}
+
 fn names(properties: &Map<String, Value>) -> String {
     if properties.is_empty() {
         return "none, the node has no settings".to_owned();
@@ -287,5 +289,6 @@ pub fn first_sentence(text: &str) -> &str {
 
 fn missing_hint(property: &Value, kind: &Kind) -> String {
     let doc = description(property);
-    if doc.is_empty() { kind.to_string() } else { format!("{kind}: {}", first_sentence(&doc)) }
+    let kind = if is_path(property) { "a path".to_owned() } else { kind.to_string() };
+    if doc.is_empty() { kind } else { format!("{kind}: {}", first_sentence(&doc)) }
 }

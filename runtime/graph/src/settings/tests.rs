@@ -111,7 +111,7 @@ fn names_unknown_and_missing_together() {
     assert_eq!(texts[0], "no setting is called SORCE; did you mean 'SOURCE'?");
     assert!(texts[1].starts_with("no setting is called ZZZ; there are: SOURCE, PACE, "));
     assert_eq!(texts[2], "ON is set twice");
-    assert_eq!(texts[3], "SOURCE is required and not set: text: What to decode");
+    assert_eq!(texts[3], "SOURCE is required and not set: a path: What to decode");
     assert_eq!(texts.len(), 4);
 }
 

@@ -1,0 +1,226 @@
+//! `millrace run` from outside, with a stand-in for dora, so that neither network nor nodes are needed.
+
+#![allow(clippy::unwrap_used)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A folder with a graph of nodes, each with its `env:` lines.
+    fn new(nodes: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut graph = String::from("nodes:\n");
+        for (id, env) in nodes {
+            let node = fake().join("node");
+            let log = folder.path().join("log");
+            graph.push_str(&format!(
+                "  - id: {id}\n    path: {}\n    env: {{ LOG_FILE: {}, {env} }}\n",
+                node.display(),
+                log.display()
+            ));
+        }
+        std::fs::create_dir(folder.path().join("tmp")).unwrap();
+        std::fs::write(folder.path().join("g.yml"), graph).unwrap();
+        Self { folder }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let path = std::env::join_paths(
+            std::iter::once(fake()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        );
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command
+            .arg("run")
+            .arg(self.folder.path().join("g.yml"))
+            .args(args)
+            .env("PATH", path.unwrap())
+            .env("TMPDIR", self.folder.path().join("tmp"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Starts it and waits until this many nodes run.
+    fn start(&self, nodes: usize) -> Child {
+        let child = self.command(&[]).spawn().unwrap();
+        let start = Instant::now();
+        while self.started().len() < nodes {
+            assert!(start.elapsed() < Duration::from_secs(60), "the nodes did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Time for the processes to be seen by those who watch over them.
+        std::thread::sleep(Duration::from_millis(700));
+        child
+    }
+
+    fn started(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// No node runs, the temporary folder is empty, and the stand-in's shared memory is gone.
+    fn assert_clean(&self, dora: Option<u32>) {
+        for node in self.started() {
+            let pid = node["pid"].as_i64().unwrap();
+            assert!(!runs(pid), "process {pid} of node {} runs on", node["node"]);
+        }
+        let left: Vec<_> = std::fs::read_dir(self.folder.path().join("tmp")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        if let Some(dora) = dora {
+            assert!(!Path::new(&format!("/dev/shm/{dora}.zenoh")).exists(), "shared memory is left");
+        }
+    }
+}
+
+fn fake() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake")
+}
+
+fn runs(pid: i64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// The one child of a process.
+fn child_of(pid: u32) -> u32 {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_graph_that_ends_well_gives_0_and_a_summary() {
+    let bench = Bench::new(&[("a", "SECONDS: 1.5"), ("b", "SECONDS: 0.5")]);
+    let output = bench.run(&[]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    assert!(out.contains("a: page: http://127.0.0.1:1/"), "{out}");
+    let row: Vec<&str> =
+        out.lines().find(|line| line.starts_with("a ") && line.ends_with("done")).unwrap().split_whitespace().collect();
+    assert_eq!((row[1], row[2], row[4]), ("-", "42", "3"), "{out}");
+    assert!(out.contains("dropped at a/frame: 3 (stale)"), "{out}");
+    assert!(out.contains("\n42 frames in "), "{out}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn nodes_run_in_the_graphs_folder_with_settings_word_for_word() {
+    let bench = Bench::new(&[("a", "TEXT: \"1.10\""), ("b", "SECONDS: 0.1")]);
+    let output = bench.run(&["--set", "b.TEXT=1.10 $HOME 'x'", "--quiet"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+    let started = bench.started();
+    let of = |id: &str| started.iter().find(|node| node["node"] == id).unwrap().clone();
+    assert_eq!(of("b")["text"], "1.10 $HOME 'x'");
+    let folder = bench.folder.path().canonicalize().unwrap();
+    assert!(started.iter().all(|node| node["cwd"] == folder.to_str().unwrap()), "{started:?}");
+}
+
+#[test]
+fn a_node_that_fails_stops_the_graph() {
+    let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", "MODE: fail")]);
+    let start = Instant::now();
+    let output = bench.run(&[]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("b: clip.mp4: no such file; set SOURCE"), "{err}");
+    assert!(err.contains("not ended as they should: b\n"), "{err}");
+    assert!(text(&output.stdout).lines().any(|line| line.starts_with("a ") && line.ends_with("stopped")));
+    assert!(start.elapsed() < Duration::from_secs(60));
+    bench.assert_clean(None);
+}
+
+#[test]
+fn a_node_that_dies_without_a_word_fails_the_graph() {
+    let bench = Bench::new(&[("a", "SECONDS: 1"), ("b", "MODE: die")]);
+    let output = bench.run(&[]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("not ended as they should: b"), "{err}");
+    assert!(out.lines().any(|line| line.starts_with("b ") && line.ends_with("without a word")), "{out}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn interrupt_ends_everything_within_3_s() {
+    for (mode, interrupts) in [("done", 1), ("deaf", 1), ("deaf", 2)] {
+        let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", &format!("SECONDS: 600, MODE: {mode}"))]);
+        let child = bench.start(2);
+        let dora = child_of(child.id());
+        let start = Instant::now();
+        for _ in 0..interrupts {
+            signal(child.id(), Signal::INT);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let output = child.wait_with_output().unwrap();
+        let took = start.elapsed();
+        assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+        assert!(took < Duration::from_secs(3), "{mode}, {interrupts} interrupts: {took:?}");
+        bench.assert_clean(Some(dora));
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_dora() {
+    let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", "SECONDS: 600, MODE: deaf")]);
+    let child = bench.start(2);
+    let dora = child_of(child.id());
+    signal(dora, Signal::KILL);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    bench.assert_clean(Some(dora));
+}
+
+#[test]
+fn stop_after_is_no_failure() {
+    let bench = Bench::new(&[("a", "SECONDS: 600")]);
+    let output = bench.run(&["--stop-after", "1s"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    bench.assert_clean(None);
+}
+
+#[test]
+fn a_broken_graph_starts_nothing() {
+    let bench = Bench::new(&[("a", "TEXT: $NOT_SET_ANYWHERE"), ("a", "SECONDS: 1")]);
+    let output = bench.run(&[]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err.contains("two nodes are called 'a'") && err.contains("names the variable $NOT_SET_ANYWHERE"), "{err}");
+    assert!(bench.started().is_empty());
+}
+
+#[test]
+fn a_failed_build_starts_nothing() {
+    let bench = Bench::new(&[("a", "SECONDS: 1")]);
+    let file = bench.folder.path().join("g.yml");
+    let graph = std::fs::read_to_string(&file).unwrap().replace("    env", "    build: sh -c false\n    env");
+    std::fs::write(&file, graph).unwrap();
+    let output = bench.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("the build failed (exit status: 1): sh -c false"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(bench.started().is_empty());
+    assert_eq!(bench.run(&["--no-build"]).status.code(), Some(0));
+}
