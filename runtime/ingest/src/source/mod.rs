@@ -5,6 +5,7 @@ mod mp4;
 mod mp4_boxes;
 mod probe;
 mod rtsp;
+mod rtsp_session;
 mod url;
 
 use crate::syntax::ParsedUnit;

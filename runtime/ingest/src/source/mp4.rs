@@ -194,15 +194,8 @@ impl Source for Mp4 {
             return Err(IngestError::Read { path: self.path.clone(), offset_bytes, cause });
         }
         let (nals, cut) = length_prefixed(&buf, self.length_bytes);
-        // A sample is one picture. Where damage made more of it, the last is kept and the others counted.
-        let mut found = Vec::new();
-        for nal in nals {
-            found.extend(self.units.push(nal));
-        }
-        found.extend(self.units.finish());
-        let unit = found.pop();
-        let extra = found.len() as u64;
-        let lost = extra + std::mem::take(&mut self.units.lost_nals) + u64::from(cut);
+        let (unit, lost) = self.units.sample(nals);
+        let lost = lost + u64::from(cut);
         self.buf = buf;
         let after_loss = std::mem::take(&mut self.after_loss);
         match unit {

@@ -83,6 +83,15 @@ impl UnitBuilder {
         unit
     }
 
+    /// The one picture of a container's sample or of an RTP frame, and how many of its parts are lost: slices that are not
+    /// readable, and, where damage made more of it than one picture, the others.
+    pub(crate) fn sample<'a>(&mut self, nals: impl IntoIterator<Item = &'a [u8]>) -> (Option<ParsedUnit>, u64) {
+        let mut found: Vec<ParsedUnit> = nals.into_iter().filter_map(|nal| self.push(nal)).collect();
+        found.extend(self.finish());
+        let last = found.pop();
+        (last, found.len() as u64 + std::mem::take(&mut self.lost_nals))
+    }
+
     /// Bytes collected so far.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.nals.len()
