@@ -117,6 +117,10 @@ class Browser:
         if failed:
             raise ConnectionError(f"{url}: {failed}")
 
+    def before(self, script):
+        """Runs a script in every page that is opened from now on, before the page's own."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
     def run(self, script):
         """The value of a JavaScript expression in the page; promises are waited for."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

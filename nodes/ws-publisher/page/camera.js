@@ -21,7 +21,6 @@ export class Camera {
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.card.querySelector(".name").textContent = source;
     this.format = this.card.querySelector(".format");
-    this.message = this.card.querySelector(".message");
     this.figures = Object.fromEntries([...this.card.querySelectorAll("[data-of]")].map(e => [e.dataset.of, e]));
     this.legend = new Map();
     this.state = { codec: null, detections: 0, packets: 0, decoded: 0, exact: 0, late: 0, skipped: 0, boxes_only: 0, errors: 0, lag_ms: 0, drawn: [] };
@@ -56,7 +55,7 @@ export class Camera {
     this.video = message;
     this.state.codec = message.codec;
     this.format.textContent = `${message.codec === "jpeg" ? "JPEG" : "H.264"} ${message.width_px}×${message.height_px}`;
-    this.say(null);
+    this.format.title = message.codec;
     this.closeDecoder();
     this.delayed = [];
     this.replay = this.replayIn = message.replay_packets;
@@ -223,7 +222,8 @@ export class Camera {
     this.drawBoxes(found, true);
     this.state.boxes_only += 1;
     if (this.state.boxes_only === 50 && !this.state.decoded) {
-      this.say("No picture: the graph forwards neither H.264 packets ('packet') nor frames ('frame') of this camera.");
+      this.format.textContent = "boxes alone";
+      this.format.title = "The graph hands ws-publisher neither the packets ('packet') nor the frames ('frame') of this camera.";
     }
     this.record(micros(found.pts_ns), found);
   }
@@ -233,7 +233,7 @@ export class Camera {
     const sx = canvas.width / (found.width_px || canvas.width), sy = canvas.height / (found.height_px || canvas.height);
     // as thick on a small card as on a large one
     const unit = canvas.width / Math.max(canvas.clientWidth, 200);
-    const line = 2 * unit, text = 12 * unit, pad = 4 * unit;
+    const line = 2 * unit, text = (canvas.clientWidth < 700 ? 10.5 : 12) * unit, pad = 3.5 * unit;
     context.save();
     context.globalAlpha = own ? 1 : 0.45;
     context.setLineDash(own ? [] : [6 * unit, 5 * unit]);
@@ -247,7 +247,10 @@ export class Camera {
       context.strokeStyle = shade;
       context.strokeRect(x, y, w, h);
       if (!own) continue;
-      const label = `${box.label}${box.track_id === undefined ? "" : ` #${box.track_id}`} ${Math.round(box.score * 100)}%`;
+      const name = `${box.label}${box.track_id === undefined ? "" : ` #${box.track_id}`}`;
+      let label = `${name} ${Math.round(box.score * 100)}%`;
+      // over a narrow box the name alone: neighbours stay readable
+      if (context.measureText(label).width + 2 * pad > 2 * w) label = name;
       const tall = text + pad, wide = context.measureText(label).width + 2 * pad;
       const left = Math.max(0, Math.min(x - line / 2, canvas.width - wide));
       const top = y - tall >= 0 ? y - tall : Math.min(y, canvas.height - tall);
@@ -299,11 +302,6 @@ export class Camera {
     set("missing", stats.missing.toLocaleString("en"));
     this.figures.missing.classList.toggle("some", stats.missing > 0);
     this.card.classList.toggle("silent", stats.fps === 0);
-  }
-
-  say(text) {
-    this.message.hidden = !text;
-    this.message.textContent = text ?? "";
   }
 
   resize(width, height) {

@@ -1,0 +1,74 @@
+//! The settings of `zenoh-publisher`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Settings of `zenoh-publisher`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Name of the graph in the keys: `millrace/<graph>/<camera>/detections`.
+    #[serde(default = "default_graph")]
+    pub(crate) graph: String,
+    /// How detections are written; with `both`, each frame is put twice on its key, told apart by the encoding field.
+    #[serde(default)]
+    pub(crate) encodings: Encodings,
+    /// `peer` talks to subscribers directly, `client` through a zenoh router.
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    /// Endpoints to connect to, separated by commas, such as `tcp/192.168.1.5:7447`.
+    #[serde(default)]
+    pub(crate) connect: String,
+    /// Endpoints to listen on as a peer, separated by commas. The default, any free port of this machine's loopback, is
+    /// for subscribers on this machine alone; `tcp/0.0.0.0:7447` lets every machine of its networks in. Empty for none.
+    #[serde(default = "default_listen")]
+    pub(crate) listen: String,
+    /// Find subscribers and routers of the local network by multicast.
+    #[serde(default = "default_true")]
+    pub(crate) scouting: bool,
+    /// Hold up the pipeline rather than drop a frame when subscribers are slow. Off, the oldest frames that wait are
+    /// dropped and counted.
+    #[serde(default)]
+    pub(crate) reliable: bool,
+    /// Most frames that wait to be sent.
+    #[serde(default = "default_queue_frames")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) queue_frames: u32,
+}
+
+/// Which encodings are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Encodings {
+    /// `application/json`.
+    Json,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// Both.
+    #[default]
+    Both,
+}
+
+/// How the session takes part in the zenoh network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Talks to subscribers directly.
+    #[default]
+    Peer,
+    /// Talks through a router.
+    Client,
+}
+
+fn default_graph() -> String {
+    "millrace".into()
+}
+fn default_listen() -> String {
+    "tcp/127.0.0.1:0".into()
+}
+fn default_true() -> bool {
+    true
+}
+fn default_queue_frames() -> u32 {
+    64
+}
