@@ -63,7 +63,9 @@ fn onnxruntime(model: &Path, input: &[f32]) -> Option<Vec<f32>> {
         entries.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so")))
     };
     let Some(library) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).or_else(in_folder) else {
-        println!("skipped: no ONNX Runtime; pip install --target target/tools/onnxruntime --no-deps onnxruntime==1.32.0");
+        println!(
+            "skipped: no ONNX Runtime; pip install --target target/tools/onnxruntime --no-deps onnxruntime==1.32.0"
+        );
         return None;
     };
     let environment = ort::init_from(library).unwrap().with_telemetry(false).build().unwrap();
@@ -79,7 +81,8 @@ fn yolox_nano_agrees_with_onnxruntime() {
     let input = picture();
     let Some(want) = onnxruntime(&file, &input) else { return };
     for threads in [1, 2] {
-        let (mut engine, _) = Rten::open(&file, &Settings { threads: Some(threads), ..settings(file.clone()) }).unwrap();
+        let (mut engine, _) =
+            Rten::open(&file, &Settings { threads: Some(threads), ..settings(file.clone()) }).unwrap();
         engine.select("images", &["output"]).unwrap();
         let mut got = Vec::new();
         engine

@@ -2,6 +2,7 @@
 
 use millrace_infer::{EngineError, contained};
 use ort::environment::Environment;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -30,8 +31,8 @@ pub(crate) fn places(exe: Option<&Path>, working_folder: &Path) -> Vec<PathBuf> 
         // target/release/ort-infer and target/release/deps/ort_infer-… both have target/ above them
         folders.extend(beside.ancestors().skip(1).take(3).map(|above| above.join(IN_TOOLS)));
     }
-    folders.push(working_folder.join("target").join(IN_TOOLS));
-    folders.push(working_folder.join("../target").join(IN_TOOLS));
+    // the working folder of a node is its graph's
+    folders.extend(working_folder.ancestors().take(4).map(|above| above.join("target").join(IN_TOOLS)));
     folders
 }
 
@@ -57,7 +58,7 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
 /// [`EngineError::Setup`] that says what was looked for and how to get it.
 pub(crate) fn environment(setting: Option<&Path>) -> Result<Environment, EngineError> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let path = find(setting)?;
+    let (path, looked) = find(setting)?;
     if let Some((before, environment)) = opened.as_ref() {
         if *before == path {
             return Ok(environment.clone());
@@ -66,30 +67,46 @@ pub(crate) fn environment(setting: Option<&Path>) -> Result<Environment, EngineE
         return Err(EngineError::Setup { cause });
     }
     let setup = |cause: String| {
-        let cause = format!("ONNX Runtime library '{}': {cause}; {}", path.display(), how_to_get_it());
+        let cause = format!("ONNX Runtime library '{}': {cause}{looked}; {}", path.display(), how_to_get_it());
         EngineError::Setup { cause }
     };
     // any other call of `ort` before this one has succeeded would look for a library by itself, and panic
-    let builder = contained("ort", || ort::init_from(&path)).map_err(setup)?.map_err(|e| setup(e.to_string()))?;
+    let builder = contained("ort", || ort::init_from(&path)).map_err(setup)?.map_err(|e| setup(cause_of(&e)))?;
     let build = || builder.with_name("millrace").with_telemetry(false).build();
     let environment = contained("ort", build).map_err(setup)?.map_err(|e| setup(e.to_string()))?;
     *opened = Some((path.clone(), environment.clone()));
     Ok(environment)
 }
 
-fn find(setting: Option<&Path>) -> Result<PathBuf, EngineError> {
+/// The loader's own words too, which the error keeps to itself.
+fn cause_of(error: &ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => match error.source() {
+            Some(why) => format!("it cannot be loaded: {why}"),
+            None => format!("it cannot be loaded: {error}"),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// The library's path, and for the message where it was looked for in vain.
+fn find(setting: Option<&Path>) -> Result<(PathBuf, String), EngineError> {
     let variable = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from);
     for (name, path) in [("LIBRARY", setting.map(Path::to_owned)), ("ORT_DYLIB_PATH", variable)] {
         if let Some(path) = path {
             // absolute, or else it would be looked for beside the binary
-            return std::fs::canonicalize(&path).map_err(|e| EngineError::Setup {
+            let found = std::fs::canonicalize(&path).map_err(|e| EngineError::Setup {
                 cause: format!("{name} is '{}', which cannot be opened: {e}; {}", path.display(), how_to_get_it()),
             });
+            return found.map(|path| (path, String::new()));
         }
     }
     let exe = std::env::current_exe().ok();
     let folders = places(exe.as_deref(), &std::env::current_dir().unwrap_or_default());
-    let found = folders.iter().find_map(|folder| in_folder(folder));
+    if let Some(path) = folders.iter().find_map(|folder| in_folder(folder)) {
+        return Ok((path, String::new()));
+    }
+    let list: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     // the bare name leaves it to the system's loader
-    Ok(found.unwrap_or_else(|| PathBuf::from(NAME)))
+    Ok((PathBuf::from(NAME), format!(" (nor is there one in {})", list.join(", "))))
 }

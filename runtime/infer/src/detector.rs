@@ -112,7 +112,9 @@ impl<E: Engine> Detector<E> {
                 None => {}
             }
         }
-        let (mut engine, signature) = E::open(model.file()?, settings)?;
+        let file = model.file()?;
+        crate::onnx::check_whole(file)?;
+        let (mut engine, signature) = E::open(file, settings)?;
         let shown = model.path.display().to_string();
         if let Some(why) = misfit(&model, &signature) {
             return Err(DetectError::Misfit { model: shown, why });

@@ -9,6 +9,7 @@
 mod detector;
 mod engine;
 mod node;
+mod onnx;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]

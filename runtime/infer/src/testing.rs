@@ -183,7 +183,9 @@ pub fn measure<E: Engine>(file: &Path, settings: &E::Settings, what: &str) {
         engine.run([1, 3, 416, 416], Elements::F32(&input), &mut |_| ()).unwrap();
         begun.elapsed().as_secs_f64() * 1e3
     };
-    (0..10).for_each(|_| drop(once()));
+    for _ in 0..10 {
+        once();
+    }
     let mut times: Vec<f64> = (0..100).map(|_| once()).collect();
     times.sort_by(f64::total_cmp);
     println!("{what}: min {:.1} ms, median {:.1} ms of 100 inferences", times[0], times[50]);

@@ -1,0 +1,103 @@
+//! Whether a file is a whole ONNX model, by its outermost frame. Engines differ in what they forgive: one reads a file
+//! that was cut short without a word, and leaves out what was behind the cut.
+
+use crate::EngineError;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+/// `ModelProto.graph` and `ModelProto.opset_import` of onnx.proto; both are required.
+const GRAPH: u64 = 7;
+const OPSETS: u64 = 8;
+
+/// Checks that the fields of the outermost message cover the file exactly and that it has a graph and its opsets.
+///
+/// # Errors
+/// [`EngineError::Load`] with the byte at which it ceases to be a model.
+pub(crate) fn check_whole(path: &Path) -> Result<(), EngineError> {
+    let broken = |text: String| EngineError::load(path, text);
+    let file = File::open(path).map_err(|e| broken(e.to_string()))?;
+    let length = file.metadata().map_err(|e| broken(e.to_string()))?.len();
+    let mut reader = Fields { from: BufReader::new(file), at: 0 };
+    let (mut graph, mut opsets) = (false, false);
+    while reader.at < length {
+        let begun = reader.at;
+        let not_onnx = || broken(format!("at byte {begun} stands nothing that an ONNX file can hold"));
+        let tag = reader.varint().ok_or_else(not_onnx)?;
+        let size = match tag & 7 {
+            0 => reader.varint().map(|_| 0),
+            1 => Some(8),
+            2 => reader.varint(),
+            5 => Some(4),
+            _ => None,
+        };
+        let size = size.ok_or_else(not_onnx)?;
+        let left = length.saturating_sub(reader.at);
+        if size > left {
+            return Err(broken(format!("it is cut short: at byte {begun} begin {size} bytes, and {left} are left")));
+        }
+        reader.skip(size).ok_or_else(not_onnx)?;
+        graph |= tag >> 3 == GRAPH;
+        opsets |= tag >> 3 == OPSETS;
+    }
+    match (graph, opsets) {
+        (true, true) => Ok(()),
+        (false, _) => Err(broken("it holds no graph".to_owned())),
+        (true, false) => Err(broken("it does not say which opset it uses; it may be cut short".to_owned())),
+    }
+}
+
+struct Fields {
+    from: BufReader<File>,
+    at: u64,
+}
+
+impl Fields {
+    /// The next number of protobuf's base-128 form.
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let mut byte = [0];
+            self.from.read_exact(&mut byte).ok()?;
+            self.at += 1;
+            value |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn skip(&mut self, bytes: u64) -> Option<()> {
+        self.at += bytes;
+        self.from.seek_relative(i64::try_from(bytes).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+    use super::*;
+
+    #[test]
+    fn only_the_whole_file_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny.onnx")).unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            check_whole(&path)
+        };
+        assert_eq!(check(&whole), Ok(()));
+        for cut in 0..whole.len() {
+            assert!(check(&whole[..cut]).is_err(), "{cut}");
+        }
+        let text = |bytes: &[u8]| check(bytes).unwrap_err().to_string();
+        assert!(text(&whole[..whole.len() - 20]).contains("it is cut short: at byte"));
+        assert!(text(b"this is a text\n").contains("at byte 0 stands nothing that an ONNX file can hold"));
+        assert!(text(&[0xff; 40]).contains("at byte 0"));
+        // a field of 2^63 bytes
+        assert!(text(&[0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]).contains("cut short"));
+    }
+}
