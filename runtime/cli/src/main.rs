@@ -10,6 +10,7 @@ mod load;
 mod make;
 mod procs;
 mod run;
+mod schema;
 mod scratch;
 mod status;
 mod totals;
@@ -18,7 +19,7 @@ mod view;
 use clap::{Parser, Subcommand};
 use load::Loaded;
 use millrace_graph::check::Set;
-use millrace_graph::describe::{Described, Describer, Programs};
+use millrace_graph::describe::Programs;
 use millrace_graph::explain::explain;
 use millrace_graph::settings;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ enum Verb {
     Run(RunArgs),
     /// Find all faults of a graph without running it.
     Check(CheckArgs),
+    /// Write the JSON Schema of graphs, with which editors complete and check them.
+    Schema(SchemaArgs),
     /// Show the ports and settings of a node's program.
     Describe {
         /// The program, for example target/release/sw-nv12.
@@ -47,6 +50,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(clap::Args)]
+struct SchemaArgs {
+    /// The nodes' programs; by default those of all folders under nodes/.
+    programs: Vec<PathBuf>,
+    /// Where it is written.
+    #[arg(long, short, default_value = "graphs/schema.json")]
+    output: PathBuf,
+    /// Write nothing, and fail when the file is not what would be written.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -103,6 +118,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check(&args),
+        Verb::Schema(args) => schema::schema(&args.programs, &args.output, args.check),
         Verb::Describe { program, json } => describe(&program, json),
     };
     outcome.unwrap_or_else(|error| {
@@ -125,14 +141,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn describe(program: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    // A path as the shell understands it, not a name to be looked up.
-    let path = std::path::absolute(program)?;
-    let found = match Programs::default().describe(&path.to_string_lossy(), Path::new("/")) {
-        Described::Node(found) => found,
-        Described::Foreign => anyhow::bail!("{} is not a Millrace node", program.display()),
-        Described::Absent => anyhow::bail!("there is no file {}", program.display()),
-        Described::Failed(why) => anyhow::bail!("{}: {why}", program.display()),
-    };
+    let found = schema::describe(program)?;
     if json {
         println!("{:#}", serde_json::to_value(&*found)?);
         return Ok(ExitCode::SUCCESS);

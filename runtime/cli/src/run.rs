@@ -212,11 +212,11 @@ impl Session {
     fn watch(&mut self) -> anyhow::Result<ExitStatus> {
         let mut last_look = None;
         loop {
-            while let Some(status) = self.inbox.next(Duration::from_millis(50)) {
+            // However much the nodes have to say, the rest of the loop gets its turn.
+            let turn = Instant::now() + Duration::from_millis(50);
+            while let Some(left) = turn.checked_duration_since(Instant::now()) {
+                let Some(status) = self.inbox.next(left) else { break };
                 self.take(status);
-                if self.stopping.is_some() {
-                    break;
-                }
             }
             let now = Instant::now();
             if last_look.is_none_or(|last| now - last >= Duration::from_millis(500)) {

@@ -2,7 +2,7 @@
 //!
 //! Knows dora's graph format (1.1) but uses no part of dora. The way of a graph through the modules:
 //! [`yaml`] (a tree with places) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
-//! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`].
+//! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`]. [`schema`] is for editors.
 
 pub mod check;
 pub mod describe;
@@ -13,6 +13,7 @@ pub mod model;
 pub mod nearest;
 pub mod redact;
 pub mod resolved;
+pub mod schema;
 pub mod settings;
 pub mod yaml;
 

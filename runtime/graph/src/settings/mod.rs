@@ -237,23 +237,19 @@ pub fn shown(key: &str, text: &str) -> String {
     if is_secret(key) { "***".to_owned() } else { redact(text) }
 }
 
+const VARIABLES: [&str; 10] =
+    ["PATH", "HOME", "TMPDIR", "TZ", "LANG", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "RAYON_NUM_THREADS"];
+const VARIABLE_PREFIXES: [&str; 12] =
+    ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
+
 /// Variables that any process may be given and that are nobody's setting.
 pub fn is_environment(key: &str) -> bool {
-    const NAMES: [&str; 10] = [
-        "PATH",
-        "HOME",
-        "TMPDIR",
-        "TZ",
-        "LANG",
-        "NO_COLOR",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "RAYON_NUM_THREADS",
-    ];
-    const PREFIXES: [&str; 12] =
-        ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
-    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    VARIABLES.contains(&key) || VARIABLE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// A regular expression for the names that [`is_environment`].
+pub fn environment_pattern() -> String {
+    format!("^(({})$|{})", VARIABLES.join("|"), VARIABLE_PREFIXES.join("|"))
 }
 
 fn properties(schema: &Value) -> Map<String, Value> {
