@@ -11,6 +11,9 @@ use std::time::Duration;
 pub(crate) struct DoraLink {
     node: DoraNode,
     events: EventStream,
+    inputs: Vec<String>,
+    /// dora has said that no input will come: its stream then closes, which is no stop.
+    all_closed: bool,
 }
 
 impl DoraLink {
@@ -23,31 +26,48 @@ impl DoraLink {
         // dora has put the expanded values into this process's environment
         let mut graph = Topology::of(node.id().as_ref(), &descriptor, |key| std::env::var(key).ok());
         graph.restarts = u64::from(node.restart_count());
-        Ok((Self { node, events }, graph))
+        Ok((Self { node, events, inputs: graph.inputs.clone(), all_closed: false }, graph))
     }
 
-    fn signal(event: Event) -> Signal {
+    fn signal(&mut self, event: Event) -> Signal {
         match event {
             Event::Input { id, data, .. } => {
                 let port = id.to_string();
+                if !self.inputs.contains(&port) {
+                    return Signal::Nudge; // a timer
+                }
                 match row::decode_slot(data.as_array()) {
                     Ok(at) => Signal::Bell { port, at },
                     Err(why) => Signal::Noise { port, why: why.to_string() },
                 }
             }
             Event::InputClosed { id } => Signal::Closed { port: id.to_string() },
-            Event::Stop(StopCause::AllInputsClosed) => Signal::AllClosed,
+            Event::Stop(StopCause::AllInputsClosed) => {
+                self.all_closed = true;
+                Signal::AllClosed
+            }
             Event::Stop(_) => Signal::Stop,
             _ => Signal::Nudge,
         }
     }
 }
 
+impl DoraLink {
+    /// What a closed stream means: the end of the inputs, of which the pools may still hold frames, or dora's own end.
+    fn closed(&self, wait: Duration) -> Signal {
+        if !self.all_closed {
+            return Signal::Stop;
+        }
+        std::thread::sleep(wait);
+        Signal::Quiet
+    }
+}
+
 impl Link for DoraLink {
     fn next(&mut self, wait: Duration) -> Signal {
         match self.events.try_recv() {
-            Ok(event) => return Self::signal(event),
-            Err(TryRecvError::Closed) => return Signal::Stop,
+            Ok(event) => return self.signal(event),
+            Err(TryRecvError::Closed) => return self.closed(wait),
             Err(_) if wait.is_zero() => return Signal::Quiet,
             Err(_) => {}
         }
@@ -59,8 +79,8 @@ impl Link for DoraLink {
                 }
                 Signal::Quiet
             }
-            Some(event) => Self::signal(event),
-            None => Signal::Stop,
+            Some(event) => self.signal(event),
+            None => self.closed(wait),
         }
     }
 

@@ -1,0 +1,2 @@
+//! Empty: it lets the manifest name build-dependencies.
+fn main() {}
