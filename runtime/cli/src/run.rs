@@ -324,15 +324,17 @@ impl Session {
     }
 
     fn explain_failure(&self, status: ExitStatus, troubled: &[&str], log: &Path) {
-        if troubled.is_empty() {
-            eprintln!("millrace: dora ended with {status}");
-        } else {
+        if !troubled.is_empty() {
             eprintln!("millrace: not ended as they should: {}", troubled.join(", "));
+        }
+        // 1 is what dora gives when a node failed.
+        if troubled.is_empty() || status.code() != Some(1) && self.stopping.is_none() {
+            eprintln!("millrace: dora ended with {status}");
         }
         // Their own words were shown; dora's are wanted where there were none.
         if self.told.is_empty() {
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty() && !is_backtrace(line)).collect();
+            let lines: Vec<&str> = text.lines().filter(|line| !is_noise(line)).collect();
             eprintln!("the last lines of dora's log ({}):", log.display());
             for line in &lines[lines.len().saturating_sub(20)..] {
                 eprintln!("  {line}");
@@ -343,12 +345,16 @@ impl Session {
     }
 }
 
-fn is_backtrace(line: &str) -> bool {
+/// Blank lines, stack traces without names, and what dora 1.1 logs of its own workings.
+fn is_noise(line: &str) -> bool {
     let line = line.trim_start();
     let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    (number.len() < line.len() && number.starts_with(": "))
+    let is_frame = number.len() < line.len() && number.starts_with(": ");
+    line.is_empty()
+        || is_frame
         || line.starts_with("at ")
         || line.starts_with("Stack backtrace")
+        || line.contains("diagnostic)")
 }
 
 fn end_of(node: &Totals, killed: bool) -> String {
