@@ -301,7 +301,7 @@ export class Camera {
     set("frames", stats.frames.toLocaleString("en"));
     set("missing", stats.missing.toLocaleString("en"));
     this.figures.missing.classList.toggle("some", stats.missing > 0);
-    this.card.classList.toggle("silent", stats.fps === 0);
+    this.card.classList.toggle("silent", stats.fps === 0 && performance.now() - this.pictureAt > SILENT_MS);
   }
 
   resize(width, height) {

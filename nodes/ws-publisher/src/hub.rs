@@ -2,7 +2,7 @@
 //! queue of each client. Nothing in here waits for a client.
 
 use crate::h264;
-use crate::protocol::{CameraInfo, ClientStats, Kind, Message, SCHEMA, binary};
+use crate::protocol::{CameraInfo, CameraStats, ClientStats, Kind, Message, SCHEMA, binary};
 use crate::queue::{ClientQueue, Limits, Video, VideoConfig};
 use crate::stats::Counters;
 use axum::body::Bytes;
@@ -237,22 +237,21 @@ impl Hub {
     /// Sends this second's figures to every client.
     pub(crate) fn tick(&self) {
         let mut state = self.lock();
-        let clients: Vec<Arc<ClientQueue>> = state.clients.values().cloned().collect();
-        for queue in clients {
-            let lost = queue.lost();
-            queue.push_stats(self.stats(&mut state, Some(lost)));
+        let State { cameras, clients, .. } = &mut *state;
+        let reports = reports(cameras);
+        for queue in clients.values() {
+            queue.push_stats(self.stats(&reports, clients.len(), Some(queue.lost())));
         }
     }
 
     /// The figures as JSON.
     pub(crate) fn stats_text(&self) -> Utf8Bytes {
-        self.stats(&mut self.lock(), None)
+        let mut state = self.lock();
+        let clients = state.clients.len();
+        self.stats(&reports(&mut state.cameras), clients, None)
     }
 
-    fn stats(&self, state: &mut State, client: Option<ClientStats>) -> Utf8Bytes {
-        let now = Instant::now();
-        let clients = state.clients.len();
-        let cameras = state.cameras.iter_mut().map(|c| c.counters.report(&c.source, now)).collect();
+    fn stats(&self, cameras: &[CameraStats<'_>], clients: usize, client: Option<ClientStats>) -> Utf8Bytes {
         let uptime_s = self.started.elapsed().as_secs();
         Message::Stats { schema: SCHEMA, uptime_s, clients, cameras, client }.text()
     }
@@ -279,6 +278,11 @@ impl Video {
             Self::Jpeg => true,
         }
     }
+}
+
+fn reports(cameras: &mut [Camera]) -> Vec<CameraStats<'_>> {
+    let now = Instant::now();
+    cameras.iter_mut().map(|c| c.counters.report(&c.source, now)).collect()
 }
 
 impl State {

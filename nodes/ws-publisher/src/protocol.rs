@@ -44,7 +44,7 @@ pub(crate) enum Message<'a> {
         schema: u32,
         uptime_s: u64,
         clients: usize,
-        cameras: Vec<CameraStats<'a>>,
+        cameras: &'a [CameraStats<'a>],
         #[serde(skip_serializing_if = "Option::is_none")]
         client: Option<ClientStats>,
     },
