@@ -103,7 +103,7 @@ mod tests {
         let evil = "http://evil.example";
         assert_eq!(check("", true, "127.0.0.1:8080", Some(evil)), Err(Denied::Origin(evil.into())));
         assert_eq!(check("", true, "127.0.0.1:8080", Some("null")), Err(Denied::Origin("null".into())));
-        assert_eq!(check("", true, "127.0.0.1:8080", Some("http://127.0.0.1:9090")).is_err(), true);
+        assert!(check("", true, "127.0.0.1:8080", Some("http://127.0.0.1:9090")).is_err());
         // DNS rebinding: Origin and Host agree, but the name is a stranger's
         let host = "evil.example:8080";
         assert_eq!(check("", true, host, Some("http://evil.example:8080")), Err(Denied::Host(host.into())));

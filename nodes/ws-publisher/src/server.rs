@@ -214,16 +214,14 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Held, SocketAddr) {
-        loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else {
-                // the semaphore is never closed
-                return std::future::pending().await;
-            };
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            // boxes are small and wanted at once
-            let _ = stream.set_nodelay(true);
-            return (Held { stream, _place: place }, address);
-        }
+        let Ok(place) = self.places.clone().acquire_owned().await else {
+            // the semaphore is never closed
+            return std::future::pending().await;
+        };
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        // boxes are small and wanted at once
+        let _ = stream.set_nodelay(true);
+        (Held { stream, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
