@@ -1,7 +1,7 @@
 //! dora's command line, version 1.1.0: the one on PATH, or one installed beside our build.
 //!
 //! The PyPI package is a wheel with the program as a Python module; without its dependencies it takes seconds to
-//! install and runs graphs of native nodes. Installing it needs python3 with pip and happens once.
+//! install and runs graphs of native nodes. Installing it needs Python 3.11 or later with pip, and happens once.
 
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const WRAPPER: &str = r#"#!/bin/sh
 here=$(cd "$(dirname "$0")/.." && pwd)
 PATH="$here/bin:$PATH"
 export PATH
-exec python3 -c '
+exec @PYTHON@ -c '
 import os, sys
 if os.environ.pop("MILLRACE_CHILD", None):
     import ctypes
@@ -28,6 +28,10 @@ from dora_cli import py_main
 sys.exit(py_main())
 ' "$here/dora" "$@"
 "#;
+
+/// Names under which a Python may be found, and whether it is one that the wheel is for.
+const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
+const IS_RECENT: &str = "import sys; sys.exit(sys.version_info < (3, 11))";
 
 /// The dora program to use, installed now if need be.
 pub(crate) fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
@@ -80,26 +84,23 @@ fn install(tools: &Path) -> anyhow::Result<()> {
         "or install dora {VERSION} another way, so that 'dora --version' says 'dora-cli {VERSION}': \
          cargo install dora-cli --version {VERSION} --locked"
     );
-    let has = |args: &[&str]| {
-        let mut python = Command::new("python3");
-        python.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        python.status().is_ok_and(|status| status.success())
-    };
-    if !has(&["--version"]) {
+    let Some(python) = PYTHONS.iter().copied().find(|python| succeeds(python, &["-c", IS_RECENT])) else {
         bail!(
-            "dora {VERSION} is not installed, and installing it needs python3: install python3 and pip (Debian and Ubuntu: apt install python3 python3-pip), {other_way}"
+            "dora {VERSION} is not installed, and installing it needs Python 3.11 or later with pip: \
+             install these (Debian and Ubuntu: apt install python3 python3-pip), {other_way}"
         );
-    }
-    if !has(&["-m", "pip", "--version"]) {
+    };
+    if !succeeds(python, &["-m", "pip", "--version"]) {
         bail!(
-            "dora {VERSION} is not installed, and installing it needs pip: install it (Debian and Ubuntu: apt install python3-pip), {other_way}"
+            "dora {VERSION} is not installed, and installing it needs pip, which {python} lacks: \
+             install it (Debian and Ubuntu: apt install python3-pip), {other_way}"
         );
     }
     std::fs::create_dir_all(tools).with_context(|| format!("{} cannot be made", tools.display()))?;
     // An install that was cut short must not look like one: pip works in a folder of its own, which is renamed.
     let fresh = tools.join(format!("dora.{}", std::process::id()));
     let package = format!("dora-rs-cli=={VERSION}");
-    let pip = Command::new("python3")
+    let pip = Command::new(python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
         .arg(&fresh)
         .arg(&package)
@@ -117,15 +118,21 @@ fn install(tools: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&place).with_context(|| format!("{} cannot be replaced", place.display()))?;
     }
     std::fs::rename(&fresh, &place).with_context(|| format!("{} cannot be put in place", place.display()))?;
-    write_wrapper(&tools.join("bin"))
+    write_wrapper(&tools.join("bin"), python)
 }
 
-fn write_wrapper(bin: &Path) -> anyhow::Result<()> {
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn write_wrapper(bin: &Path, python: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let program = bin.join("dora");
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(bin)?;
-        std::fs::write(&program, WRAPPER)?;
+        std::fs::write(&program, WRAPPER.replace("@PYTHON@", python))?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
     };
     write().with_context(|| format!("{} cannot be written", program.display()))
