@@ -56,7 +56,8 @@ fn write_node(out: &mut String, file: &str, graph: &Graph, node: &Node, found: &
 
 fn value(setting: &Effective) -> String {
     match &setting.value {
-        None => "(unset)".to_owned(),
+        None if setting.optional => "(unset)".to_owned(),
+        None => "(not stated)".to_owned(),
         Some(text) if text.is_empty() => "\"\"".to_owned(),
         Some(text) => shown(&setting.key, text),
     }

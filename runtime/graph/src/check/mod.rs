@@ -62,8 +62,10 @@ pub enum From {
 pub struct Effective {
     /// Its name.
     pub key: String,
-    /// Its value as text; none where it is unset.
+    /// Its value as text; none where it is unset, or has a default that the node does not state.
     pub value: Option<String>,
+    /// Without a value it is unset.
+    pub optional: bool,
     /// Where from.
     pub from: From,
     /// The value is a path.

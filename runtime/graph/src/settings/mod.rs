@@ -85,6 +85,8 @@ pub struct SettingDoc {
     pub default: Option<Value>,
     /// It has to be given.
     pub required: bool,
+    /// Without a value it is unset. Otherwise it has a default, although the schema may not state it.
+    pub optional: bool,
     /// Its value is a path, relative to the graph file's folder.
     pub is_path: bool,
 }
@@ -163,6 +165,7 @@ pub fn document(schema: &Value) -> Vec<SettingDoc> {
             allowed: if is_path(property) { "a path".to_owned() } else { Kind::of(property, schema).to_string() },
             default: property.get("default").filter(|default| !default.is_null()).cloned(),
             required: is_required(schema, key),
+            optional: matches!(Kind::of(property, schema), Kind::Optional(_)),
             is_path: is_path(property),
         })
         .collect()

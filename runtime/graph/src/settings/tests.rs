@@ -3,14 +3,7 @@
 use super::*;
 use serde_json::json;
 
-/// What schemars 1.2 derives for the struct in the comment; kept as text so that this crate needs no schemars.
-///
-/// ```ignore
-/// enum Pace { /** As fast as it goes. */ Fast, /** As recorded. */ Realtime }
-/// enum Plain { One, Two }
-/// struct S { source: PathBuf, pace: Pace, plain: Plain, threads: u8, big: u64, delta: i32, score: f32,
-///            label: Option<String>, port: Option<u16>, maybe: Option<Pace>, ids: Vec<u32>, on: bool }
-/// ```
+/// A schema in the form that schemars 1.2 derives; `tests/derived.rs` has really derived ones.
 fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
