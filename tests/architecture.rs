@@ -1,0 +1,103 @@
+//! The architecture's arrows, read from `cargo metadata`: this fails when one turns.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+        .current_dir(millrace_tests::root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Package -> (its folder from the root, its normal and build dependencies).
+fn packages() -> BTreeMap<String, (String, Vec<String>)> {
+    let metadata = metadata();
+    let root = metadata["workspace_root"].as_str().unwrap().to_owned();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|p| {
+            let manifest = p["manifest_path"].as_str().unwrap();
+            let folder = manifest.trim_start_matches(&root).trim_matches('/').trim_end_matches("/Cargo.toml");
+            let dependencies = p["dependencies"].as_array().unwrap().iter();
+            let dependencies = dependencies.filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().unwrap().to_owned());
+            (p["name"].as_str().unwrap().to_owned(), (folder.to_owned(), dependencies.collect()))
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    let packages = packages();
+    // what each of ours may use of ours; a node may use any library, and no node
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("millrace-frame", &[][..]),
+        ("millrace-unify", &[]),
+        ("millrace-graph", &[]),
+        ("millrace-pool", &["millrace-frame"]),
+        ("millrace-kernels", &["millrace-frame"]),
+        ("millrace-ingest", &["millrace-frame"]),
+        ("millrace-detect", &["millrace-frame"]),
+        ("millrace-node", &["millrace-frame", "millrace-pool", "millrace-graph", "millrace-unify"]),
+        ("millrace-infer", &["millrace-frame", "millrace-detect", "millrace-node"]),
+        ("millrace", &["millrace-graph"]),
+        ("millrace-tests", &[]),
+    ]);
+    let libraries = ["millrace-frame", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
+    for (name, (folder, dependencies)) in &packages {
+        let may: &[&str] = match allowed.get(name.as_str()) {
+            Some(may) => may,
+            None if folder.starts_with("nodes/") => &libraries,
+            None => panic!("{name} in {folder} is new: give it its place in the architecture and here"),
+        };
+        for dependency in dependencies.iter().filter(|d| packages.contains_key(*d)) {
+            assert!(may.contains(&dependency.as_str()), "{name} must not use {dependency}");
+        }
+    }
+}
+
+#[test]
+fn a_node_is_a_folder_a_binary_and_a_page() {
+    let root = millrace_tests::root();
+    for (name, (folder, _)) in packages().iter().filter(|(_, (folder, _))| folder.starts_with("nodes/")) {
+        assert_eq!(folder, &format!("nodes/{name}"), "crate name = folder = binary");
+        assert!(root.join(format!("docs/nodes/{name}.md")).exists(), "docs/nodes/{name}.md is missing");
+        assert!(root.join(folder).join("src/main.rs").exists());
+    }
+}
+
+#[test]
+fn dora_is_named_by_the_harness_alone() {
+    for (name, (_, dependencies)) in packages() {
+        let names_dora = dependencies.iter().any(|d| d.starts_with("dora"));
+        assert!(!names_dora || name == "millrace-node", "{name} depends on dora");
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_the_pool_alone() {
+    let root = millrace_tests::root();
+    for (name, (folder, _)) in packages() {
+        let manifest = std::fs::read_to_string(root.join(&folder).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{name} does not inherit the workspace's lints");
+        if name == "millrace-pool" {
+            continue;
+        }
+        let mut sources = vec![root.join(&folder).join("src")];
+        while let Some(path) = sources.pop() {
+            if path.is_dir() {
+                sources.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let allows = text.lines().any(|l| l.contains("allow(") && l.contains("unsafe_code"));
+                assert!(!allows, "{} lifts the ban on unsafe code", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Bad input through the whole graph: each gives an exit code, a sentence that says what to do, and nothing left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use millrace_tests::{finish, millrace, printed, root};
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs the batch graph with settings; its exit code and all that it printed.
+fn run(out: &Path, sets: &[&str]) -> (bool, String) {
+    let path = format!("write.PATH={}", out.display());
+    let mut args = vec!["run", "graphs/detect.yml", "--no-build", "--set", &path];
+    for set in sets {
+        args.extend(["--set", *set]);
+    }
+    let output = finish(&mut millrace(&args), LIMIT);
+    (output.status.success(), printed(&output))
+}
+
+fn refused(sets: &[&str], says: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (ok, text) = run(&folder.path().join("out.jsonl"), sets);
+    assert!(!ok, "{sets:?} was accepted:\n{text}");
+    for word in says {
+        assert!(text.contains(word), "{sets:?}: '{word}' is not in\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_video_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.mp4");
+    std::fs::write(&file, "no video in here\n".repeat(1000)).unwrap();
+    refused(&[&format!("decode.SOURCE={}", file.display())], &["notes.mp4"]);
+}
+
+#[test]
+fn a_missing_file_is_refused_by_name() {
+    refused(&["decode.SOURCE=/nowhere/clip.mp4"], &["/nowhere/clip.mp4"]);
+}
+
+#[test]
+fn a_missing_or_wrong_model_is_refused() {
+    refused(&["detect.MODEL=/nowhere/model.yml"], &["/nowhere/model.yml"]);
+    let folder = tempfile::tempdir().unwrap();
+    let demo = root().join("tests/data/demo/model");
+    let text = std::fs::read_to_string(demo.join("model.yml")).unwrap();
+    let absolute = text.replace("model.onnx", &demo.join("model.onnx").display().to_string());
+    let wrong = folder.path().join("model.yml");
+    std::fs::write(&wrong, absolute.replace("width_px: 320", "width_px: 352")).unwrap();
+    let set = format!("detect.MODEL={}", wrong.display());
+    let both = format!("to-rgb.MODEL={}", wrong.display());
+    refused(&[&set, &both], &["352", "320"]);
+}
+
+#[test]
+fn an_unknown_setting_is_refused_before_anything_starts() {
+    refused(&["decode.SUORCE=clip.mp4"], &["SUORCE", "SOURCE"]);
+}
+
+#[test]
+fn a_truncated_clip_gives_what_is_there_and_says_what_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(root().join("tests/data/demo/clip.mp4")).unwrap();
+    let file = folder.path().join("cut.mp4");
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let out = folder.path().join("out.jsonl");
+    let (ok, text) = run(&out, &[&format!("decode.SOURCE={}", file.display())]);
+    assert!(!text.contains("panicked"), "{text}");
+    // the demo clip's index stands at its front or its end: without it nothing can be read, and that is an error;
+    // with it the frames that are there come out, and the loss is counted
+    if ok {
+        let lines = std::fs::read_to_string(&out).unwrap().lines().count();
+        assert!((100..750).contains(&lines), "{lines}");
+        assert!(text.contains("dropped"), "{text}");
+    } else {
+        assert!(text.contains("cut.mp4"), "{text}");
+    }
+}
