@@ -157,7 +157,8 @@ fn describe(program: &Path, json: bool) -> anyhow::Result<ExitCode> {
     for doc in settings::document(&found.schema()) {
         let default = match (&doc.default, doc.required) {
             (_, true) => "required".to_owned(),
-            (None, _) => "unset by default".to_owned(),
+            (None, _) if doc.optional => "unset by default".to_owned(),
+            (None, _) => "with a default".to_owned(),
             (Some(value), _) => format!("default {}", settings::to_text(value)),
         };
         println!("\n{}: {} ({default})\n    {}", doc.key, doc.allowed, doc.doc);

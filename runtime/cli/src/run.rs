@@ -9,6 +9,7 @@ use crate::totals::Totals;
 use crate::view::View;
 use crate::{dora, make};
 use anyhow::{Context, bail};
+use millrace_graph::check::Checked;
 use millrace_graph::describe::{Blind, Programs};
 use millrace_graph::fault::Report;
 use millrace_graph::model::{Graph, Origin};
@@ -56,9 +57,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     view.say(&format!("running {}; dora's log is {}", args.graph.display(), log.display()));
     let signals = Signals::listen()?;
     let child = start(&program, &file, &scratch.status_path(), &log)?;
-    let mut session = Session::new(graph, child, inbox, view, signals, args.stop_after);
-    let status = session.watch()?;
-    Ok(session.end(status, &log))
+    let mut running = Running::new(&checked, graph, child, inbox, view, signals, args.stop_after);
+    let status = running.watch()?;
+    Ok(running.end(status, &log))
 }
 
 fn refuse(report: &Report) -> ExitCode {
@@ -158,9 +159,11 @@ enum Cause {
     Failure,
 }
 
-struct Session {
+struct Running {
     nodes: Vec<Totals>,
     never_restarted: Vec<bool>,
+    /// Millrace nodes, which report.
+    reports: Vec<bool>,
     child: Child,
     family: Family,
     inbox: Inbox,
@@ -174,8 +177,9 @@ struct Session {
     told: Vec<(String, String)>,
 }
 
-impl Session {
+impl Running {
     fn new(
+        checked: &Checked,
         graph: &Graph,
         child: Child,
         inbox: Inbox,
@@ -194,6 +198,7 @@ impl Session {
                     node.inputs.is_empty() || node.restart_policy.as_ref().is_none_or(|policy| never(&policy.it))
                 })
                 .collect(),
+            reports: checked.nodes.iter().map(|node| node.description.is_some()).collect(),
             family: Family::of(child.id()),
             child,
             inbox,
@@ -303,11 +308,12 @@ impl Session {
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
         self.view.summary(&self.nodes, &ends, elapsed);
         let mut troubled: Vec<&str> = Vec::new();
-        for node in &self.nodes {
+        for (node, reports) in self.nodes.iter().zip(&self.reports) {
             match node.state() {
-                Some(State::Failed) => troubled.push(&node.id),
-                Some(State::Opening | State::Running) => troubled.push(&node.id),
-                Some(State::Done | State::Stopped) | None => {}
+                Some(State::Done | State::Stopped) => {}
+                // It was asked to stop before it could say a word.
+                None if !reports || cause.is_some() => {}
+                _ => troubled.push(&node.id),
             }
         }
         let code = match cause {
