@@ -1,11 +1,11 @@
 //! The consumer's side of a pool.
 
-use crate::control::{Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
+use crate::control::{self, Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, open_shared};
 use crate::memory::{HostMemory, Memory};
 use crate::process::Owner;
 use crate::producer::clipped;
-use crate::protocol::{self, Attached, Read, Writing, load_bytes, store_bytes};
+use crate::protocol::{self, Attached, Taken, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
 use millrace_frame::SlotRef;
 use rustix::thread::futex;
@@ -38,7 +38,7 @@ struct Shared<M> {
 pub enum Next<M: Memory = HostMemory> {
     /// A frame.
     Frame(Lease<M>),
-    /// This ticket's frame was overwritten before it was read.
+    /// This ticket's frame was overwritten before it was read. Never in lossless flow.
     Gone(u64),
     /// Nothing yet.
     Empty,
@@ -67,18 +67,21 @@ impl<M: Memory> Reader<M> {
             return Err(not(format!("it is pool {found:032x}, whose process took the descriptor over")));
         }
         let slots = h.slots.load(Ordering::Relaxed);
+        let slot_bytes = h.slot_bytes.load(Ordering::Relaxed);
         let export_len = h.export_len.load(Ordering::Relaxed) as usize;
         let kind = h.memory_kind.load(Ordering::Relaxed);
-        if !(1..=MAX_SLOTS as u32).contains(&slots) || export_len > EXPORT_BYTES || kind != M::KIND {
+        let possible = (1..=MAX_SLOTS as u32).contains(&slots) && slot_bytes > 0 && export_len <= EXPORT_BYTES;
+        if !possible || kind != M::KIND {
             return Err(not(format!(
-                "it claims {slots} slots, memory of kind {kind}, an export of {export_len} bytes"
+                "it claims {slots} slots of {slot_bytes} bytes, memory of kind {kind}, an export of {export_len} bytes"
             )));
         }
         let export = load_bytes(&h.export, export_len);
-        let memory = M::open(pool, pid, &export, slots, h.slot_bytes.load(Ordering::Relaxed))?;
+        let memory = M::open(pool, pid, &export, slots, slot_bytes)?;
         let flow = if h.flow.load(Ordering::Relaxed) == 1 { Flow::Lossless } else { Flow::Live };
-        let me = Owner::me();
+        let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
         let (index, attached) = find_place(block, flow, name, me, pool)?;
+        ring(block);
         let next = block.consumers[index].cursor.load(Ordering::Acquire);
         let open = Mutex::new((BTreeSet::new(), next));
         let shared = Arc::new(Shared { control, memory, index, me, pool, flow, open });
@@ -110,7 +113,8 @@ impl<M: Memory> Reader<M> {
         self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
     }
 
-    /// The process that made the pool runs no more.
+    /// The process that made the pool runs no more. What it had published until then can still be read: this has come
+    /// to its end when [`pending`](Self::pending) is 0 *after* this was true.
     pub fn producer_is_dead(&self) -> bool {
         Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).is_dead()
     }
@@ -120,29 +124,32 @@ impl<M: Memory> Reader<M> {
         self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
     }
 
-    /// The next ticket, by the order of publication.
+    /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
     pub fn poll(&mut self) -> Next<M> {
-        let block = self.shared.block();
-        // before the head: what was published before the end is not lost with it
-        let closed = block.header.closed.load(Ordering::Acquire) == 1;
-        let ticket = self.next;
-        let found = match protocol::read(block, ticket) {
-            Read::NotYet => return if closed { Next::End } else { Next::Empty },
-            Read::Overwritten => None,
-            Read::Entry(writing, item) => protocol::take(block, self.shared.index, writing).then_some((writing, item)),
-        };
-        self.next += 1;
-        let leased = found.is_some();
-        self.shared.moved(|open, next| {
-            *next = ticket + 1;
-            if leased {
-                open.insert(ticket);
+        let Shared { index, flow, .. } = *self.shared;
+        loop {
+            let block = self.shared.block();
+            // before the head: what was published before the end is not lost with it
+            let closed = block.header.closed.load(Ordering::Acquire) == 1;
+            let ticket = self.next;
+            let taken = protocol::take(block, flow, index, ticket);
+            if taken == Taken::NotYet {
+                return if closed { Next::End } else { Next::Empty };
             }
-        });
-        match found {
-            None => Next::Gone(ticket),
-            Some((writing, item)) => {
-                Next::Frame(Lease { inner: Arc::new(Held { shared: self.shared.clone(), ticket, writing, item }) })
+            self.next += 1;
+            self.shared.moved(|open, next| {
+                *next = ticket + 1;
+                if taken != Taken::Gone {
+                    open.insert(ticket);
+                }
+            });
+            if let Taken::Lease(writing, item) = taken {
+                let shared = self.shared.clone();
+                return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
+            }
+            ring(self.shared.block());
+            if flow == Flow::Live {
+                return Next::Gone(ticket);
             }
         }
     }
@@ -151,19 +158,21 @@ impl<M: Memory> Reader<M> {
 fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> Result<(usize, Attached), PoolError> {
     let mut wanted = clipped(name).to_vec();
     wanted.resize(NAME_BYTES, 0);
-    let named = |place: &crate::control::Consumer| load_bytes(&place.name, NAME_BYTES) == wanted;
+    let named = |place: &control::Consumer| load_bytes(&place.name, NAME_BYTES) == wanted;
     let is_dead = |owner| Owner(owner).is_dead();
-    if let Some(index) = block.consumers.iter().position(named) {
-        // the producer may be taking back a predecessor's leases right now: that takes microseconds
-        for _ in 0..1000 {
-            match protocol::attach(block, flow, index, me.0, is_dead) {
-                Ok(how) => return Ok((index, how)),
-                Err(crate::control::REAPING) => std::thread::yield_now(),
-                Err(owner) => {
-                    return Err(PoolError::NameTaken { name: name.to_owned(), pool, pid: Owner(owner).pid() });
-                }
-            }
+    // Two states last for microseconds: the producer takes back a predecessor's leases, and somebody else has just taken
+    // a place that had our name and not yet written its own.
+    let mut taken_by = control::REAPING;
+    for _ in 0..1000 {
+        let Some(index) = block.consumers.iter().position(named) else { break };
+        match protocol::attach(block, flow, index, me.0, is_dead) {
+            Ok(how) => return Ok((index, how)),
+            Err(owner) => taken_by = owner,
         }
+        std::thread::yield_now();
+    }
+    if taken_by != control::REAPING && block.consumers.iter().any(named) {
+        return Err(PoolError::NameTaken { name: name.to_owned(), pool, pid: Owner(taken_by).pid() });
     }
     // a consumer that the graph did not name: a place that nobody has a claim on
     for (index, place) in block.consumers.iter().enumerate() {
@@ -198,7 +207,7 @@ impl<M> Drop for Shared<M> {
 }
 
 fn ring(block: &Block) {
-    if block.header.waiting.load(Ordering::SeqCst) == 1 {
+    if protocol::ring(block) {
         let _ = futex::wake(&block.header.bell, futex::Flags::empty(), 1);
     }
 }
@@ -241,6 +250,9 @@ impl<M: Memory> Lease<M> {
     }
 
     /// Copies the first `len` bytes out.
+    ///
+    /// # Panics
+    /// When the slot has fewer: its description was to be checked against [`slot_bytes`](Self::slot_bytes).
     pub fn read(&self, len: usize) -> Vec<u8> {
         // SAFETY: the lease is held for as long as `self` lives.
         unsafe { self.inner.shared.memory.read(self.inner.writing.slot, len) }

@@ -13,15 +13,18 @@ pub const LAYOUT: u32 = 1;
 /// The most slots of a pool.
 #[cfg(not(loom))]
 pub const MAX_SLOTS: usize = 64;
-/// Descriptions kept: twice the slots, so that a consumer that fell behind can tell 'overwritten' from 'not yet'.
-#[cfg(not(loom))]
-pub const RING: usize = 128;
 /// The most consumers of a pool: one bit each in a slot's state, and one for the producer.
 #[cfg(not(loom))]
 pub const MAX_CONSUMERS: usize = 31;
 /// Bytes of a description.
 #[cfg(not(loom))]
 pub const ITEM_BYTES: usize = millrace_frame::wire::compact::ITEM_MAX_BYTES;
+/// Bytes of a consumer's name.
+#[cfg(not(loom))]
+pub const NAME_BYTES: usize = 96;
+/// Bytes of a memory's export (a CUDA IPC handle has 64).
+#[cfg(not(loom))]
+pub const EXPORT_BYTES: usize = 128;
 
 // loom's state space grows with every atomic: the same protocol on the smallest block that can go wrong
 #[cfg(loom)]
@@ -29,18 +32,16 @@ pub const ITEM_BYTES: usize = millrace_frame::wire::compact::ITEM_MAX_BYTES;
 pub const MAX_SLOTS: usize = 2;
 #[cfg(loom)]
 #[allow(missing_docs)]
-pub const RING: usize = 2;
-#[cfg(loom)]
-#[allow(missing_docs)]
 pub const MAX_CONSUMERS: usize = 2;
 #[cfg(loom)]
 #[allow(missing_docs)]
-pub const ITEM_BYTES: usize = 8;
-
-/// Bytes of a consumer's name.
-pub const NAME_BYTES: usize = 96;
-/// Bytes of a memory's export (a CUDA IPC handle has 64).
-pub const EXPORT_BYTES: usize = 128;
+pub const ITEM_BYTES: usize = 16;
+#[cfg(loom)]
+#[allow(missing_docs)]
+pub const NAME_BYTES: usize = 8;
+#[cfg(loom)]
+#[allow(missing_docs)]
+pub const EXPORT_BYTES: usize = 8;
 
 /// The whole block.
 #[repr(C)]
@@ -52,8 +53,8 @@ pub struct Block {
     pub slots: [AtomicU64; MAX_SLOTS],
     /// Those who read.
     pub consumers: [Consumer; MAX_CONSUMERS],
-    /// The description of ticket `t` stands at `t % RING`.
-    pub ring: [Entry; RING],
+    /// What lies in each slot; changed in writing state only, so whoever may read the slot may read this.
+    pub descriptions: [Description; MAX_SLOTS],
 }
 
 /// The head of the block.
@@ -86,7 +87,7 @@ pub struct Header {
     pub export: [AtomicU64; EXPORT_BYTES / 8],
     /// Tickets published so far: the next one's number.
     pub head: AtomicU64,
-    /// Counts leases given back; a waiting producer sleeps on it.
+    /// Counts what a producer may wait for: leases given back, cursors moved, places taken and left. It sleeps on it.
     pub bell: AtomicU32,
     /// The producer sleeps.
     pub waiting: AtomicU32,
@@ -113,14 +114,12 @@ pub const LEFT: u64 = 2;
 /// A place whose leases the producer takes back right now.
 pub const REAPING: u64 = u64::MAX;
 
-/// A ticket's description, under a seqlock.
+/// What lies in a slot.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Entry {
-    /// `2 t + 1` while ticket `t` is written, `2 t + 2` from then on.
-    pub version: AtomicU64,
-    /// Low half the slot, high half its generation.
-    pub slot: AtomicU64,
+pub struct Description {
+    /// The ticket that the slot was published under, plus one; 0 for none.
+    pub ticket: AtomicU64,
     /// Bytes used of `item`.
     pub len: AtomicU64,
     /// The description, [`millrace_frame::wire::compact`].
@@ -154,9 +153,8 @@ impl Default for Block {
                 cursor: AtomicU64::new(0),
                 name: std::array::from_fn(zero),
             }),
-            ring: std::array::from_fn(|_| Entry {
-                version: AtomicU64::new(0),
-                slot: AtomicU64::new(0),
+            descriptions: std::array::from_fn(|_| Description {
+                ticket: AtomicU64::new(0),
                 len: AtomicU64::new(0),
                 item: std::array::from_fn(zero),
             }),

@@ -2,9 +2,9 @@
 //!
 //! A pool belongs to one output port of one node. It is N equal slots of memory ([`memory::Memory`]: host shared memory
 //! here, CUDA IPC beside it later) and a control block in host shared memory ([`control`]). The producer writes a slot
-//! and publishes it under the next *ticket*; consumers read the ticket's description from the control block, take a
-//! *lease* on the slot, read the bytes where they lie, and give the lease back. Nothing is copied and nothing is
-//! negotiated: each step is one atomic operation on the slot's state word ([`protocol`]).
+//! and its description and publishes both under the next *ticket*; consumers take a *lease* on the ticket's slot, read
+//! the bytes where they lie, and give the lease back. Nothing is copied and nothing is negotiated: each step is one
+//! atomic operation on the slot's state word ([`protocol`]).
 //!
 //! - [`Flow::Live`]: the producer reuses the oldest slot that nobody leases. A slow consumer loses frames, never time.
 //! - [`Flow::Lossless`]: a publication is leased to every consumer from the start, so the producer waits for the slowest.
@@ -49,6 +49,8 @@ pub enum Flow {
 pub enum PoolError {
     #[error("pool {name}: {slots} slots asked for, 2 to {} are possible", control::MAX_SLOTS)]
     Slots { name: String, slots: u32 },
+    #[error("pool {name}: a slot of 0 bytes holds no frame")]
+    SlotBytes { name: String },
     #[error("pool {name}: {count} consumers, at most {} are possible", control::MAX_CONSUMERS)]
     Consumers { name: String, count: usize },
     #[error("{call}({bytes} B) for {what}: {source}; {hint}")]
@@ -63,6 +65,10 @@ pub enum PoolError {
     NameTaken { name: String, pool: u128, pid: u32 },
     #[error("pool {pool:032x} has {} consumers already, '{name}' finds no place", control::MAX_CONSUMERS)]
     Full { name: String, pool: u128 },
+    #[error("this process cannot prove itself alive to others: {source}; mount this container's own /proc")]
+    Proc { source: std::io::Error },
+    #[error("pool {name}: the slot to publish was acquired from another pool, perhaps one that this one replaced")]
+    ForeignSlot { name: String },
     #[error("a description of {found} bytes does not fit the control block's {} bytes", control::ITEM_BYTES)]
     Description { found: usize },
 }

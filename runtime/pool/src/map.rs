@@ -24,8 +24,7 @@ pub(crate) fn shared_file(what: &str, bytes: u64) -> Result<OwnedFd, PoolError> 
     let fd = rustix::fs::memfd_create(what, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .map_err(|e| fail("memfd_create", e))?;
     rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes).map_err(|e| fail("fallocate", e))?;
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .map_err(|e| fail("fcntl(F_ADD_SEALS)", e))?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(|e| fail("fcntl(F_ADD_SEALS)", e))?;
     Ok(fd)
 }
 
@@ -40,15 +39,16 @@ pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: b
     if !link.to_bytes().starts_with(b"/memfd:") {
         return Err(not(format!("it is {}", link.to_string_lossy())));
     }
-    let file =
-        rustix::fs::open(&path, access | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).map_err(fail)?;
-    let seals = rustix::fs::fcntl_get_seals(&file).map_err(fail)?;
+    // NONBLOCK: the descriptor may have become a FIFO since, whose open would wait
+    let access = access | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = rustix::fs::open(&path, access, rustix::fs::Mode::empty()).map_err(fail)?;
+    let seals = rustix::fs::fcntl_get_seals(&file).map_err(|e| not(format!("it has no seals: {e}")))?;
     if !seals.contains(SealFlags::SHRINK) {
         return Err(not("it is not sealed against shrinking".into()));
     }
     let size = rustix::fs::fstat(&file).map_err(fail)?.st_size;
     if u64::try_from(size).is_ok_and(|size| size < bytes) {
-        return Err(not(format!("it has {size} bytes, not {bytes}")));
+        return Err(not(format!("its file has {size} bytes, fewer than {bytes}")));
     }
     Ok(file)
 }
@@ -58,7 +58,7 @@ pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: b
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 // SAFETY: a mapping is an address range that belongs to the process, not to a thread; `Mapping` gives no access to its
@@ -78,11 +78,23 @@ impl Mapping {
                 |e| PoolError::Memory { call: "mmap", bytes, what: what.to_owned(), source: e.into(), hint: NO_ROOM },
             )?;
         let start = NonNull::new(start.cast()).expect("mmap without MAP_FIXED never returns address zero");
-        Ok(Self { start, bytes: len, _file: file })
+        let mapping = Self { start, bytes: len, file };
+        // A forked child would carry our leases and our name. It gets a hole instead: a fault there, no harm here.
+        // SAFETY: the advice changes what a child inherits, nothing in this process.
+        unsafe { rustix::mm::madvise(start.as_ptr().cast(), len, rustix::mm::Advice::LinuxDontFork) }.map_err(|e| {
+            PoolError::Memory { call: "madvise", bytes, what: what.to_owned(), source: e.into(), hint: NO_ROOM }
+        })?;
+        Ok(mapping)
+    }
+
+    /// From now on nobody maps the file to write, in any process; this mapping goes on as it is.
+    pub(crate) fn forbid_writers(&self) {
+        // Linux 5.1 and later. An older kernel refuses, and then consumers keep off because they map it to read.
+        let _ = rustix::fs::fcntl_add_seals(&self.file, SealFlags::FUTURE_WRITE);
     }
 
     pub(crate) fn raw_fd(&self) -> u32 {
-        self._file.as_raw_fd() as u32
+        self.file.as_raw_fd() as u32
     }
 
     /// The mapping as a control block.

@@ -9,7 +9,7 @@ use crate::{Flow, PoolError};
 use millrace_frame::SlotRef;
 use rustix::thread::futex;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What a pool is to be.
@@ -39,6 +39,8 @@ pub struct Pool<M: Memory = HostMemory> {
     pool: u128,
     incarnation: u64,
     next_slot: u32,
+    /// What the bell showed before the last look at slots and cursors.
+    heard: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -55,19 +57,26 @@ impl<M> Shared<M> {
 
 impl<M: Memory> Pool<M> {
     /// Makes a pool.
+    ///
+    /// # Errors
+    /// A specification that no pool can fulfil; no memory; no `/proc`.
     pub fn create(spec: &PoolSpec) -> Result<Self, PoolError> {
         let name = spec.name.clone();
         if !(2..=MAX_SLOTS as u32).contains(&spec.slots) {
             return Err(PoolError::Slots { name, slots: spec.slots });
         }
+        if spec.slot_bytes == 0 {
+            return Err(PoolError::SlotBytes { name });
+        }
         if spec.consumers.len() > MAX_CONSUMERS {
             return Err(PoolError::Consumers { name, count: spec.consumers.len() });
         }
+        let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
         let memory = M::create(&format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
         let what = format!("millrace {name} control");
         let bytes = size_of::<Block>() as u64;
         let control = Mapping::new(&what, shared_file(&what, bytes)?, bytes, true)?;
-        let pool = random_id();
+        let pool = random_id(me);
 
         let block = control.block();
         let h = &block.header;
@@ -77,7 +86,7 @@ impl<M: Memory> Pool<M> {
         h.pool[0].store((pool >> 64) as u64, Ordering::Relaxed);
         h.pool[1].store(pool as u64, Ordering::Relaxed);
         h.incarnation.store(spec.incarnation, Ordering::Relaxed);
-        h.producer.store(Owner::me().0, Ordering::Relaxed);
+        h.producer.store(me.0, Ordering::Relaxed);
         h.flow.store(u32::from(spec.flow == Flow::Lossless), Ordering::Relaxed);
         h.memory_kind.store(M::KIND, Ordering::Relaxed);
         let export = memory.export();
@@ -89,7 +98,8 @@ impl<M: Memory> Pool<M> {
         }
         h.magic.store(MAGIC, Ordering::Release);
         let (flow, incarnation) = (spec.flow, spec.incarnation);
-        Ok(Self { shared: Arc::new(Shared { control, memory }), name, flow, pool, incarnation, next_slot: 0 })
+        let shared = Arc::new(Shared { control, memory });
+        Ok(Self { shared, name, flow, pool, incarnation, next_slot: 0, heard: AtomicU32::new(0) })
     }
 
     /// `node/port`.
@@ -107,34 +117,44 @@ impl<M: Memory> Pool<M> {
         self.shared.block().header.slots.load(Ordering::Relaxed)
     }
 
-    /// A slot to write; `None` while every one is leased. In live flow that loses the frame at hand, in lossless flow
+    /// A slot to write; `None` while every one is leased or written. In live flow that loses the frame at hand, in lossless flow
     /// the producer [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot<M>> {
+        self.listen();
         let writing = protocol::acquire(self.shared.block(), self.next_slot)?;
         self.next_slot = (writing.slot + 1) % self.slots();
         Some(Slot { shared: self.shared.clone(), writing, published: false })
     }
 
-    /// Sleeps until a lease is given back, at most for `limit`.
+    /// Sleeps until a consumer does something (gives a lease back, moves its cursor, comes or leaves), at most for
+    /// `limit`. What happened since the last [`acquire`](Self::acquire) or [`behind`](Self::behind) counts: then it
+    /// returns at once. A consumer's death rings no bell; [`reap`](Self::reap) finds it.
     pub fn wait(&self, limit: Duration) {
-        let h = &self.shared.block().header;
-        let rung = h.bell.load(Ordering::SeqCst);
-        h.waiting.store(1, Ordering::SeqCst);
-        let all_leased = protocol::leased(self.shared.block()) == self.slots();
-        if all_leased && h.bell.load(Ordering::SeqCst) == rung {
-            let limit = rustix::time::Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
-            // an error is a wake-up, a timeout or a changed bell: in each case the caller looks again
-            let _ = futex::wait(&h.bell, futex::Flags::empty(), rung, Some(&limit));
-        }
-        h.waiting.store(0, Ordering::SeqCst);
+        let block = self.shared.block();
+        let limit = rustix::time::Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        protocol::announce_sleep(block);
+        let heard = self.heard.load(Ordering::Relaxed);
+        // an error is a signal, a timeout or a changed bell: in each case the caller looks again
+        let _ = futex::wait(&block.header.bell, futex::Flags::empty(), heard, Some(&limit));
+        protocol::announce_awake(block);
+    }
+
+    fn listen(&self) {
+        self.heard.store(protocol::bell(self.shared.block()), Ordering::Relaxed);
     }
 
     /// Publishes a written slot.
     ///
     /// # Errors
-    /// [`PoolError::Description`] when `item` does not fit; the slot is given back.
+    /// [`PoolError::Description`] when `item` does not fit, [`PoolError::ForeignSlot`] when the slot is of another pool.
+    /// In both cases the slot is given back.
     pub fn publish(&mut self, mut slot: Slot<M>, item: &[u8]) -> Result<SlotRef, PoolError> {
-        debug_assert!(Arc::ptr_eq(&slot.shared, &self.shared), "a slot goes back to its own pool");
+        if !Arc::ptr_eq(&slot.shared, &self.shared) {
+            return Err(PoolError::ForeignSlot { name: self.name.clone() });
+        }
         if item.len() > control::ITEM_BYTES {
             return Err(PoolError::Description { found: item.len() });
         }
@@ -188,6 +208,7 @@ impl<M: Memory> Pool<M> {
 
     /// Consumers that have not done with everything published, as `(name, tickets behind, attached)`.
     pub fn behind(&self) -> Vec<(String, u64, bool)> {
+        self.listen();
         let head = self.published();
         let owes = |place: &control::Consumer| {
             let owner = place.owner.load(Ordering::Acquire);
@@ -197,9 +218,16 @@ impl<M: Memory> Pool<M> {
         self.shared.block().consumers.iter().filter_map(owes).collect()
     }
 
-    /// No further ticket will come. Consumers read what stands in the pool and then see its end.
+    /// No further ticket will come. Consumers read what stands in the pool and then see its end. So does a drop; but
+    /// then only those can still read that have the pool open.
     pub fn close(&mut self) {
         self.shared.block().header.closed.store(1, Ordering::Release);
+    }
+}
+
+impl<M: Memory> Drop for Pool<M> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -214,6 +242,9 @@ pub struct Slot<M: Memory = HostMemory> {
 #[allow(unsafe_code, reason = "the slot's writing state is what `Memory`'s contracts ask for")]
 impl<M: Memory> Slot<M> {
     /// Copies bytes into the start of the slot.
+    ///
+    /// # Panics
+    /// When they are more than the slot has.
     pub fn write(&mut self, bytes: &[u8]) {
         // SAFETY: `self` exists only in the slot's writing state, and `&mut self` excludes a second writer here.
         unsafe { self.shared.memory.write(self.writing.slot, bytes) }
@@ -248,13 +279,13 @@ pub(crate) fn clipped(name: &str) -> &[u8] {
     &name.as_bytes()[..name.len().min(NAME_BYTES)]
 }
 
-fn random_id() -> u128 {
+fn random_id(me: Owner) -> u128 {
     // std seeds its hasher from the system's randomness once a thread and counts up from there; the pid and the clock
     // keep two threads and two processes apart
     use std::hash::{BuildHasher, Hasher, RandomState};
     let half = |salt: u64| {
         let mut hasher = RandomState::new().build_hasher();
-        hasher.write_u64(salt ^ Owner::me().0);
+        hasher.write_u64(salt ^ me.0);
         if let Ok(now) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
             hasher.write_u128(now.as_nanos());
         }

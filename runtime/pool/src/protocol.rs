@@ -1,29 +1,36 @@
 //! The protocol, as operations on a control block. No memory, no process and no clock is known here, so that loom can
 //! try every interleaving of it (`tests/loom.rs`).
 //!
-//! A slot's state is one word: its generation in the high half, and a bit for each party that must not lose it in the
-//! low half: bit `i` for consumer `i`, the top bit for the producer while it writes.
+//! A slot's state is one word: its generation (how often it was reused) in the high half, and a bit for each party that
+//! must not lose it in the low half: bit `i` for consumer `i`, the top bit for the producer while it writes.
 //!
 //! | step | state before | state after |
 //! |---|---|---|
 //! | [`acquire`] by the producer | `(g, 0)` | `(g + 1, WRITING)` |
 //! | [`publish`], live | `(g, WRITING)` | `(g, 0)` |
 //! | [`publish`], lossless | `(g, WRITING)` | `(g, one bit for each consumer)` |
-//! | [`take`] by consumer `i`, who names `g` | `(g, any)` | `(g, any + i)`; refused for any other generation |
+//! | [`take`] by consumer `i`, live | `(g, any)` | `(g, any + i)` |
+//! | [`take`] by consumer `i`, lossless | `(g, any + i)` | the same; refused where bit `i` is not set |
 //! | [`release`] by consumer `i` | `(g, any + i)` | `(g, any)` |
-//! | [`abandon`] by the producer | `(g, WRITING)` | `(g, 0)`; nobody knows this generation |
+//! | [`abandon`] by the producer | `(g, WRITING)` | `(g, 0)`, and the slot has no ticket |
 //!
-//! So a lease names a generation, a slot is written only while no bit is set, and an old description can never name
-//! a new frame: its generation is gone. Bits are idempotent: those of a dead consumer can be cleared by whoever proved
-//! its death, twice if need be.
+//! A slot is written only while no bit is set. Beside its state stands its description, with the ticket that it was
+//! published under; both the description and the slot's bytes change in writing state only, so a lease covers both, and
+//! a ticket is found by looking through the slots. One that is in none was overwritten, in live flow, and in lossless
+//! flow is not owed: an owed slot keeps its bit and with it its ticket, however long its consumer stays away.
+//!
+//! Bits are idempotent: those of a dead consumer can be cleared by whoever proved its death, twice if need be.
+//!
+//! A generation has 32 bits: at 1000 frames a second on two slots it comes round after 99 days. That fools only a
+//! consumer that sleeps for exactly one round between two instructions of [`take`]; the ticket has 64.
 
 use crate::Flow;
-use crate::control::{Block, EXPECTED, Entry, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, REAPING, RING};
+use crate::control::{Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, REAPING};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 const WRITING: u64 = 1 << 31;
-const LEASES: u64 = WRITING - 1;
-const _: () = assert!(MAX_CONSUMERS <= 31);
+const _: () = assert!(MAX_CONSUMERS <= 31); // the bits below WRITING
+const _: () = assert!(ITEM_BYTES.is_multiple_of(8));
 
 const fn state(generation: u32, bits: u64) -> u64 {
     (generation as u64) << 32 | bits
@@ -69,85 +76,89 @@ pub fn acquire(block: &Block, from: u32) -> Option<Writing> {
 pub fn publish(block: &Block, flow: Flow, writing: Writing, item: &[u8]) -> u64 {
     debug_assert!(item.len() <= ITEM_BYTES);
     let ticket = block.header.head.load(Ordering::Relaxed);
-    write_entry(&block.ring[(ticket % RING as u64) as usize], ticket, writing, item);
+    let description = &block.descriptions[writing.slot as usize];
+    description.ticket.store(ticket + 1, Ordering::Relaxed);
+    description.len.store(item.len() as u64, Ordering::Relaxed);
+    store_bytes(&description.item, item);
     let bits = match flow {
         Flow::Live => 0,
-        Flow::Lossless => block
-            .consumers
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| !matches!(c.owner.load(Ordering::Acquire), FREE | LEFT))
-            .fold(0, |bits, (i, _)| bits | 1 << i),
+        Flow::Lossless => {
+            // Pairs with the fence in `attach`: one that did not see the head we stored last time is seen here.
+            fence(Ordering::SeqCst);
+            block
+                .consumers
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| !matches!(c.owner.load(Ordering::Acquire), FREE | LEFT))
+                .fold(0, |bits, (i, _)| bits | 1 << i)
+        }
     };
-    // Release: the slot's bytes and its entry come before any lease on them
-    block.slots[writing.slot as usize].store(state(writing.generation, bits), Ordering::Release);
+    // Release: the slot's bytes and its description come before any lease on them. A swap, because one who leaves may
+    // clear its bit at the same time: a store would do for the machine, but loom orders only swaps among such writes.
+    block.slots[writing.slot as usize].swap(state(writing.generation, bits), Ordering::Release);
     block.header.head.store(ticket + 1, Ordering::Release);
     ticket
 }
 
 /// Gives back a slot unpublished.
 pub fn abandon(block: &Block, writing: Writing) {
-    block.slots[writing.slot as usize].store(state(writing.generation, 0), Ordering::Release);
+    // the description is still the former frame's, the bytes are not
+    block.descriptions[writing.slot as usize].ticket.store(0, Ordering::Relaxed);
+    block.slots[writing.slot as usize].swap(state(writing.generation, 0), Ordering::Release);
 }
 
-fn write_entry(entry: &Entry, ticket: u64, writing: Writing, item: &[u8]) {
-    entry.version.store(2 * ticket + 1, Ordering::Relaxed);
-    fence(Ordering::Release);
-    entry.slot.store(u64::from(writing.generation) << 32 | u64::from(writing.slot), Ordering::Relaxed);
-    entry.len.store(item.len() as u64, Ordering::Relaxed);
-    store_bytes(&entry.item, item);
-    entry.version.store(2 * ticket + 2, Ordering::Release);
-}
-
-/// What stands in the control block of a ticket.
+/// What became of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
+pub enum Taken {
     /// Not published yet.
     NotYet,
-    /// Its description was overwritten, so its slot was reused long ago.
-    Overwritten,
-    /// Published: where, and the description's bytes.
-    Entry(Writing, Vec<u8>),
+    /// In live flow its slot was reused. In lossless flow it is not owed to this consumer: it was published before this
+    /// one counted, or a dead predecessor had given it back.
+    Gone,
+    /// Leased: where, and the description's bytes.
+    Lease(Writing, Vec<u8>),
 }
 
-/// Reads the description of a ticket.
-pub fn read(block: &Block, ticket: u64) -> Read {
+/// Takes a lease for consumer `index` on a ticket.
+pub fn take(block: &Block, flow: Flow, index: usize, ticket: u64) -> Taken {
+    // Acquire: the state that this ticket was published with, and so its description, is seen below, or a later one
     if ticket >= block.header.head.load(Ordering::Acquire) {
-        return Read::NotYet;
+        return Taken::NotYet;
     }
-    let entry = &block.ring[(ticket % RING as u64) as usize];
-    let complete = 2 * ticket + 2;
-    if entry.version.load(Ordering::Acquire) != complete {
-        return Read::Overwritten;
+    let slots = u64::from(block.header.slots.load(Ordering::Relaxed));
+    // the producer goes round: where nothing was out of turn, the first look finds it
+    for slot in (0..slots).map(|i| (ticket % slots + i) % slots) {
+        let slot = slot as usize;
+        if let Some(generation) = take_slot(block, flow, index, ticket, slot) {
+            let description = &block.descriptions[slot];
+            let len = description.len.load(Ordering::Relaxed).min(ITEM_BYTES as u64) as usize;
+            let item = load_bytes(&description.item, len);
+            return Taken::Lease(Writing { slot: slot as u32, generation }, item);
+        }
     }
-    let slot = entry.slot.load(Ordering::Relaxed);
-    let len = entry.len.load(Ordering::Relaxed).min(ITEM_BYTES as u64) as usize;
-    let item = load_bytes(&entry.item, len);
-    fence(Ordering::Acquire);
-    if entry.version.load(Ordering::Relaxed) != complete {
-        return Read::Overwritten;
-    }
-    Read::Entry(Writing { slot: slot as u32, generation: (slot >> 32) as u32 }, item)
+    Taken::Gone
 }
 
-/// Takes a lease for consumer `index` on one generation of a slot. `false`: the frame is gone.
-pub fn take(block: &Block, index: usize, of: Writing) -> bool {
-    let slots = block.header.slots.load(Ordering::Relaxed);
-    if of.slot >= slots {
-        return false;
-    }
-    let word = &block.slots[of.slot as usize];
+/// Takes the lease if `slot` has `ticket`, and says on which generation.
+fn take_slot(block: &Block, flow: Flow, index: usize, ticket: u64, slot: usize) -> Option<u32> {
+    let word = &block.slots[slot];
     let bit = 1 << index;
+    // Acquire, here and below: what the producer wrote before comes before our reads
     let mut seen = word.load(Ordering::Acquire);
     loop {
-        if generation_of(seen) != of.generation || bits_of(seen) & WRITING != 0 {
-            return false;
+        // A slot in writing state may still show the ticket that it is losing.
+        let has = block.descriptions[slot].ticket.load(Ordering::Relaxed) == ticket + 1;
+        if bits_of(seen) & WRITING != 0 || !has {
+            return None;
         }
         if seen & bit != 0 {
-            return true; // lossless: it was ours from the start
+            return Some(generation_of(seen)); // lossless: it was ours from the start
+        }
+        if flow == Flow::Lossless {
+            return None;
         }
         match word.compare_exchange_weak(seen, seen | bit, Ordering::Acquire, Ordering::Acquire) {
-            Ok(_) => return true,
+            Ok(_) => return Some(generation_of(seen)),
             Err(now) => seen = now,
         }
     }
@@ -157,7 +168,6 @@ pub fn take(block: &Block, index: usize, of: Writing) -> bool {
 pub fn release(block: &Block, index: usize, slot: u32) {
     // Release: our reads come before the producer's next writes
     block.slots[slot as usize].fetch_and(!(1 << index), Ordering::Release);
-    block.header.bell.fetch_add(1, Ordering::SeqCst);
 }
 
 /// Gives back every lease of consumer `index`, which is dead or gone.
@@ -167,10 +177,41 @@ pub fn release_all(block: &Block, index: usize) {
     }
 }
 
-/// Slots that some consumer has or is owed.
-pub fn leased(block: &Block) -> u32 {
-    let slots = block.header.slots.load(Ordering::Relaxed) as usize;
-    block.slots[..slots].iter().filter(|s| s.load(Ordering::Relaxed) & LEASES != 0).count() as u32
+/// Gives back the leases of consumer `index` on tickets before `cursor`: its predecessor's. Called by the owner of the
+/// place, so nobody else gives them back meanwhile, and no slot that has one is reused.
+fn release_before(block: &Block, index: usize, cursor: u64) {
+    for slot in 0..block.header.slots.load(Ordering::Relaxed) {
+        // Acquire: whoever set the bit had written the ticket
+        let leased = block.slots[slot as usize].load(Ordering::Acquire) & (1 << index) != 0;
+        if leased && block.descriptions[slot as usize].ticket.load(Ordering::Relaxed) <= cursor {
+            release(block, index, slot);
+        }
+    }
+}
+
+/// What the bell shows, to be read before the producer looks for what it waits for.
+pub fn bell(block: &Block) -> u32 {
+    block.header.bell.load(Ordering::Acquire)
+}
+
+/// The producer is about to sleep while [`bell`] shows what it showed before the look.
+pub fn announce_sleep(block: &Block) {
+    block.header.waiting.store(1, Ordering::Relaxed);
+    // Either this comes first and `ring` sees it, or `ring`'s bell is seen by the sleeper's comparison.
+    fence(Ordering::SeqCst);
+}
+
+/// The producer sleeps no more.
+pub fn announce_awake(block: &Block) {
+    block.header.waiting.store(0, Ordering::Relaxed);
+}
+
+/// Rings the bell after something that the producer may wait for: a lease given back, a cursor moved, a place taken or
+/// left. `true`: it may sleep and has to be woken.
+pub fn ring(block: &Block) -> bool {
+    block.header.bell.fetch_add(1, Ordering::Release);
+    fence(Ordering::SeqCst);
+    block.header.waiting.load(Ordering::Relaxed) == 1
 }
 
 /// How a process came by a place in the control block.
@@ -185,7 +226,7 @@ pub enum Attached {
 /// Takes the place `index` for the process `me`, if nobody alive has it. `Err` is the owner that is alive.
 ///
 /// A consumer that the graph names starts at the first ticket. A lossless one that inherits its place goes on at its
-/// predecessor's cursor: what that had not given back comes once more. Every other one starts at the newest frame.
+/// predecessor's cursor: what that had not given back comes once more. Every other one starts with the next ticket.
 pub fn attach(
     block: &Block,
     flow: Flow,
@@ -207,11 +248,14 @@ pub fn attach(
         }
         let goes_on = seen == EXPECTED || (inherited && flow == Flow::Lossless);
         if !goes_on {
-            // The cursor first: a publication that still counted our predecessor has either raised the head that we
-            // read here, and its bit is cleared below, or comes to us as a ticket at or after the cursor.
+            // Pairs with the fence in `publish`: a publication that raises the head which we do not see here either is
+            // the one under way, or counts us. So at most the ticket at the cursor was published without counting us,
+            // and `take` refuses that one.
+            fence(Ordering::SeqCst);
             place.cursor.store(block.header.head.load(Ordering::Acquire), Ordering::Release);
-            release_all(block, index);
         }
+        // What counted our predecessor and stands at or after the cursor is ours; what is older, nobody reads any more.
+        release_before(block, index, place.cursor.load(Ordering::Acquire));
         return Ok(if inherited { Attached::Inherited } else { Attached::Fresh });
     }
 }

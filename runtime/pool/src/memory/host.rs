@@ -61,7 +61,9 @@ impl Memory for HostMemory {
         };
         let bytes = total_bytes(slots, slot_bytes).ok_or_else(too_big)?;
         let file = shared_file(what, bytes)?;
-        Ok(Self::of(Mapping::new(what, file, bytes, true)?, slot_bytes))
+        let mapping = Mapping::new(what, file, bytes, true)?;
+        mapping.forbid_writers();
+        Ok(Self::of(mapping, slot_bytes))
     }
 
     fn export(&self) -> Vec<u8> {
