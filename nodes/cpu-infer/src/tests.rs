@@ -21,6 +21,11 @@ fn it_refuses_what_is_no_fitting_model() {
 }
 
 #[test]
+fn it_answers_as_a_node() {
+    testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
+}
+
+#[test]
 fn settings_are_read_and_a_wrong_key_is_refused() {
     let read = |text: &str| serde_json::from_str::<Settings>(text);
     let settings = read(r#"{"MODEL": "m/model.yml", "SCORE": 0.5, "THREADS": 2}"#).unwrap();

@@ -35,6 +35,13 @@ fn it_refuses_what_is_no_fitting_model() {
 }
 
 #[test]
+fn it_answers_as_a_node() {
+    if have_library() {
+        testing::answers_as_a_node::<Ort>(&[("THREADS", "1")]);
+    }
+}
+
+#[test]
 fn settings_are_read_and_a_wrong_key_is_refused() {
     let read = |text: &str| serde_json::from_str::<Settings>(text);
     let settings = read(r#"{"MODEL": "m/model.yml", "LIBRARY": "lib.so", "SPIN": true}"#).unwrap();

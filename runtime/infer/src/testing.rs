@@ -3,9 +3,11 @@
 //! The models and what they give come from `tests/data/make_tiny.py`.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use crate::{Detector, Elements, Engine};
+use crate::{Detector, Elements, Engine, InferNode};
 use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
+use millrace_node::{Input, testing::Bench};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const COLUMNS: usize = 24;
 const ROWS: usize = 16;
@@ -170,6 +172,46 @@ pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
         let (_folder, model) = describe(name, &[]);
         let _ = Detector::<E>::open(&settings(model));
     }
+}
+
+/// The node in its harness, over real pools: each tensor is answered once, in order, with its identity; a tensor that
+/// is not the model's ends the node with a text that says so.
+pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
+    let (_folder, model) = describe("tiny.onnx", &[]);
+    let mut all = vec![("MODEL", model.to_str().unwrap())];
+    all.extend_from_slice(settings);
+    let floats: Vec<f32> = samples().iter().map(|&v| f32::from(v)).collect();
+    let tensor = TensorDesc {
+        shape: [1, 3, ROWS as u32, COLUMNS as u32],
+        dtype: TensorDtype::F32,
+        layout: TensorLayout::Nchw,
+        source_from_model: Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 0.0, offset_y: 0.0 },
+        source_size: Size::new(48, 32),
+    };
+    let item = |seq: u64, tensor: &TensorDesc| {
+        let timing = Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+        Item::on_host("gate", seq, timing, Payload::Tensor(tensor.clone()))
+    };
+    let mut bench = Bench::start::<InferNode<E>>(&all);
+    for seq in 0..6 {
+        bench.send("tensor", &item(seq, &tensor), bytemuck::cast_slice(&floats)).unwrap();
+        let (port, input) = bench.receive(Duration::from_secs(20)).unwrap();
+        let Input::Detections(found) = input else { panic!("no detections") };
+        assert_eq!(
+            (port, found.source.as_str(), found.seq, found.pts_ns),
+            ("detections", "gate", seq, 40 * seq as i64)
+        );
+        assert_eq!((found.boxes.len(), found.width_px, found.height_px), (3, 48, 32));
+    }
+    let (rest, end) = bench.finish();
+    assert!(rest.is_empty());
+    end.unwrap();
+
+    let mut bench = Bench::start::<InferNode<E>>(&all);
+    let other = TensorDesc { shape: [1, 3, COLUMNS as u32, ROWS as u32], ..tensor };
+    bench.send("tensor", &item(0, &other), bytemuck::cast_slice(&floats)).unwrap();
+    let text = bench.finish().1.map(|_| ()).unwrap_err();
+    assert!(text.contains("came as f32 nchw [1, 3, 24, 16]: give the converter the same MODEL"), "{text}");
 }
 
 /// Prints the shortest and the median time of an inference of the real YOLOX-nano `file`.

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 struct Orders {
     model: PathBuf,
     score: Option<f32>,
-    inputs: Vec<(String, Option<String>, Option<Vec<Option<usize>>>)>,
-    outputs: Vec<(String, Option<String>, Option<Vec<Option<usize>>>)>,
+    #[serde(skip)]
+    inputs: Vec<Port>,
+    #[serde(skip)]
+    outputs: Vec<Port>,
     fail_from_run: Option<usize>,
     nan: bool,
     shape: Vec<usize>,
@@ -22,12 +24,6 @@ struct Orders {
 struct Told {
     orders: Orders,
     runs: usize,
-}
-
-fn ports(list: &[(String, Option<String>, Option<Vec<Option<usize>>>)]) -> Vec<Port> {
-    list.iter()
-        .map(|(name, dtype, shape)| Port { name: name.clone(), dtype: dtype.clone(), shape: shape.clone() })
-        .collect()
 }
 
 impl Engine for Told {
@@ -40,7 +36,7 @@ impl Engine for Told {
     }
 
     fn open(_file: &Path, orders: &Orders) -> Result<(Self, Signature), EngineError> {
-        let signature = Signature { inputs: ports(&orders.inputs), outputs: ports(&orders.outputs) };
+        let signature = Signature { inputs: orders.inputs.clone(), outputs: orders.outputs.clone() };
         Ok((Self { orders: orders.clone(), runs: 0 }, signature))
     }
 
@@ -71,8 +67,9 @@ impl Engine for Told {
     }
 }
 
-fn f32_port(name: &str, shape: &[usize]) -> (String, Option<String>, Option<Vec<Option<usize>>>) {
-    (name.to_owned(), Some("f32".to_owned()), Some(shape.iter().map(|&d| Some(d)).collect()))
+fn f32_port(name: &str, shape: &[usize]) -> Port {
+    let shape = Some(shape.iter().map(|&d| Some(d)).collect());
+    Port { name: name.to_owned(), dtype: Some("f32".to_owned()), shape }
 }
 
 /// A folder with a description of dtype `dtype`, and orders that fit it.
@@ -88,7 +85,7 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
     // an empty graph and an empty list of opsets: the least that passes for a whole file
     std::fs::write(folder.path().join("told.onnx"), [7 << 3 | 2, 0, 8 << 3 | 2, 0]).unwrap();
     let mut input = f32_port("in", &[1, 3, 4, 8]);
-    input.1 = Some(dtype.to_owned());
+    input.dtype = Some(dtype.to_owned());
     let orders = Orders {
         model,
         inputs: vec![input],
@@ -185,22 +182,25 @@ fn refusal(dtype: &str, change: impl FnOnce(&mut Orders)) -> String {
 fn a_model_that_does_not_fit_its_description_is_refused() {
     let shape = |axes: &[Option<usize>]| Some(axes.to_vec());
     assert_eq!(
-        refusal("f32", |o| o.inputs[0].0 = "pixels".into()),
+        refusal("f32", |o| o.inputs[0].name = "pixels".into()),
         "model.yml: the model file does not fit: it has no input 'in'; it has 'pixels'"
     );
     assert_eq!(
-        refusal("f32", |o| o.inputs[0].2 = shape(&[Some(1), Some(3), Some(8), None])),
+        refusal("f32", |o| o.inputs[0].shape = shape(&[Some(1), Some(3), Some(8), None])),
         "model.yml: the model file does not fit: its input 'in' has shape [1, 3, 8, ?], 'input' of the description \
          says [1, 3, 4, 8] (nchw, 8x4)"
     );
-    assert!(refusal("f32", |o| o.inputs[0].2 = shape(&[Some(1), Some(96)])).contains("has shape [1, 96]"));
-    assert!(refusal("u8", |o| o.inputs[0].1 = Some("f32".into())).contains("its input 'in' is f32, 'input' of"));
+    assert!(refusal("f32", |o| o.inputs[0].shape = shape(&[Some(1), Some(96)])).contains("has shape [1, 96]"));
+    assert!(refusal("u8", |o| o.inputs[0].dtype = Some("f32".into())).contains("its input 'in' is f32, 'input' of"));
     assert!(refusal("f16", |_| ()).contains("f16, which the CPU engines do not take"));
     assert!(refusal("f32", |o| o.inputs.push(f32_port("size", &[1]))).contains("it takes 'in', 'size'; a detector"));
-    assert!(refusal("f32", |o| o.outputs[0].0 = "scores".into()).contains("no output 'out', which 'head' reads"));
-    assert!(refusal("f32", |o| o.outputs[0].1 = Some("i64".into())).contains("output 'out' is i64; a head reads f32"));
+    assert!(refusal("f32", |o| o.outputs[0].name = "scores".into()).contains("no output 'out', which 'head' reads"));
     assert!(
-        refusal("f32", |o| o.outputs[0].2 = shape(&[Some(1), None, Some(85)])).contains("[1, ?, 85]; head 'yolov5'")
+        refusal("f32", |o| o.outputs[0].dtype = Some("i64".into())).contains("output 'out' is i64; a head reads f32")
+    );
+    assert!(
+        refusal("f32", |o| o.outputs[0].shape = shape(&[Some(1), None, Some(85)]))
+            .contains("[1, ?, 85]; head 'yolov5'")
     );
 }
 
@@ -208,8 +208,8 @@ fn a_model_that_does_not_fit_its_description_is_refused() {
 fn what_only_a_run_shows_is_found_at_open() {
     // nothing declared, and the run gives another shape
     let undeclared = |o: &mut Orders| {
-        o.outputs[0].2 = None;
-        o.inputs[0].2 = None;
+        o.outputs[0].shape = None;
+        o.inputs[0].shape = None;
         o.shape = vec![6];
     };
     let text = refusal("f32", undeclared);

@@ -150,6 +150,8 @@ pub(crate) fn document(text: &str) -> Result<Node, Fault> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
     use super::*;
 
     #[test]
