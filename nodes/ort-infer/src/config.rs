@@ -23,8 +23,8 @@ pub(crate) struct Settings {
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub(crate) library: Option<PathBuf>,
-    /// Whether the threads wait for work in a busy loop. Faster by a little where the cores are free, slower for all
-    /// where they are shared with other nodes.
+    /// Whether the threads wait for work in a busy loop. Only for a machine with cores to spare: on cores that are
+    /// shared with other nodes it slows all of them, this one too.
     #[serde(default)]
     pub(crate) spin: bool,
 }
