@@ -40,7 +40,10 @@ impl View {
         for node in nodes {
             for note in node.last.iter().flat_map(|last| &last.notes) {
                 if self.notes.insert((node.id.clone(), note.clone())) {
-                    self.say(&format!("\n  {}: {note}\n", node.id));
+                    // Most say what they are: `page: http://…`.
+                    let named = note.starts_with(&format!("{}: ", node.id));
+                    let note = if named { note.clone() } else { format!("{}: {note}", node.id) };
+                    self.say(&format!("\n  {note}\n"));
                 }
             }
         }
@@ -140,6 +143,15 @@ fn state(node: &Totals) -> &'static str {
     }
 }
 
+/// Where the node is in its life, or while it works its own counters: `11591 boxes`.
+fn doing(node: &Totals) -> String {
+    if !state(node).is_empty() {
+        return state(node).to_owned();
+    }
+    let counters = node.own_counters().into_iter().filter(|(_, value)| *value > 0);
+    counters.take(2).map(|(name, value)| format!("{value} {}", name.replace('_', " "))).collect::<Vec<_>>().join(", ")
+}
+
 fn table(nodes: &[Totals], elapsed: Duration) -> Vec<String> {
     let seconds = elapsed.as_secs();
     let clock = format!("{}:{:02}", seconds / 60, seconds % 60);
@@ -160,7 +172,7 @@ fn table(nodes: &[Totals], elapsed: Duration) -> Vec<String> {
             cpu,
             p50,
             p99,
-            state(node).to_owned(),
+            doing(node),
         ]);
     }
     aligned(&rows)
@@ -178,8 +190,9 @@ fn line(nodes: &[Totals], elapsed: Duration) -> String {
         if node.dropped() > 0 {
             part.push_str(&format!(" {} dropped", node.dropped()));
         }
-        if !state(node).is_empty() {
-            part.push_str(&format!(" {}", state(node)));
+        let doing = doing(node);
+        if !doing.is_empty() {
+            part.push_str(&format!(" {doing}"));
         }
         parts.push(part);
     }
