@@ -21,6 +21,11 @@ fn it_refuses_what_is_no_fitting_model() {
 }
 
 #[test]
+fn it_opens_the_demo_model() {
+    testing::opens_the_demo_model::<Rten>(settings);
+}
+
+#[test]
 fn it_answers_as_a_node() {
     testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
 }

@@ -35,6 +35,13 @@ fn it_refuses_what_is_no_fitting_model() {
 }
 
 #[test]
+fn it_opens_the_demo_model() {
+    if have_library() {
+        testing::opens_the_demo_model::<Ort>(settings);
+    }
+}
+
+#[test]
 fn it_answers_as_a_node() {
     if have_library() {
         testing::answers_as_a_node::<Ort>(&[("THREADS", "1")]);

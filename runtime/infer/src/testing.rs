@@ -174,6 +174,25 @@ pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
     }
 }
 
+/// The shipped demo model fits its description, and finds nothing in a grey picture.
+pub fn opens_the_demo_model<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/demo/model/model.yml");
+    let mut detector = Detector::<E>::open(&settings(model)).unwrap();
+    let spec = detector.model().input.clone();
+    let tensor = TensorDesc {
+        shape: spec.shape(),
+        dtype: spec.dtype,
+        layout: spec.layout,
+        source_from_model: Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 },
+        source_size: Size::new(spec.width_px, spec.height_px),
+    };
+    let grey = vec![0.447f32; tensor.bytes() as usize / 4];
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+    let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
+    let (found, not_finite, over_limit) = detector.detect(&item, bytemuck::cast_slice(&grey)).unwrap();
+    assert_eq!((found.boxes.len(), not_finite, over_limit), (0, 0, 0), "{found:?}");
+}
+
 /// The node in its harness, over real pools: each tensor is answered once, in order, with its identity; a tensor that
 /// is not the model's ends the node with a text that says so.
 pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
