@@ -26,6 +26,8 @@ pub mod memory;
 pub mod process;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod room;
 
 #[cfg(not(loom))]
 pub use consumer::{Lease, Next, Reader};
@@ -55,6 +57,8 @@ pub enum PoolError {
     Consumers { name: String, count: usize },
     #[error("{call}({bytes} B) for {what}: {source}; {hint}")]
     Memory { call: &'static str, bytes: u64, what: String, source: std::io::Error, hint: &'static str },
+    #[error("no room for the {bytes} B of {what}: {limit} leaves {left} B; lower SLOTS, or raise that limit")]
+    Room { bytes: u64, what: String, left: u64, limit: String },
     #[error(
         "cannot open pool {pool:032x} of process {pid}: {source}; its node has ended, or runs as another user or in another container"
     )]

@@ -11,8 +11,8 @@ const NO_ROOM: &str = "the machine or this process's limits (ulimit -f, ulimit -
 
 /// A memfd of `bytes`, all of them reserved now, that can neither shrink nor grow any more.
 ///
-/// Reserving means that a full machine is an error here and not a SIGBUS later; sealing means the same for a reader
-/// whose producer is hostile or broken.
+/// Reserving means that a full machine shows here and not as a SIGBUS later; sealing means the same for a reader whose
+/// producer is hostile or broken.
 pub(crate) fn shared_file(what: &str, bytes: u64) -> Result<OwnedFd, PoolError> {
     let fail = |call, e: rustix::io::Errno| PoolError::Memory {
         call,
@@ -21,6 +21,11 @@ pub(crate) fn shared_file(what: &str, bytes: u64) -> Result<OwnedFd, PoolError> 
         source: e.into(),
         hint: NO_ROOM,
     };
+    if let Some((left, limit)) = crate::room::left()
+        && left < bytes
+    {
+        return Err(PoolError::Room { bytes, what: what.to_owned(), left, limit });
+    }
     let fd = rustix::fs::memfd_create(what, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .map_err(|e| fail("memfd_create", e))?;
     rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes).map_err(|e| fail("fallocate", e))?;

@@ -10,7 +10,7 @@ use crate::PoolError;
 ///
 /// The contract with the protocol: a slot is written only through [`Memory::write`]-like methods by the process that
 /// created it while it holds the slot's writing state, and read only under a lease.
-pub trait Memory: Sized + Send + Sync + 'static {
+pub trait Memory: std::fmt::Debug + Sized + Send + Sync + 'static {
     /// The number that stands in the control block for this kind.
     const KIND: u32;
 

@@ -1,0 +1,444 @@
+//! What a pool promises, whatever memory its slots lie in: one suite, instantiated for each kind at the end of this file.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use millrace_frame::SlotRef;
+use millrace_pool::control::{ITEM_BYTES, MAX_CONSUMERS, MAX_SLOTS};
+use millrace_pool::protocol::Attached;
+use millrace_pool::{Flow, Lease, Memory, Next, Pool, PoolError, PoolSpec, Reader};
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Neither a multiple of a page nor of a word.
+const SLOT_BYTES: usize = 5003;
+
+fn spec(flow: Flow, slots: u32, consumers: &[&str]) -> PoolSpec {
+    // unique, so that this test's descriptors and mappings can be told from those of the tests beside it
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    PoolSpec {
+        name: format!("conformance-{}/frame", NEXT.fetch_add(1, Ordering::Relaxed)),
+        slots,
+        slot_bytes: SLOT_BYTES as u64,
+        flow,
+        incarnation: 7,
+        consumers: consumers.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+fn create<M: Memory>(flow: Flow, slots: u32, consumers: &[&str]) -> Pool<M> {
+    Pool::create(&spec(flow, slots, consumers)).unwrap()
+}
+
+/// Bytes that no other ticket has.
+fn payload(ticket: u64) -> Vec<u8> {
+    (0..SLOT_BYTES as u64).map(|i| (i.wrapping_mul(31) ^ ticket.wrapping_mul(0x9e37_79b9)) as u8).collect()
+}
+
+fn try_put<M: Memory>(pool: &mut Pool<M>) -> Option<SlotRef> {
+    let ticket = pool.published();
+    let mut slot = pool.acquire()?;
+    slot.write(&payload(ticket));
+    let at = pool.publish(slot, &ticket.to_be_bytes()).unwrap();
+    assert_eq!(at.ticket, ticket);
+    Some(at)
+}
+
+fn put<M: Memory>(pool: &mut Pool<M>) -> SlotRef {
+    try_put(pool).expect("a slot is free")
+}
+
+fn put_many<M: Memory>(pool: &mut Pool<M>, frames: usize) {
+    for _ in 0..frames {
+        put(pool);
+    }
+}
+
+fn get<M: Memory>(reader: &mut Reader<M>) -> Lease<M> {
+    match reader.poll() {
+        Next::Frame(lease) => {
+            check(&lease);
+            lease
+        }
+        other => panic!("expected a frame, found {other:?}"),
+    }
+}
+
+fn check<M: Memory>(lease: &Lease<M>) {
+    assert_eq!(lease.item(), lease.ticket().to_be_bytes(), "the description is this ticket's");
+    assert!(lease.read(SLOT_BYTES) == payload(lease.ticket()), "the bytes are ticket {}'s", lease.ticket());
+}
+
+fn a_frame_is_read_as_it_was_written<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 4, &["a/in"]);
+    assert_eq!((pool.slots(), pool.slot_bytes(), pool.published()), (4, SLOT_BYTES as u64, 0));
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    assert_eq!((reader.pool(), reader.flow(), reader.incarnation()), (pool.locator().pool, Flow::Live, 7));
+    assert_eq!((reader.attached(), reader.slot_bytes()), (Attached::Fresh, SLOT_BYTES as u64));
+    assert!(matches!(reader.poll(), Next::Empty));
+    let at = put(&mut pool);
+    assert_eq!((at.incarnation, at.owner_pid, reader.pending()), (7, std::process::id(), 1));
+    assert_eq!(get(&mut reader).slot_bytes(), SLOT_BYTES as u64);
+    assert_eq!(reader.pending(), 0);
+    assert!(matches!(reader.poll(), Next::Empty));
+    assert!(!reader.producer_is_dead());
+}
+
+fn each_reuse_of_a_slot_is_a_new_generation<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 3, &[]);
+    let refs: Vec<SlotRef> = (0..9).map(|_| put(&mut pool)).collect();
+    let slots: Vec<u32> = refs.iter().map(|at| at.slot).collect();
+    let generations: Vec<u32> = refs.iter().map(|at| at.generation).collect();
+    assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0, 1, 2], "the oldest first");
+    assert_eq!(generations, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
+}
+
+fn live_an_overwritten_frame_is_gone_and_counted<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put_many(&mut pool, 5);
+    assert_eq!(pool.behind(), [("a/in".to_owned(), 5, true)]);
+    for ticket in 0..3 {
+        assert!(matches!(reader.poll(), Next::Gone(gone) if gone == ticket));
+    }
+    assert_eq!([get(&mut reader).ticket(), get(&mut reader).ticket()], [3, 4]);
+    assert!(matches!(reader.poll(), Next::Empty));
+    assert!(pool.behind().is_empty());
+}
+
+fn live_the_producer_keeps_off_leased_slots<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 3, &["a/in", "b/in"]);
+    let mut a = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    let mut b = Reader::<M>::open(&pool.locator(), "b/in").unwrap();
+    put_many(&mut pool, 3);
+    let held = [get(&mut a), get(&mut b), get(&mut b), get(&mut b)];
+    assert!(pool.acquire().is_none(), "every slot is leased");
+    held.iter().for_each(check);
+    let [a0, b0, b1, b2] = held;
+    drop(b0);
+    assert!(pool.acquire().is_none(), "the other consumer still has it");
+    drop((b1, b2));
+    put_many(&mut pool, 10);
+    check(&a0);
+    assert!(matches!(a.poll(), Next::Gone(1)));
+    drop(a0);
+}
+
+fn clones_share_one_lease_that_outlives_the_reader<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put_many(&mut pool, 2);
+    let (first, second) = (get(&mut reader), get(&mut reader));
+    let (first_clone, second_clone) = (first.clone(), second.clone());
+    drop((first, second, reader));
+    assert!(pool.acquire().is_none());
+    assert!(
+        matches!(Reader::<M>::open(&pool.locator(), "a/in"), Err(PoolError::NameTaken { .. })),
+        "it is not gone while it reads"
+    );
+    check(&first_clone);
+    std::thread::spawn(move || check(&second_clone)).join().unwrap();
+    assert_eq!(put(&mut pool).slot, 1, "the slot of the lease that ended in another thread");
+    drop(first_clone);
+    Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+}
+
+fn an_unpublished_slot_is_given_back_unseen<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put(&mut pool);
+    put(&mut pool);
+    let mut slot = pool.acquire().unwrap();
+    slot.write(&[0xee; SLOT_BYTES]);
+    drop(slot);
+    assert!(matches!(reader.poll(), Next::Gone(0)), "its slot was written over");
+    assert_eq!(get(&mut reader).ticket(), 1);
+    put(&mut pool);
+    assert_eq!(get(&mut reader).ticket(), 2, "no ticket was spent on it");
+}
+
+fn lossless_nobody_misses_anything<M: Memory>() {
+    const FRAMES: u64 = 400;
+    let mut pool = create::<M>(Flow::Lossless, 3, &["a/in", "b/in", "c/in"]);
+    let at = pool.locator();
+    let read_all = |name: &'static str, hold: usize, pause_us: u64| {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(pause_us));
+            let mut reader = Reader::<M>::open(&at, name).unwrap();
+            let mut held = VecDeque::new();
+            let mut came = Vec::new();
+            loop {
+                match reader.poll() {
+                    Next::Frame(lease) => {
+                        check(&lease);
+                        came.push(lease.ticket());
+                        held.push_back(lease);
+                        std::thread::sleep(Duration::from_micros(pause_us));
+                    }
+                    Next::Empty => {
+                        held.pop_front();
+                        std::thread::yield_now();
+                    }
+                    Next::Gone(ticket) => panic!("{name} missed {ticket}"),
+                    Next::End => return came,
+                }
+                held.truncate(hold);
+            }
+        })
+    };
+    let readers = [read_all("a/in", 0, 0), read_all("b/in", 2, 0), read_all("c/in", 1, 50)];
+    let until = Instant::now() + Duration::from_secs(60);
+    while pool.published() < FRAMES {
+        if try_put(&mut pool).is_none() {
+            assert!(Instant::now() < until, "stuck at {} behind {:?}", pool.published(), pool.behind());
+            pool.wait(Duration::from_secs(1));
+        }
+    }
+    pool.close();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), Vec::from_iter(0..FRAMES));
+    }
+    assert!(pool.behind().is_empty());
+}
+
+fn lossless_the_producer_waits_for_who_is_yet_to_come<M: Memory>() {
+    let mut pool = create::<M>(Flow::Lossless, 4, &["a/in"]);
+    put_many(&mut pool, 4);
+    assert!(pool.acquire().is_none());
+    assert_eq!(pool.behind(), [("a/in".to_owned(), 4, false)]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    assert_eq!(get(&mut reader).ticket(), 0, "given back at once");
+    put(&mut pool);
+    (1..5).for_each(|ticket| assert_eq!(get(&mut reader).ticket(), ticket));
+}
+
+fn lossless_leaving_frees_the_producer<M: Memory>() {
+    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put(&mut pool);
+    put(&mut pool);
+    let held = get(&mut reader);
+    assert!(pool.acquire().is_none());
+    drop((reader, held));
+    put_many(&mut pool, 5);
+    assert!(pool.behind().is_empty() && pool.reap(false).is_empty());
+}
+
+fn a_late_joiner_starts_with_the_next_ticket<M: Memory>() {
+    for flow in [Flow::Live, Flow::Lossless] {
+        let mut pool = create::<M>(flow, 2, &[]);
+        put_many(&mut pool, 7);
+        let mut late = Reader::<M>::open(&pool.locator(), "tool/in").unwrap();
+        assert!(matches!(late.poll(), Next::Empty));
+        put(&mut pool);
+        assert_eq!(get(&mut late).ticket(), 7);
+    }
+}
+
+fn the_end_comes_after_the_last_frame<M: Memory>() {
+    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put(&mut pool);
+    pool.close();
+    assert_eq!(get(&mut reader).ticket(), 0);
+    assert!(matches!(reader.poll(), Next::End));
+    assert!(matches!(reader.poll(), Next::End), "and stays");
+
+    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    put(&mut pool);
+    let at = pool.locator();
+    drop(pool);
+    let lease = get(&mut reader);
+    assert!(matches!(reader.poll(), Next::End), "a dropped pool has ended");
+    check(&lease);
+    assert!(Reader::<M>::open(&at, "b/in").is_err(), "nobody else can come any more");
+}
+
+fn names_are_taken_once_and_places_run_out<M: Memory>() {
+    let pool = create::<M>(Flow::Live, 2, &["a/in"]);
+    let at = pool.locator();
+    let first = Reader::<M>::open(&at, "a/in").unwrap();
+    let taken = Reader::<M>::open(&at, "a/in").unwrap_err();
+    assert!(matches!(&taken, PoolError::NameTaken { name, pid, .. } if name == "a/in" && *pid == std::process::id()));
+    let mut others: Vec<_> = (1..MAX_CONSUMERS).map(|i| Reader::<M>::open(&at, &format!("{i}/in")).unwrap()).collect();
+    assert!(matches!(Reader::<M>::open(&at, "late/in"), Err(PoolError::Full { name, .. }) if name == "late/in"));
+    others.pop();
+    let late = Reader::<M>::open(&at, "late/in").unwrap();
+    assert_eq!(late.attached(), Attached::Fresh);
+    drop(first);
+    Reader::<M>::open(&at, "a/in").unwrap();
+    let long = "x".repeat(1000);
+    drop(others.pop());
+    let _long = Reader::<M>::open(&at, &long).unwrap();
+    assert!(matches!(Reader::<M>::open(&at, &long), Err(PoolError::NameTaken { .. })));
+}
+
+fn what_cannot_be_published_gives_its_slot_back<M: Memory>() {
+    let mut pool = create::<M>(Flow::Live, 2, &[]);
+    let mut other = create::<M>(Flow::Live, 2, &[]);
+    for _ in 0..5 {
+        let slot = pool.acquire().unwrap();
+        let error = pool.publish(slot, &[0; ITEM_BYTES + 1]).unwrap_err();
+        assert!(matches!(error, PoolError::Description { found } if found == ITEM_BYTES + 1));
+        let slot = other.acquire().unwrap();
+        assert!(matches!(pool.publish(slot, b"x"), Err(PoolError::ForeignSlot { .. })));
+    }
+    assert_eq!((pool.published(), other.published()), (0, 0));
+    let slot = pool.acquire().unwrap();
+    pool.publish(slot, &[1; ITEM_BYTES]).unwrap();
+}
+
+fn impossible_pools_are_refused<M: Memory>() {
+    let base = spec(Flow::Live, 2, &[]);
+    for slots in [0, 1, MAX_SLOTS as u32 + 1, u32::MAX] {
+        let error = Pool::<M>::create(&PoolSpec { slots, ..base.clone() }).unwrap_err();
+        assert!(matches!(error, PoolError::Slots { slots: found, .. } if found == slots));
+    }
+    assert!(matches!(Pool::<M>::create(&PoolSpec { slot_bytes: 0, ..base.clone() }), Err(PoolError::SlotBytes { .. })));
+    for slot_bytes in [1 << 50, u64::MAX / 64, i64::MAX as u64, u64::MAX - 4095, u64::MAX] {
+        let error = Pool::<M>::create(&PoolSpec { slot_bytes, ..base.clone() }).unwrap_err();
+        assert!(matches!(error, PoolError::Memory { .. } | PoolError::Room { .. }), "{slot_bytes}: {error}");
+    }
+    let consumers = vec!["x".to_owned(); MAX_CONSUMERS + 1];
+    let error = Pool::<M>::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
+    assert!(matches!(error, PoolError::Consumers { count, .. } if count == MAX_CONSUMERS + 1));
+}
+
+fn the_producer_sleeps_until_something_happens<M: Memory>() {
+    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    let brief = Duration::from_millis(60);
+    // a slot is free, and nothing happens
+    put(&mut pool);
+    assert_eq!(pool.behind().len(), 1);
+    let from = Instant::now();
+    pool.wait(brief);
+    assert!(from.elapsed() >= brief / 2, "woke after {:?}: a wait that does not sleep is a busy loop", from.elapsed());
+    // every slot is leased, until another thread gives one back
+    put(&mut pool);
+    assert!(pool.acquire().is_none());
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(brief);
+        drop(get(&mut reader));
+        reader
+    });
+    let from = Instant::now();
+    pool.wait(Duration::from_secs(60));
+    assert!(from.elapsed() < Duration::from_secs(30), "the lease given back rang the bell");
+    put(&mut pool);
+    // what happens between the look and the wait is not slept over
+    assert!(pool.acquire().is_none());
+    let mut reader = other.join().unwrap();
+    drop(get(&mut reader));
+    let from = Instant::now();
+    pool.wait(Duration::from_secs(60));
+    assert!(from.elapsed() < Duration::from_secs(30), "the bell had rung before the wait");
+}
+
+/// Descriptors and mappings of this process whose name contains `name`, and such files in /dev/shm.
+fn traces(name: &str) -> [usize; 3] {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let shm = std::fs::read_dir("/dev/shm").map(|dir| dir.filter_map(Result::ok).collect()).unwrap_or(Vec::new());
+    [
+        fds.filter(|link| link.to_string_lossy().contains(name)).count(),
+        maps.lines().filter(|line| line.contains(name)).count(),
+        shm.iter().filter(|file| file.file_name().to_string_lossy().contains("millrace")).count(),
+    ]
+}
+
+fn nothing_is_left_after_the_last_drop<M: Memory>() {
+    let spec = spec(Flow::Live, 4, &["a/in"]);
+    for _ in 0..20 {
+        let mut pool = Pool::<M>::create(&spec).unwrap();
+        let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+        let refused = Reader::<M>::open(&pool.locator(), "a/in").unwrap_err();
+        assert!(matches!(refused, PoolError::NameTaken { .. }));
+        put(&mut pool);
+        let lease = get(&mut reader);
+        let [fds, maps, shm] = traces(&spec.name);
+        assert!((2..=4).contains(&fds) && (2..=4).contains(&maps), "{fds} descriptors, {maps} mappings");
+        assert_eq!(shm, 0, "no name in /dev/shm");
+        drop((pool, reader));
+        check(&lease);
+    }
+    assert_eq!(traces(&spec.name), [0, 0, 0]);
+}
+
+/// Random publications, polls and returns of one producer and two consumers, against a model with no slots in it: what
+/// a consumer holds stays whole, a producer finds a slot exactly while not all are leased, and every ticket is seen
+/// once, as a frame or as gone.
+fn any_order_of_steps_keeps_what_is_leased<M: Memory>() {
+    let steps = prop::collection::vec((0u8..6, 0usize..2), 1..120);
+    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
+    let flows = prop::sample::select(&[Flow::Live, Flow::Lossless][..]);
+    proptest!(config, |(flow in flows, slots in 2u32..5, steps in steps)| {
+        let mut pool = create::<M>(flow, slots, &["a/in", "b/in"]);
+        let mut readers = ["a/in", "b/in"].map(|name| Reader::<M>::open(&pool.locator(), name).unwrap());
+        let mut held: [VecDeque<Lease<M>>; 2] = Default::default();
+        let mut next = [0; 2];
+        for (step, who) in steps {
+            match step {
+                0..3 => {
+                    let published = pool.published();
+                    // in lossless flow what is not polled yet is leased as well
+                    let unread = |who: usize| if flow == Flow::Lossless { next[who]..published } else { 0..0 };
+                    let leases = (0..2).flat_map(|who| held[who].iter().map(Lease::ticket).chain(unread(who)));
+                    let leased = leases.collect::<std::collections::BTreeSet<u64>>().len();
+                    prop_assert_eq!(try_put(&mut pool).is_some(), leased < slots as usize);
+                }
+                3..5 => match readers[who].poll() {
+                    Next::Frame(lease) => {
+                        prop_assert_eq!(lease.ticket(), next[who]);
+                        next[who] += 1;
+                        held[who].push_back(lease);
+                    }
+                    Next::Gone(ticket) => {
+                        prop_assert_eq!((ticket, flow), (next[who], Flow::Live));
+                        next[who] += 1;
+                    }
+                    Next::Empty => prop_assert_eq!(next[who], pool.published()),
+                    Next::End => prop_assert!(false, "not closed"),
+                },
+                _ => drop(held[who].pop_front()),
+            }
+            held.iter().flatten().for_each(check);
+        }
+    });
+}
+
+macro_rules! conformance {
+    ($kind:ident, $memory:ty: $($test:ident)*) => {
+        mod $kind {
+            $(#[test] fn $test() { super::$test::<$memory>() })*
+        }
+    };
+    ($($kind:ident: $memory:ty;)*) => {
+        $(conformance! { $kind, $memory:
+            a_frame_is_read_as_it_was_written
+            each_reuse_of_a_slot_is_a_new_generation
+            live_an_overwritten_frame_is_gone_and_counted
+            live_the_producer_keeps_off_leased_slots
+            clones_share_one_lease_that_outlives_the_reader
+            an_unpublished_slot_is_given_back_unseen
+            lossless_nobody_misses_anything
+            lossless_the_producer_waits_for_who_is_yet_to_come
+            lossless_leaving_frees_the_producer
+            a_late_joiner_starts_with_the_next_ticket
+            the_end_comes_after_the_last_frame
+            names_are_taken_once_and_places_run_out
+            what_cannot_be_published_gives_its_slot_back
+            impossible_pools_are_refused
+            the_producer_sleeps_until_something_happens
+            nothing_is_left_after_the_last_drop
+            any_order_of_steps_keeps_what_is_leased
+        })*
+    };
+}
+
+conformance! {
+    host: millrace_pool::HostMemory;
+}
