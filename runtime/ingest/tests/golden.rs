@@ -45,7 +45,7 @@ fn real_streams_are_exact() {
 }
 
 /// The streams that `data/make.sh` makes, each for the features in its name.
-const OWN: [&str; 14] = [
+const OWN: [&str; 16] = [
     "crop_b.mp4",
     "edit_list.mp4",
     "fragmented.mp4",
@@ -54,6 +54,8 @@ const OWN: [&str; 14] = [
     "baseline_slices.264",
     "cavlc_b.264",
     "fake_interlaced.264",
+    "crop_left_top.264",
+    "crop_left_top_baseline.264",
     "bt601_full.264",
     "bt2020.264",
     "open_gop.265",

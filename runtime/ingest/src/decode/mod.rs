@@ -39,6 +39,7 @@ pub struct SoftwareDecoder {
 struct Running {
     engine: Box<dyn Engine>,
     kind: Kind,
+    coded: millrace_frame::Size,
     reorder: Reorder<Picture>,
     /// Units handed in, of which no picture has come out yet.
     pending: VecDeque<Pending>,
@@ -259,6 +260,7 @@ impl Running {
         Ok(Self {
             engine: kind.start()?,
             kind,
+            coded: unit.info.coded,
             reorder: Reorder::default(),
             pending: VecDeque::new(),
             leading_before: (!unit.closed).then_some(unit.order),
@@ -266,7 +268,7 @@ impl Running {
     }
 
     fn must_restart(&self, unit: &AccessUnit, prefer_openh264: bool) -> bool {
-        self.kind != Kind::of(&unit.info, prefer_openh264) || unit.after_loss
+        self.kind != Kind::of(&unit.info, prefer_openh264) || self.coded != unit.info.coded || unit.after_loss
     }
 }
 

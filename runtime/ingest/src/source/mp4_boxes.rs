@@ -89,6 +89,6 @@ mod tests {
         file.truncate(file.len() - 50);
         let cut = file.len() as u64;
         assert_eq!(outline(&mut Cursor::new(&file), cut).unwrap(), want, "cut in the media data");
-        assert_eq!(outline(&mut Cursor::new(&file[..40]), 40).unwrap().has_index, true);
+        assert!(outline(&mut Cursor::new(&file[..40]), 40).unwrap().has_index);
     }
 }

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(kind_of(b"\x1a\x45\xdf\xa3...."), Err("Matroska or WebM"));
         assert_eq!(kind_of(&[0xfe; 300]), Err("in a format that is not known here"));
         let mut ts = vec![0u8; 1000];
-        (0..6).for_each(|i| ts[i * 188.min(999 / 6 + 188)] = 0x47);
+        ts.iter_mut().step_by(188).for_each(|b| *b = 0x47);
         assert_eq!(kind_of(&ts), Err("an MPEG transport stream"));
         assert_eq!(kind_of(&[0, 0, 1, 9, 0x10]), Err("a byte stream with no readable sequence parameter set"));
         assert_eq!(kind_of(b"\0\0\0\x18ftypisom"), Ok(Kind::Mp4));

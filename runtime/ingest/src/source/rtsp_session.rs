@@ -4,10 +4,11 @@ use crate::RtspTransport;
 use futures::StreamExt;
 use millrace_frame::{PacketCodec, Timebase};
 use retina::client::{
-    Credentials, Demuxed, PlayOptions, Session, SessionOptions, SetupOptions, TcpTransportOptions, Transport,
-    UdpTransportOptions,
+    Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions, TcpTransportOptions,
+    Transport, UdpTransportOptions,
 };
 use retina::codec::{CodecItem, FrameFormat};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -42,6 +43,7 @@ impl Shared {
 /// A camera that says nothing for this long is taken for lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_millis(300);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// What a connection ended with.
@@ -66,11 +68,14 @@ pub(super) fn run(url: Url, shown_url: &str, transport: RtspTransport, frames: &
         }
     };
     let mut camera = Camera::new(url, transport, frames);
+    let sessions = camera.sessions.clone();
     runtime.block_on(async {
         tokio::select! {
             () = shared.stop.notified() => {}
             () = camera.keep_playing(shown_url) => {}
         }
+        // A camera that is not told goes on sending datagrams for a minute. It gets a moment to hear it.
+        let _ = timeout(FAREWELL, sessions.await_teardown()).await;
     });
     // a name that is being looked up is not waited for
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -82,6 +87,7 @@ struct Camera<'a> {
     secrets: Vec<String>,
     transport: RtspTransport,
     frames: &'a SyncSender<Transfer>,
+    sessions: Arc<SessionGroup>,
     /// When the first frame of all came: the zero of the times.
     zero: Option<Instant>,
     last_pts_ns: i64,
@@ -110,6 +116,7 @@ impl<'a> Camera<'a> {
             secrets,
             transport,
             frames,
+            sessions: Arc::default(),
             zero: None,
             last_pts_ns: i64::MIN,
             dropped: 0,
@@ -219,6 +226,7 @@ impl<'a> Camera<'a> {
     async fn connect(&self) -> Result<(Demuxed, PacketCodec), Ended> {
         let options = SessionOptions::default()
             .creds(self.credentials.clone())
+            .session_group(self.sessions.clone())
             .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")).to_owned());
         let mut session = Session::describe(self.url.clone(), options).await.map_err(|e| self.judge(&e))?;
         let codec = |name: &str| match name {

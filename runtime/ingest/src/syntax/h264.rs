@@ -2,7 +2,7 @@
 
 use super::bits::rbsp;
 use super::h264_slice::{PocState, Pps, SliceHeader};
-use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour};
+use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour, contained};
 use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::BitReader;
 use millrace_frame::{PacketCodec, Rect, Size};
@@ -91,7 +91,9 @@ impl H264 {
 
     fn take_sps(&mut self, nal: &[u8]) -> Role {
         let body = rbsp(&nal[1..], usize::MAX);
-        let Ok(sps) = SeqParameterSet::from_bits(BitReader::new(&body[..])) else { return Role::Prefix };
+        let Some(sps) = contained(|| SeqParameterSet::from_bits(BitReader::new(&body[..]))) else {
+            return Role::Prefix;
+        };
         let Some(info) = describe(&sps) else { return Role::Prefix };
         let id = u32::from(sps.seq_parameter_set_id.id());
         self.sps.insert(id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });

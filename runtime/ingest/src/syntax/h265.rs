@@ -2,7 +2,7 @@
 
 use super::bits::{Bits, OutOfBits, rbsp};
 use super::h264::MAX_LUMA_SAMPLES;
-use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour};
+use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour, contained};
 use millrace_frame::{PacketCodec, Rect, Size};
 use rusty_h265::ps::{Pps, Sps, parse_pps, parse_sps};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ impl H265 {
         };
         let poc = msb.wrapping_add(slice.poc_lsb);
         let leading = (6..=9).contains(&kind);
-        let sub_layer_non_reference = kind <= 14 && kind % 2 == 0;
+        let sub_layer_non_reference = kind <= 14 && kind.is_multiple_of(2);
         if temporal_id == 0 && !leading && !sub_layer_non_reference {
             self.prev_tid0_poc = poc;
         }
@@ -140,13 +140,13 @@ impl Syntax for H265 {
                 Role::Prefix
             }
             33 => {
-                let Ok(sps) = parse_sps(&rbsp(body, usize::MAX)) else { return Role::Prefix };
+                let Some(sps) = contained(|| parse_sps(&rbsp(body, usize::MAX))) else { return Role::Prefix };
                 let Some(info) = describe(&sps) else { return Role::Prefix };
                 self.sps.insert(sps.id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });
                 Role::Prefix
             }
             34 => {
-                let Ok(pps) = parse_pps(&rbsp(body, usize::MAX)) else { return Role::Prefix };
+                let Some(pps) = contained(|| parse_pps(&rbsp(body, usize::MAX))) else { return Role::Prefix };
                 self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps });
                 Role::Prefix
             }

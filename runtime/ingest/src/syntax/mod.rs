@@ -108,6 +108,11 @@ pub(crate) struct PictureFacts {
     pub unsupported: Option<&'static str>,
 }
 
+/// What a parser from elsewhere makes of `nal`; nothing when it fails or panics.
+pub(crate) fn contained<T, E>(parse: impl FnOnce() -> Result<T, E>) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse)).ok()?.ok()
+}
+
 /// Colour from H.273 code points, each where the bitstream states one that is known, else what is assumed.
 pub(crate) fn colour(
     height_px: u32,

@@ -9,11 +9,11 @@ X5="-c:v libx265 -preset medium -x265-params"
 test_picture() { echo "-f lavfi -i testsrc2=size=$1:rate=$2:duration=$3"; }
 
 # The checksum of what the decoder gives. The range is the stream's own on both sides, so that nothing is converted; the
-# times are the file's own, too, which ffmpeg would move to begin at 0.
+# times are the file's own, too, which ffmpeg would move to begin at 0; and it crops where the stream says (unaligned).
 sums() {
     range=$(ffprobe -v error -select_streams v -show_entries stream=color_range -of csv=p=0 "$1" | head -1)
     case "$range" in pc) range=full ;; *) range=limited ;; esac
-    $FF -copyts -i "$1" -map 0:v -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12" -f framemd5 "$1.framemd5"
+    $FF -copyts -flags unaligned -i "$1" -map 0:v -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12" -f framemd5 "$1.framemd5"
 }
 
 # H.264 High, B pyramid, cropped from 192x112, full range BT.709, one key picture, the index in front
@@ -47,6 +47,11 @@ $FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p $X4 "fullrange=on:colorprim=sm
 $FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p $X4 "fullrange=off:colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc:chromaloc=2:crf=34" bt2020.264
 sums bt601_full.264
 sums bt2020.264
+# cropped at all four sides, for each of the two decoders
+$FF $(test_picture 128x96 25 0.4) -pix_fmt yuv420p $X4 "crop-rect=10,6,4,2:bframes=2:crf=34" crop_left_top.264
+$FF $(test_picture 128x96 25 0.4) -pix_fmt yuv420p -profile:v baseline $X4 "crop-rect=10,6,4,2:crf=34" crop_left_top_baseline.264
+sums crop_left_top.264
+sums crop_left_top_baseline.264
 # a stream that changes size
 $FF $(test_picture 96x64 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" a.264
 $FF $(test_picture 160x90 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" b.264
