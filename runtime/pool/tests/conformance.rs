@@ -342,7 +342,7 @@ fn the_producer_sleeps_until_something_happens<M: Memory>() {
 fn traces(name: &str) -> [usize; 3] {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let shm = std::fs::read_dir("/dev/shm").map(|dir| dir.filter_map(Result::ok).collect()).unwrap_or(Vec::new());
+    let shm: Vec<_> = std::fs::read_dir("/dev/shm").map(|dir| dir.filter_map(Result::ok).collect()).unwrap_or_default();
     [
         fds.filter(|link| link.to_string_lossy().contains(name)).count(),
         maps.lines().filter(|line| line.contains(name)).count(),

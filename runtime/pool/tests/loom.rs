@@ -295,6 +295,30 @@ fn lossless_leaving_and_coming_while_the_producer_publishes_leaves_no_lease_behi
 }
 
 #[test]
+fn lossless_one_who_leaves_takes_nothing_from_the_next_at_its_place() {
+    model(|| {
+        let pool = Pool::new(1);
+        pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
+        assert!(pool.produce(Flow::Lossless, 0));
+        let leaving = {
+            let pool = pool.clone();
+            thread::spawn(move || protocol::detach(&pool.block, 0, A))
+        };
+        let cursor = loop {
+            match pool.attach(Flow::Lossless, 0, B, &[]) {
+                Ok((how, cursor)) => break (how == Attached::Fresh).then_some(cursor),
+                Err(_alive) => thread::yield_now(),
+            }
+        };
+        assert_eq!(cursor, Some(1));
+        assert!(pool.produce(Flow::Lossless, 1), "this counts the newcomer");
+        assert_eq!(pool.consume(Flow::Lossless, 0, 1), Some(true));
+        leaving.join().unwrap();
+        pool.assert_all_free();
+    });
+}
+
+#[test]
 fn lossless_a_successor_inherits_what_the_dead_had_not_given_back() {
     model(|| {
         let pool = Pool::new(1);
