@@ -57,6 +57,11 @@ pub enum PoolError {
     Consumers { name: String, count: usize },
     #[error("{call}({bytes} B) for {what}: {source}; {hint}")]
     Memory { call: &'static str, bytes: u64, what: String, source: std::io::Error, hint: &'static str },
+    #[error(
+        "pool {name}: consumer '{consumer}' is named twice, or not told from another by its first {} bytes",
+        control::NAME_BYTES
+    )]
+    SameName { name: String, consumer: String },
     #[error("no room for the {bytes} B of {what}: {limit} leaves {left} B; lower SLOTS, or raise that limit")]
     Room { bytes: u64, what: String, left: u64, limit: String },
     #[error(

@@ -71,6 +71,12 @@ impl<M: Memory> Pool<M> {
         if spec.consumers.len() > MAX_CONSUMERS {
             return Err(PoolError::Consumers { name, count: spec.consumers.len() });
         }
+        for (i, consumer) in spec.consumers.iter().enumerate() {
+            // the second would find its place taken by the first, and a lossless producer would wait for it for ever
+            if spec.consumers[..i].iter().any(|other| clipped(other) == clipped(consumer)) {
+                return Err(PoolError::SameName { name, consumer: consumer.clone() });
+            }
+        }
         let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
         let memory = M::create(&format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
         let what = format!("millrace {name} control");

@@ -305,6 +305,14 @@ fn impossible_pools_are_refused<M: Memory>() {
     let consumers = vec!["x".to_owned(); MAX_CONSUMERS + 1];
     let error = Pool::<M>::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
     assert!(matches!(error, PoolError::Consumers { count, .. } if count == MAX_CONSUMERS + 1));
+    let long = "x".repeat(96);
+    for (a, b) in [("a/in", "a/in"), (&format!("{long}a"), &format!("{long}b"))] {
+        let consumers = vec![a.to_owned(), b.to_owned()];
+        let error = Pool::<M>::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
+        assert!(matches!(error, PoolError::SameName { consumer, .. } if consumer == b));
+    }
+    let error = Pool::<M>::create(&PoolSpec { name: "n\0ul".into(), ..base.clone() }).unwrap_err();
+    assert!(matches!(error, PoolError::Memory { call: "memfd_create", .. }), "{error}");
 }
 
 fn the_producer_sleeps_until_something_happens<M: Memory>() {
