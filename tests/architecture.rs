@@ -26,7 +26,8 @@ fn packages() -> BTreeMap<String, (String, Vec<String>)> {
             let manifest = p["manifest_path"].as_str().unwrap();
             let folder = manifest.trim_start_matches(&root).trim_matches('/').trim_end_matches("/Cargo.toml");
             let dependencies = p["dependencies"].as_array().unwrap().iter();
-            let dependencies = dependencies.filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().unwrap().to_owned());
+            let dependencies =
+                dependencies.filter(|d| d["kind"] != "dev").map(|d| d["name"].as_str().unwrap().to_owned());
             (p["name"].as_str().unwrap().to_owned(), (folder.to_owned(), dependencies.collect()))
         })
         .collect()
@@ -49,7 +50,8 @@ fn dependencies_run_one_way() {
         ("millrace", &["millrace-graph"]),
         ("millrace-tests", &[]),
     ]);
-    let libraries = ["millrace-frame", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
+    let libraries =
+        ["millrace-frame", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
     for (name, (folder, dependencies)) in &packages {
         let may: &[&str] = match allowed.get(name.as_str()) {
             Some(may) => may,

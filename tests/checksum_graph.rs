@@ -9,7 +9,9 @@ use std::time::Duration;
 fn real_clips_and_streams_have_ffmpegs_checksums() {
     let Some(data) = shared_data() else { return };
     let folder = tempfile::tempdir().unwrap();
-    for source in ["clips/car-detection.mp4", "h264/Cisco_Men_whisper_640x320_CABAC_Bframe_9.264", "h264/Zhling_1280x720.264"] {
+    for source in
+        ["clips/car-detection.mp4", "h264/Cisco_Men_whisper_640x320_CABAC_Bframe_9.264", "h264/Zhling_1280x720.264"]
+    {
         let source = data.join(source);
         let name = source.file_name().unwrap().to_string_lossy().into_owned();
         let out = folder.path().join(&name);

@@ -52,9 +52,13 @@ fn independent_clients_read_the_detections_and_ctrl_c_leaves_nothing() {
     let before = Traces::now(&mark);
     let port = free_port();
     let mut running = demo(port, mark.split_once('=').unwrap().1, &["decode.LOOP=true"]);
-    let ws = ws.arg("tests/clients/ws_client.py").arg(format!("ws://127.0.0.1:{port}/ws?video=1")).args(["--frames", "60"]);
+    let ws =
+        ws.arg("tests/clients/ws_client.py").arg(format!("ws://127.0.0.1:{port}/ws?video=1")).args(["--frames", "60"]);
     println!("{}", succeed(ws, Duration::from_secs(90)));
-    println!("{}", succeed(zenoh.arg("tests/clients/zenoh_client.py").args(["--frames", "40"]), Duration::from_secs(90)));
+    println!(
+        "{}",
+        succeed(zenoh.arg("tests/clients/zenoh_client.py").args(["--frames", "40"]), Duration::from_secs(90))
+    );
 
     running.signal(Signal::INT);
     let asked = Instant::now();
@@ -69,7 +73,12 @@ fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut browser) = python() else { return };
     let found = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| {
-        Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        Command::new(name)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
     });
     if !found {
         eprintln!("skipped: no Chromium (Debian: apt-get install chromium)");
@@ -93,7 +102,8 @@ fn a_busy_port_is_named_with_what_to_set() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let set = format!("page.PORT={port}");
-    let output = finish(&mut millrace(&["run", "graphs/demo.yml", "--no-build", "--set", &set]), Duration::from_secs(60));
+    let output =
+        finish(&mut millrace(&["run", "graphs/demo.yml", "--no-build", "--set", &set]), Duration::from_secs(60));
     let text = printed(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains(&port) && text.contains("PORT"), "{text}");

@@ -131,12 +131,8 @@ impl Agreement {
         let mut iou_sum = 0.0;
         for (theirs, line) in reference.iter().zip(ours) {
             // class_id, score, x1, y1, x2, y2
-            let theirs: Vec<[f64; 6]> = theirs
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|b| std::array::from_fn(|i| b[i].as_f64().unwrap()))
-                .collect();
+            let theirs: Vec<[f64; 6]> =
+                theirs.as_array().unwrap().iter().map(|b| std::array::from_fn(|i| b[i].as_f64().unwrap())).collect();
             let ours: Vec<[f64; 6]> = line["boxes"]
                 .as_array()
                 .unwrap()

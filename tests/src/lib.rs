@@ -162,9 +162,10 @@ pub fn python() -> Option<Command> {
 pub fn onnxruntime() -> Option<PathBuf> {
     let folder = root().join("target/tools/onnxruntime/onnxruntime/capi");
     let found = std::fs::read_dir(folder).ok().and_then(|entries| {
-        entries.flatten().map(|e| e.path()).find(|p| {
-            p.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
-        })
+        entries
+            .flatten()
+            .map(|e| e.path())
+            .find(|p| p.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
     });
     if found.is_none() {
         eprintln!("skipped: no ONNX Runtime in target/tools/onnxruntime; tests/run installs it");

@@ -37,6 +37,8 @@ pub(crate) struct Feed {
     decoder: SoftwareDecoder,
     /// Read and waiting for its time.
     early: Option<AccessUnit>,
+    /// Decoded and waiting for its time: a decoder gives out its pictures in bursts, a camera does not.
+    shown_next: Option<Box<Picture>>,
     /// Given out as a packet, not yet decoded.
     next: Option<Arc<AccessUnit>>,
     pace: Option<Clock>,
@@ -50,7 +52,8 @@ pub(crate) struct Feed {
     ended: bool,
 }
 
-/// When a unit is due: its decoding time, counted from the first one's.
+/// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the first
+/// unit's decoding time, which no presentation time precedes.
 struct Clock {
     start: Instant,
     first_dts_ns: i64,
@@ -66,6 +69,7 @@ impl Feed {
             settings: settings.clone(),
             decoder: SoftwareDecoder::new(),
             early: None,
+            shown_next: None,
             next: None,
             pace: None,
             offset_ns: 0,
@@ -81,11 +85,20 @@ impl Feed {
     /// The next step.
     pub(crate) fn step(&mut self) -> Result<Step, FeedError> {
         loop {
+            if let Some(picture) = self.shown_next.take() {
+                let wait = self.pace.as_ref().map_or(Duration::ZERO, |clock| clock.until(picture.pts_ns));
+                if wait > Duration::ZERO {
+                    self.shown_next = Some(picture);
+                    return Ok(Step::Wait(wait));
+                }
+                return Ok(Step::Picture(picture));
+            }
             match self.decoder.take() {
                 Some(Decoded::Picture(picture)) => {
                     self.pictures += 1;
                     self.pictures_in_this_run += 1;
-                    return Ok(Step::Picture(picture));
+                    self.shown_next = Some(picture);
+                    continue;
                 }
                 Some(Decoded::Loss(loss)) => return Ok(self.lose(loss)),
                 None => {}
@@ -160,12 +173,20 @@ impl Feed {
     fn until_due(&mut self, unit: &AccessUnit) -> Duration {
         let now = Instant::now();
         let clock = self.pace.get_or_insert(Clock { start: now, first_dts_ns: unit.dts_ns });
-        let since = Duration::from_nanos(unit.dts_ns.saturating_sub(clock.first_dts_ns).max(0) as u64);
-        let due = clock.start + since;
-        let behind = now.saturating_duration_since(due);
+        let behind = now.saturating_duration_since(clock.due(unit.dts_ns));
         if behind > MAX_BEHIND {
             clock.start += behind;
         }
-        due.saturating_duration_since(now)
+        clock.until(unit.dts_ns)
+    }
+}
+
+impl Clock {
+    fn due(&self, time_ns: i64) -> Instant {
+        self.start + Duration::from_nanos(time_ns.saturating_sub(self.first_dts_ns).max(0) as u64)
+    }
+
+    fn until(&self, time_ns: i64) -> Duration {
+        self.due(time_ns).saturating_duration_since(Instant::now())
     }
 }

@@ -58,7 +58,7 @@ impl Node for WsPublisher {
         let hub = Hub::new(settings.title, max_clients, Default::default());
         let server =
             Server::start(ip, settings.port, &settings.origins, max_clients, hub.clone()).map_err(NodeError::fatal)?;
-        cx.note(format!("page: {}", server.page()));
+        cx.note(server.page().to_string());
         let (metrics, quality) = (cx.metrics().clone(), settings.jpeg_quality.clamp(1, 100));
         let (jpeg, frames) = sync_channel(1);
         let (to, counts) = (hub.clone(), metrics.clone());

@@ -41,7 +41,7 @@ impl Node for ZenohPublisher {
         let graph = chunk(&settings.graph)
             .ok_or_else(|| NodeError::fatal("GRAPH is empty: it is the second part of every key, such as 'yard'"))?;
         let config = configuration(&settings).map_err(NodeError::fatal)?;
-        let keys = format!("zenoh: millrace/{graph}/*/detections");
+        let keys = format!("millrace/{graph}/*/detections");
         let (metrics, failures) = (cx.metrics().clone(), cx.metrics().clone());
         let outbox = Outbox::start(
             settings.queue_frames as usize,

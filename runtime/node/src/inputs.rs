@@ -51,14 +51,15 @@ struct Port {
     /// The pools that feed this port, oldest first: an older one is read to its end before the next.
     readers: Vec<Reader>,
     closed: bool,
-    /// A pool that cannot be opened is said once.
-    refused: Option<u128>,
+    /// Pools that were read to their end or could not be opened, newest last: a late doorbell of theirs is no news.
+    done_with: VecDeque<u128>,
 }
 
 impl Inputs {
     pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics) -> Self {
         let ports = graph.inputs.iter().filter_map(|name| ports.input(name));
-        let ports = ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, refused: None }).collect();
+        let ports =
+            ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, done_with: VecDeque::new() }).collect();
         Self { ports, node: graph.node.clone(), metrics, ready: VecDeque::new() }
     }
 
@@ -66,7 +67,7 @@ impl Inputs {
     pub(crate) fn bell(&mut self, port: &str, at: &SlotRef) {
         let name = format!("{}/{port}", self.node);
         let Some(port) = self.ports.iter_mut().find(|p| p.spec.name == port) else { return };
-        if port.readers.iter().any(|r| r.pool() == at.pool) || port.refused == Some(at.pool) {
+        if port.readers.iter().any(|r| r.pool() == at.pool) || port.done_with.contains(&at.pool) {
             return;
         }
         port.closed = false;
@@ -77,7 +78,7 @@ impl Inputs {
             }
             // it has ended between its doorbell and now: what stood in it is lost
             Err(PoolError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                port.refused = Some(at.pool);
+                port.done_with(at.pool);
                 self.metrics.drop_port("pool_ended", port.spec.name, "", 1);
                 tracing::warn!(
                     "input '{}': its producer has ended before this node could read from it",
@@ -85,7 +86,7 @@ impl Inputs {
                 );
             }
             Err(e) => {
-                port.refused = Some(at.pool);
+                port.done_with(at.pool);
                 self.metrics.drop_port("pool_refused", port.spec.name, "", 1);
                 tracing::error!("input '{}': {e}", port.spec.name);
             }
@@ -121,6 +122,14 @@ impl Inputs {
 }
 
 impl Port {
+    fn done_with(&mut self, pool: u128) {
+        const REMEMBERED: usize = 16;
+        if self.done_with.len() == REMEMBERED {
+            self.done_with.pop_front();
+        }
+        self.done_with.push_back(pool);
+    }
+
     /// Moves what is there into `ready`: at most one item of a port that wants every one (so that ports take turns), and
     /// the newest of each camera of a port that wants only that.
     fn collect(&mut self, metrics: &Metrics, ready: &mut VecDeque<(&'static str, Input)>) {
@@ -145,14 +154,16 @@ impl Port {
                 }
                 Next::Gone(_) => metrics.drop_port("gone", self.spec.name, "", 1),
                 Next::End => {
-                    self.readers.remove(0);
+                    let pool = self.readers.remove(0).pool();
+                    self.done_with(pool);
                 }
                 Next::Empty => {
                     // The producer may be gone without a goodbye: its pool is left when nothing more can come of it.
                     if (self.closed || self.readers.len() > 1) && self.readers[0].producer_is_dead() {
                         // it may have published between our look and its death
                         if self.readers[0].pending() == 0 {
-                            self.readers.remove(0);
+                            let pool = self.readers.remove(0).pool();
+                            self.done_with(pool);
                         }
                         continue;
                     }

@@ -25,6 +25,8 @@ mod run;
 mod settings;
 mod status;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Context, StopFlag};
 pub use error::NodeError;

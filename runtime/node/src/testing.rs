@@ -163,6 +163,12 @@ impl Bench {
         (rest, result)
     }
 
+    /// Waits for the node's end without receiving anything.
+    pub fn join(mut self) -> Result<Metrics, String> {
+        let node = self.node.take().expect("join consumes the bench");
+        node.join().unwrap_or_else(|_| Err("the node panicked".into()))
+    }
+
     /// Asks the node to stop, as `dora stop` does.
     pub fn stop(&self) {
         let _ = self.to_node.send(Signal::Stop);

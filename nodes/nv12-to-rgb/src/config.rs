@@ -1,0 +1,236 @@
+//! The settings, and the target that they name.
+
+use millrace_detect::model::{self, Model};
+use millrace_frame::{Size, TensorDtype, TensorLayout};
+use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Either `MODEL` alone, or `WIDTH_PX` and `HEIGHT_PX` and what else differs from the defaults.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and letterbox are taken from it.
+    #[serde(default)]
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) model: Option<PathBuf>,
+    /// Width of the tensor in pixels. Required where there is no `MODEL`.
+    #[serde(default)]
+    pub(crate) width_px: Option<u32>,
+    /// Height of the tensor in pixels. Required where there is no `MODEL`.
+    #[serde(default)]
+    pub(crate) height_px: Option<u32>,
+    /// Order of the axes. Default: `nchw`.
+    #[serde(default)]
+    pub(crate) layout: Option<Layout>,
+    /// Type of the elements. Default: `f32`.
+    #[serde(default)]
+    pub(crate) dtype: Option<Dtype>,
+    /// Order of the colour channels. Default: `rgb`.
+    #[serde(default)]
+    pub(crate) colour: Option<Colour>,
+    /// Subtracted from the 0 to 255 sample. One number, or three with commas, in the order of `COLOUR`. Default: `0`.
+    #[serde(default)]
+    pub(crate) mean: Option<String>,
+    /// Multiplied after `MEAN` is subtracted. One number, or three with commas, in the order of `COLOUR`. Default: `1`.
+    #[serde(default)]
+    pub(crate) scale: Option<String>,
+    /// How the picture is fitted in. Default: `letterbox`.
+    #[serde(default)]
+    pub(crate) fit: Option<FitKind>,
+    /// Where a letterboxed picture stands. Its size is rounded down for `top_left` (YOLOX) and to the nearest for `centre` (YOLOv5 and later). Default: `centre`.
+    #[serde(default)]
+    pub(crate) anchor: Option<AnchorKind>,
+    /// Grey of the padding, 0 to 255. Default: `114`.
+    #[serde(default)]
+    pub(crate) pad: Option<u8>,
+    /// One pass over the frame. With `false` the same work is done in separate passes over 8-bit RGB: the baseline of a comparison.
+    #[serde(default = "yes")]
+    pub(crate) fused: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `LAYOUT`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Layout {
+    /// Channel, row, column.
+    Nchw,
+    /// Row, column, channel.
+    Nhwc,
+}
+
+/// `DTYPE`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// 8-bit unsigned, rounded and clamped.
+    U8,
+}
+
+/// `COLOUR`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Colour {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+}
+
+/// `FIT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FitKind {
+    /// One scale for both axes; the rest is padding.
+    Letterbox,
+    /// Each axis fills the tensor.
+    Stretch,
+}
+
+/// `ANCHOR`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AnchorKind {
+    /// In the middle.
+    Centre,
+    /// In the top left corner.
+    TopLeft,
+}
+
+/// Why the settings name no target.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub(crate) enum SettingsError {
+    #[error("neither MODEL nor WIDTH_PX and HEIGHT_PX are set; set MODEL to the path of a model.yml, or both sizes")]
+    NoTarget,
+    #[error("MODEL and {0} are both set; {0} would contradict the model.yml: remove one of them")]
+    Both(&'static str),
+    #[error("{name} is '{text}'; expected one number, or three with commas, as 0.5 or 123.7,116.3,103.5")]
+    Numbers { name: &'static str, text: String },
+    #[error("ANCHOR and PAD belong to FIT letterbox, but FIT is stretch; remove {0}")]
+    NoLetterbox(&'static str),
+    #[error("{0}")]
+    Model(#[from] millrace_detect::ModelError),
+    #[error("{0}")]
+    Target(#[from] millrace_kernels::TargetError),
+}
+
+impl Settings {
+    /// The tensor that the settings ask for; reads the `model.yml` where one is named.
+    pub(crate) fn target(&self) -> Result<Target, SettingsError> {
+        let target = match &self.model {
+            Some(path) => {
+                if let Some(name) = self.explicit() {
+                    return Err(SettingsError::Both(name));
+                }
+                of_model(&Model::load(path)?)
+            }
+            None => self.of_settings()?,
+        };
+        target.validate()?;
+        Ok(target)
+    }
+
+    /// The first setting that describes the tensor by itself.
+    fn explicit(&self) -> Option<&'static str> {
+        [
+            ("WIDTH_PX", self.width_px.is_some()),
+            ("HEIGHT_PX", self.height_px.is_some()),
+            ("LAYOUT", self.layout.is_some()),
+            ("DTYPE", self.dtype.is_some()),
+            ("COLOUR", self.colour.is_some()),
+            ("MEAN", self.mean.is_some()),
+            ("SCALE", self.scale.is_some()),
+            ("FIT", self.fit.is_some()),
+            ("ANCHOR", self.anchor.is_some()),
+            ("PAD", self.pad.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, set)| set.then_some(name))
+    }
+
+    fn of_settings(&self) -> Result<Target, SettingsError> {
+        let (Some(width_px), Some(height_px)) = (self.width_px, self.height_px) else {
+            return Err(SettingsError::NoTarget);
+        };
+        let fit = match self.fit.unwrap_or(FitKind::Letterbox) {
+            FitKind::Letterbox => letterbox(match self.anchor {
+                None | Some(AnchorKind::Centre) => Anchor::Centre,
+                Some(AnchorKind::TopLeft) => Anchor::TopLeft,
+            }),
+            FitKind::Stretch if self.anchor.is_some() => return Err(SettingsError::NoLetterbox("ANCHOR")),
+            FitKind::Stretch if self.pad.is_some() => return Err(SettingsError::NoLetterbox("PAD")),
+            FitKind::Stretch => Fit::Stretch,
+        };
+        Ok(Target {
+            size: Size::new(width_px, height_px),
+            layout: match self.layout {
+                None | Some(Layout::Nchw) => TensorLayout::Nchw,
+                Some(Layout::Nhwc) => TensorLayout::Nhwc,
+            },
+            dtype: match self.dtype {
+                None | Some(Dtype::F32) => TensorDtype::F32,
+                Some(Dtype::F16) => TensorDtype::F16,
+                Some(Dtype::U8) => TensorDtype::U8,
+            },
+            order: match self.colour {
+                None | Some(Colour::Rgb) => ChannelOrder::Rgb,
+                Some(Colour::Bgr) => ChannelOrder::Bgr,
+            },
+            mean: numbers("MEAN", self.mean.as_deref().unwrap_or("0"))?,
+            scale: numbers("SCALE", self.scale.as_deref().unwrap_or("1"))?,
+            fit,
+            pad: self.pad.unwrap_or(114),
+        })
+    }
+}
+
+/// The rounding of the placed size that the anchor's family of detectors trains with.
+fn letterbox(anchor: Anchor) -> Fit {
+    let rounding = match anchor {
+        Anchor::TopLeft => Rounding::Down,
+        Anchor::Centre => Rounding::Nearest,
+    };
+    Fit::Letterbox { anchor, rounding }
+}
+
+fn of_model(model: &Model) -> Target {
+    let input = &model.input;
+    Target {
+        size: Size::new(input.width_px, input.height_px),
+        layout: input.layout,
+        dtype: input.dtype,
+        order: match input.order {
+            model::ChannelOrder::Rgb => ChannelOrder::Rgb,
+            model::ChannelOrder::Bgr => ChannelOrder::Bgr,
+        },
+        mean: input.mean,
+        scale: input.scale,
+        fit: letterbox(match model.letterbox.anchor {
+            model::Anchor::TopLeft => Anchor::TopLeft,
+            model::Anchor::Centre => Anchor::Centre,
+        }),
+        pad: model.letterbox.pad,
+    }
+}
+
+/// One number for all channels, or one for each.
+fn numbers(name: &'static str, text: &str) -> Result<[f32; 3], SettingsError> {
+    let wrong = || SettingsError::Numbers { name, text: text.to_owned() };
+    let values: Vec<f32> =
+        text.split(',').map(|part| part.trim().parse::<f32>()).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    match values[..] {
+        [one] => Ok([one; 3]),
+        [first, second, third] => Ok([first, second, third]),
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,213 @@
+#![allow(clippy::unwrap_used)]
+
+use crate::config::{Settings, SettingsError};
+use crate::node::Nv12ToRgb;
+use millrace_frame::{
+    ChromaSiting, Colour, Device, ImageDesc, Item, Matrix, Payload, PixelFormat, Range, Size, Tagged, TensorDesc,
+    TensorDtype, TensorLayout, Timebase, Timing,
+};
+use millrace_kernels::reference::{Order, tensor};
+use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
+use millrace_node::Input;
+use millrace_node::testing::Bench;
+use serde_json::json;
+use std::time::Duration;
+
+fn settings(value: serde_json::Value) -> Settings {
+    serde_json::from_value(value).unwrap()
+}
+
+fn error(value: serde_json::Value) -> String {
+    settings(value).target().unwrap_err().to_string()
+}
+
+#[test]
+fn a_size_is_enough_and_the_rest_has_the_documented_defaults() {
+    let found = settings(json!({"WIDTH_PX": 640, "HEIGHT_PX": 384}));
+    assert!(found.fused);
+    let expected = Target {
+        size: Size::new(640, 384),
+        layout: TensorLayout::Nchw,
+        dtype: TensorDtype::F32,
+        order: ChannelOrder::Rgb,
+        mean: [0.0; 3],
+        scale: [1.0; 3],
+        fit: Fit::Letterbox { anchor: Anchor::Centre, rounding: Rounding::Nearest },
+        pad: 114,
+    };
+    assert_eq!(found.target().unwrap(), expected);
+}
+
+#[test]
+fn every_setting_reaches_the_target() {
+    let found = settings(json!({
+        "WIDTH_PX": 416, "HEIGHT_PX": 320, "LAYOUT": "nhwc", "DTYPE": "f16", "COLOUR": "bgr",
+        "MEAN": "103.53, 116.28,123.675", "SCALE": "0.0078125", "ANCHOR": "top_left", "PAD": 7, "FUSED": false,
+    }));
+    assert!(!found.fused);
+    let expected = Target {
+        size: Size::new(416, 320),
+        layout: TensorLayout::Nhwc,
+        dtype: TensorDtype::F16,
+        order: ChannelOrder::Bgr,
+        mean: [103.53, 116.28, 123.675],
+        scale: [0.007_812_5; 3],
+        fit: Fit::Letterbox { anchor: Anchor::TopLeft, rounding: Rounding::Down },
+        pad: 7,
+    };
+    assert_eq!(found.target().unwrap(), expected);
+    let stretched = settings(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "FIT": "stretch", "DTYPE": "u8"})).target().unwrap();
+    assert_eq!((stretched.fit, stretched.dtype), (Fit::Stretch, TensorDtype::U8));
+}
+
+#[test]
+fn a_model_says_it_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.yml");
+    let text = "schema: 1\nname: t\nfile: t.onnx\n\
+        input: {name: images, width_px: 416, height_px: 320, layout: nhwc, dtype: f32, colour: bgr, \
+        scale: [1, 2, 3], mean: [4, 5, 6]}\n\
+        letterbox: {anchor: top_left, pad: 113}\n\
+        head: {kind: yolov8, output: out}\n\
+        thresholds: {score: 0.3, iou: 0.5}\nlabels: [person]\n";
+    std::fs::write(&path, text).unwrap();
+    let expected = Target {
+        size: Size::new(416, 320),
+        layout: TensorLayout::Nhwc,
+        dtype: TensorDtype::F32,
+        order: ChannelOrder::Bgr,
+        mean: [4.0, 5.0, 6.0],
+        scale: [1.0, 2.0, 3.0],
+        fit: Fit::Letterbox { anchor: Anchor::TopLeft, rounding: Rounding::Down },
+        pad: 113,
+    };
+    assert_eq!(settings(json!({"MODEL": path})).target().unwrap(), expected);
+    let both = error(json!({"MODEL": path, "PAD": 3}));
+    assert_eq!(both, "MODEL and PAD are both set; PAD would contradict the model.yml: remove one of them");
+
+    std::fs::write(&path, text.replace("width_px: 416", "width_px: -1")).unwrap();
+    let wrong = error(json!({"MODEL": path}));
+    assert!(wrong.contains("model.yml:4:"), "{wrong}");
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named() {
+    assert!(matches!(settings(json!({})).target(), Err(SettingsError::NoTarget)));
+    assert!(matches!(settings(json!({"WIDTH_PX": 640})).target(), Err(SettingsError::NoTarget)));
+    assert_eq!(
+        error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "SCALE": "1,2"})),
+        "SCALE is '1,2'; expected one number, or three with commas, as 0.5 or 123.7,116.3,103.5"
+    );
+    assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "MEAN": "a"})).starts_with("MEAN is 'a'"));
+    assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "SCALE": "0"})).contains("scale not 0"));
+    assert!(error(json!({"WIDTH_PX": 0, "HEIGHT_PX": 4})).contains("0x4"));
+    assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "FIT": "stretch", "PAD": 0})).contains("remove PAD"));
+    let unknown = serde_json::from_value::<Settings>(json!({"WIDHT_PX": 4})).unwrap_err().to_string();
+    assert!(unknown.contains("WIDHT_PX"), "{unknown}");
+    let missing = error(json!({"MODEL": "nowhere/model.yml"}));
+    assert!(missing.contains("nowhere/model.yml"), "{missing}");
+}
+
+fn frame(source: &str, seq: u64, size: Size) -> (Item, ImageDesc, Vec<u8>) {
+    let colour = Colour {
+        matrix: Tagged::bitstream(Matrix::Bt2020Ncl),
+        range: Tagged::bitstream(Range::Full),
+        siting: Tagged::bitstream(ChromaSiting::TopLeft),
+        ..Colour::assumed_for_height(size.height_px)
+    };
+    let (image, bytes) = ImageDesc::packed(PixelFormat::Nv12, size, colour, 64);
+    let mut state = seq as u32 ^ 0x5bd1;
+    let pixels = (0..bytes).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let timing = Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+    (Item::on_host(source, seq, timing, Payload::Image(image.clone())), image, pixels.collect())
+}
+
+/// The next tensor: its item, description and values.
+fn next(bench: &mut Bench) -> (Item, TensorDesc, Vec<f32>) {
+    let Some(("tensor", Input::Frame(lease))) = bench.receive(Duration::from_secs(10)) else {
+        panic!("no tensor came");
+    };
+    let Payload::Tensor(desc) = lease.item().payload.clone() else { panic!("not a tensor") };
+    let values = lease.bytes()[..desc.bytes() as usize].as_chunks::<4>().0.iter().map(|&b| f32::from_ne_bytes(b));
+    (lease.item().clone(), desc, values.collect())
+}
+
+const SMALL: [(&str, &str); 5] =
+    [("WIDTH_PX", "48"), ("HEIGHT_PX", "40"), ("ANCHOR", "top_left"), ("COLOUR", "bgr"), ("SCALE", "0.5")];
+
+/// Largest distance from the f64 reference in the given order.
+fn distance(image: &ImageDesc, pixels: &[u8], values: &[f32], order: Order) -> f64 {
+    let target = Target {
+        size: Size::new(48, 40),
+        layout: TensorLayout::Nchw,
+        dtype: TensorDtype::F32,
+        order: ChannelOrder::Bgr,
+        mean: [0.0; 3],
+        scale: [0.5; 3],
+        fit: Fit::Letterbox { anchor: Anchor::TopLeft, rounding: Rounding::Down },
+        pad: 114,
+    };
+    let expected = tensor(image, pixels, &target, order);
+    assert_eq!(expected.len(), values.len());
+    values.iter().zip(expected).map(|(&v, e)| (f64::from(v) - e).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn frames_of_two_cameras_and_a_change_of_size_each_get_their_own_geometry() {
+    let mut bench = Bench::start::<Nv12ToRgb>(&SMALL);
+    for (source, seq, size) in [
+        ("door", 0, Size::new(101, 67)),
+        ("yard", 0, Size::new(64, 48)),
+        ("door", 1, Size::new(101, 67)),
+        ("door", 2, Size::new(33, 90)),
+    ] {
+        let (item, image, pixels) = frame(source, seq, size);
+        bench.send("frame", &item, &pixels).unwrap();
+        let (found, desc, values) = next(&mut bench);
+        assert_eq!((found.source.as_str(), found.seq, found.timing), (source, seq, item.timing));
+        assert_eq!((desc.shape, desc.source_size), ([1, 3, 40, 48], size));
+        // both axes by the one letterbox scale
+        let scale = f64::min(48.0 / f64::from(size.width_px), 40.0 / f64::from(size.height_px));
+        let back = desc.source_from_model;
+        assert_eq!((back.scale_x, back.scale_y, back.offset_x, back.offset_y), (1.0 / scale, 1.0 / scale, 0.0, 0.0));
+        assert!(distance(&image, &pixels, &values, Order::ResizeFirst) < 0.053 * 0.5 + 1e-4);
+    }
+    let (rest, end) = bench.finish();
+    assert!(rest.is_empty());
+    end.unwrap();
+}
+
+#[test]
+fn separate_passes_do_the_same_job_with_two_roundings() {
+    let settings = [&SMALL[..], &[("FUSED", "false")]].concat();
+    let mut bench = Bench::start::<Nv12ToRgb>(&settings);
+    let (item, image, pixels) = frame("door", 0, Size::new(101, 67));
+    bench.send("frame", &item, &pixels).unwrap();
+    let (_, _, values) = next(&mut bench);
+    let apart = distance(&image, &pixels, &values, Order::ConvertFirst);
+    assert!((0.05..0.6).contains(&apart), "{apart}: two roundings of half a step each, scaled by 0.5");
+    bench.finish().1.unwrap();
+}
+
+#[test]
+fn a_frame_that_cannot_be_converted_is_a_named_drop_and_the_next_one_passes() {
+    let mut bench = Bench::start::<Nv12ToRgb>(&SMALL);
+    let (mut item, _, pixels) = frame("door", 0, Size::new(64, 48));
+    item.device = Device::Cuda(1);
+    bench.send("frame", &item, &pixels).unwrap();
+    let (item, ..) = frame("door", 1, Size::new(64, 48));
+    bench.send("frame", &item, &pixels).unwrap();
+    assert_eq!(next(&mut bench).0.seq, 1);
+    let metrics = bench.finish().1.unwrap();
+    assert_eq!(metrics.dropped("device", "door"), 1);
+}
+
+#[test]
+fn wrong_settings_end_the_node_before_the_first_frame() {
+    let (_, end) = Bench::start::<Nv12ToRgb>(&[("WIDTH_PX", "48")]).finish();
+    let text = end.unwrap_err();
+    assert!(text.contains("neither MODEL nor WIDTH_PX and HEIGHT_PX are set"), "{text}");
+}
