@@ -16,7 +16,8 @@ fn main() -> Result<(), IngestError> {
     let (mut write, mut copy) = (Vec::new(), Vec::new());
     let mut slot = Vec::new();
     let mut size = None;
-    loop {
+    let mut ended = false;
+    while !ended {
         let began = Instant::now();
         let event = ingest.next_event()?;
         read += began.elapsed();
@@ -26,7 +27,10 @@ fn main() -> Result<(), IngestError> {
                 decoder.push(&unit)?;
                 decode += began.elapsed();
             }
-            Event::End => break,
+            Event::End => {
+                decoder.flush();
+                ended = true;
+            }
             _ => {}
         }
         while let Some(Decoded::Picture(picture)) = decoder.take() {

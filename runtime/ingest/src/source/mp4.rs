@@ -1,6 +1,6 @@
 //! MP4 and MOV files: samples by the sample tables, length prefixes to start codes, times by the edit list.
 
-use super::mp4_boxes::{MAX_SAMPLES, outline};
+use super::mp4_boxes::{Bounded, MAX_SAMPLES, outline};
 use super::{Source, SourceEvent, Times};
 use crate::syntax::UnitBuilder;
 use crate::syntax::nal::length_prefixed;
@@ -52,7 +52,7 @@ impl Mp4 {
         }
         // The parser refuses a box that ends behind the file, and indexes tables without looking whether they agree.
         let size = outline.declared_end.max(len_bytes);
-        let mut reader = BufReader::new(&file);
+        let mut reader = Bounded::new(BufReader::new(&file), len_bytes.saturating_sub(outline.media_bytes));
         std::io::Seek::rewind(&mut reader).map_err(read)?;
         let parsed = catch_unwind(AssertUnwindSafe(|| re_mp4::Mp4::read(reader, size)));
         let damaged = "the file is damaged; remux it with another tool";
