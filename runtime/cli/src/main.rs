@@ -40,6 +40,8 @@ enum Verb {
     Run(RunArgs),
     /// Find all faults of a graph without running it.
     Check(CheckArgs),
+    /// Install dora's command-line tool into the build folder, once; 'run' does it by itself.
+    Setup,
     /// Write the JSON Schema of graphs, with which editors complete and check them.
     Schema(SchemaArgs),
     /// Show the ports and settings of a node's program.
@@ -114,10 +116,17 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit_s).map_err(|error| error.to_string())
 }
 
+fn setup() -> anyhow::Result<ExitCode> {
+    let program = dora::ensure(&mut |line| eprintln!("{line}"))?;
+    eprintln!("dora is {}", program.display());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check(&args),
+        Verb::Setup => setup(),
         Verb::Schema(args) => schema::schema(&args.programs, &args.output, args.check),
         Verb::Describe { program, json } => describe(&program, json),
     };
