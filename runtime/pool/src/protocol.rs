@@ -54,7 +54,7 @@ pub struct Writing {
 }
 
 /// Takes a slot that nobody has, looking first at `from`: the producer goes round, so that is the oldest.
-/// `None`: every slot is leased.
+/// `None`: each slot was leased or written when it was looked at.
 pub fn acquire(block: &Block, from: u32) -> Option<Writing> {
     let slots = block.header.slots.load(Ordering::Relaxed);
     (0..slots).map(|i| (from + i) % slots).find_map(|slot| {
