@@ -1,6 +1,7 @@
-//! Every interleaving of the pool's protocol that the C11 memory model allows, on the smallest block that can go wrong:
-//! 2 slots, 2 consumers. Each slot has a payload that loom itself watches, so that a read beside a write
-//! fails whatever the bytes are; and each payload carries its ticket, so that a lease on the wrong frame fails too.
+//! The interleavings of the pool's protocol that the C11 memory model allows, with up to three preemptions (two where
+//! three threads run), on the smallest block that can go wrong: 2 slots, 2 consumers. Each slot has a payload that loom
+//! itself watches, so that a read beside a write fails whatever the bytes are; and each payload carries its ticket, so
+//! that a lease on the wrong frame fails too.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release -p millrace-pool --test loom
