@@ -42,6 +42,25 @@ impl Link for ChannelLink {
     }
 }
 
+/// A copy of what a node published: a node does not end before its consumers have given its frames back.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// An image, a tensor or a packet, and its slot's bytes.
+    Frame(Item, Vec<u8>),
+    /// Detections.
+    Detections(Detections),
+}
+
+impl Seen {
+    /// Copies, and gives the slot back.
+    pub fn of(input: Input) -> Self {
+        match input {
+            Input::Frame(lease) => Self::Frame(lease.item().clone(), lease.bytes().to_vec()),
+            Input::Detections(found) => Self::Detections(found),
+        }
+    }
+}
+
 /// A node under test, on a thread of its own, with a test for all its neighbours.
 pub struct Bench {
     feed: Outputs,
@@ -146,7 +165,7 @@ impl Bench {
 
     /// Ends the inputs, waits for the node's own end, and gives what it published that was not yet received, and its
     /// counters or its fault.
-    pub fn finish(mut self) -> (Vec<(&'static str, Input)>, Result<Metrics, String>) {
+    pub fn finish(mut self) -> (Vec<(&'static str, Seen)>, Result<Metrics, String>) {
         for port in std::mem::take(&mut self.inputs) {
             let _ = self.to_node.send(Signal::Closed { port: port.to_owned() });
         }
@@ -154,10 +173,10 @@ impl Bench {
         let node = self.node.take().expect("finish consumes the bench");
         let mut rest = Vec::new();
         while !node.is_finished() {
-            rest.extend(self.receive(Duration::from_millis(5)));
+            rest.extend(self.receive(Duration::from_millis(5)).map(|(port, input)| (port, Seen::of(input))));
         }
-        while let Some(found) = self.receive(Duration::ZERO) {
-            rest.push(found);
+        while let Some((port, input)) = self.receive(Duration::ZERO) {
+            rest.push((port, Seen::of(input)));
         }
         let result = node.join().unwrap_or_else(|_| Err("the node panicked".into()));
         (rest, result)
