@@ -1,5 +1,6 @@
 //! The demo: page, WebSocket, zenoh, Ctrl-C, and dora's own verbs. One test at a time: they share ports and machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
 use millrace_tests::{Running, Traces, finish, millrace, printed, python, root, succeed};
 use rustix::process::Signal;
@@ -96,6 +97,54 @@ fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
     assert!(shot.exists());
 }
 
+/// The process of a node of the run that `mark` marks.
+fn node_process(node: &str, mark: &str) -> Option<u32> {
+    let exe = millrace_tests::program(node);
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let environment = std::fs::read(entry.path().join("environ")).ok()?;
+        let ours = environment.windows(mark.len()).any(|w| w == mark.as_bytes());
+        (ours && std::fs::read_link(entry.path().join("exe")).ok()? == exe.canonicalize().ok()?).then_some(pid)
+    })
+}
+
+#[test]
+fn any_node_may_be_killed_and_the_detections_come_back() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if python().is_none() {
+        return;
+    }
+    let mark = format!("MILLRACE_TEST_MARK=kill-{}", std::process::id());
+    let before = Traces::now(&mark);
+    let port = free_port();
+    let mut running = demo(port, mark.split_once('=').unwrap().1, &["decode.LOOP=true"]);
+    let detections = || {
+        let mut ws = python().expect("it was there");
+        ws.arg("tests/clients/ws_client.py").arg(format!("ws://127.0.0.1:{port}/ws")).args(["--frames", "20"]);
+        succeed(&mut ws, Duration::from_secs(60));
+    };
+    detections();
+    for node in ["cpu-infer", "nv12-to-rgb", "sw-nv12", "zenoh-publisher", "ws-publisher"] {
+        let pid = node_process(node, &mark).unwrap_or_else(|| panic!("{node} runs"));
+        let began = Instant::now();
+        let victim = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(victim, Signal::KILL).unwrap();
+        while node_process(node, &mark).is_none_or(|now| now == pid) {
+            assert!(began.elapsed() < Duration::from_secs(20), "{node} was not started again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{node}: the page did not come back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        detections();
+        println!("kill -9 of {node}: 20 detections read {:?} later", began.elapsed());
+    }
+    running.signal(Signal::INT);
+    assert!(running.wait(Duration::from_secs(3)).is_some(), "Ctrl-C ends everything within 3 s");
+    Traces::left_since(&before, &mark, Duration::from_millis(500)).unwrap();
+}
+
 #[test]
 fn a_busy_port_is_named_with_what_to_set() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +173,7 @@ fn dora_runs_the_same_graph_with_its_own_verbs() {
 
     // a coordinator of our own, on ports of our own
     let port = free_port().to_string();
-    let mut verb = |args: &[&str]| {
+    let verb = |args: &[&str]| {
         let mut command = Command::new(&dora);
         command.args(args).env("DORA_COORDINATOR_PORT", &port).current_dir(root());
         finish(&mut command, Duration::from_secs(120))

@@ -1,5 +1,6 @@
 //! The batch graph: a file in, JSON lines out, every frame exactly once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
 use millrace_tests::{finish, millrace, onnxruntime, printed, root, shared_data, succeed};
 use serde_json::Value;

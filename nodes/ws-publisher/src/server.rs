@@ -99,6 +99,7 @@ impl Server {
     }
 
     /// Where it listens; with the port that was chosen where 0 was asked for.
+    #[cfg(test)]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -309,6 +309,7 @@ pub struct PacketDesc {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::Colour;
     use proptest::prelude::*;

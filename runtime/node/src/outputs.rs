@@ -149,7 +149,7 @@ impl Outputs {
         let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
         let published = pool.publish(slot.slot, &bytes).map_err(|e| lost(e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
-        // A doorbell that cannot be rung is like one that got lost: the ring has the frame, the next bell brings it.
+        // A doorbell that cannot be rung is like one that got lost: the pool has the frame, the next bell brings it.
         if let Err(e) = self.link.ring(spec.name, row::encode(&published, item, found)) {
             self.metrics.drop_port("doorbell", spec.name, &item.source, 1);
             tracing::warn!("{e}");

@@ -76,8 +76,11 @@ fn a_stuck_subscriber_does_not_hold_up_the_end() {
 
 #[test]
 fn a_sink_that_does_not_open_is_an_error() {
-    let never =
-        Outbox::start(1, false, Duration::from_millis(100), || Ok(std::thread::sleep(SOON)).map(|()| Never), |_, _| {});
+    let slow = || {
+        std::thread::sleep(SOON);
+        Ok(Never)
+    };
+    let never = Outbox::start(1, false, Duration::from_millis(100), slow, |_, _| {});
     assert_eq!(never.unwrap_err(), "the session did not open within 0 s");
     let refused = Outbox::start::<Never>(1, false, SOON, || Err("no".into()), |_, _| {});
     assert_eq!(refused.unwrap_err(), "no");
