@@ -47,13 +47,32 @@ pub(crate) fn make(graph: &Graph, folder: &Path, quiet: bool, say: &mut dyn FnMu
             words.push("--quiet".to_owned());
         }
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(folder).stdin(Stdio::null());
+        outside_cargo(command.args(&words[1..]).current_dir(folder).stdin(Stdio::null()));
         let status = command.status().with_context(|| format!("'{}' cannot be started", words[0]))?;
         if !status.success() {
             bail!("the build failed ({status}): {}", words.join(" "));
         }
     }
     Ok(())
+}
+
+/// Takes away what `cargo run` tells its program of itself. Build scripts of some crates look at it (ring's does), so
+/// that a build from inside `cargo millrace` and one from a shell would each undo the other's, zenoh and all.
+pub(crate) fn outside_cargo(command: &mut Command) {
+    const OF_A_PACKAGE: [&str; 6] = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "CARGO_TARGET_TMPDIR",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text == "CARGO" || OF_A_PACKAGE.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Res
     let open = || File::options().create(true).append(true).open(log);
     let file = open().with_context(|| format!("the log {} cannot be written", log.display()))?;
     let mut command = Command::new(program);
+    make::outside_cargo(&mut command);
     command
         .arg("run")
         .arg(graph)
