@@ -38,40 +38,7 @@ impl<T> Tagged<T> {
     }
 }
 
-macro_rules! code_points {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $code:literal, $text:literal;)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
-
-        impl $name {
-            /// Every variant, in the order of its code.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The code that stands on the wire (H.273's own where H.273 has one).
-            pub const fn code(self) -> u8 {
-                match self { $(Self::$variant => $code,)* }
-            }
-            /// The variant of a code, or `None` for one that Millrace has no formula for.
-            pub const fn from_code(code: u8) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)* _ => None }
-            }
-            /// The name as a user reads and writes it.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-
-code_points! {
+named! {
     /// Matrix coefficients, H.273 table 4. `Bt601` stands for codes 5 and 6, whose coefficients are the same.
     Matrix {
         /// BT.709: Kr = 0.2126, Kb = 0.0722.
@@ -101,7 +68,7 @@ impl Matrix {
     }
 }
 
-code_points! {
+named! {
     /// Sample range, H.273 `VideoFullRangeFlag`.
     Range {
         /// 8-bit luma 16..=235, chroma 16..=240.
@@ -111,7 +78,7 @@ code_points! {
     }
 }
 
-code_points! {
+named! {
     /// Colour primaries, H.273 table 2.
     Primaries {
         /// BT.709 and sRGB.
@@ -127,7 +94,7 @@ code_points! {
     }
 }
 
-code_points! {
+named! {
     /// Transfer characteristics, H.273 table 3.
     Transfer {
         /// BT.709.
@@ -151,7 +118,7 @@ code_points! {
     }
 }
 
-code_points! {
+named! {
     /// Where a 4:2:0 chroma sample lies among its four luma samples, H.273 `ChromaLocType`.
     ChromaSiting {
         /// Between the two left luma samples (type 0: MPEG-2, H.264, H.265 by default).

@@ -4,6 +4,9 @@
 //! This crate holds descriptions, never pixels: the bytes stay in the pool that the description names.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod named;
+
 pub mod colour;
 pub mod detections;
 pub mod format;
