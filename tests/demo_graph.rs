@@ -164,8 +164,7 @@ fn dora_runs_the_same_graph_with_its_own_verbs() {
     let dora = root().join("target/tools/bin/dora");
     assert!(dora.exists(), "`millrace run` installs dora once; tests/run has called it");
     let graph = root().join("graphs/detect.yml");
-    let out = root().join("out/detections.jsonl");
-    std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+    let out = root().join("target/detections.jsonl");
     let _ = std::fs::remove_file(&out);
     let output = finish(Command::new(&dora).arg("run").arg(&graph).current_dir(root()), Duration::from_secs(180));
     let lines = std::fs::read_to_string(&out).unwrap_or_default().lines().count();
