@@ -56,9 +56,10 @@ pub fn detections_to_ipc(found: &Detections) -> Result<Vec<u8>, WireError> {
     writer.into_inner().map_err(damaged)
 }
 
-/// Reads what [`detections_to_ipc`] wrote.
+/// Reads what [`detections_to_ipc`] wrote. Only for bytes from a source that is trusted: arrow's reader believes the
+/// lengths that it finds, and a damaged one can ask for more memory than there is. No node reads this from a network.
 pub fn detections_from_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
-    // arrow's reader panics on some damaged schemas (an integer of 182 bits, say), and these bytes come from a network
+    // it also panics on some damaged schemas (an integer of 182 bits, say)
     std::panic::catch_unwind(|| read_ipc(bytes))
         .unwrap_or_else(|_| Err(WireError::Damaged("not an Arrow IPC stream that arrow can read".into())))
 }

@@ -129,7 +129,6 @@ proptest! {
         found in detections(), item in item(), at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<prop::sample::Index>(),
     ) {
         for (which, mut bytes) in [
-            (0, detections_to_ipc(&found).unwrap()),
             (1, compact::detections_to_bytes(&found).unwrap()),
             (2, compact::item_to_bytes(&item).unwrap()),
         ] {
@@ -137,7 +136,6 @@ proptest! {
             bytes[at] ^= flip;
             bytes.truncate(bytes.len() - cut.index(bytes.len()) / 2);
             match which {
-                0 => drop(detections_from_ipc(&bytes)),
                 1 => drop(compact::detections_from_bytes(&bytes)),
                 _ => drop(compact::item_from_bytes(&bytes)),
             }
