@@ -1,11 +1,9 @@
 //! The stages of `graphs/detect.yml` called one after the other in one process: what the separation into processes is
 //! measured against by `tests/bench/throughput.py`.
 //!
-//! usage: one_process CLIP MODEL.yml OUT.jsonl
+//! usage: one_process CLIP MODEL.yml OUT.jsonl THREADS
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
-#[path = "../src/config.rs"]
-mod config;
 #[path = "../src/engine.rs"]
 mod engine;
 #[path = "../../nv12-to-rgb/src/config.rs"]
@@ -13,7 +11,7 @@ mod engine;
 mod to_rgb;
 
 use millrace_frame::{Item, Payload, Timing};
-use millrace_infer::Detector;
+use millrace_infer::{Common, Detector};
 use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, SoftwareDecoder};
 use millrace_kernels::{Converter, Target};
 use serde_json::json;
@@ -65,13 +63,15 @@ impl<W: Write> Stages<W> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [clip, model, out] = &args[..] else { return Err("usage: one_process CLIP MODEL.yml OUT.jsonl".into()) };
+    let [clip, model, out, threads] = &args[..] else {
+        return Err("usage: one_process CLIP MODEL.yml OUT.jsonl THREADS".into());
+    };
     let convert: to_rgb::Settings = serde_json::from_value(json!({ "MODEL": model }))?;
-    let detect: config::Settings = serde_json::from_value(json!({ "MODEL": model, "THREADS": 2 }))?;
+    let detect = Common { model: model.into(), ..Common::default() };
     let mut stages = Stages {
         target: convert.target()?,
         converter: None,
-        detector: Detector::open(&detect)?,
+        detector: Detector::open(&detect, threads.parse()?)?,
         frame: Vec::new(),
         tensor: Vec::new(),
         out: BufWriter::new(std::fs::File::create(out)?),

@@ -1,6 +1,5 @@
 //! rten as an engine.
 
-use crate::config::Settings;
 use millrace_infer::{Common, Elements, Engine, EngineError, Port, RawTensor, Signature, contained};
 use rten::{Dimension, ModelOptions, NodeId, RunOptions, ThreadPool, ValueType, ValueView};
 use rten_tensor::{Layout, TensorView};
@@ -41,15 +40,13 @@ impl Rten {
 impl Engine for Rten {
     const NAME: &'static str = "cpu-infer";
     const SUMMARY: &'static str = "ONNX detector on the CPU, in pure Rust (rten)";
-    type Settings = Settings;
+    type Settings = Common;
 
-    fn common(settings: &Settings) -> Common {
-        Common { model: settings.model.clone(), score: settings.score, iou: settings.iou }
+    fn common(settings: &Common) -> &Common {
+        settings
     }
 
-    fn open(file: &Path, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = settings.threads.map_or(cores, |n| n as usize).max(1);
+    fn open(file: &Path, threads: usize, _settings: &Common) -> Result<(Self, Signature), EngineError> {
         // weights packed once at load instead of at every frame
         let load = || ModelOptions::with_all_ops().prepack_weights(true).load_file(file);
         let model = contained("rten", load)

@@ -1,7 +1,6 @@
 //! `cpu-infer`: an ONNX detector in pure Rust, on the CPU.
 #![forbid(unsafe_code)]
 
-mod config;
 mod engine;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! rten under the checks of every engine, and against ONNX Runtime on a real model.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
-use crate::config::Settings;
 use crate::engine::Rten;
-use millrace_infer::{Elements, Engine, testing};
+use millrace_infer::{Common, Elements, Engine, testing};
 use std::path::{Path, PathBuf};
 
-fn settings(model: PathBuf) -> Settings {
-    Settings { model, score: None, iou: None, threads: Some(1) }
+fn settings(model: PathBuf) -> Common {
+    Common { model, ..Common::default() }
 }
 
 #[test]
@@ -28,15 +27,6 @@ fn it_opens_the_demo_model() {
 #[test]
 fn it_answers_as_a_node() {
     testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
-}
-
-#[test]
-fn settings_are_read_and_a_wrong_key_is_refused() {
-    let read = |text: &str| serde_json::from_str::<Settings>(text);
-    let settings = read(r#"{"MODEL": "m/model.yml", "SCORE": 0.5, "THREADS": 2}"#).unwrap();
-    assert_eq!((settings.model.as_path(), settings.threads), (Path::new("m/model.yml"), Some(2)));
-    assert!(read(r#"{"SCORE": 0.5}"#).unwrap_err().to_string().contains("MODEL"));
-    assert!(read(r#"{"MODEL": "m", "THREAD": 2}"#).unwrap_err().to_string().contains("THREAD"));
 }
 
 fn root() -> PathBuf {
@@ -91,8 +81,7 @@ fn yolox_nano_agrees_with_onnxruntime() {
     let input = picture();
     let Some(want) = onnxruntime(&file, &input) else { return };
     for threads in [1, 2] {
-        let (mut engine, _) =
-            Rten::open(&file, &Settings { threads: Some(threads), ..settings(file.clone()) }).unwrap();
+        let (mut engine, _) = Rten::open(&file, threads, &settings(file.clone())).unwrap();
         engine.select("images", &["output"]).unwrap();
         let mut got = Vec::new();
         engine
@@ -115,7 +104,6 @@ fn yolox_nano_agrees_with_onnxruntime() {
 fn milliseconds_per_inference() {
     let Some(file) = yolox() else { return };
     for threads in [1, 2] {
-        let settings = Settings { threads: Some(threads), ..settings(file.clone()) };
-        testing::measure::<Rten>(&file, &settings, &format!("rten, {threads} threads"));
+        testing::measure::<Rten>(&file, threads, &settings(file.clone()), &format!("rten, {threads} threads"));
     }
 }

@@ -1,24 +1,14 @@
 //! Settings of `ort-infer`.
 
+use millrace_infer::Common;
 use std::path::PathBuf;
 
-/// Settings of `ort-infer`.
+/// Settings of `ort-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) struct Settings {
-    /// The model's description: a `model.yml` file. See docs/models.md.
-    #[schemars(extend("x-millrace-kind" = "path"))]
-    pub(crate) model: PathBuf,
-    /// Boxes that score less are dropped, 0 to 1. In place of `thresholds.score` of the model.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub(crate) score: Option<f32>,
-    /// Of two boxes of a class that overlap by more than this intersection over union, the lower score is dropped,
-    /// 0 to 1. In place of `thresholds.iou` of the model.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub(crate) iou: Option<f32>,
-    /// How many threads compute one frame. Left out, as many as the machine has cores.
-    #[schemars(range(min = 1, max = 256))]
-    pub(crate) threads: Option<u32>,
+    #[serde(flatten)]
+    pub(crate) common: Common,
     /// The ONNX Runtime library, a `libonnxruntime.so` of version 1.24 or newer. Left out, it is looked for: see
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path"))]

@@ -47,13 +47,11 @@ impl Engine for Ort {
     const SUMMARY: &'static str = "ONNX detector on the CPU, over ONNX Runtime";
     type Settings = Settings;
 
-    fn common(settings: &Settings) -> Common {
-        Common { model: settings.model.clone(), score: settings.score, iou: settings.iou }
+    fn common(settings: &Settings) -> &Common {
+        &settings.common
     }
 
-    fn open(file: &Path, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = settings.threads.map_or(cores, |n| n as usize).max(1);
+    fn open(file: &Path, threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
         let session = session(file, settings, threads)?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();

@@ -29,6 +29,9 @@ impl DetectError {
     }
 }
 
+/// Detections; with them how many candidates were not finite and how many over the limit.
+pub type Found = (Detections, u64, u64);
+
 /// A model, its engine and its head.
 #[derive(Debug)]
 pub struct Detector<E> {
@@ -95,12 +98,12 @@ fn misfit(model: &Model, signature: &Signature) -> Option<String> {
 }
 
 impl<E: Engine> Detector<E> {
-    /// Opens the model that `settings` names, checks it against its description and runs it once on zeros: a model
+    /// Opens the model that `settings` names for so many threads, checks it against its description and runs it once on zeros: a model
     /// that cannot run, or whose outputs are not those of its head, is found here and not at the first frame.
     ///
     /// # Errors
     /// Every one names the description or the model file and what to change.
-    pub fn open(settings: &E::Settings) -> Result<Self, DetectError> {
+    pub fn open(settings: &E::Settings, threads: usize) -> Result<Self, DetectError> {
         let common = E::common(settings);
         let mut model = Model::load(&common.model)?;
         for (setting, value, place) in
@@ -114,7 +117,7 @@ impl<E: Engine> Detector<E> {
         }
         let file = model.file()?;
         crate::onnx::check_whole(file)?;
-        let (mut engine, signature) = E::open(file, settings)?;
+        let (mut engine, signature) = E::open(file, threads, settings)?;
         let shown = model.path.display().to_string();
         if let Some(why) = misfit(&model, &signature) {
             return Err(DetectError::Misfit { model: shown, why });
@@ -191,12 +194,11 @@ impl<E: Engine> Detector<E> {
         Ok(tensor)
     }
 
-    /// The detections in the tensor that `item` describes and that stands at the start of `bytes`; with them how many
-    /// candidates were not finite and how many over the limit.
+    /// The detections in the tensor that `item` describes and that stands at the start of `bytes`.
     ///
     /// # Errors
     /// See [`DetectError::is_of_one_frame`].
-    pub fn detect(&mut self, item: &Item, bytes: &[u8]) -> Result<(Detections, u64, u64), DetectError> {
+    pub fn detect(&mut self, item: &Item, bytes: &[u8]) -> Result<Found, DetectError> {
         let tensor = self.tensor(item)?;
         let to = Mapping { source_from_model: tensor.source_from_model, source_size: tensor.source_size };
         let whole = usize::try_from(tensor.bytes()).ok().and_then(|n| bytes.get(..n)).ok_or_else(|| {

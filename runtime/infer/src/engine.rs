@@ -1,17 +1,48 @@
 //! What an inference engine does for a detector.
 
 use millrace_detect::RawTensor;
+use millrace_pool::Flow;
 use std::path::{Path, PathBuf};
 
-/// The settings that every detector node has.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The settings that every detector node has. One that has more flattens these into its own.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Common {
-    /// The description of the model.
+    /// The model's description: a `model.yml` file. See docs/models.md.
+    #[schemars(extend("x-millrace-kind" = "path"))]
     pub model: PathBuf,
-    /// In place of the description's score threshold.
+    /// Boxes that score less are dropped, 0 to 1. In place of `thresholds.score` of the model.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub score: Option<f32>,
-    /// In place of the description's limit of overlap.
+    /// Of two boxes of a class that overlap by more than this intersection over union, the lower score is dropped,
+    /// 0 to 1. In place of `thresholds.iou` of the model.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub iou: Option<f32>,
+    /// How many frames are computed at the same time, each by its own copy of the model. One frame by all cores is done
+    /// soonest; as many frames as cores, each by one, are most frames a second. Left out, 1 in live flow, and in
+    /// lossless flow one for each core, at most 4. Each holds a slot of the converter's pool: see `SLOTS`.
+    #[schemars(range(min = 1, max = 32))]
+    pub workers: Option<u32>,
+    /// How many threads compute one frame. Left out, the cores of the machine divided among `WORKERS`.
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: Option<u32>,
+}
+
+/// The most workers where nothing is said: with the 8 slots that a pool has where nothing is said, as many tensors
+/// are being made as are being read.
+const MAX_DEFAULT_WORKERS: usize = 4;
+
+impl Common {
+    /// Frames at a time, and threads for each, on this machine.
+    pub fn share(&self, flow: Flow) -> (usize, usize) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let most = match flow {
+            Flow::Live => 1,
+            Flow::Lossless => cores.min(MAX_DEFAULT_WORKERS),
+        };
+        let workers = self.workers.map_or(most, |n| n as usize).max(1);
+        (workers, self.threads.map_or(cores / workers, |n| n as usize).max(1))
+    }
 }
 
 /// The elements of a tensor, the last axis fastest.
@@ -71,7 +102,7 @@ impl EngineError {
 }
 
 /// An inference engine with one model loaded.
-pub trait Engine: Sized {
+pub trait Engine: Sized + Send + 'static {
     /// The node's name.
     const NAME: &'static str;
     /// The node in one line.
@@ -80,13 +111,13 @@ pub trait Engine: Sized {
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
 
     /// The part of the settings that all detectors have.
-    fn common(settings: &Self::Settings) -> Common;
+    fn common(settings: &Self::Settings) -> &Common;
 
-    /// Loads the model file and says what it declares.
+    /// Loads the model file, to be computed by so many threads, and says what it declares.
     ///
     /// # Errors
     /// [`EngineError::Setup`] or [`EngineError::Load`]; a panic of the engine is one of them ([`contained`]).
-    fn open(file: &Path, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
+    fn open(file: &Path, threads: usize, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
 
     /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::run`] is about.
     ///

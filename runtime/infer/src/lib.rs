@@ -14,8 +14,9 @@ mod onnx;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod workers;
 
-pub use detector::{DetectError, Detector};
+pub use detector::{DetectError, Detector, Found};
 pub use engine::{Common, Elements, Engine, EngineError, Port, Signature, contained};
 pub use millrace_detect::RawTensor;
 pub use node::InferNode;

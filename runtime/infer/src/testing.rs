@@ -5,7 +5,8 @@
 
 use crate::{Detector, Elements, Engine, InferNode};
 use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
-use millrace_node::{Input, testing::Bench};
+use millrace_node::Input;
+use millrace_node::testing::{Bench, Seen};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
     {
         let layout = if shape[1] == 3 { "layout: nchw" } else { "layout: nhwc" };
         let (_folder, model) = describe(file, &[("dtype: f32", dtype), ("layout: nchw", layout)]);
-        let (mut engine, _) = E::open(&data(file), &settings(model.clone())).unwrap();
+        let (mut engine, _) = E::open(&data(file), 1, &settings(model.clone())).unwrap();
         engine.select("images", &["detections"]).unwrap();
         for _ in 0..2 {
             let mut got = None;
@@ -81,7 +82,7 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
                 assert!((f64::from(*got) - want).abs() < 2e-5, "{file}: {got} is not {want}");
             }
         }
-        let mut detector = Detector::<E>::open(&settings(model)).unwrap();
+        let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
         let (dtype, layout) = match elements {
             Elements::F32(_) => (TensorDtype::F32, TensorLayout::Nchw),
             Elements::U8(_) => (TensorDtype::U8, TensorLayout::Nhwc),
@@ -126,7 +127,7 @@ fn boxes_follow(want: &[f64], found: &millrace_frame::Detections) {
 pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
     let refuse = |file: &str, replace: &[(&str, &str)]| {
         let (_folder, model) = describe(file, replace);
-        match Detector::<E>::open(&settings(model)) {
+        match Detector::<E>::open(&settings(model), 1) {
             Ok(_) => panic!("{file} with {replace:?} was accepted"),
             Err(e) => e.to_string(),
         }
@@ -163,21 +164,21 @@ pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
     for cut in 1..whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         let (_folder, model) = describe(name, &[]);
-        assert!(Detector::<E>::open(&settings(model)).is_err(), "{cut} of {} bytes were accepted", whole.len());
+        assert!(Detector::<E>::open(&settings(model), 1).is_err(), "{cut} of {} bytes were accepted", whole.len());
     }
     for at in (0..whole.len()).step_by(3) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x5a;
         std::fs::write(&path, &damaged).unwrap();
         let (_folder, model) = describe(name, &[]);
-        let _ = Detector::<E>::open(&settings(model));
+        let _ = Detector::<E>::open(&settings(model), 1);
     }
 }
 
 /// The shipped demo model fits its description, and finds nothing in a grey picture.
 pub fn opens_the_demo_model<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/demo/model/model.yml");
-    let mut detector = Detector::<E>::open(&settings(model)).unwrap();
+    let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
     let spec = detector.model().input.clone();
     let tensor = TensorDesc {
         shape: spec.shape(),
@@ -226,6 +227,21 @@ pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
     assert!(rest.is_empty());
     end.unwrap();
 
+    // several at the same time: the order stays
+    let mut bench = Bench::start::<InferNode<E>>(&[&all[..], &[("WORKERS", "3")]].concat());
+    bench.send("tensor", &item(0, &tensor), bytemuck::cast_slice(&floats)).unwrap();
+    bench.receive(Duration::from_secs(20)).unwrap(); // from here on the node need not wait for us
+    for seq in 1..20 {
+        bench.send("tensor", &item(seq, &tensor), bytemuck::cast_slice(&floats)).unwrap();
+    }
+    let (rest, end) = bench.finish();
+    end.unwrap();
+    let seqs = rest.iter().map(|(_, seen)| match seen {
+        Seen::Detections(found) => (found.seq, found.boxes.len()),
+        Seen::Frame(..) => panic!("no detections"),
+    });
+    assert!(seqs.eq((1..20).map(|seq| (seq, 3))), "{rest:?}");
+
     let mut bench = Bench::start::<InferNode<E>>(&all);
     let other = TensorDesc { shape: [1, 3, COLUMNS as u32, ROWS as u32], ..tensor };
     bench.send("tensor", &item(0, &other), bytemuck::cast_slice(&floats)).unwrap();
@@ -235,8 +251,8 @@ pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
 
 /// Prints the shortest and the median time of an inference of the real YOLOX-nano `file`.
 #[allow(clippy::print_stdout, reason = "the measurement is what it is called for")]
-pub fn measure<E: Engine>(file: &Path, settings: &E::Settings, what: &str) {
-    let (mut engine, _) = E::open(file, settings).unwrap();
+pub fn measure<E: Engine>(file: &Path, threads: usize, settings: &E::Settings, what: &str) {
+    let (mut engine, _) = E::open(file, threads, settings).unwrap();
     engine.select("images", &["output"]).unwrap();
     let input = vec![114.0f32; 3 * 416 * 416];
     let mut once = || {

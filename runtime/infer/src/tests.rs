@@ -4,13 +4,13 @@
 use crate::*;
 use millrace_detect::RawTensor;
 use millrace_frame::*;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What [`Told`] declares and does, by the name of its model file.
 #[derive(serde::Deserialize, schemars::JsonSchema, Clone, Debug, Default)]
 struct Orders {
-    model: PathBuf,
-    score: Option<f32>,
+    #[serde(flatten)]
+    common: Common,
     #[serde(skip)]
     inputs: Vec<Port>,
     #[serde(skip)]
@@ -31,11 +31,11 @@ impl Engine for Told {
     const SUMMARY: &'static str = "does as it is told";
     type Settings = Orders;
 
-    fn common(orders: &Orders) -> Common {
-        Common { model: orders.model.clone(), score: orders.score, iou: None }
+    fn common(orders: &Orders) -> &Common {
+        &orders.common
     }
 
-    fn open(_file: &Path, orders: &Orders) -> Result<(Self, Signature), EngineError> {
+    fn open(_file: &Path, _threads: usize, orders: &Orders) -> Result<(Self, Signature), EngineError> {
         let signature = Signature { inputs: orders.inputs.clone(), outputs: orders.outputs.clone() };
         Ok((Self { orders: orders.clone(), runs: 0 }, signature))
     }
@@ -87,13 +87,18 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
     let mut input = f32_port("in", &[1, 3, 4, 8]);
     input.dtype = Some(dtype.to_owned());
     let orders = Orders {
-        model,
+        common: Common { model, ..Common::default() },
         inputs: vec![input],
         outputs: vec![f32_port("out", &[1, 1, 6])],
         shape: vec![1, 1, 6],
         ..Orders::default()
     };
     (folder, orders)
+}
+
+fn scored(orders: &Orders, score: f32) -> Orders {
+    let common = Common { score: Some(score), ..orders.common.clone() };
+    Orders { common, ..orders.clone() }
 }
 
 fn tensor(dtype: TensorDtype) -> TensorDesc {
@@ -119,7 +124,7 @@ fn elements(first: f32) -> Vec<f32> {
 #[test]
 fn detections_carry_the_identity_of_the_frame() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&orders).unwrap();
+    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let (found, not_finite, over_limit) =
@@ -151,7 +156,7 @@ fn detections_carry_the_identity_of_the_frame() {
 #[test]
 fn bytes_pass_as_bytes() {
     let (_folder, orders) = fitting("u8");
-    let mut detector = Detector::<Told>::open(&orders).unwrap();
+    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
     let (found, ..) = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::U8))), &[255; 96]).unwrap();
     assert_eq!(found.boxes.len(), 1);
 }
@@ -159,13 +164,13 @@ fn bytes_pass_as_bytes() {
 #[test]
 fn settings_replace_the_thresholds() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&Orders { score: Some(0.8), ..orders.clone() }).unwrap();
+    let mut detector = Detector::<Told>::open(&scored(&orders, 0.8), 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let (found, ..) = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
     assert!(found.boxes.is_empty());
     for bad in [-0.1, 1.5, f32::NAN] {
-        let text = Detector::<Told>::open(&Orders { score: Some(bad), ..orders.clone() }).unwrap_err().to_string();
+        let text = Detector::<Told>::open(&scored(&orders, bad), 1).unwrap_err().to_string();
         assert_eq!(text, format!("SCORE is {bad}; expected a number from 0 to 1"));
     }
 }
@@ -174,7 +179,7 @@ fn settings_replace_the_thresholds() {
 fn refusal(dtype: &str, change: impl FnOnce(&mut Orders)) -> String {
     let (folder, mut orders) = fitting(dtype);
     change(&mut orders);
-    let text = Detector::<Told>::open(&orders).unwrap_err().to_string();
+    let text = Detector::<Told>::open(&orders, 1).unwrap_err().to_string();
     text.replace(&format!("{}/", folder.path().display()), "")
 }
 
@@ -221,7 +226,7 @@ fn what_only_a_run_shows_is_found_at_open() {
 #[test]
 fn an_item_that_is_not_the_models_input_is_a_fault_of_the_graph() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&orders).unwrap();
+    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let mut refuse = |item: &Item| {
@@ -252,11 +257,11 @@ fn a_frame_that_fails_does_not_end_the_node() {
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
 
-    let mut detector = Detector::<Told>::open(&Orders { fail_from_run: Some(1), ..orders.clone() }).unwrap();
+    let mut detector = Detector::<Told>::open(&Orders { fail_from_run: Some(1), ..orders.clone() }, 1).unwrap();
     let error = detector.detect(&good, bytes).unwrap_err();
     assert!(error.is_of_one_frame() && error.to_string().contains("panicked: as told"), "{error}");
 
-    let mut detector = Detector::<Told>::open(&orders).unwrap();
+    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
     for (bytes, say) in [(&bytes[..380], "a tensor of 384 bytes in a slot of 380"), (&bytes[1..390], "multiple of 4")] {
         let error = detector.detect(&good, bytes).unwrap_err();
         assert!(error.is_of_one_frame() && error.to_string().contains(say), "{error}");
@@ -265,7 +270,7 @@ fn a_frame_that_fails_does_not_end_the_node() {
     let error = detector.detect(&good, bytemuck::cast_slice(&elements(7.0))).unwrap_err();
     assert!(error.is_of_one_frame() && error.to_string().contains("the score 7"), "{error}");
 
-    let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders }).unwrap();
+    let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders }, 1).unwrap();
     let (found, not_finite, _) = detector.detect(&good, bytes).unwrap();
     assert!(found.boxes.is_empty() && not_finite == 1);
 }

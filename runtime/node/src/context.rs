@@ -1,6 +1,7 @@
 //! What a node knows of the graph around it.
 
 use crate::metrics::Metrics;
+use millrace_pool::Flow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) stop: StopFlag,
     pub(crate) connected: Arc<[String]>,
+    pub(crate) flow: Flow,
 }
 
 impl Context {
@@ -27,6 +29,11 @@ impl Context {
     /// Set when the dataflow stops; threads of the node watch it.
     pub fn stopping(&self) -> StopFlag {
         self.stop.clone()
+    }
+
+    /// Who waits for whom on this node's outputs, and so most likely in the whole graph.
+    pub fn flow(&self) -> Flow {
+        self.flow
     }
 
     /// The graph connects this input port.

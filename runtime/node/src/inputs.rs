@@ -18,6 +18,16 @@ pub enum Input {
     Detections(Detections),
 }
 
+impl Input {
+    /// The camera that it is of.
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Frame(lease) => &lease.item().source,
+            Self::Detections(found) => &found.source,
+        }
+    }
+}
+
 /// The right to read one frame. Cheap to clone; the last clone dropped gives the slot back, so keep it no longer than
 /// the work on the frame takes.
 #[derive(Clone, Debug)]
@@ -74,6 +84,7 @@ impl Inputs {
         match Reader::open(at, &name) {
             Ok(reader) => {
                 tracing::debug!(port = port.spec.name, pool = format!("{:032x}", at.pool), "opened");
+                reader.wake();
                 port.readers.push(reader);
             }
             // it has ended between its doorbell and now: what stood in it is lost
@@ -108,6 +119,21 @@ impl Inputs {
     /// Every input is closed and read to its end.
     pub(crate) fn finished(&self) -> bool {
         !self.ports.is_empty() && self.ready.is_empty() && self.ports.iter().all(|p| p.closed && p.readers.is_empty())
+    }
+
+    /// Tells the producers that this node sleeps until a doorbell. `false`: something has come meanwhile.
+    pub(crate) fn doze(&self) -> bool {
+        // each is told, also after one that has something
+        self.readers().fold(self.ready.is_empty(), |idle, reader| reader.doze() && idle)
+    }
+
+    /// Tells the producers that this node looks at their pools by itself.
+    pub(crate) fn wake(&self) {
+        self.readers().for_each(Reader::wake);
+    }
+
+    fn readers(&self) -> impl Iterator<Item = &Reader> {
+        self.ports.iter().flat_map(|port| &port.readers)
     }
 
     /// The next item of any port, oldest pool first.

@@ -22,7 +22,18 @@ pub trait Node: Sized {
     fn open(settings: Self::Settings, cx: &Context) -> Result<Self, NodeError>;
 
     /// Takes one item of the input port `port`.
-    fn on_input(&mut self, port: &str, input: Input, out: &mut Outputs) -> Result<(), NodeError>;
+    fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError>;
+
+    /// How many items the node wants at once, where so many are there: the harness waits for none.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Takes up to [`batch`](Self::batch) items of any ports, in the order in which they came, and gives each item's
+    /// result: the fault of one loses that one.
+    fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
+        batch.into_iter().map(|(port, input)| self.on_input(port, input, out)).collect()
+    }
 
     /// Sources: makes progress. Called whenever nothing else is to be done.
     fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {

@@ -5,7 +5,7 @@ use crate::error::NodeError;
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{PortOut, Ports};
-use crate::settings::{Common, FlowSetting};
+use crate::settings::{Common, Doorbell};
 use millrace_frame::wire::{compact, row};
 use millrace_frame::{Detections, Item, Payload, PayloadKind, Timing};
 use millrace_pool::{Flow, Pool, PoolSpec, Slot};
@@ -33,6 +33,8 @@ struct Port {
     retired: Vec<Pool>,
     pools_made: u64,
     started: bool,
+    /// When its consumers were last told of something.
+    rung: Instant,
 }
 
 /// A slot to write. Dropped unpublished, it goes back to its pool.
@@ -49,8 +51,11 @@ impl SlotMut {
     }
 }
 
-/// While it waits for a consumer, a producer rings again this often: a doorbell may have been lost.
+/// However awake its consumers look, a producer rings this often, and while it waits for one it looks this often whether
+/// that one is dead: a doorbell may have been lost, and who died awake has a successor that knows of nothing.
 const RING_AGAIN: Duration = Duration::from_millis(100);
+/// How long a producer that waits for a slot lets a stop wait.
+const LISTEN: Duration = Duration::from_millis(20);
 /// At the end of a live stream, consumers get this long to read what stands in the pool.
 const LIVE_DRAIN: Duration = Duration::from_secs(3);
 
@@ -70,6 +75,7 @@ impl Outputs {
             retired: Vec::new(),
             pools_made: 0,
             started: false,
+            rung: Instant::now(),
         };
         Self {
             link,
@@ -105,22 +111,26 @@ impl Outputs {
         let at = self.at(port);
         self.ensure_pool(at, bytes)?;
         self.await_start(at)?;
+        let live = self.flow() == Flow::Live;
         let mut waited = Waited::default();
         loop {
             let pool = self.ports[at].pool.as_mut().expect("ensure_pool made it");
             if let Some(slot) = pool.acquire() {
                 return Ok(Some(SlotMut { slot, port }));
             }
-            let dead = pool.reap(false);
-            if let Some(slot) = pool.acquire() {
-                return Ok(Some(SlotMut { slot, port }));
+            if live || waited.is_due() {
+                let dead = pool.reap(false);
+                if let Some(slot) = pool.acquire() {
+                    return Ok(Some(SlotMut { slot, port }));
+                }
+                if live {
+                    self.metrics.drop_port("pool_full", port, source, 1);
+                    return Ok(None);
+                }
+                self.give_up_on(port, &dead, &waited)?;
+                self.ring_again(at);
             }
-            if self.flow() == Flow::Live {
-                self.metrics.drop_port("pool_full", port, source, 1);
-                return Ok(None);
-            }
-            self.give_up_on(port, &dead, &waited)?;
-            self.wait(at, &mut waited)?;
+            self.wait(at)?;
         }
     }
 
@@ -141,14 +151,20 @@ impl Outputs {
     }
 
     fn publish_with(&mut self, slot: SlotMut, item: &Item, found: Option<&Detections>) -> Result<(), NodeError> {
-        let lost = |e: String| NodeError::frame("unencodable", &item.source, format!("frame {}: {e}", item.seq));
+        let lost = |cause, e: String| NodeError::frame(cause, &item.source, format!("frame {}: {e}", item.seq));
         let at = self.at(slot.port);
         let spec = self.ports[at].spec;
         assert_eq!(item.payload.kind(), spec.carries, "output '{}' carries what it declares", spec.name);
-        let bytes = compact::item_to_bytes(item).map_err(|e| lost(e.to_string()))?;
+        let bytes = compact::item_to_bytes(item).map_err(|e| lost("unencodable", e.to_string()))?;
         let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
-        let published = pool.publish(slot.slot, &bytes).map_err(|e| lost(e.to_string()))?;
+        let published = pool.publish(slot.slot, &bytes).map_err(|e| lost("unpublishable", e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
+        let needed = self.common.doorbell == Doorbell::Always || pool.doorbell_needed();
+        if !needed && self.ports[at].rung.elapsed() < RING_AGAIN {
+            return Ok(());
+        }
+        self.ports[at].rung = Instant::now();
+        self.metrics.count_port("doorbells", spec.name, &item.source, 1);
         // A doorbell that cannot be rung is like one that got lost: the pool has the frame, the next bell brings it.
         if let Err(e) = self.link.ring(spec.name, row::encode(&published, item, found)) {
             self.metrics.drop_port("doorbell", spec.name, &item.source, 1);
@@ -165,13 +181,19 @@ impl Outputs {
         for at in 0..self.ports.len() {
             while !self.stop.is_set() {
                 let name = self.ports[at].spec.name;
+                let due = waited.is_due();
                 let mut dead = Vec::new();
                 self.ports[at].retired.retain_mut(|pool| {
-                    dead.extend(pool.reap(false));
+                    if due {
+                        dead.extend(pool.reap(false));
+                    }
                     !pool.behind().is_empty()
                 });
                 if self.ports[at].retired.is_empty() {
                     break;
+                }
+                if due {
+                    self.ring_again(at);
                 }
                 if self.flow() == Flow::Lossless {
                     self.give_up_on(name, &dead, &waited)?;
@@ -183,7 +205,7 @@ impl Outputs {
                     }
                     break;
                 }
-                self.wait(at, &mut waited)?;
+                self.wait(at)?;
             }
         }
         Ok(())
@@ -224,7 +246,10 @@ impl Outputs {
                 tracing::warn!("output '{name}': going on without {names}, which did not begin to read within {ms} ms");
                 self.ports[at].started = true;
             } else {
-                self.wait(at, &mut waited)?;
+                if waited.is_due() {
+                    self.ring_again(at);
+                }
+                self.wait(at)?;
             }
         }
         Ok(())
@@ -242,16 +267,10 @@ impl Outputs {
     }
 
     /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
-    fn wait(&mut self, at: usize, waited: &mut Waited) -> Result<(), NodeError> {
+    fn wait(&mut self, at: usize) -> Result<(), NodeError> {
         let port = &self.ports[at];
         if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
-            if waited.ring_again() && pool.published() > 0 {
-                let again = ring_again(pool);
-                if let Err(e) = self.link.ring(port.spec.name, again) {
-                    tracing::debug!("{e}");
-                }
-            }
-            pool.wait(Duration::from_millis(2));
+            pool.wait(LISTEN);
         }
         loop {
             match self.link.next(Duration::ZERO) {
@@ -267,7 +286,20 @@ impl Outputs {
         if self.stop.is_set() { Err(NodeError::stopped()) } else { Ok(()) }
     }
 
+    /// Rings with no new frame to tell of.
+    fn ring_again(&mut self, at: usize) {
+        let port = &self.ports[at];
+        let Some(pool) = port.pool.as_ref().or(port.retired.first()) else { return };
+        if pool.published() > 0 {
+            let again = row::encode(&pool.locator(), &nothing(), None);
+            if let Err(e) = self.link.ring(port.spec.name, again) {
+                tracing::debug!("{e}");
+            }
+        }
+    }
+
     fn ensure_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
+        let flow = self.flow();
         let port = &mut self.ports[at];
         if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes) {
             return Ok(());
@@ -284,10 +316,7 @@ impl Outputs {
             slots: if record { RECORD_SLOTS } else { self.common.slots },
             // records vary in size: room to grow, so that a pool lasts
             slot_bytes: if record { bytes.next_power_of_two().max(RECORD_BYTES) } else { bytes },
-            flow: match self.common.flow {
-                FlowSetting::Live => Flow::Live,
-                FlowSetting::Lossless => Flow::Lossless,
-            },
+            flow,
             incarnation: self.restarts << 32 | port.pools_made,
             consumers: port.consumers.clone(),
         };
@@ -297,10 +326,7 @@ impl Outputs {
     }
 
     fn flow(&self) -> Flow {
-        match self.common.flow {
-            FlowSetting::Live => Flow::Live,
-            FlowSetting::Lossless => Flow::Lossless,
-        }
+        self.common.flow.into()
     }
 
     fn at(&self, port: &str) -> usize {
@@ -315,17 +341,16 @@ impl Outputs {
 const RECORD_SLOTS: u32 = 32;
 const RECORD_BYTES: u64 = 64 * 1024;
 
-/// A doorbell that names a pool and no new frame.
-fn ring_again(pool: &Pool) -> arrow::array::StructArray {
-    let nothing = Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0 };
-    let item = Item::on_host("", 0, nothing, Payload::Detections { len_bytes: 0 });
-    row::encode(&pool.locator(), &item, None)
+/// What a doorbell describes that names a pool and no new frame.
+fn nothing() -> Item {
+    let timing = Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0 };
+    Item::on_host("", 0, timing, Payload::Detections { len_bytes: 0 })
 }
 
 #[derive(Debug, Default)]
 struct Waited {
     since: Option<Instant>,
-    rung: Option<Instant>,
+    looked: Option<Instant>,
 }
 
 impl Waited {
@@ -333,13 +358,14 @@ impl Waited {
         self.since.map(|at| at.elapsed()).unwrap_or_default()
     }
 
-    fn ring_again(&mut self) -> bool {
+    /// Once every [`RING_AGAIN`] of waiting.
+    fn is_due(&mut self) -> bool {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        if now - self.rung.unwrap_or(since) < RING_AGAIN {
+        if now - self.looked.unwrap_or(since) < RING_AGAIN {
             return false;
         }
-        self.rung = Some(now);
+        self.looked = Some(now);
         true
     }
 }

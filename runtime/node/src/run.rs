@@ -87,6 +87,7 @@ fn live<N: Node>(
         metrics: metrics.clone(),
         stop: stop.clone(),
         connected: graph.inputs.clone().into(),
+        flow: common.flow.into(),
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone());
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
@@ -127,14 +128,16 @@ fn turn<N: Node>(
         if stop.is_set() {
             return Ok(());
         }
-        if let Some((port, input)) = inputs.next() {
-            let source = match &input {
-                crate::Input::Frame(lease) => lease.item().source.clone(),
-                crate::Input::Detections(found) => found.source.clone(),
-            };
+        let batch: Vec<_> = std::iter::from_fn(|| inputs.next()).take(node.batch()).collect();
+        if !batch.is_empty() {
+            let sources: Vec<String> = batch.iter().map(|(_, input)| input.source().to_owned()).collect();
             let began = Instant::now();
-            lost(node.on_input(port, input, out), metrics)?;
-            metrics.observe_ns("on_input", &source, began.elapsed().as_nanos() as u64);
+            let results = node.on_batch(batch, out);
+            let took_ns = began.elapsed().as_nanos() as u64;
+            for source in &sources {
+                metrics.observe_ns("on_input", source, took_ns);
+            }
+            results.into_iter().try_for_each(|result| lost(result, metrics))?;
             continue;
         }
         if inputs.finished() {
@@ -150,7 +153,11 @@ fn turn<N: Node>(
                 continue;
             }
         };
-        let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next(wait));
+        let signal = out.signals.pop_front().unwrap_or_else(|| {
+            let signal = if inputs.doze() { out.link.next(wait) } else { Signal::Quiet };
+            inputs.wake();
+            signal
+        });
         heed(signal, inputs, metrics, stop);
     }
 }

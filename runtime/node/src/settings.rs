@@ -3,9 +3,10 @@
 use crate::describe::schema;
 use crate::link::Topology;
 use millrace_graph::settings;
+use millrace_pool::Flow;
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -21,6 +22,10 @@ pub(crate) struct Common {
     #[serde(default = "default_slots")]
     #[schemars(range(min = 2, max = 64))]
     pub(crate) slots: u32,
+    /// When a dora message tells the consumers of a publication: only while one sleeps or has not come yet (`needed`; one
+    /// that is busy looks for itself), or at each (`always`, for other dora nodes and tools that count messages).
+    #[serde(default)]
+    pub(crate) doorbell: Doorbell,
     /// How much the node logs.
     #[serde(default)]
     pub(crate) log: LogLevel,
@@ -44,7 +49,7 @@ fn default_restart_ms() -> u64 {
     10_000
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FlowSetting {
     #[default]
@@ -52,7 +57,25 @@ pub(crate) enum FlowSetting {
     Lossless,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+impl From<FlowSetting> for Flow {
+    fn from(flow: FlowSetting) -> Self {
+        match flow {
+            FlowSetting::Live => Self::Live,
+            FlowSetting::Lossless => Self::Lossless,
+        }
+    }
+}
+
+/// When consumers are told of a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Doorbell {
+    #[default]
+    Needed,
+    Always,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LogLevel {
     Error,

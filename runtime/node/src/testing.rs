@@ -7,7 +7,7 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortIn, PortOut, Ports};
 use crate::outputs::Outputs;
-use crate::settings::{Common, FlowSetting, LogLevel};
+use crate::settings::{Common, Doorbell, FlowSetting, LogLevel};
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_frame::wire::row;
@@ -106,6 +106,7 @@ impl Bench {
         let common = Common {
             flow: FlowSetting::Lossless,
             slots: 4,
+            doorbell: Doorbell::Needed,
             log: LogLevel::Info,
             start_timeout_ms: 20_000,
             restart_timeout_ms: 1_000,

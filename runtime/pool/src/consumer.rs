@@ -124,6 +124,18 @@ impl<M: Memory> Reader<M> {
         self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
     }
 
+    /// This consumer is about to sleep until a doorbell. `false`: something was published meanwhile, for which none may
+    /// come, so it has to [`poll`](Self::poll) first.
+    pub fn doze(&self) -> bool {
+        protocol::announce_doze(self.shared.block(), self.shared.index);
+        self.pending() == 0
+    }
+
+    /// This consumer sleeps no more, and [`doze`](Self::doze)s before it does again: until then it needs no doorbells.
+    pub fn wake(&self) {
+        protocol::announce_up(self.shared.block(), self.shared.index);
+    }
+
     /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
     pub fn poll(&mut self) -> Next<M> {
         let Shared { index, flow, .. } = *self.shared;

@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// `MILLRACE` as a big-endian number.
 pub const MAGIC: u64 = 0x4d49_4c4c_5241_4345;
 /// Version of the layout below; another one is refused.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The most slots of a pool.
 #[cfg(not(loom))]
@@ -101,6 +101,8 @@ pub struct Consumer {
     pub owner: AtomicU64,
     /// The lowest ticket that this consumer has not done with.
     pub cursor: AtomicU64,
+    /// 1 while it looks at the pool again before it sleeps, so that it needs no doorbell.
+    pub awake: AtomicU64,
     /// `node/input`, padded with zeros.
     pub name: [AtomicU64; NAME_BYTES / 8],
 }
@@ -151,6 +153,7 @@ impl Default for Block {
             consumers: std::array::from_fn(|_| Consumer {
                 owner: AtomicU64::new(FREE),
                 cursor: AtomicU64::new(0),
+                awake: AtomicU64::new(0),
                 name: std::array::from_fn(zero),
             }),
             descriptions: std::array::from_fn(|_| Description {

@@ -170,6 +170,12 @@ impl<M: Memory> Pool<M> {
         Ok(SlotRef { ticket, slot, generation, ..self.locator() })
     }
 
+    /// Whether a consumer has to be told of what was just published: it sleeps, or has not come yet. One that is awake
+    /// finds it by itself; one that died awake needs a doorbell now and then, for its successor.
+    pub fn doorbell_needed(&self) -> bool {
+        protocol::doorbell_needed(self.shared.block())
+    }
+
     /// Where the pool is, for a doorbell that names no new frame: its ticket is the newest one's.
     pub fn locator(&self) -> SlotRef {
         SlotRef {

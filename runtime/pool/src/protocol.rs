@@ -214,6 +214,28 @@ pub fn ring(block: &Block) -> bool {
     block.header.waiting.load(Ordering::Relaxed) == 1
 }
 
+/// Consumer `index` sleeps from here on, until a doorbell: [`doorbell_needed`] says so. What was published before that,
+/// it sees when it looks at the pool once more; so it has to, before it sleeps.
+pub fn announce_doze(block: &Block, index: usize) {
+    block.consumers[index].awake.store(0, Ordering::Relaxed);
+    // Either this comes first and `doorbell_needed` sees it, or the last look sees the publication.
+    fence(Ordering::SeqCst);
+}
+
+/// Consumer `index` sleeps no more, and looks at the pool before it does again.
+pub fn announce_up(block: &Block, index: usize) {
+    block.consumers[index].awake.store(1, Ordering::Relaxed);
+}
+
+/// After a publication: whether a consumer sleeps that has to be told of it, or has not come yet. One that died awake
+/// looks awake until its place is taken back, so now and then a doorbell has to go out all the same.
+pub fn doorbell_needed(block: &Block) -> bool {
+    fence(Ordering::SeqCst);
+    block.consumers.iter().any(|place| {
+        !matches!(place.owner.load(Ordering::Relaxed), FREE | LEFT) && place.awake.load(Ordering::Relaxed) == 0
+    })
+}
+
 /// How a process came by a place in the control block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
@@ -246,6 +268,7 @@ pub fn attach(
         if place.owner.compare_exchange(seen, me, Ordering::AcqRel, Ordering::Acquire).is_err() {
             continue;
         }
+        place.awake.store(0, Ordering::Relaxed); // a predecessor may have died awake
         let goes_on = seen == EXPECTED || (inherited && flow == Flow::Lossless);
         if !goes_on {
             // Pairs with the fence in `publish`: a publication that raises the head which we do not see here either is

@@ -450,3 +450,61 @@ fn a_sleeping_producer_is_woken_by_what_it_waits_for() {
         reader.join().unwrap();
     });
 }
+
+/// The doorbells that the producer rings, and those that the consumer has answered.
+struct Bells {
+    rung: Mutex<u32>,
+    woken: Condvar,
+}
+
+#[test]
+fn a_consumer_that_sleeps_is_told_of_what_it_has_not_seen() {
+    model(3, || {
+        let pool = Pool::new(1);
+        let bells = Arc::new(Bells { rung: Mutex::new(0), woken: Condvar::new() });
+        let (_, mut cursor) = pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
+        protocol::announce_up(&pool.block, 0);
+        let producer = {
+            let (pool, bells) = (pool.clone(), bells.clone());
+            thread::spawn(move || {
+                for slot in 0..2 {
+                    assert!(pool.produce(Flow::Lossless, slot));
+                    if protocol::doorbell_needed(&pool.block) {
+                        *bells.rung.lock().unwrap() += 1;
+                        bells.woken.notify_one();
+                    }
+                }
+            })
+        };
+        // no time limit here: a doorbell that was needed and not rung is a deadlock, which loom reports
+        let mut answered = 0;
+        while cursor < 2 {
+            if pool.consume(Flow::Lossless, 0, cursor) == Some(true) {
+                cursor += 1;
+                continue;
+            }
+            protocol::announce_doze(&pool.block, 0);
+            if pool.block.header.head.load(Acquire) == cursor {
+                let mut rung = bells.rung.lock().unwrap();
+                while *rung == answered {
+                    rung = bells.woken.wait(rung).unwrap();
+                }
+                answered = *rung;
+            }
+            protocol::announce_up(&pool.block, 0);
+        }
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_successor_of_one_that_died_awake_is_told_again() {
+    model(3, || {
+        let pool = Pool::new(1);
+        pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
+        protocol::announce_up(&pool.block, 0);
+        assert!(!protocol::doorbell_needed(&pool.block), "it looks for itself");
+        pool.attach(Flow::Lossless, 0, B, &[A]).unwrap();
+        assert!(protocol::doorbell_needed(&pool.block), "its successor has not said so");
+    });
+}
