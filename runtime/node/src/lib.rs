@@ -28,11 +28,6 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-// The system's allocator gives a big block back to the kernel as soon as it is free, and an inference engine asks for
-// the same blocks again at the next frame: every page of them is then mapped and cleared anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub use context::{Context, StopFlag};
 pub use error::NodeError;
 pub use inputs::{Input, Lease};

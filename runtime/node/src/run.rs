@@ -30,6 +30,7 @@ pub fn main<N: Node>() -> ExitCode {
         }
         _ => {}
     }
+    keep_freed_pages();
     let connected = DoraLink::connect().map(|(link, graph)| (Box::new(link) as Box<dyn Link>, graph));
     let (link, graph) = match connected {
         Ok(connected) => connected,
@@ -43,6 +44,13 @@ pub fn main<N: Node>() -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// An inference engine frees its blocks after each frame and asks for the same ones at the next; glibc gives them back to
+/// the kernel meanwhile, which clears each page anew. It stops doing so with blocks as big as the biggest that was ever
+/// freed (mallopt(3), `M_MMAP_THRESHOLD`: at most 32 MiB, and twice as much for the top of a heap), so one is.
+fn keep_freed_pages() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10))));
 }
 
 /// Runs a node to its end. Everything that can go wrong has been logged and reported when this returns.
