@@ -95,13 +95,8 @@ impl JsonLines {
 
     /// Writes one frame as one line.
     pub(crate) fn write(&mut self, found: &Detections) -> Result<(), LinesError> {
-        if let Some((index, bad)) = found
-            .boxes
-            .iter()
-            .enumerate()
-            .find(|(_, b)| ![b.x1, b.y1, b.x2, b.y2, b.score].iter().all(|v| v.is_finite()))
-        {
-            let (camera, label) = (found.source.clone(), bad.label.clone());
+        if let Some(index) = found.not_finite() {
+            let (camera, label) = (found.source.clone(), found.boxes[index].label.clone());
             return Err(LinesError::NotFinite { camera, seq: found.seq, index, label });
         }
         self.line.clear();

@@ -3,7 +3,7 @@
 use millrace_frame::{Colour, Matrix, Range, Tagged};
 use millrace_ingest::{Options, RtspTransport};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings of `sw-nv12`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ pub(crate) struct Settings {
 }
 
 /// How fast a file is played.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Pace {
     /// As fast as the graph takes the frames.
@@ -71,7 +71,7 @@ pub(crate) enum RangeName {
 }
 
 /// How RTSP packets travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
     /// In the RTSP connection: nothing is lost on the way.

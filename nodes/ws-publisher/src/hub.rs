@@ -2,7 +2,7 @@
 //! queue of each client. Nothing in here waits for a client.
 
 use crate::h264;
-use crate::protocol::{CameraInfo, CameraStats, ClientStats, Kind, Message, SCHEMA, binary};
+use crate::protocol::{CameraInfo, CameraStats, ClientStats, Kind, Message, SCHEMA, binary, detections_text};
 use crate::queue::{ClientQueue, Limits, Video, VideoConfig};
 use crate::stats::Counters;
 use axum::body::Bytes;
@@ -107,9 +107,7 @@ impl Hub {
 
     /// Publishes the boxes of one frame.
     pub(crate) fn detections(&self, found: &Detections) -> Result<Delivered, Refused> {
-        if let Some(index) =
-            found.boxes.iter().position(|b| ![b.x1, b.y1, b.x2, b.y2, b.score].iter().all(|v| v.is_finite()))
-        {
+        if let Some(index) = found.not_finite() {
             return Err(Refused::NotFinite { source_id: found.source.clone(), seq: found.seq, index });
         }
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
@@ -124,7 +122,7 @@ impl Hub {
             return Ok(Delivered::default());
         }
         // one text for all clients: a queue holds a reference to it
-        let text = Message::of(found).text();
+        let text = detections_text(found);
         let mut delivered = Delivered::default();
         for queue in state.clients.values() {
             delivered.clients += 1;

@@ -2,30 +2,18 @@
 
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
-use millrace_frame::{DetBox, Detections};
+use millrace_frame::{Detections, DetectionsMessage};
 use serde::Serialize;
 
 /// Version of every message; a field never changes its meaning within one version.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// A JSON message.
+/// A JSON message other than `detections`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Message<'a> {
     /// The first message of a connection.
     Hello { schema: u32, server: &'a str, title: &'a str, cameras: Vec<CameraInfo<'a>> },
-    /// The boxes of one frame.
-    Detections {
-        schema: u32,
-        source: &'a str,
-        seq: u64,
-        pts_ns: i64,
-        capture_ns: i64,
-        width_px: u32,
-        height_px: u32,
-        model: &'a str,
-        boxes: &'a [DetBox],
-    },
     /// How to decode the binary messages of a camera that follow.
     Video {
         schema: u32,
@@ -55,23 +43,17 @@ pub(crate) enum Message<'a> {
 impl Message<'_> {
     /// The text of a message. Serializing these types cannot fail; should it ever, the client gets an empty object.
     pub(crate) fn text(&self) -> Utf8Bytes {
-        serde_json::to_string(self).unwrap_or_else(|_| "{}".into()).into()
+        text(self)
     }
+}
 
-    /// The message that carries `found`.
-    pub(crate) fn of(found: &Detections) -> Message<'_> {
-        Message::Detections {
-            schema: SCHEMA,
-            source: &found.source,
-            seq: found.seq,
-            pts_ns: found.pts_ns,
-            capture_ns: found.capture_ns,
-            width_px: found.width_px,
-            height_px: found.height_px,
-            model: &found.model,
-            boxes: &found.boxes,
-        }
-    }
+/// The text of the message that carries the boxes of one frame; zenoh's is the same.
+pub(crate) fn detections_text(found: &Detections) -> Utf8Bytes {
+    text(&DetectionsMessage::from(found))
+}
+
+fn text(message: &impl Serialize) -> Utf8Bytes {
+    serde_json::to_string(message).unwrap_or_else(|_| "{}".into()).into()
 }
 
 /// A camera as `hello` lists it.

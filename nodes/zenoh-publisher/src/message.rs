@@ -1,8 +1,7 @@
 //! What a put carries.
 
 use crate::config::Encodings;
-use millrace_frame::{DetBox, Detections, wire};
-use serde::Serialize;
+use millrace_frame::{Detections, DetectionsMessage, wire};
 
 /// The encoding field of JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -23,45 +22,19 @@ pub(crate) enum MessageError {
     Arrow { camera: String, seq: u64, source: wire::WireError },
 }
 
-/// The same object as on the WebSocket of `ws-publisher`: see `docs/wire-schema.md`.
-#[derive(Serialize)]
-struct Message<'a> {
-    r#type: &'static str,
-    schema: u32,
-    source: &'a str,
-    seq: u64,
-    pts_ns: i64,
-    capture_ns: i64,
-    width_px: u32,
-    height_px: u32,
-    model: &'a str,
-    boxes: &'a [DetBox],
-}
-
 /// `found` in each encoding that is wanted, with the encoding's name.
 pub(crate) fn encode(found: &Detections, wanted: Encodings) -> Result<Vec<(&'static str, Vec<u8>)>, MessageError> {
     let (camera, seq) = (|| found.source.clone(), found.seq);
-    if let Some(index) =
-        found.boxes.iter().position(|b| ![b.x1, b.y1, b.x2, b.y2, b.score].iter().all(|v| v.is_finite()))
-    {
+    if let Some(index) = found.not_finite() {
         return Err(MessageError::NotFinite { camera: camera(), seq, index });
     }
     let mut out = Vec::with_capacity(2);
     if wanted != Encodings::Arrow {
-        let message = Message {
-            r#type: "detections",
-            schema: found.schema,
-            source: &found.source,
+        let json = serde_json::to_vec(&DetectionsMessage::from(found)).map_err(|source| MessageError::Json {
+            camera: camera(),
             seq,
-            pts_ns: found.pts_ns,
-            capture_ns: found.capture_ns,
-            width_px: found.width_px,
-            height_px: found.height_px,
-            model: &found.model,
-            boxes: &found.boxes,
-        };
-        let json =
-            serde_json::to_vec(&message).map_err(|source| MessageError::Json { camera: camera(), seq, source })?;
+            source,
+        })?;
         out.push((JSON, json));
     }
     if wanted != Encodings::Json {

@@ -57,4 +57,42 @@ pub struct Detections {
 impl Detections {
     /// The version of the layout that this build writes.
     pub const SCHEMA: u32 = 1;
+
+    /// The first box with a coordinate or score that is not a finite number: JSON cannot say those.
+    pub fn not_finite(&self) -> Option<usize> {
+        self.boxes.iter().position(|b| ![b.x1, b.y1, b.x2, b.y2, b.score].iter().all(|v| v.is_finite()))
+    }
+}
+
+/// The `detections` message of `docs/wire-schema.md`: what the publishers send as JSON, with the fields that a line of
+/// `jsonl-writer` leaves out.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DetectionsMessage<'a> {
+    r#type: &'static str,
+    schema: u32,
+    source: &'a str,
+    seq: u64,
+    pts_ns: i64,
+    capture_ns: i64,
+    width_px: u32,
+    height_px: u32,
+    model: &'a str,
+    boxes: &'a [DetBox],
+}
+
+impl<'a> From<&'a Detections> for DetectionsMessage<'a> {
+    fn from(found: &'a Detections) -> Self {
+        Self {
+            r#type: "detections",
+            schema: found.schema,
+            source: &found.source,
+            seq: found.seq,
+            pts_ns: found.pts_ns,
+            capture_ns: found.capture_ns,
+            width_px: found.width_px,
+            height_px: found.height_px,
+            model: &found.model,
+            boxes: &found.boxes,
+        }
+    }
 }

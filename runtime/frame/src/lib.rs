@@ -15,7 +15,7 @@ pub mod time;
 pub mod wire;
 
 pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
-pub use detections::{DetBox, Detections};
+pub use detections::{DetBox, Detections, DetectionsMessage};
 pub use format::{
     ImageDesc, LayoutError, Letterbox, PacketCodec, PacketDesc, PixelFormat, Plane, Rect, Size, TensorDesc,
     TensorDtype, TensorLayout,

@@ -104,6 +104,11 @@ impl Inputs {
         }
     }
 
+    /// Every port has a pool to read from.
+    pub(crate) fn all_opened(&self) -> bool {
+        self.ports.iter().all(|port| !port.readers.is_empty())
+    }
+
     pub(crate) fn close(&mut self, port: &str) {
         for port in self.ports.iter_mut().filter(|p| p.spec.name == port) {
             port.closed = true;

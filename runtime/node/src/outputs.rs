@@ -32,7 +32,6 @@ struct Port {
     /// Outgrown pools that somebody still reads.
     retired: Vec<Pool>,
     pools_made: u64,
-    started: bool,
     /// When its consumers were last told of something.
     rung: Instant,
 }
@@ -74,7 +73,6 @@ impl Outputs {
             pool: None,
             retired: Vec::new(),
             pools_made: 0,
-            started: false,
             rung: Instant::now(),
         };
         Self {
@@ -110,7 +108,6 @@ impl Outputs {
     pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
         let at = self.at(port);
         self.ensure_pool(at, bytes)?;
-        self.await_start(at)?;
         let live = self.flow() == Flow::Live;
         let mut waited = Waited::default();
         loop {
@@ -119,7 +116,7 @@ impl Outputs {
                 return Ok(Some(SlotMut { slot, port }));
             }
             if live || waited.is_due() {
-                let dead = pool.reap(false);
+                let (dead, missing) = (pool.reap(false), pool.expected());
                 if let Some(slot) = pool.acquire() {
                     return Ok(Some(SlotMut { slot, port }));
                 }
@@ -127,7 +124,7 @@ impl Outputs {
                     self.metrics.drop_port("pool_full", port, source, 1);
                     return Ok(None);
                 }
-                self.give_up_on(port, &dead, &waited)?;
+                self.give_up_on(port, &dead, &missing, &waited)?;
                 self.ring_again(at);
             }
             self.wait(at)?;
@@ -182,10 +179,11 @@ impl Outputs {
             while !self.stop.is_set() {
                 let name = self.ports[at].spec.name;
                 let due = waited.is_due();
-                let mut dead = Vec::new();
+                let (mut dead, mut missing) = (Vec::new(), Vec::new());
                 self.ports[at].retired.retain_mut(|pool| {
                     if due {
                         dead.extend(pool.reap(false));
+                        missing.extend(pool.expected());
                     }
                     !pool.behind().is_empty()
                 });
@@ -196,7 +194,7 @@ impl Outputs {
                     self.ring_again(at);
                 }
                 if self.flow() == Flow::Lossless {
-                    self.give_up_on(name, &dead, &waited)?;
+                    self.give_up_on(name, &dead, &missing, &waited)?;
                 } else if waited.total() > LIVE_DRAIN {
                     let behind = self.ports[at].retired.iter().flat_map(Pool::behind);
                     for (consumer, tickets, _) in behind {
@@ -221,49 +219,62 @@ impl Outputs {
         }
     }
 
-    /// The first frame waits until every consumer that the graph names has attached: models take their time to open,
-    /// and a stream's first frames are not lost to that.
-    fn await_start(&mut self, at: usize) -> Result<(), NodeError> {
+    /// Makes a pool for each port that somebody reads, rings its consumers, and waits until they have come. A node takes no
+    /// input before: so a graph starts from its sinks, and no frame is lost or gets old while a model is opened.
+    pub(crate) fn open_ports(&mut self) -> Result<(), NodeError> {
+        for at in 0..self.ports.len() {
+            if !self.ports[at].consumers.is_empty() {
+                self.make_pool(at, 1)?; // the first frame gets one of its size
+                self.ring_again(at);
+            }
+        }
+        (0..self.ports.len()).try_for_each(|at| self.await_consumers(at))
+    }
+
+    /// Waits until every consumer that the graph names has opened the port's pool.
+    fn await_consumers(&mut self, at: usize) -> Result<(), NodeError> {
         let mut waited = Waited::default();
-        while !self.ports[at].started {
-            let port = &self.ports[at];
-            let pool = port.pool.as_ref().expect("ensure_pool made it");
-            if pool.published() == 0 {
-                return Ok(()); // nothing to attach to yet: the first frame rings
-            }
-            let missing: Vec<String> =
-                pool.behind().into_iter().filter(|(_, _, attached)| !attached).map(|(name, ..)| name).collect();
+        while let Some(pool) = &self.ports[at].pool {
+            let missing = pool.expected();
             if missing.is_empty() {
-                self.ports[at].started = true;
-            } else if waited.total().as_millis() > u128::from(self.common.start_timeout_ms) {
-                let names = missing.join(", ");
-                let (name, ms) = (port.spec.name, self.common.start_timeout_ms);
-                if self.flow() == Flow::Lossless {
-                    return Err(NodeError::fatal(format!(
-                        "output '{name}': {names} did not begin to read within {ms} ms; see its own errors, or raise START_TIMEOUT_MS"
-                    )));
-                }
-                tracing::warn!("output '{name}': going on without {names}, which did not begin to read within {ms} ms");
-                self.ports[at].started = true;
-            } else {
-                if waited.is_due() {
-                    self.ring_again(at);
-                }
-                self.wait(at)?;
+                break;
             }
+            if waited.is_due() {
+                let (name, ms) = (self.ports[at].spec.name, self.common.start_timeout_ms);
+                if self.flow() == Flow::Lossless {
+                    self.give_up_on(name, &[], &missing, &waited)?;
+                } else if waited.total().as_millis() > u128::from(ms) {
+                    let names = missing.join(", ");
+                    tracing::warn!(
+                        "output '{name}': going on without {names}, which did not begin to read within {ms} ms"
+                    );
+                    break;
+                }
+                self.ring_again(at);
+            }
+            self.wait(at)?;
         }
         Ok(())
     }
 
-    fn give_up_on(&self, port: &str, dead: &[String], waited: &Waited) -> Result<(), NodeError> {
-        if dead.is_empty() || waited.total().as_millis() <= u128::from(self.common.restart_timeout_ms) {
-            return Ok(());
+    /// In lossless flow the dead and those who never came are waited for, but not for ever.
+    fn give_up_on(&self, port: &str, dead: &[String], missing: &[String], waited: &Waited) -> Result<(), NodeError> {
+        let longer_than = |ms: u64| waited.total().as_millis() > u128::from(ms);
+        if !dead.is_empty() && longer_than(self.common.restart_timeout_ms) {
+            return Err(NodeError::fatal(format!(
+                "output '{port}': {} crashed and was not started again within {} ms; its frames cannot be delivered (lossless flow). Mend that node, give it a restart_policy, or raise RESTART_TIMEOUT_MS",
+                dead.join(", "),
+                self.common.restart_timeout_ms
+            )));
         }
-        Err(NodeError::fatal(format!(
-            "output '{port}': {} crashed and was not started again within {} ms; its frames cannot be delivered (lossless flow). Mend that node, give it a restart_policy, or raise RESTART_TIMEOUT_MS",
-            dead.join(", "),
-            self.common.restart_timeout_ms
-        )))
+        if !missing.is_empty() && longer_than(self.common.start_timeout_ms) {
+            return Err(NodeError::fatal(format!(
+                "output '{port}': {} did not begin to read within {} ms; see its own errors, or raise START_TIMEOUT_MS",
+                missing.join(", "),
+                self.common.start_timeout_ms
+            )));
+        }
+        Ok(())
     }
 
     /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
@@ -290,25 +301,27 @@ impl Outputs {
     fn ring_again(&mut self, at: usize) {
         let port = &self.ports[at];
         let Some(pool) = port.pool.as_ref().or(port.retired.first()) else { return };
-        if pool.published() > 0 {
-            let again = row::encode(&pool.locator(), &nothing(), None);
-            if let Err(e) = self.link.ring(port.spec.name, again) {
-                tracing::debug!("{e}");
-            }
+        if let Err(e) = self.link.ring(port.spec.name, row::encode(&pool.locator(), &nothing(), None)) {
+            tracing::debug!("{e}");
         }
     }
 
     fn ensure_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
-        let flow = self.flow();
-        let port = &mut self.ports[at];
+        let port = &self.ports[at];
         if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes) {
             return Ok(());
         }
+        self.make_pool(at, bytes)
+    }
+
+    /// Puts a new pool in the place of the port's. Its first doorbell brings the consumers.
+    fn make_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
+        let flow = self.flow();
+        let port = &mut self.ports[at];
+        port.retired.retain(|pool| !pool.behind().is_empty());
         if let Some(mut outgrown) = port.pool.take() {
             outgrown.close();
-            port.retired.retain(|pool| !pool.behind().is_empty());
             port.retired.push(outgrown);
-            port.started = false;
         }
         let record = matches!(port.spec.carries, PayloadKind::Packet | PayloadKind::Detections);
         let spec = PoolSpec {

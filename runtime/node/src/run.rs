@@ -101,7 +101,7 @@ fn live<N: Node>(
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
-    let ended = turn(&mut node, &mut inputs, &mut out, metrics, status, &stop);
+    let ended = out.open_ports().and_then(|()| turn(&mut node, &mut inputs, &mut out, metrics, status, &stop));
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };

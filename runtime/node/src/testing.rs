@@ -128,7 +128,24 @@ impl Bench {
             let link = ChannelLink { signals: node_signals, bells: outputs };
             crate::run::run::<N>(Box::new(link), &under_test)
         });
-        Self { feed, to_node, inputs: feeds.iter().map(|p| p.name).collect(), results, from_node, node: Some(node) }
+        let inputs = feeds.iter().map(|p| p.name).collect();
+        let mut bench = Self { feed, to_node, inputs, results, from_node, node: Some(node) };
+        // the node waits for its neighbours, unless it has refused its settings
+        let until = Instant::now() + Duration::from_secs(20);
+        while !bench.results.all_opened() && bench.node.as_ref().is_some_and(|n| !n.is_finished()) {
+            assert!(Instant::now() < until, "the node has opened neither its outputs nor its end");
+            bench.hear();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bench
+    }
+
+    fn hear(&mut self) {
+        while let Ok(signal) = self.from_node.try_recv() {
+            if let Signal::Bell { port, at } = signal {
+                self.results.bell(&port, &at);
+            }
+        }
     }
 
     /// Publishes an item with these bytes on an input of the node.
@@ -149,11 +166,7 @@ impl Bench {
     pub fn receive(&mut self, wait: Duration) -> Option<(&'static str, Input)> {
         let until = Instant::now() + wait;
         loop {
-            while let Ok(signal) = self.from_node.try_recv() {
-                if let Signal::Bell { port, at } = signal {
-                    self.results.bell(&port, &at);
-                }
-            }
+            self.hear();
             if let Some(found) = self.results.next() {
                 return Some(found);
             }

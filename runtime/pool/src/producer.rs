@@ -230,6 +230,13 @@ impl<M: Memory> Pool<M> {
         self.shared.block().consumers.iter().filter_map(owes).collect()
     }
 
+    /// The consumers that the graph names and that have not come yet.
+    pub fn expected(&self) -> Vec<String> {
+        self.listen();
+        let places = self.shared.block().consumers.iter();
+        places.filter(|place| place.owner.load(Ordering::Acquire) == EXPECTED).map(name_of).collect()
+    }
+
     /// No further ticket will come. Consumers read what stands in the pool and then see its end. So does a drop; but
     /// then only those can still read that have the pool open.
     pub fn close(&mut self) {

@@ -6,9 +6,9 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray, UInt32Array,
     UInt64Array,
 };
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, UInt32Type, UInt64Type};
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use std::sync::Arc;
 
@@ -56,8 +56,7 @@ pub fn detections_to_ipc(found: &Detections) -> Result<Vec<u8>, WireError> {
     writer.into_inner().map_err(damaged)
 }
 
-/// Reads what [`detections_to_ipc`] wrote. Only for bytes from a source that is trusted: arrow's reader believes the
-/// lengths that it finds, and a damaged one can ask for more memory than there is. No node reads this from a network.
+/// Reads what [`detections_to_ipc`] wrote. Damage of any kind is an error.
 pub fn detections_from_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
     // it also panics on some damaged schemas (an integer of 182 bits, say)
     std::panic::catch_unwind(|| read_ipc(bytes))
@@ -66,8 +65,10 @@ pub fn detections_from_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
 
 fn read_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
     let damaged = |e: arrow::error::ArrowError| WireError::Damaged(e.to_string());
-    let mut reader = StreamReader::try_new(bytes, None).map_err(damaged)?;
-    let batch = reader.next().ok_or_else(|| WireError::Damaged("the stream has no batch".into()))?.map_err(damaged)?;
+    // not the `StreamReader`: it believes a length before it has so many bytes, and asks for memory for them
+    let mut stream = Buffer::from(bytes);
+    let batch = StreamDecoder::new().decode(&mut stream).map_err(damaged)?;
+    let batch = batch.ok_or_else(|| WireError::Damaged("the stream has no whole batch".into()))?;
     if batch.num_rows() != 1 {
         return Err(WireError::Shape(format!("{} rows", batch.num_rows())));
     }

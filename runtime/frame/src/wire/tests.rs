@@ -128,17 +128,17 @@ proptest! {
     fn damage_is_an_error_or_another_value_and_never_a_panic(
         found in detections(), item in item(), at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<prop::sample::Index>(),
     ) {
-        for (which, mut bytes) in [
-            (1, compact::detections_to_bytes(&found).unwrap()),
-            (2, compact::item_to_bytes(&item).unwrap()),
-        ] {
+        type Read = fn(&[u8]);
+        let encodings: [(Vec<u8>, Read); 3] = [
+            (detections_to_ipc(&found).unwrap(), |bytes| drop(detections_from_ipc(bytes))),
+            (compact::detections_to_bytes(&found).unwrap(), |bytes| drop(compact::detections_from_bytes(bytes))),
+            (compact::item_to_bytes(&item).unwrap(), |bytes| drop(compact::item_from_bytes(bytes))),
+        ];
+        for (mut bytes, read) in encodings {
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             bytes.truncate(bytes.len() - cut.index(bytes.len()) / 2);
-            match which {
-                1 => drop(compact::detections_from_bytes(&bytes)),
-                _ => drop(compact::item_from_bytes(&bytes)),
-            }
+            read(&bytes);
         }
     }
 
@@ -147,6 +147,7 @@ proptest! {
         prop_assume!(bytes.get(..4) != Some(&SCHEMA.to_le_bytes()[..]));
         prop_assert!(compact::item_from_bytes(&bytes).is_err());
         prop_assert!(compact::detections_from_bytes(&bytes).is_err());
+        prop_assert!(detections_from_ipc(&bytes).is_err());
     }
 
     #[test]
@@ -237,6 +238,31 @@ fn a_detections_message_shows_its_boxes_to_readers_without_the_pool() {
         boxes.as_struct().column_by_name("x2").unwrap().as_primitive::<arrow::datatypes::Float32Type>().value(0),
         3.0
     );
+}
+
+#[test]
+fn a_length_that_an_ipc_stream_claims_is_not_believed() {
+    let (_, item) = sample();
+    let found = Detections {
+        schema: 1,
+        source: item.source,
+        seq: 9,
+        pts_ns: 4,
+        boxes: Vec::new(),
+        capture_ns: 7,
+        model: "m".into(),
+        width_px: 5,
+        height_px: 3,
+    };
+    let mut bytes = detections_to_ipc(&found).unwrap();
+    assert_eq!(bytes[..4], [0xff; 4], "the marker, and behind it the length of the schema");
+    let begun = std::time::Instant::now();
+    for claim in (0..i32::MAX).rev().step_by(1 << 22) {
+        bytes[4..8].copy_from_slice(&claim.to_le_bytes());
+        detections_from_ipc(&bytes).unwrap_err();
+    }
+    // to ask for that memory 512 times and clear it takes minutes
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]
