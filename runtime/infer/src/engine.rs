@@ -1,7 +1,7 @@
 //! What an inference engine does for a detector.
 
 use millrace_detect::RawTensor;
-use millrace_pool::Flow;
+use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 
 /// The settings that every detector node has. One that has more flattens these into its own.

@@ -5,7 +5,7 @@ use crate::metrics::Metrics;
 use crate::node::{Order, PortIn, Ports};
 use millrace_frame::wire::compact;
 use millrace_frame::{Detections, Item, Payload, PayloadKind, SlotRef};
-use millrace_pool::{Flow, Next, PoolError, Reader};
+use millrace_pool::{Bell, Flow, Next, PoolError, Reader};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -53,6 +53,7 @@ pub(crate) struct Inputs {
     ports: Vec<Port>,
     node: String,
     metrics: Metrics,
+    bell: Bell,
     ready: VecDeque<(&'static str, Input)>,
 }
 
@@ -66,11 +67,12 @@ struct Port {
 }
 
 impl Inputs {
-    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics) -> Self {
+    /// `bell` is the node's: the producers ring it.
+    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics, bell: Bell) -> Self {
         let ports = graph.inputs.iter().filter_map(|name| ports.input(name));
         let ports =
             ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, done_with: VecDeque::new() }).collect();
-        Self { ports, node: graph.node.clone(), metrics, ready: VecDeque::new() }
+        Self { ports, node: graph.node.clone(), metrics, bell, ready: VecDeque::new() }
     }
 
     /// Opens the pool that a doorbell names, if it is new.
@@ -84,7 +86,7 @@ impl Inputs {
         match Reader::open(at, &name) {
             Ok(reader) => {
                 tracing::debug!(port = port.spec.name, pool = format!("{:032x}", at.pool), "opened");
-                reader.wake();
+                reader.listen(&self.bell);
                 port.readers.push(reader);
             }
             // it has ended between its doorbell and now: what stood in it is lost
@@ -124,21 +126,6 @@ impl Inputs {
     /// Every input is closed and read to its end.
     pub(crate) fn finished(&self) -> bool {
         !self.ports.is_empty() && self.ready.is_empty() && self.ports.iter().all(|p| p.closed && p.readers.is_empty())
-    }
-
-    /// Tells the producers that this node sleeps until a doorbell. `false`: something has come meanwhile.
-    pub(crate) fn doze(&self) -> bool {
-        // each is told, also after one that has something
-        self.readers().fold(self.ready.is_empty(), |idle, reader| reader.doze() && idle)
-    }
-
-    /// Tells the producers that this node looks at their pools by itself.
-    pub(crate) fn wake(&self) {
-        self.readers().for_each(Reader::wake);
-    }
-
-    fn readers(&self) -> impl Iterator<Item = &Reader> {
-        self.ports.iter().flat_map(|port| &port.readers)
     }
 
     /// The next item of any port, oldest pool first.

@@ -32,6 +32,7 @@ pub use context::{Context, StopFlag};
 pub use error::NodeError;
 pub use inputs::{Input, Lease};
 pub use metrics::Metrics;
+pub use millrace_pool::Flow;
 pub use node::{Node, Order, PortIn, PortOut, Ports, Progress};
 pub use outputs::{Outputs, SlotMut};
 pub use run::main;

@@ -50,9 +50,11 @@ impl SlotMut {
     }
 }
 
-/// However awake its consumers look, a producer rings this often, and while it waits for one it looks this often whether
-/// that one is dead: a doorbell may have been lost, and who died awake has a successor that knows of nothing.
+/// While it waits for a consumer, a producer rings again this often, and looks whether that one is dead.
 const RING_AGAIN: Duration = Duration::from_millis(100);
+/// Whatever bells it could ring, a producer sends a dora message this often: the successor of a consumer that died knows
+/// of nothing, and dora's own tools see that the output lives.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// How long a producer that waits for a slot lets a stop wait.
 const LISTEN: Duration = Duration::from_millis(20);
 /// At the end of a live stream, consumers get this long to read what stands in the pool.
@@ -156,8 +158,9 @@ impl Outputs {
         let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
         let published = pool.publish(slot.slot, &bytes).map_err(|e| lost("unpublishable", e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
-        let needed = self.common.doorbell == Doorbell::Always || pool.doorbell_needed();
-        if !needed && self.ports[at].rung.elapsed() < RING_AGAIN {
+        let deaf = pool.ring();
+        let always = self.common.doorbell == Doorbell::Always;
+        if !deaf && !always && self.ports[at].rung.elapsed() < TELL_AGAIN {
             return Ok(());
         }
         self.ports[at].rung = Instant::now();
@@ -214,6 +217,7 @@ impl Outputs {
         for port in &mut self.ports {
             if let Some(mut pool) = port.pool.take() {
                 pool.close();
+                pool.ring();
                 port.retired.push(pool);
             }
         }
@@ -284,7 +288,7 @@ impl Outputs {
             pool.wait(LISTEN);
         }
         loop {
-            match self.link.next(Duration::ZERO) {
+            match self.link.next() {
                 Signal::Quiet => break,
                 Signal::Stop => {
                     self.stop.set();
@@ -299,8 +303,9 @@ impl Outputs {
 
     /// Rings with no new frame to tell of.
     fn ring_again(&mut self, at: usize) {
-        let port = &self.ports[at];
-        let Some(pool) = port.pool.as_ref().or(port.retired.first()) else { return };
+        let port = &mut self.ports[at];
+        let Some(pool) = port.pool.as_mut().or(port.retired.first_mut()) else { return };
+        pool.ring();
         if let Err(e) = self.link.ring(port.spec.name, row::encode(&pool.locator(), &nothing(), None)) {
             tracing::debug!("{e}");
         }

@@ -11,6 +11,7 @@ use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
 use crate::settings::{self, Common};
 use crate::status::{State, Status};
+use millrace_pool::Bell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,8 +32,11 @@ pub fn main<N: Node>() -> ExitCode {
         _ => {}
     }
     keep_freed_pages();
-    let connected = DoraLink::connect().map(|(link, graph)| (Box::new(link) as Box<dyn Link>, graph));
-    let (link, graph) = match connected {
+    let connected = Bell::create().map_err(|e| e.to_string()).and_then(|bell| {
+        let (link, graph) = DoraLink::connect(bell.clone())?;
+        Ok((Box::new(link) as Box<dyn Link>, graph, bell))
+    });
+    let (link, graph, bell) = match connected {
         Ok(connected) => connected,
         Err(e) => {
             crate::log::install("info");
@@ -40,7 +44,7 @@ pub fn main<N: Node>() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run::<N>(link, &graph) {
+    match run::<N>(link, &graph, &bell) {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -53,14 +57,15 @@ fn keep_freed_pages() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10))));
 }
 
-/// Runs a node to its end. Everything that can go wrong has been logged and reported when this returns.
-pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology) -> Result<Metrics, String> {
+/// Runs a node to its end, asleep on `bell` where there is nothing to do. Everything that can go wrong has been logged
+/// and reported when this returns.
+pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology, bell: &Bell) -> Result<Metrics, String> {
     let mut status = Status::new(&graph.node, N::NAME);
     let metrics = Metrics::default();
     let result = settings::read::<N::Settings>(graph).and_then(|(own, common)| {
         crate::log::install(common.log.as_str());
         status.send(State::Opening, &metrics, None);
-        live::<N>(link, graph, own, common, &metrics, &mut status)
+        live::<N>(link, graph, bell, own, common, &metrics, &mut status)
     });
     match result {
         Ok(state) => {
@@ -79,6 +84,7 @@ pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology) -> Result<Metr
 fn live<N: Node>(
     link: Box<dyn Link>,
     graph: &Topology,
+    bell: &Bell,
     own: N::Settings,
     common: Common,
     metrics: &Metrics,
@@ -97,11 +103,11 @@ fn live<N: Node>(
         connected: graph.inputs.clone().into(),
         flow: common.flow.into(),
     };
-    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone());
+    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone());
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
-    let ended = out.open_ports().and_then(|()| turn(&mut node, &mut inputs, &mut out, metrics, status, &stop));
+    let ended = out.open_ports().and_then(|()| turn(&mut node, &mut inputs, &mut out, bell, metrics, status, &stop));
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
@@ -114,21 +120,23 @@ fn live<N: Node>(
     Ok(if stop.is_set() { State::Stopped } else { State::Done })
 }
 
-/// How long the loop sleeps when nothing is to be done: also how late a frame is whose doorbell got lost.
+/// How long the loop sleeps at most: a dead producer rings no bell.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 fn turn<N: Node>(
     node: &mut N,
     inputs: &mut Inputs,
     out: &mut Outputs,
+    bell: &Bell,
     metrics: &Metrics,
     status: &mut Status,
     stop: &StopFlag,
 ) -> Result<(), NodeError> {
     loop {
         status.tick(metrics);
+        let heard = bell.heard(); // what comes from here on ends the sleep below
         loop {
-            let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next(Duration::ZERO));
+            let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next());
             if !heed(signal, inputs, metrics, stop) {
                 break;
             }
@@ -161,12 +169,9 @@ fn turn<N: Node>(
                 continue;
             }
         };
-        let signal = out.signals.pop_front().unwrap_or_else(|| {
-            let signal = if inputs.doze() { out.link.next(wait) } else { Signal::Quiet };
-            inputs.wake();
-            signal
-        });
-        heed(signal, inputs, metrics, stop);
+        if out.signals.is_empty() {
+            bell.wait(heard, wait);
+        }
     }
 }
 

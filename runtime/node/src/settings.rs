@@ -22,8 +22,8 @@ pub(crate) struct Common {
     #[serde(default = "default_slots")]
     #[schemars(range(min = 2, max = 64))]
     pub(crate) slots: u32,
-    /// When a dora message tells the consumers of a publication: only while one sleeps or has not come yet (`needed`; one
-    /// that is busy looks for itself), or at each (`always`, for other dora nodes and tools that count messages).
+    /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
+    /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]
     pub(crate) doorbell: Doorbell,
     /// How much the node logs.
@@ -66,7 +66,7 @@ impl From<FlowSetting> for Flow {
     }
 }
 
-/// When consumers are told of a publication.
+/// When a dora message tells of a publication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Doorbell {

@@ -12,21 +12,37 @@ use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_frame::wire::row;
 use millrace_frame::{Detections, Item, Timing};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use millrace_pool::Bell;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 struct ChannelLink {
     signals: Receiver<Signal>,
-    bells: Vec<(&'static str, String, Sender<Signal>)>,
+    bells: Vec<(&'static str, String, Wire)>,
+}
+
+/// A way to say something to a neighbour, and to wake it.
+#[derive(Clone)]
+struct Wire {
+    signals: Sender<Signal>,
+    bell: Bell,
+}
+
+impl Wire {
+    fn send(&self, signal: Signal) {
+        // a neighbour that has left hears nothing
+        let _ = self.signals.send(signal);
+        self.bell.ring();
+    }
 }
 
 impl Link for ChannelLink {
-    fn next(&mut self, wait: Duration) -> Signal {
-        match self.signals.recv_timeout(wait) {
+    fn next(&mut self) -> Signal {
+        match self.signals.try_recv() {
             Ok(signal) => signal,
-            Err(RecvTimeoutError::Timeout) => Signal::Quiet,
-            Err(RecvTimeoutError::Disconnected) => Signal::Stop,
+            Err(TryRecvError::Empty) => Signal::Quiet,
+            Err(TryRecvError::Disconnected) => Signal::Stop,
         }
     }
 
@@ -34,8 +50,7 @@ impl Link for ChannelLink {
         let at = row::decode_slot(&row).map_err(|e| e.to_string())?;
         for (from, to, bell) in &self.bells {
             if *from == port {
-                // a neighbour that has left hears nothing
-                let _ = bell.send(Signal::Bell { port: to.clone(), at });
+                bell.send(Signal::Bell { port: to.clone(), at });
             }
         }
         Ok(())
@@ -64,7 +79,7 @@ impl Seen {
 /// A node under test, on a thread of its own, with a test for all its neighbours.
 pub struct Bench {
     feed: Outputs,
-    to_node: Sender<Signal>,
+    to_node: Wire,
     inputs: Vec<&'static str>,
     results: crate::inputs::Inputs,
     from_node: Receiver<Signal>,
@@ -74,8 +89,11 @@ pub struct Bench {
 impl Bench {
     /// Starts `N` with these settings, every port connected, in lossless flow unless the settings say otherwise.
     pub fn start<N: Node>(settings: &[(&str, &str)]) -> Self {
-        let (to_node, node_signals) = channel();
-        let (to_test, from_node) = channel();
+        let [node_bell, test_bell] = [(); 2].map(|()| Bell::create().expect("a bell"));
+        let (signals, node_signals) = channel();
+        let to_node = Wire { signals, bell: node_bell.clone() };
+        let (signals, from_node) = channel();
+        let to_test = Wire { signals, bell: test_bell.clone() };
         let mirror = |p: &'static PortIn| PortOut { name: p.name, carries: p.accepts[0], doc: "" };
         // Leaked: ports are constants of a node, and these few bytes live as long as a test.
         let feeds: &'static [PortOut] = Vec::leak(N::PORTS.inputs.iter().map(mirror).collect());
@@ -122,11 +140,12 @@ impl Bench {
             Metrics::default(),
             StopFlag::default(),
         );
-        let results = crate::inputs::Inputs::new(&Ports { inputs: sinks, outputs: &[] }, &tester, Metrics::default());
+        let results =
+            crate::inputs::Inputs::new(&Ports { inputs: sinks, outputs: &[] }, &tester, Metrics::default(), test_bell);
         let outputs: Vec<_> = sinks.iter().map(|p| (p.name, p.name.to_owned(), to_test.clone())).collect();
         let node = std::thread::spawn(move || {
             let link = ChannelLink { signals: node_signals, bells: outputs };
-            crate::run::run::<N>(Box::new(link), &under_test)
+            crate::run::run::<N>(Box::new(link), &under_test, &node_bell)
         });
         let inputs = feeds.iter().map(|p| p.name).collect();
         let mut bench = Self { feed, to_node, inputs, results, from_node, node: Some(node) };
@@ -181,7 +200,7 @@ impl Bench {
     /// counters or its fault.
     pub fn finish(mut self) -> (Vec<(&'static str, Seen)>, Result<Metrics, String>) {
         for port in std::mem::take(&mut self.inputs) {
-            let _ = self.to_node.send(Signal::Closed { port: port.to_owned() });
+            self.to_node.send(Signal::Closed { port: port.to_owned() });
         }
         self.feed.close_pools();
         let node = self.node.take().expect("finish consumes the bench");
@@ -204,6 +223,6 @@ impl Bench {
 
     /// Asks the node to stop, as `dora stop` does.
     pub fn stop(&self) {
-        let _ = self.to_node.send(Signal::Stop);
+        self.to_node.send(Signal::Stop);
     }
 }

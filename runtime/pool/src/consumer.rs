@@ -1,5 +1,6 @@
 //! The consumer's side of a pool.
 
+use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, open_shared};
 use crate::memory::{HostMemory, Memory};
@@ -8,7 +9,6 @@ use crate::producer::clipped;
 use crate::protocol::{self, Attached, Taken, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
 use millrace_frame::SlotRef;
-use rustix::thread::futex;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,16 +124,10 @@ impl<M: Memory> Reader<M> {
         self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
     }
 
-    /// This consumer is about to sleep until a doorbell. `false`: something was published meanwhile, for which none may
-    /// come, so it has to [`poll`](Self::poll) first.
-    pub fn doze(&self) -> bool {
-        protocol::announce_doze(self.shared.block(), self.shared.index);
-        self.pending() == 0
-    }
-
-    /// This consumer sleeps no more, and [`doze`](Self::doze)s before it does again: until then it needs no doorbells.
-    pub fn wake(&self) {
-        protocol::announce_up(self.shared.block(), self.shared.index);
+    /// From here on the producer rings `bell` at each publication.
+    pub fn listen(&self, bell: &Bell) {
+        let place = &self.shared.block().consumers[self.shared.index];
+        place.bell.store(u64::from(bell.raw_fd()) + 1, Ordering::Release);
     }
 
     /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
@@ -219,9 +213,7 @@ impl<M> Drop for Shared<M> {
 }
 
 fn ring(block: &Block) {
-    if protocol::ring(block) {
-        let _ = futex::wake(&block.header.bell, futex::Flags::empty(), 1);
-    }
+    bell::ring(&block.header.bell);
 }
 
 /// The right to read one frame. Clones share it; the last one dropped gives it back.

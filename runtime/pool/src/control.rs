@@ -87,10 +87,24 @@ pub struct Header {
     pub export: [AtomicU64; EXPORT_BYTES / 8],
     /// Tickets published so far: the next one's number.
     pub head: AtomicU64,
-    /// Counts what a producer may wait for: leases given back, cursors moved, places taken and left. It sleeps on it.
-    pub bell: AtomicU32,
-    /// The producer sleeps.
-    pub waiting: AtomicU32,
+    /// Rung for what a producer may wait for: leases given back, cursors moved, places taken and left.
+    pub bell: Bell,
+}
+
+/// What one process sleeps on and others ring.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Bell {
+    /// How often it was rung.
+    pub rung: AtomicU32,
+    /// 1 while its process sleeps, or is about to.
+    pub asleep: AtomicU32,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self { rung: AtomicU32::new(0), asleep: AtomicU32::new(0) }
+    }
 }
 
 /// One who reads.
@@ -101,8 +115,8 @@ pub struct Consumer {
     pub owner: AtomicU64,
     /// The lowest ticket that this consumer has not done with.
     pub cursor: AtomicU64,
-    /// 1 while it looks at the pool again before it sleeps, so that it needs no doorbell.
-    pub awake: AtomicU64,
+    /// The descriptor, plus one, at which its process has its own bell; 0 for none.
+    pub bell: AtomicU64,
     /// `node/input`, padded with zeros.
     pub name: [AtomicU64; NAME_BYTES / 8],
 }
@@ -146,14 +160,13 @@ impl Default for Block {
                 closed: AtomicU32::new(0),
                 export: std::array::from_fn(zero),
                 head: AtomicU64::new(0),
-                bell: AtomicU32::new(0),
-                waiting: AtomicU32::new(0),
+                bell: Bell::default(),
             },
             slots: std::array::from_fn(zero),
             consumers: std::array::from_fn(|_| Consumer {
                 owner: AtomicU64::new(FREE),
                 cursor: AtomicU64::new(0),
-                awake: AtomicU64::new(0),
+                bell: AtomicU64::new(0),
                 name: std::array::from_fn(zero),
             }),
             descriptions: std::array::from_fn(|_| Description {

@@ -17,6 +17,8 @@ pub mod protocol;
 mod sync;
 
 #[cfg(not(loom))]
+mod bell;
+#[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
 mod map;
@@ -29,6 +31,8 @@ mod producer;
 #[cfg(not(loom))]
 mod room;
 
+#[cfg(not(loom))]
+pub use bell::Bell;
 #[cfg(not(loom))]
 pub use consumer::{Lease, Next, Reader};
 #[cfg(not(loom))]

@@ -110,6 +110,13 @@ impl Mapping {
         unsafe { self.start.cast().as_ref() }
     }
 
+    /// The mapping as a bell's page.
+    pub(crate) fn bell(&self) -> &crate::bell::Page {
+        assert!(self.bytes >= size_of::<crate::bell::Page>(), "the mapping was made with the page's size");
+        // SAFETY: as for `block`: long enough (asserted), page-aligned, atomics only, and it lives as long as `self`.
+        unsafe { self.start.cast().as_ref() }
+    }
+
     /// `len` bytes from `offset`.
     ///
     /// # Safety

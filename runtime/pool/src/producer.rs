@@ -1,5 +1,6 @@
 //! The producer's side of a pool.
 
+use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPECTED, FREE, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, shared_file};
 use crate::memory::{HostMemory, Memory};
@@ -7,7 +8,6 @@ use crate::process::Owner;
 use crate::protocol::{self, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
 use millrace_frame::SlotRef;
-use rustix::thread::futex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -41,6 +41,16 @@ pub struct Pool<M: Memory = HostMemory> {
     next_slot: u32,
     /// What the bell showed before the last look at slots and cursors.
     heard: AtomicU32,
+    /// The bells of the consumers, by place.
+    bells: Vec<Known>,
+}
+
+/// The bell that a place had when it was last looked at.
+#[derive(Debug, Default)]
+struct Known {
+    owner: u64,
+    fd: u64,
+    bell: Option<Bell>,
 }
 
 #[derive(Debug)]
@@ -105,7 +115,8 @@ impl<M: Memory> Pool<M> {
         h.magic.store(MAGIC, Ordering::Release);
         let (flow, incarnation) = (spec.flow, spec.incarnation);
         let shared = Arc::new(Shared { control, memory });
-        Ok(Self { shared, name, flow, pool, incarnation, next_slot: 0, heard: AtomicU32::new(0) })
+        let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
+        Ok(Self { shared, name, flow, pool, incarnation, next_slot: 0, heard: AtomicU32::new(0), bells })
     }
 
     /// `node/port`.
@@ -137,19 +148,11 @@ impl<M: Memory> Pool<M> {
     /// returns at once. A consumer's death rings no bell; [`reap`](Self::reap) finds it.
     pub fn wait(&self, limit: Duration) {
         let block = self.shared.block();
-        let limit = rustix::time::Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
-        protocol::announce_sleep(block);
-        let heard = self.heard.load(Ordering::Relaxed);
-        // an error is a signal, a timeout or a changed bell: in each case the caller looks again
-        let _ = futex::wait(&block.header.bell, futex::Flags::empty(), heard, Some(&limit));
-        protocol::announce_awake(block);
+        bell::wait(&block.header.bell, self.heard.load(Ordering::Relaxed), limit);
     }
 
     fn listen(&self) {
-        self.heard.store(protocol::bell(self.shared.block()), Ordering::Relaxed);
+        self.heard.store(protocol::heard(&self.shared.block().header.bell), Ordering::Relaxed);
     }
 
     /// Publishes a written slot.
@@ -170,10 +173,28 @@ impl<M: Memory> Pool<M> {
         Ok(SlotRef { ticket, slot, generation, ..self.locator() })
     }
 
-    /// Whether a consumer has to be told of what was just published: it sleeps, or has not come yet. One that is awake
-    /// finds it by itself; one that died awake needs a doorbell now and then, for its successor.
-    pub fn doorbell_needed(&self) -> bool {
-        protocol::doorbell_needed(self.shared.block())
+    /// Rings the bells of the consumers, after a publication or for a look around. `true`: some consumer has no bell that
+    /// this process can ring, or has not come yet, so that it has to be told in another way. One that died keeps its bell
+    /// until its place is taken back, so its successor has to be told now and then all the same.
+    pub fn ring(&mut self) -> bool {
+        let mut deaf = false;
+        for (place, known) in self.shared.block().consumers.iter().zip(&mut self.bells) {
+            let owner = place.owner.load(Ordering::Acquire);
+            if matches!(owner, FREE | LEFT) {
+                *known = Known::default();
+                continue;
+            }
+            let fd = place.bell.load(Ordering::Acquire);
+            if (known.owner, known.fd) != (owner, fd) {
+                let bell = u32::try_from(fd).ok().and_then(|fd| fd.checked_sub(1));
+                *known = Known { owner, fd, bell: bell.and_then(|fd| Bell::open(Owner(owner), fd)) };
+            }
+            match &known.bell {
+                Some(bell) => bell.ring(),
+                None => deaf = true,
+            }
+        }
+        deaf
     }
 
     /// Where the pool is, for a doorbell that names no new frame: its ticket is the newest one's.

@@ -25,7 +25,7 @@
 //! consumer that sleeps for exactly one round between two instructions of [`take`]; the ticket has 64.
 
 use crate::Flow;
-use crate::control::{Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, REAPING};
+use crate::control::{Bell, Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, REAPING};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 const WRITING: u64 = 1 << 31;
@@ -189,51 +189,29 @@ fn release_before(block: &Block, index: usize, cursor: u64) {
     }
 }
 
-/// What the bell shows, to be read before the producer looks for what it waits for.
-pub fn bell(block: &Block) -> u32 {
-    block.header.bell.load(Ordering::Acquire)
+/// What a bell shows, to be read before its process looks for what it waits for.
+pub fn heard(bell: &Bell) -> u32 {
+    bell.rung.load(Ordering::Acquire)
 }
 
-/// The producer is about to sleep while [`bell`] shows what it showed before the look.
-pub fn announce_sleep(block: &Block) {
-    block.header.waiting.store(1, Ordering::Relaxed);
-    // Either this comes first and `ring` sees it, or `ring`'s bell is seen by the sleeper's comparison.
+/// The bell's process is about to sleep while [`heard`] shows what it showed before the look.
+pub fn announce_sleep(bell: &Bell) {
+    bell.asleep.store(1, Ordering::Relaxed);
+    // Either this comes first and `ring` sees it, or `ring`'s count is seen by the sleeper's comparison.
     fence(Ordering::SeqCst);
 }
 
-/// The producer sleeps no more.
-pub fn announce_awake(block: &Block) {
-    block.header.waiting.store(0, Ordering::Relaxed);
+/// The bell's process sleeps no more.
+pub fn announce_awake(bell: &Bell) {
+    bell.asleep.store(0, Ordering::Relaxed);
 }
 
-/// Rings the bell after something that the producer may wait for: a lease given back, a cursor moved, a place taken or
-/// left. `true`: it may sleep and has to be woken.
-pub fn ring(block: &Block) -> bool {
-    block.header.bell.fetch_add(1, Ordering::Release);
+/// Rings a bell after something that its process may wait for. A producer waits for leases given back, cursors moved,
+/// places taken and left; a consumer for publications. `true`: it may sleep and has to be woken.
+pub fn ring(bell: &Bell) -> bool {
+    bell.rung.fetch_add(1, Ordering::Release);
     fence(Ordering::SeqCst);
-    block.header.waiting.load(Ordering::Relaxed) == 1
-}
-
-/// Consumer `index` sleeps from here on, until a doorbell: [`doorbell_needed`] says so. What was published before that,
-/// it sees when it looks at the pool once more; so it has to, before it sleeps.
-pub fn announce_doze(block: &Block, index: usize) {
-    block.consumers[index].awake.store(0, Ordering::Relaxed);
-    // Either this comes first and `doorbell_needed` sees it, or the last look sees the publication.
-    fence(Ordering::SeqCst);
-}
-
-/// Consumer `index` sleeps no more, and looks at the pool before it does again.
-pub fn announce_up(block: &Block, index: usize) {
-    block.consumers[index].awake.store(1, Ordering::Relaxed);
-}
-
-/// After a publication: whether a consumer sleeps that has to be told of it, or has not come yet. One that died awake
-/// looks awake until its place is taken back, so now and then a doorbell has to go out all the same.
-pub fn doorbell_needed(block: &Block) -> bool {
-    fence(Ordering::SeqCst);
-    block.consumers.iter().any(|place| {
-        !matches!(place.owner.load(Ordering::Relaxed), FREE | LEFT) && place.awake.load(Ordering::Relaxed) == 0
-    })
+    bell.asleep.load(Ordering::Relaxed) == 1
 }
 
 /// How a process came by a place in the control block.
@@ -268,7 +246,7 @@ pub fn attach(
         if place.owner.compare_exchange(seen, me, Ordering::AcqRel, Ordering::Acquire).is_err() {
             continue;
         }
-        place.awake.store(0, Ordering::Relaxed); // a predecessor may have died awake
+        place.bell.store(0, Ordering::Relaxed); // a predecessor's is nobody's now
         let goes_on = seen == EXPECTED || (inherited && flow == Flow::Lossless);
         if !goes_on {
             // Pairs with the fence in `publish`: a publication that raises the head which we do not see here either is

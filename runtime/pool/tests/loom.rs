@@ -19,7 +19,7 @@ use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use millrace_pool::Flow;
-use millrace_pool::control::{Block, EXPECTED, LEFT, MAX_SLOTS};
+use millrace_pool::control::{Bell, Block, EXPECTED, LEFT, MAX_SLOTS};
 use millrace_pool::protocol::{self, Attached, Taken, Writing};
 
 /// Owners: anything but the block's own small numbers. In these models whoever stands in `is_dead` is dead.
@@ -428,7 +428,7 @@ fn a_sleeping_producer_is_woken_by_what_it_waits_for() {
             thread::spawn(move || {
                 assert_eq!(pool.consume(Flow::Lossless, 0, 0), Some(true));
                 pool.block.consumers[0].cursor.store(1, Release);
-                if protocol::ring(&pool.block) {
+                if protocol::ring(&pool.block.header.bell) {
                     let _guard = futex.lock.lock().unwrap();
                     futex.woken.notify_one();
                 }
@@ -436,75 +436,54 @@ fn a_sleeping_producer_is_woken_by_what_it_waits_for() {
         };
         // no time limit here: a lost wake-up is a deadlock, which loom reports
         loop {
-            let heard = protocol::bell(&pool.block);
+            let heard = protocol::heard(&pool.block.header.bell);
             if pool.produce(Flow::Lossless, 0) {
                 break;
             }
-            protocol::announce_sleep(&pool.block);
+            protocol::announce_sleep(&pool.block.header.bell);
             let guard = futex.lock.lock().unwrap();
-            if protocol::bell(&pool.block) == heard {
+            if protocol::heard(&pool.block.header.bell) == heard {
                 drop(futex.woken.wait(guard).unwrap());
             }
-            protocol::announce_awake(&pool.block);
+            protocol::announce_awake(&pool.block.header.bell);
         }
         reader.join().unwrap();
     });
 }
 
-/// The doorbells that the producer rings, and those that the consumer has answered.
-struct Bells {
-    rung: Mutex<u32>,
-    woken: Condvar,
-}
-
 #[test]
-fn a_consumer_that_sleeps_is_told_of_what_it_has_not_seen() {
+fn a_sleeping_consumer_is_woken_by_a_publication() {
     model(3, || {
         let pool = Pool::new(1);
-        let bells = Arc::new(Bells { rung: Mutex::new(0), woken: Condvar::new() });
+        // its own, in another file than the pool's
+        let bell = Arc::new(Bell::default());
+        let futex = Arc::new(Futex { lock: Mutex::new(()), woken: Condvar::new() });
         let (_, mut cursor) = pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
-        protocol::announce_up(&pool.block, 0);
         let producer = {
-            let (pool, bells) = (pool.clone(), bells.clone());
+            let (pool, bell, futex) = (pool.clone(), bell.clone(), futex.clone());
             thread::spawn(move || {
                 for slot in 0..2 {
                     assert!(pool.produce(Flow::Lossless, slot));
-                    if protocol::doorbell_needed(&pool.block) {
-                        *bells.rung.lock().unwrap() += 1;
-                        bells.woken.notify_one();
+                    if protocol::ring(&bell) {
+                        let _guard = futex.lock.lock().unwrap();
+                        futex.woken.notify_one();
                     }
                 }
             })
         };
-        // no time limit here: a doorbell that was needed and not rung is a deadlock, which loom reports
-        let mut answered = 0;
         while cursor < 2 {
+            let heard = protocol::heard(&bell);
             if pool.consume(Flow::Lossless, 0, cursor) == Some(true) {
                 cursor += 1;
                 continue;
             }
-            protocol::announce_doze(&pool.block, 0);
-            if pool.block.header.head.load(Acquire) == cursor {
-                let mut rung = bells.rung.lock().unwrap();
-                while *rung == answered {
-                    rung = bells.woken.wait(rung).unwrap();
-                }
-                answered = *rung;
+            protocol::announce_sleep(&bell);
+            let guard = futex.lock.lock().unwrap();
+            if protocol::heard(&bell) == heard {
+                drop(futex.woken.wait(guard).unwrap());
             }
-            protocol::announce_up(&pool.block, 0);
+            protocol::announce_awake(&bell);
         }
         producer.join().unwrap();
-    });
-}
-
-#[test]
-fn a_successor_of_one_that_died_awake_is_told_again() {
-    model(3, || {
-        let pool = Pool::new(1);
-        pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
-        protocol::announce_up(&pool.block, 0);
-        assert!(!protocol::doorbell_needed(&pool.block), "it looks for itself");
-        pool.attach(Flow::Lossless, 0, B, &[A]).unwrap();
-        assert!(protocol::doorbell_needed(&pool.block), "its successor has not said so");
     });
 }

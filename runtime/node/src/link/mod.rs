@@ -5,7 +5,6 @@ pub(crate) mod dora;
 use arrow::array::StructArray;
 use millrace_frame::SlotRef;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// What came in.
 #[derive(Clone, Debug)]
@@ -22,14 +21,14 @@ pub(crate) enum Signal {
     Stop,
     /// A timer, or news that only mean 'look around'.
     Nudge,
-    /// Nothing came in the time given.
+    /// Nothing has come.
     Quiet,
 }
 
 /// The connection.
 pub(crate) trait Link {
-    /// The next signal; waits for it at most this long.
-    fn next(&mut self, wait: Duration) -> Signal;
+    /// The next signal that has come; the node's bell rings for each.
+    fn next(&mut self) -> Signal;
     /// Rings an output port's consumers.
     fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String>;
 }

@@ -1,0 +1,125 @@
+//! A bell in shared memory: what a process sleeps on, whoever it waits for.
+
+use crate::PoolError;
+use crate::control;
+use crate::map::{Mapping, open_shared, shared_file};
+use crate::process::Owner;
+use crate::protocol;
+use rustix::thread::futex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// `MILLBELL` as a big-endian number.
+const MAGIC: u64 = 0x4d49_4c4c_4245_4c4c;
+
+/// A bell's file.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Page {
+    magic: AtomicU64,
+    owner: AtomicU64,
+    bell: control::Bell,
+}
+
+/// The bell of a process that reads from pools: their producers ring it at each publication, and its own threads may too.
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bell {
+    page: Arc<Mapping>,
+}
+
+impl Bell {
+    /// Makes this process a bell.
+    ///
+    /// # Errors
+    /// No memory, no `/proc`.
+    pub fn create() -> Result<Self, PoolError> {
+        let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
+        let bytes = size_of::<Page>() as u64;
+        let page = Mapping::new("a bell", shared_file("millrace bell", bytes)?, bytes, true)?;
+        page.bell().owner.store(me.0, Ordering::Relaxed);
+        page.bell().magic.store(MAGIC, Ordering::Release);
+        Ok(Self { page: Arc::new(page) })
+    }
+
+    /// Opens the bell of another process; `None` where it is not that process's, or cannot be opened.
+    pub(crate) fn open(owner: Owner, fd: u32) -> Option<Self> {
+        let bytes = size_of::<Page>() as u64;
+        let page = Mapping::new("a bell", open_shared(0, owner.pid(), fd, bytes, true).ok()?, bytes, true).ok()?;
+        let whole = page.bell().magic.load(Ordering::Acquire) == MAGIC;
+        (whole && page.bell().owner.load(Ordering::Relaxed) == owner.0).then(|| Self { page: Arc::new(page) })
+    }
+
+    pub(crate) fn raw_fd(&self) -> u32 {
+        self.page.raw_fd()
+    }
+
+    /// How often it was rung: to be read before looking for work, and given to [`wait`](Self::wait) when there was none.
+    pub fn heard(&self) -> u32 {
+        protocol::heard(&self.page.bell().bell)
+    }
+
+    /// Sleeps until it is rung, at most for `limit`; not at all if it was rung since `heard`. One thread at a time.
+    pub fn wait(&self, heard: u32, limit: Duration) {
+        wait(&self.page.bell().bell, heard, limit);
+    }
+
+    /// Wakes the process, or keeps it from falling asleep.
+    pub fn ring(&self) {
+        ring(&self.page.bell().bell);
+    }
+}
+
+pub(crate) fn wait(bell: &control::Bell, heard: u32, limit: Duration) {
+    let limit = rustix::time::Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    protocol::announce_sleep(bell);
+    // an error is a signal, a timeout or a changed count: in each case the caller looks again
+    let _ = futex::wait(&bell.rung, futex::Flags::empty(), heard, Some(&limit));
+    protocol::announce_awake(bell);
+}
+
+pub(crate) fn ring(bell: &control::Bell) {
+    if protocol::ring(bell) {
+        let _ = futex::wake(&bell.rung, futex::Flags::empty(), 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_ring_wakes_the_sleeper_and_one_before_keeps_it_awake() {
+        let bell = Bell::create().unwrap();
+        let me = Owner::me().unwrap();
+        let other = Bell::open(me, bell.raw_fd()).unwrap();
+        let heard = bell.heard();
+        other.ring();
+        let begun = Instant::now();
+        bell.wait(heard, Duration::from_secs(20)); // rung since
+        let heard = bell.heard();
+        let ringer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            other.ring();
+        });
+        bell.wait(heard, Duration::from_secs(20));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        ringer.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_the_process_s_bell_is_not_opened() {
+        let bell = Bell::create().unwrap();
+        let me = Owner::me().unwrap();
+        assert!(Bell::open(Owner(me.0 ^ 1), bell.raw_fd()).is_none(), "another start time");
+        assert!(Bell::open(me, 0).is_none(), "another file");
+        let pool = shared_file("millrace other", 4096).unwrap();
+        assert!(Bell::open(me, std::os::fd::AsRawFd::as_raw_fd(&pool) as u32).is_none(), "a memfd of another kind");
+    }
+}
