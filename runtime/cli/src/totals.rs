@@ -113,7 +113,7 @@ impl Totals {
     pub(crate) fn own_counters(&self) -> BTreeMap<String, u64> {
         let mut own = BTreeMap::new();
         for ((name, _, _), value) in self.counters.all() {
-            if name != "in" && name != "out" {
+            if !matches!(name.as_str(), "in" | "out" | "doorbells") {
                 *own.entry(name.clone()).or_default() += value;
             }
         }

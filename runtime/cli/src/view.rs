@@ -86,17 +86,7 @@ impl View {
             } else {
                 "-".into()
             };
-            let (p50, p99) = latency(node);
-            rows.push(vec![
-                node.id.clone(),
-                count(node.items("in")),
-                count(node.items("out")),
-                fps,
-                node.dropped().to_string(),
-                p50,
-                p99,
-                end.clone(),
-            ]);
+            rows.push(row(node, fps, None, end.clone()));
         }
         let mut out = format!("\n{}\n", aligned(&rows).join("\n"));
         for node in nodes {
@@ -125,11 +115,17 @@ fn count(items: Option<u64>) -> String {
     items.map_or("-".to_owned(), |items| items.to_string())
 }
 
-fn latency(node: &Totals) -> (String, String) {
-    match node.latency_ms() {
+/// A node's row of a table; the last one of all has no `cpu`.
+fn row(node: &Totals, fps: String, cpu: Option<String>, end: String) -> Vec<String> {
+    let (p50, p99) = match node.latency_ms() {
         Some((p50, p99)) => (format!("{p50:.1}"), format!("{p99:.1}")),
         None => ("-".to_owned(), "-".to_owned()),
-    }
+    };
+    let mut row = vec![node.id.clone(), count(node.items("in")), count(node.items("out")), fps];
+    row.push(node.dropped().to_string());
+    row.extend(cpu);
+    row.extend([p50, p99, end]);
+    row
 }
 
 fn state(node: &Totals) -> &'static str {
@@ -162,18 +158,7 @@ fn table(nodes: &[Totals], elapsed: Duration) -> Vec<String> {
         let (fps, cpu) = node.rates().map_or(("-".to_owned(), "-".to_owned()), |(fps, cpu)| {
             (format!("{fps:.1}"), format!("{:.0}%", cpu * 100.0))
         });
-        let (p50, p99) = latency(node);
-        rows.push(vec![
-            node.id.clone(),
-            count(node.items("in")),
-            count(node.items("out")),
-            fps,
-            node.dropped().to_string(),
-            cpu,
-            p50,
-            p99,
-            doing(node),
-        ]);
+        rows.push(row(node, fps, Some(cpu), doing(node)));
     }
     aligned(&rows)
 }
