@@ -79,3 +79,52 @@ fn a_truncated_clip_gives_what_is_there_and_says_what_is_not() {
         assert!(text.contains("cut.mp4"), "{text}");
     }
 }
+
+#[test]
+fn a_full_disk_ends_the_job_with_the_file_and_the_reason() {
+    let (ok, text) = run(Path::new("/dev/full"), &[]);
+    assert!(!ok && text.contains("/dev/full") && text.contains("No space left on device"), "{text}");
+}
+
+/// In a mount namespace of its own, where that is allowed: a `/dev/shm` that is full, and one that has just enough.
+#[test]
+fn a_full_dev_shm_is_named_and_a_small_one_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    for (kib, enough) in [(1024, false), (8192, true)] {
+        let script = format!("mount -t tmpfs -o size={kib}k none /dev/shm || exit 77; exec \"$0\" \"$@\"");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).arg(millrace_tests::program("millrace")).current_dir(root());
+        command.args(["run", "graphs/detect.yml", "--no-build", "--set", &format!("write.PATH={}", out.display())]);
+        let output = finish(&mut command, LIMIT);
+        let text = printed(&output);
+        if text.contains("unshare failed") || output.status.code() == Some(77) {
+            eprintln!("skipped: no mount namespace here: {text}");
+            return;
+        }
+        assert_eq!(output.status.success(), enough, "{text}");
+        let named = text.contains("/dev/shm has 1024 KiB free, and dora needs 8192 KiB for 4 nodes");
+        assert_eq!(named, !enough, "{text}");
+    }
+    assert_eq!(std::fs::read_to_string(out).unwrap().lines().count(), 750);
+}
+
+#[test]
+fn a_stream_that_changes_its_size_keeps_every_frame() {
+    let Some(data) = millrace_tests::shared_data() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (clip, out) = (folder.path().join("two.264"), folder.path().join("out.jsonl"));
+    let mut bytes = Vec::new();
+    let mut frames = 0;
+    for name in ["BA_MW_D", "Zhling_1280x720", "BA_MW_D"] {
+        bytes.extend(std::fs::read(data.join(format!("h264/{name}.264"))).unwrap());
+        let reference = std::fs::read_to_string(data.join(format!("refs/framemd5/{name}.264.framemd5"))).unwrap();
+        frames += reference.lines().filter(|line| !line.starts_with('#')).count();
+    }
+    std::fs::write(&clip, bytes).unwrap();
+    let (ok, text) = run(&out, &[&format!("decode.SOURCE={}", clip.display())]);
+    assert!(ok, "{text}");
+    let written = std::fs::read_to_string(out).unwrap();
+    let seqs = written.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64());
+    assert!(seqs.eq((0..frames as u64).map(Some)), "{} lines of {frames} frames\n{text}", written.lines().count());
+}

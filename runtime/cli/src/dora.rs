@@ -61,6 +61,27 @@ fn version_of(program: &Path) -> Option<String> {
     text.trim().strip_prefix("dora-cli ").map(str::to_owned)
 }
 
+/// The size of the shared memory that dora keeps for a node's large messages. Frames never go by messages, so little will
+/// do in place of dora's 8 MiB; a node's `shared_memory_pool_size` in the graph comes first.
+pub(crate) const POOL_SIZE: (&str, &str) = ("DORA_NODE_SHM_POOL_SIZE", "262144");
+/// What zenoh then takes of `/dev/shm` for each node, and some more.
+const SHM_BYTES_PER_NODE: u64 = 2 << 20;
+
+/// Whether `/dev/shm` has what dora needs for so many nodes: without it dora's nodes fail with a text that names neither.
+pub(crate) fn has_room(nodes: usize) -> anyhow::Result<()> {
+    let shm = rustix::fs::statvfs("/dev/shm").context("dora needs /dev/shm; mount a tmpfs there")?;
+    let (free, needed) = (shm.f_bavail * shm.f_frsize, nodes as u64 * SHM_BYTES_PER_NODE);
+    if free < needed {
+        bail!(
+            "/dev/shm has {} KiB free, and dora needs {} KiB for {nodes} nodes: \
+             remove what nobody uses there, or give the container more of it (docker run --shm-size=64m)",
+            free >> 10,
+            needed >> 10
+        );
+    }
+    Ok(())
+}
+
 /// `tools/` in cargo's target folder where millrace runs from one, otherwise in the user's cache.
 fn tools_folder() -> anyhow::Result<PathBuf> {
     if let Some(target) = target_folder() {

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !args.quiet {
         eprint!("{}", checked.report.warnings());
     }
+    dora::has_room(graph.nodes.len())?;
     let sets = absolute_sets(&checked)?;
     let scratch = Scratch::new()?;
     let stem = args.graph.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph");
@@ -117,6 +118,7 @@ fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Res
         .env(VARIABLE, status)
         .env("MILLRACE_CHILD", "1")
         .env("NO_COLOR", "1")
+        .env(dora::POOL_SIZE.0, std::env::var_os(dora::POOL_SIZE.0).unwrap_or_else(|| dora::POOL_SIZE.1.into()))
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
