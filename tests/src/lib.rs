@@ -83,8 +83,13 @@ pub struct Running(pub Child);
 impl Drop for Running {
     fn drop(&mut self) {
         // it may have ended by itself
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.signal(rustix::process::Signal::INT);
+            if self.wait(Duration::from_secs(5)).is_none() {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
     }
 }
 

@@ -32,6 +32,7 @@ impl Scratch {
         if base.as_os_str().len() + name.len() + "//status".len() > LONGEST_SOCKET_BYTES {
             base = PathBuf::from("/tmp");
         }
+        sweep(&base);
         for attempt in 0..100 {
             let folder = base.join(if attempt == 0 { name.clone() } else { format!("{name}-{attempt}") });
             match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
@@ -90,6 +91,24 @@ impl Scratch {
     }
 }
 
+/// Removes the folders of runs that were killed, and whose dora has followed them (it does within seconds).
+fn sweep(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix("millrace-")).filter(|n| n.parse::<u32>().is_ok())
+        else {
+            continue;
+        };
+        let folder = entry.path();
+        let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().filter(|age| age.as_secs() > 60);
+        let ours = folder.join("status").exists() && !Path::new("/proc").join(pid).exists();
+        if ours && old().is_some() {
+            // another user's stays
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
 /// The script of a node. `--set` values are put into its environment here, word for word: what dora reads from a graph
 /// it expands and takes for numbers.
 fn script_text(folder: &Path, program: &Path, node: &str, sets: &[Set]) -> String {
@@ -112,6 +131,34 @@ fn is_name(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_killed_runs_are_swept_and_no_others() {
+        let base = tempfile::tempdir().expect("a folder");
+        let age = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+        let make = |name: &str, status: bool, old: bool| {
+            let folder = base.path().join(name);
+            std::fs::create_dir(&folder).expect("a folder");
+            if status {
+                std::fs::write(folder.join("status"), "").expect("a file");
+            }
+            if old {
+                std::fs::File::open(&folder).and_then(|f| f.set_modified(age)).expect("its age");
+            }
+            folder
+        };
+        let dead = u32::MAX; // no kernel numbers processes so high
+        let gone = make(&format!("millrace-{dead}"), true, true);
+        let kept = [
+            make(&format!("millrace-{}", std::process::id()), true, true),
+            make(&format!("millrace-{}", dead - 1), true, false),
+            make(&format!("millrace-{}", dead - 2), false, true),
+            make("millrace-logs", true, true),
+        ];
+        sweep(base.path());
+        assert!(!gone.exists());
+        assert!(kept.iter().all(|folder| folder.exists()));
+    }
 
     #[test]
     fn scripts_keep_every_character() {
