@@ -1,0 +1,27 @@
+//! Everything that loads an NVIDIA library. Nothing is linked: libraries are opened when the first device is, and a
+//! machine without them gets an error that says which is missing, what brings it and what to use instead.
+//!
+//! | module | what |
+//! |---|---|
+//! | `gpu` | the driver, devices, contexts |
+//! | `stream` | streams, events, between processes too |
+//! | `memory` | device memory by plain allocation, by IPC handle and by file descriptor; pinned host memory; copies |
+//! | `module` | PTX modules and launches |
+//!
+//! Architecture invariant: status codes and values that a newer driver may return are read as numbers, never as Rust
+//! enums. What was opened from another process never sits in an owning allocation.
+
+mod error;
+mod gpu;
+mod memory;
+mod module;
+mod stream;
+mod sys;
+
+pub use error::CudaError;
+pub use gpu::{Attribute, Gpu, device_count, driver_version};
+pub use memory::{DeviceMemory, PinnedMemory, Rows, Span};
+pub use module::{Function, Grid, Module};
+pub use stream::{Event, Stream, Waker};
+
+pub(crate) use error::driver;
