@@ -40,18 +40,19 @@ fn dependencies_run_one_way() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("millrace-frame", &[][..]),
         ("millrace-unify", &[]),
+        ("millrace-cuda", &[]),
         ("millrace-graph", &[]),
-        ("millrace-pool", &["millrace-frame"]),
+        ("millrace-pool", &["millrace-frame", "millrace-cuda"]),
         ("millrace-kernels", &["millrace-frame"]),
         ("millrace-ingest", &["millrace-frame"]),
         ("millrace-detect", &["millrace-frame"]),
-        ("millrace-node", &["millrace-frame", "millrace-pool", "millrace-graph", "millrace-unify"]),
-        ("millrace-infer", &["millrace-frame", "millrace-detect", "millrace-node"]),
+        ("millrace-node", &["millrace-frame", "millrace-cuda", "millrace-pool", "millrace-graph", "millrace-unify"]),
+        ("millrace-infer", &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-node"]),
         ("millrace", &["millrace-graph"]),
         ("millrace-tests", &[]),
     ]);
     let libraries =
-        ["millrace-frame", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
+        ["millrace-frame", "millrace-cuda", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
     for (name, (folder, dependencies)) in &packages {
         let may: &[&str] = match allowed.get(name.as_str()) {
             Some(may) => may,

@@ -18,6 +18,7 @@ impl Node for FrameChecksum {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
+            on_gpu: false,
             order: Order::Every,
             required: true,
             doc: "images of any format, in host memory",

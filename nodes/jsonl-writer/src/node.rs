@@ -18,6 +18,7 @@ impl Node for JsonlWriter {
         inputs: &[PortIn {
             name: "detections",
             accepts: &[PayloadKind::Detections],
+            on_gpu: false,
             order: Order::Every,
             required: true,
             doc: "what to write; frames without boxes too",

@@ -55,6 +55,7 @@ impl Node for Nv12ToRgb {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
+            on_gpu: false,
             order: Order::Newest,
             required: true,
             doc: "Frames in host memory: nv12, p016, i420, bgr24 or rgb24, of any size, pitch and crop.",

@@ -29,6 +29,7 @@ impl Node for WsPublisher {
             PortIn {
                 name: "detections",
                 accepts: &[PayloadKind::Detections],
+                on_gpu: false,
                 order: Order::Every,
                 required: true,
                 doc: "what to publish",
@@ -36,6 +37,7 @@ impl Node for WsPublisher {
             PortIn {
                 name: "packet",
                 accepts: &[PayloadKind::Packet],
+                on_gpu: false,
                 order: Order::Every,
                 required: false,
                 doc: "the camera's own H.264, for the page's picture",
@@ -43,6 +45,7 @@ impl Node for WsPublisher {
             PortIn {
                 name: "frame",
                 accepts: &[PayloadKind::Image],
+                on_gpu: false,
                 order: Order::Newest,
                 required: false,
                 doc: "decoded frames, for JPEG pictures where H.264 is not to be had",

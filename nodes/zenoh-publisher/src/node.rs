@@ -29,6 +29,7 @@ impl Node for ZenohPublisher {
         inputs: &[PortIn {
             name: "detections",
             accepts: &[PayloadKind::Detections],
+            on_gpu: false,
             order: Order::Every,
             required: true,
             doc: "what to publish",

@@ -18,6 +18,7 @@ impl<E: Engine> Node for InferNode<E> {
         inputs: &[PortIn {
             name: "tensor",
             accepts: &[PayloadKind::Tensor],
+            on_gpu: false,
             order: Order::Newest,
             required: true,
             doc: "The model's input, as `input` of model.yml says: f32 or u8, batch 1, host memory.",

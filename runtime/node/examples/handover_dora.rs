@@ -115,6 +115,7 @@ impl Node for PoolReceiver {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
+            on_gpu: false,
             order: Order::Every,
             required: true,
             doc: "frames",

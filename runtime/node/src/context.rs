@@ -1,6 +1,7 @@
 //! What a node knows of the graph around it.
 
 use crate::metrics::Metrics;
+use millrace_cuda::Waker;
 use millrace_pool::Flow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ pub struct Context {
     pub(crate) stop: StopFlag,
     pub(crate) connected: Arc<[String]>,
     pub(crate) flow: Flow,
+    pub(crate) waker: Waker,
 }
 
 impl Context {
@@ -34,6 +36,11 @@ impl Context {
     /// Who waits for whom on this node's outputs, and so most likely in the whole graph.
     pub fn flow(&self) -> Flow {
         self.flow
+    }
+
+    /// Wakes the node's loop, from any thread: what it then finds to do is [`Node::produce`](crate::Node::produce)'s.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// The graph connects this input port.

@@ -1,10 +1,12 @@
 //! The input side: doorbells become leases on frames, in order, with every loss counted.
 
+use crate::NodeError;
 use crate::link::Topology;
 use crate::metrics::Metrics;
 use crate::node::{Order, PortIn, Ports};
+use millrace_cuda::{Gpu, Span, Stream};
 use millrace_frame::wire::compact;
-use millrace_frame::{Detections, Item, Payload, PayloadKind, SlotRef};
+use millrace_frame::{Detections, Device, Item, Payload, PayloadKind, SlotRef};
 use millrace_pool::{Bell, Flow, Next, PoolError, Reader};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -43,8 +45,26 @@ impl Lease {
     }
 
     /// The slot's bytes, from its start.
+    ///
+    /// # Panics
+    /// When they lie on a GPU, which only a port with `on_gpu` lets in.
     pub fn bytes(&self) -> &[u8] {
         self.lease.bytes()
+    }
+
+    /// The GPU that the frame lies on; `None` for host memory.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.lease.gpu()
+    }
+
+    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins when the frame is complete; the lease
+    /// is to be held until that work is done ([`Outputs::hold`](crate::Outputs::hold)).
+    ///
+    /// # Errors
+    /// The frame lies in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
+    pub fn span(&self, stream: &Stream) -> Result<Span, NodeError> {
+        let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        self.lease.span(&self.item.fence, stream).map_err(lost)
     }
 }
 
@@ -210,6 +230,16 @@ fn accept(spec: &PortIn, lease: millrace_pool::Lease, metrics: &Metrics) -> Opti
     }
     if let Err(e) = item.payload.validate(lease.slot_bytes()) {
         return refuse(&item.source, "bad_description", format!("frame {}: {e}", item.seq));
+    }
+    if lease.gpu().is_some() != matches!(item.device, Device::Cuda(_)) {
+        return refuse(&item.source, "bad_description", format!("frame {}: it does not lie where it says", item.seq));
+    }
+    if let (Some(gpu), false) = (lease.gpu(), spec.on_gpu && kind != PayloadKind::Detections) {
+        let why = format!(
+            "its frames lie on the GPU {}, and this node reads host memory: give their producer MEMORY=host, or put a node here that works on a GPU",
+            gpu.name()
+        );
+        return refuse(&item.source, "on_gpu", why);
     }
     let source = item.source.clone();
     metrics.count_port("in", spec.name, &source, 1);

@@ -15,6 +15,7 @@
 mod context;
 mod describe;
 mod error;
+mod gpu;
 mod inputs;
 mod link;
 mod log;
@@ -30,9 +31,10 @@ mod tests;
 
 pub use context::{Context, StopFlag};
 pub use error::NodeError;
+pub use gpu::{GpuSettings, Queue, ShareSetting, Sync};
 pub use inputs::{Input, Lease};
 pub use metrics::Metrics;
 pub use millrace_pool::Flow;
 pub use node::{Node, Order, PortIn, PortOut, Ports, Progress};
-pub use outputs::{Outputs, SlotMut};
+pub use outputs::{DeviceSlotMut, Outputs, SlotMut};
 pub use run::main;

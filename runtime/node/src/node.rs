@@ -77,6 +77,8 @@ pub struct PortIn {
     pub name: &'static str,
     /// What it takes.
     pub accepts: &'static [PayloadKind],
+    /// It reads frames that lie on a GPU as well as those in host memory.
+    pub on_gpu: bool,
     /// What it does when it falls behind in live flow.
     pub order: Order,
     /// A graph must connect it.

@@ -2,13 +2,15 @@
 
 use crate::context::StopFlag;
 use crate::error::NodeError;
+use crate::gpu::{Held, Queue, Sync};
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{PortOut, Ports};
 use crate::settings::{Common, Doorbell};
+use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
-use millrace_frame::{Detections, Item, Payload, PayloadKind, Timing};
-use millrace_pool::{Flow, Pool, PoolSpec, Slot};
+use millrace_frame::{Detections, Device, Fence, Item, Payload, PayloadKind, Timing};
+use millrace_pool::{Flow, Place, Pool, PoolSpec, Slot};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ pub struct Outputs {
     common: Common,
     metrics: Metrics,
     stop: StopFlag,
+    held: Held,
 }
 
 struct Port {
@@ -47,6 +50,21 @@ impl SlotMut {
     /// The slot's bytes; what a former frame left stands in them.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.slot.bytes_mut()
+    }
+}
+
+/// A slot on a GPU to write. Dropped unpublished, it goes back to its pool.
+#[derive(Debug)]
+pub struct DeviceSlotMut {
+    slot: Slot,
+    span: Span,
+    port: &'static str,
+}
+
+impl DeviceSlotMut {
+    /// Where it lies. It is written by work in the queue that it was asked for with.
+    pub fn span(&self) -> Span {
+        self.span
     }
 }
 
@@ -86,6 +104,7 @@ impl Outputs {
             common,
             metrics,
             stop,
+            held: Held::default(),
         }
     }
 
@@ -108,19 +127,81 @@ impl Outputs {
     /// # Panics
     /// When the node has no such port.
     pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
+        Ok(self.acquire(port, source, bytes, &Place::Host)?.map(|slot| SlotMut { slot, port }))
+    }
+
+    /// A free slot of `port` on the GPU of `queue`, as [`slot`](Self::slot) gives one in host memory. Work that is queued
+    /// from here on begins after all use of the slot's former frame.
+    ///
+    /// # Errors
+    /// As [`slot`](Self::slot), and those of the GPU.
+    ///
+    /// # Panics
+    /// When the node has no such port.
+    pub fn device_slot(
+        &mut self,
+        port: &'static str,
+        source: &str,
+        bytes: u64,
+        queue: &Queue,
+    ) -> Result<Option<DeviceSlotMut>, NodeError> {
+        let Some(slot) = self.acquire(port, source, bytes, &queue.place())? else { return Ok(None) };
+        slot.follow(queue.stream()).map_err(NodeError::fatal)?;
+        let span = slot.span().expect("the pool was made on a GPU");
+        Ok(Some(DeviceSlotMut { slot, span, port }))
+    }
+
+    /// Publishes a slot that work in `queue` writes, with the event that says when it is complete.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and those of the GPU.
+    pub fn publish_device(&mut self, slot: DeviceSlotMut, mut item: Item, queue: &Queue) -> Result<(), NodeError> {
+        item.device = Device::Cuda(queue.gpu().ordinal());
+        // also where this process waits itself: the next one to write the slot follows the event
+        let fence = slot.slot.mark_ready(queue.stream()).map_err(NodeError::fatal)?;
+        item.fence = match queue.sync() {
+            Sync::Device => fence,
+            Sync::Host => {
+                queue.stream().synchronize().map_err(NodeError::fatal)?;
+                Fence::Complete
+            }
+        };
+        self.publish_with(SlotMut { slot: slot.slot, port: slot.port }, &item, None)
+    }
+
+    /// Keeps something (a lease, a mapped surface) until everything queued so far is done, and drops it then.
+    ///
+    /// # Errors
+    /// Those of the GPU; what was to be kept is dropped after a wait.
+    pub fn hold(&mut self, keep: impl Send + 'static, queue: &Queue) -> Result<(), NodeError> {
+        self.held.hold(Box::new(keep), queue).map_err(NodeError::fatal)
+    }
+
+    /// Lets go of what the GPU has done with.
+    pub(crate) fn settle(&mut self) -> Result<(), NodeError> {
+        self.held.settle().map_err(NodeError::fatal)
+    }
+
+    fn acquire(
+        &mut self,
+        port: &'static str,
+        source: &str,
+        bytes: u64,
+        place: &Place,
+    ) -> Result<Option<Slot>, NodeError> {
         let at = self.at(port);
-        self.ensure_pool(at, bytes)?;
+        self.ensure_pool(at, bytes, place)?;
         let live = self.flow() == Flow::Live;
         let mut waited = Waited::default();
         loop {
             let pool = self.ports[at].pool.as_mut().expect("ensure_pool made it");
             if let Some(slot) = pool.acquire() {
-                return Ok(Some(SlotMut { slot, port }));
+                return Ok(Some(slot));
             }
             if live || waited.is_due() {
                 let (dead, missing) = (pool.reap(false), pool.expected());
                 if let Some(slot) = pool.acquire() {
-                    return Ok(Some(SlotMut { slot, port }));
+                    return Ok(Some(slot));
                 }
                 if live {
                     self.metrics.drop_port("pool_full", port, source, 1);
@@ -176,6 +257,7 @@ impl Outputs {
     /// Closes every pool and waits until its consumers have read what stands in it: in lossless flow for as long as they
     /// live, in live flow for a few seconds. A stop cuts both short.
     pub(crate) fn finish(&mut self) -> Result<(), NodeError> {
+        self.held.finish().map_err(NodeError::fatal)?;
         self.close_pools();
         let mut waited = Waited::default();
         for at in 0..self.ports.len() {
@@ -228,7 +310,7 @@ impl Outputs {
     pub(crate) fn open_ports(&mut self) -> Result<(), NodeError> {
         for at in 0..self.ports.len() {
             if !self.ports[at].consumers.is_empty() {
-                self.make_pool(at, 1)?; // the first frame gets one of its size
+                self.make_pool(at, 1, &Place::Host)?; // the first frame gets one of its size
                 self.ring_again(at);
             }
         }
@@ -283,6 +365,7 @@ impl Outputs {
 
     /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
     fn wait(&mut self, at: usize) -> Result<(), NodeError> {
+        self.settle()?;
         let port = &self.ports[at];
         if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
             pool.wait(LISTEN);
@@ -311,16 +394,16 @@ impl Outputs {
         }
     }
 
-    fn ensure_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
+    fn ensure_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
         let port = &self.ports[at];
-        if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes) {
+        if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes && pool.is_in(place)) {
             return Ok(());
         }
-        self.make_pool(at, bytes)
+        self.make_pool(at, bytes, place)
     }
 
     /// Puts a new pool in the place of the port's. Its first doorbell brings the consumers.
-    fn make_pool(&mut self, at: usize, bytes: u64) -> Result<(), NodeError> {
+    fn make_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
         let flow = self.flow();
         let port = &mut self.ports[at];
         port.retired.retain(|pool| !pool.behind().is_empty());
@@ -337,6 +420,7 @@ impl Outputs {
             flow,
             incarnation: self.restarts << 32 | port.pools_made,
             consumers: port.consumers.clone(),
+            place: place.clone(),
         };
         port.pools_made += 1;
         port.pool = Some(Pool::create(&spec).map_err(NodeError::fatal)?);

@@ -102,6 +102,7 @@ fn live<N: Node>(
         stop: stop.clone(),
         connected: graph.inputs.clone().into(),
         flow: common.flow.into(),
+        waker: crate::gpu::waker(bell),
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone());
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
@@ -135,6 +136,7 @@ fn turn<N: Node>(
     loop {
         status.tick(metrics);
         let heard = bell.heard(); // what comes from here on ends the sleep below
+        out.settle()?;
         loop {
             let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next());
             if !heed(signal, inputs, metrics, stop) {

@@ -100,6 +100,7 @@ impl Bench {
         let accept = |p: &'static PortOut| PortIn {
             name: p.name,
             accepts: std::slice::from_ref(&p.carries),
+            on_gpu: true,
             order: crate::Order::Every,
             required: true,
             doc: "",

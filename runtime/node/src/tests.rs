@@ -34,6 +34,7 @@ impl Node for Adder {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
+            on_gpu: false,
             order: Order::Newest,
             required: true,
             doc: "images",

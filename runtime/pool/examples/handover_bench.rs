@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(not(loom))]
 mod bench {
     use millrace_frame::SlotRef;
-    use millrace_pool::{Flow, HostMemory, Next, Pool, PoolSpec, Reader};
+    use millrace_pool::{Flow, Next, Place, Pool, PoolSpec, Reader};
     use std::error::Error;
     use std::fs;
     use std::io::{Read, Write};
@@ -76,13 +76,14 @@ mod bench {
     }
 
     pub(crate) fn produce(frames: usize) -> Result<(), Box<dyn Error>> {
-        let mut pool = Pool::<HostMemory>::create(&PoolSpec {
+        let mut pool = Pool::create(&PoolSpec {
             name: "handover-bench/frame".into(),
             slots: 4,
             slot_bytes: FRAME_BYTES as u64,
             flow: Flow::Lossless,
             incarnation: 0,
             consumers: vec!["consumer/frame".into()],
+            place: Place::Host,
         })?;
         let SlotRef { pool: id, owner_pid, owner_fd, .. } = pool.locator();
         let (ours, theirs) = UnixStream::pair()?;
@@ -172,7 +173,7 @@ mod bench {
         let [pool, owner_pid, owner_fd] = at else { return Err("a pool, a process and a descriptor".into()) };
         let (pool, owner_pid, owner_fd) = (pool.parse()?, owner_pid.parse()?, owner_fd.parse()?);
         let at = SlotRef { pool, owner_pid, owner_fd, incarnation: 0, ticket: 0, slot: 0, generation: 0 };
-        let mut reader = Reader::<HostMemory>::open(&at, "consumer/frame")?;
+        let mut reader = Reader::open(&at, "consumer/frame")?;
         let mut socket = fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let mut replies = fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         let mut own = vec![0; FRAME_BYTES];

@@ -3,28 +3,29 @@
 use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, open_shared};
-use crate::memory::{HostMemory, Memory};
+use crate::memory::Memory;
 use crate::process::Owner;
 use crate::producer::clipped;
 use crate::protocol::{self, Attached, Taken, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
-use millrace_frame::SlotRef;
+use millrace_cuda::{CudaError, Gpu, Span, Stream};
+use millrace_frame::{Fence, SlotRef};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
 #[derive(Debug)]
-pub struct Reader<M: Memory = HostMemory> {
-    shared: Arc<Shared<M>>,
+pub struct Reader {
+    shared: Arc<Shared>,
     next: u64,
     attached: Attached,
 }
 
 #[derive(Debug)]
-struct Shared<M> {
+struct Shared {
     control: Mapping,
-    memory: M,
+    memory: Memory,
     index: usize,
     me: Owner,
     pool: u128,
@@ -35,9 +36,9 @@ struct Shared<M> {
 
 /// What comes next on a pool.
 #[derive(Debug)]
-pub enum Next<M: Memory = HostMemory> {
+pub enum Next {
     /// A frame.
-    Frame(Lease<M>),
+    Frame(Lease),
     /// This ticket's frame was overwritten before it was read. Never in lossless flow.
     Gone(u64),
     /// Nothing yet.
@@ -46,7 +47,7 @@ pub enum Next<M: Memory = HostMemory> {
     End,
 }
 
-impl<M: Memory> Reader<M> {
+impl Reader {
     /// Opens the pool that a doorbell names and attaches to it as `name`.
     pub fn open(at: &SlotRef, name: &str) -> Result<Self, PoolError> {
         let SlotRef { pool, owner_pid: pid, owner_fd: fd, .. } = *at;
@@ -71,13 +72,13 @@ impl<M: Memory> Reader<M> {
         let export_len = h.export_len.load(Ordering::Relaxed) as usize;
         let kind = h.memory_kind.load(Ordering::Relaxed);
         let possible = (1..=MAX_SLOTS as u32).contains(&slots) && slot_bytes > 0 && export_len <= EXPORT_BYTES;
-        if !possible || kind != M::KIND {
+        if !possible {
             return Err(not(format!(
                 "it claims {slots} slots of {slot_bytes} bytes, memory of kind {kind}, an export of {export_len} bytes"
             )));
         }
         let export = load_bytes(&h.export, export_len);
-        let memory = M::open(pool, pid, &export, slots, slot_bytes)?;
+        let memory = Memory::open(kind, pool, pid, &export, slots, slot_bytes)?;
         let flow = if h.flow.load(Ordering::Relaxed) == 1 { Flow::Lossless } else { Flow::Live };
         let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
         let (index, attached) = find_place(block, flow, name, me, pool)?;
@@ -131,7 +132,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
-    pub fn poll(&mut self) -> Next<M> {
+    pub fn poll(&mut self) -> Next {
         let Shared { index, flow, .. } = *self.shared;
         loop {
             let block = self.shared.block();
@@ -191,7 +192,7 @@ fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> R
     Err(PoolError::Full { name: name.to_owned(), pool })
 }
 
-impl<M> Shared<M> {
+impl Shared {
     fn block(&self) -> &Block {
         self.control.block()
     }
@@ -205,7 +206,7 @@ impl<M> Shared<M> {
     }
 }
 
-impl<M> Drop for Shared<M> {
+impl Drop for Shared {
     fn drop(&mut self) {
         protocol::detach(self.block(), self.index, self.me.0);
         ring(self.block());
@@ -218,26 +219,26 @@ fn ring(block: &Block) {
 
 /// The right to read one frame. Clones share it; the last one dropped gives it back.
 #[derive(Debug)]
-pub struct Lease<M: Memory = HostMemory> {
-    inner: Arc<Held<M>>,
+pub struct Lease {
+    inner: Arc<Held>,
 }
 
 #[derive(Debug)]
-struct Held<M: Memory> {
-    shared: Arc<Shared<M>>,
+struct Held {
+    shared: Arc<Shared>,
     ticket: u64,
     writing: Writing,
     item: Vec<u8>,
 }
 
-impl<M: Memory> Clone for Lease<M> {
+impl Clone for Lease {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
-#[allow(unsafe_code, reason = "a lease is what `Memory`'s contracts ask for")]
-impl<M: Memory> Lease<M> {
+#[allow(unsafe_code, reason = "a lease is what `HostMemory::slot` asks for")]
+impl Lease {
     /// The description, as it was published.
     pub fn item(&self) -> &[u8] {
         &self.inner.item
@@ -253,26 +254,55 @@ impl<M: Memory> Lease<M> {
         self.inner.shared.block().header.slot_bytes.load(Ordering::Relaxed)
     }
 
-    /// Copies the first `len` bytes out.
+    /// Copies the first `len` bytes out, wherever they lie. On a GPU it waits for the copy, not for the fence.
+    ///
+    /// # Errors
+    /// Those of the GPU.
     ///
     /// # Panics
     /// When the slot has fewer: its description was to be checked against [`slot_bytes`](Self::slot_bytes).
-    pub fn read(&self, len: usize) -> Vec<u8> {
-        // SAFETY: the lease is held for as long as `self` lives.
-        unsafe { self.inner.shared.memory.read(self.inner.writing.slot, len) }
+    pub fn read(&self, len: usize) -> Result<Vec<u8>, CudaError> {
+        match &self.inner.shared.memory {
+            Memory::Host(_) => Ok(self.bytes()[..len].to_vec()),
+            Memory::Cuda(memory) => memory.read(self.inner.writing.slot, len),
+        }
     }
-}
 
-#[allow(unsafe_code, reason = "a lease is what `HostMemory::slot` asks for")]
-impl Lease<HostMemory> {
-    /// The bytes of the slot, where they lie.
+    /// The bytes of a slot in host memory, where they lie.
+    ///
+    /// # Panics
+    /// When they lie on a GPU.
     pub fn bytes(&self) -> &[u8] {
+        let Memory::Host(memory) = &self.inner.shared.memory else { panic!("asked for after `gpu` gave none") };
         // SAFETY: the lease is held for as long as `self`, and so the slice, lives.
-        unsafe { self.inner.shared.memory.slot(self.inner.writing.slot) }
+        unsafe { memory.slot(self.inner.writing.slot) }
+    }
+
+    /// The GPU that the slot lies on; `None` for host memory.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.inner.shared.memory {
+            Memory::Host(_) => None,
+            Memory::Cuda(memory) => Some(memory.gpu()),
+        }
+    }
+
+    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins after `fence`, which the frame's
+    /// description names. The lease has to be held until that work is done.
+    ///
+    /// # Errors
+    /// Those of the GPU; a slot in host memory.
+    pub fn span(&self, fence: &Fence, stream: &Stream) -> Result<Span, CudaError> {
+        let Memory::Cuda(memory) = &self.inner.shared.memory else {
+            return Err(CudaError::misuse("a frame", "it lies in host memory"));
+        };
+        if let Fence::CudaEvent(handle) = fence {
+            memory.wait(handle, stream)?;
+        }
+        Ok(memory.span(self.inner.writing.slot))
     }
 }
 
-impl<M: Memory> Drop for Held<M> {
+impl Drop for Held {
     fn drop(&mut self) {
         protocol::release(self.shared.block(), self.shared.index, self.writing.slot);
         self.shared.moved(|open, _| {

@@ -1,7 +1,7 @@
 //! Frame pools: how a frame stays where it was produced while other processes read it.
 //!
-//! A pool belongs to one output port of one node. It is N equal slots of memory ([`memory::Memory`]: host shared memory
-//! here, CUDA IPC beside it later) and a control block in host shared memory ([`control`]). The producer writes a slot
+//! A pool belongs to one output port of one node. It is N equal slots of memory ([`Place`]: host shared memory,
+//! or a GPU's) and a control block in host shared memory ([`control`]). The producer writes a slot
 //! and its description and publishes both under the next *ticket*; consumers take a *lease* on the ticket's slot, read
 //! the bytes where they lie, and give the lease back. Nothing is copied and nothing is negotiated: each step is one
 //! atomic operation on the slot's state word ([`protocol`]).
@@ -23,7 +23,7 @@ mod consumer;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
-pub mod memory;
+mod memory;
 #[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
@@ -36,7 +36,7 @@ pub use bell::Bell;
 #[cfg(not(loom))]
 pub use consumer::{Lease, Next, Reader};
 #[cfg(not(loom))]
-pub use memory::{HostMemory, Memory};
+pub use memory::{Place, Share};
 #[cfg(not(loom))]
 pub use producer::{Pool, PoolSpec, Slot};
 
@@ -82,6 +82,9 @@ pub enum PoolError {
     Proc { source: std::io::Error },
     #[error("pool {name}: the slot to publish was acquired from another pool, perhaps one that this one replaced")]
     ForeignSlot { name: String },
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Cuda(#[from] millrace_cuda::CudaError),
     #[error("a description of {found} bytes does not fit the control block's {} bytes", control::ITEM_BYTES)]
     Description { found: usize },
 }

@@ -3,11 +3,12 @@
 use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPECTED, FREE, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, shared_file};
-use crate::memory::{HostMemory, Memory};
+use crate::memory::{Memory, Place};
 use crate::process::Owner;
 use crate::protocol::{self, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
-use millrace_frame::SlotRef;
+use millrace_cuda::{CudaError, Span, Stream};
+use millrace_frame::{Fence, SlotRef};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,12 +29,14 @@ pub struct PoolSpec {
     /// The consumers that the graph names, as `node/input`: in lossless flow the producer waits for each from the first
     /// frame on, also while it has not attached yet.
     pub consumers: Vec<String>,
+    /// Where the slots lie.
+    pub place: Place,
 }
 
 /// A pool, in the process that made it.
 #[derive(Debug)]
-pub struct Pool<M: Memory = HostMemory> {
-    shared: Arc<Shared<M>>,
+pub struct Pool {
+    shared: Arc<Shared>,
     name: String,
     flow: Flow,
     pool: u128,
@@ -54,18 +57,18 @@ struct Known {
 }
 
 #[derive(Debug)]
-struct Shared<M> {
+struct Shared {
     control: Mapping,
-    memory: M,
+    memory: Memory,
 }
 
-impl<M> Shared<M> {
+impl Shared {
     fn block(&self) -> &Block {
         self.control.block()
     }
 }
 
-impl<M: Memory> Pool<M> {
+impl Pool {
     /// Makes a pool.
     ///
     /// # Errors
@@ -88,7 +91,7 @@ impl<M: Memory> Pool<M> {
             }
         }
         let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
-        let memory = M::create(&format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
+        let memory = Memory::create(&spec.place, &format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
         let what = format!("millrace {name} control");
         let bytes = size_of::<Block>() as u64;
         let control = Mapping::new(&what, shared_file(&what, bytes)?, bytes, true)?;
@@ -104,7 +107,7 @@ impl<M: Memory> Pool<M> {
         h.incarnation.store(spec.incarnation, Ordering::Relaxed);
         h.producer.store(me.0, Ordering::Relaxed);
         h.flow.store(u32::from(spec.flow == Flow::Lossless), Ordering::Relaxed);
-        h.memory_kind.store(M::KIND, Ordering::Relaxed);
+        h.memory_kind.store(memory.kind(), Ordering::Relaxed);
         let export = memory.export();
         store_bytes(&h.export, &export);
         h.export_len.store(export.len() as u32, Ordering::Relaxed);
@@ -129,6 +132,11 @@ impl<M: Memory> Pool<M> {
         self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether its slots lie where `place` says.
+    pub fn is_in(&self, place: &Place) -> bool {
+        place.is_of(&self.shared.memory)
+    }
+
     /// Number of slots.
     pub fn slots(&self) -> u32 {
         self.shared.block().header.slots.load(Ordering::Relaxed)
@@ -136,7 +144,7 @@ impl<M: Memory> Pool<M> {
 
     /// A slot to write; `None` while every one is leased or written. In live flow that loses the frame at hand, in lossless flow
     /// the producer [`wait`](Self::wait)s and tries again.
-    pub fn acquire(&mut self) -> Option<Slot<M>> {
+    pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
         let writing = protocol::acquire(self.shared.block(), self.next_slot)?;
         self.next_slot = (writing.slot + 1) % self.slots();
@@ -160,7 +168,7 @@ impl<M: Memory> Pool<M> {
     /// # Errors
     /// [`PoolError::Description`] when `item` does not fit, [`PoolError::ForeignSlot`] when the slot is of another pool.
     /// In both cases the slot is given back.
-    pub fn publish(&mut self, mut slot: Slot<M>, item: &[u8]) -> Result<SlotRef, PoolError> {
+    pub fn publish(&mut self, mut slot: Slot, item: &[u8]) -> Result<SlotRef, PoolError> {
         if !Arc::ptr_eq(&slot.shared, &self.shared) {
             return Err(PoolError::ForeignSlot { name: self.name.clone() });
         }
@@ -265,7 +273,7 @@ impl<M: Memory> Pool<M> {
     }
 }
 
-impl<M: Memory> Drop for Pool<M> {
+impl Drop for Pool {
     fn drop(&mut self) {
         self.close();
     }
@@ -273,35 +281,74 @@ impl<M: Memory> Drop for Pool<M> {
 
 /// A slot that this process writes. Dropped unpublished, it goes back to the pool.
 #[derive(Debug)]
-pub struct Slot<M: Memory = HostMemory> {
-    shared: Arc<Shared<M>>,
+pub struct Slot {
+    shared: Arc<Shared>,
     writing: Writing,
     published: bool,
 }
 
-#[allow(unsafe_code, reason = "the slot's writing state is what `Memory`'s contracts ask for")]
-impl<M: Memory> Slot<M> {
-    /// Copies bytes into the start of the slot.
+#[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
+impl Slot {
+    /// Copies bytes into the start of the slot, wherever it lies, and waits for it. For tests and small records.
+    ///
+    /// # Errors
+    /// Those of the GPU.
     ///
     /// # Panics
     /// When they are more than the slot has.
-    pub fn write(&mut self, bytes: &[u8]) {
-        // SAFETY: `self` exists only in the slot's writing state, and `&mut self` excludes a second writer here.
-        unsafe { self.shared.memory.write(self.writing.slot, bytes) }
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
+        match &self.shared.memory {
+            Memory::Host(_) => self.bytes_mut()[..bytes.len()].copy_from_slice(bytes),
+            Memory::Cuda(memory) => memory.write(self.writing.slot, bytes)?,
+        }
+        Ok(())
     }
-}
 
-#[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
-impl Slot<HostMemory> {
-    /// The bytes of the slot, whatever a former frame left in them.
+    /// The bytes of a slot in host memory, whatever a former frame left in them.
+    ///
+    /// # Panics
+    /// When the slot lies on a GPU.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let Memory::Host(memory) = &self.shared.memory else { panic!("the pool was made in host memory") };
         // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
         // `&mut self` excludes a second slice while this one lives.
-        unsafe { self.shared.memory.slot_mut(self.writing.slot) }
+        unsafe { memory.slot_mut(self.writing.slot) }
+    }
+
+    /// Where the slot lies on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
+    /// follows the work.
+    pub fn span(&self) -> Option<Span> {
+        match &self.shared.memory {
+            Memory::Host(_) => None,
+            Memory::Cuda(memory) => Some(memory.span(self.writing.slot)),
+        }
+    }
+
+    /// What is queued in `stream` from here on begins after the slot's former frame was complete: one that nobody read
+    /// may still be being written, in another stream.
+    ///
+    /// # Errors
+    /// Those of the GPU.
+    pub fn follow(&self, stream: &Stream) -> Result<(), CudaError> {
+        match &self.shared.memory {
+            Memory::Host(_) => Ok(()),
+            Memory::Cuda(memory) => memory.follow(self.writing.slot, stream),
+        }
+    }
+
+    /// The slot is complete when everything queued in `stream` so far is done.
+    ///
+    /// # Errors
+    /// Those of the GPU.
+    pub fn mark_ready(&self, stream: &Stream) -> Result<Fence, CudaError> {
+        match &self.shared.memory {
+            Memory::Host(_) => Ok(Fence::Complete),
+            Memory::Cuda(memory) => Ok(Fence::CudaEvent(memory.mark_ready(self.writing.slot, stream)?.to_vec())),
+        }
     }
 }
 
-impl<M: Memory> Drop for Slot<M> {
+impl Drop for Slot {
     fn drop(&mut self) {
         if !self.published {
             protocol::abandon(self.shared.block(), self.writing);

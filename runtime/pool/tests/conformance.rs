@@ -2,10 +2,13 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{CudaDescriptor, CudaIpc, Host, Kind};
 use millrace_frame::SlotRef;
 use millrace_pool::control::{ITEM_BYTES, MAX_CONSUMERS, MAX_SLOTS};
 use millrace_pool::protocol::Attached;
-use millrace_pool::{Flow, Lease, Memory, Next, Pool, PoolError, PoolSpec, Reader};
+use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use std::collections::VecDeque;
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Neither a multiple of a page nor of a word.
 const SLOT_BYTES: usize = 5003;
 
-fn spec(flow: Flow, slots: u32, consumers: &[&str]) -> PoolSpec {
+fn spec<K: Kind>(flow: Flow, slots: u32, consumers: &[&str]) -> PoolSpec {
     // unique, so that this test's descriptors and mappings can be told from those of the tests beside it
     static NEXT: AtomicU32 = AtomicU32::new(0);
     PoolSpec {
@@ -25,11 +28,12 @@ fn spec(flow: Flow, slots: u32, consumers: &[&str]) -> PoolSpec {
         flow,
         incarnation: 7,
         consumers: consumers.iter().map(|&name| name.to_owned()).collect(),
+        place: K::place(),
     }
 }
 
-fn create<M: Memory>(flow: Flow, slots: u32, consumers: &[&str]) -> Pool<M> {
-    Pool::create(&spec(flow, slots, consumers)).unwrap()
+fn create<K: Kind>(flow: Flow, slots: u32, consumers: &[&str]) -> Pool {
+    Pool::create(&spec::<K>(flow, slots, consumers)).unwrap()
 }
 
 /// Bytes that no other ticket has.
@@ -37,26 +41,26 @@ fn payload(ticket: u64) -> Vec<u8> {
     (0..SLOT_BYTES as u64).map(|i| (i.wrapping_mul(31) ^ ticket.wrapping_mul(0x9e37_79b9)) as u8).collect()
 }
 
-fn try_put<M: Memory>(pool: &mut Pool<M>) -> Option<SlotRef> {
+fn try_put(pool: &mut Pool) -> Option<SlotRef> {
     let ticket = pool.published();
     let mut slot = pool.acquire()?;
-    slot.write(&payload(ticket));
+    slot.write(&payload(ticket)).unwrap();
     let at = pool.publish(slot, &ticket.to_be_bytes()).unwrap();
     assert_eq!(at.ticket, ticket);
     Some(at)
 }
 
-fn put<M: Memory>(pool: &mut Pool<M>) -> SlotRef {
+fn put(pool: &mut Pool) -> SlotRef {
     try_put(pool).expect("a slot is free")
 }
 
-fn put_many<M: Memory>(pool: &mut Pool<M>, frames: usize) {
+fn put_many(pool: &mut Pool, frames: usize) {
     for _ in 0..frames {
         put(pool);
     }
 }
 
-fn get<M: Memory>(reader: &mut Reader<M>) -> Lease<M> {
+fn get(reader: &mut Reader) -> Lease {
     match reader.poll() {
         Next::Frame(lease) => {
             check(&lease);
@@ -66,15 +70,15 @@ fn get<M: Memory>(reader: &mut Reader<M>) -> Lease<M> {
     }
 }
 
-fn check<M: Memory>(lease: &Lease<M>) {
+fn check(lease: &Lease) {
     assert_eq!(lease.item(), lease.ticket().to_be_bytes(), "the description is this ticket's");
-    assert!(lease.read(SLOT_BYTES) == payload(lease.ticket()), "the bytes are ticket {}'s", lease.ticket());
+    assert!(lease.read(SLOT_BYTES).unwrap() == payload(lease.ticket()), "the bytes are ticket {}'s", lease.ticket());
 }
 
-fn a_frame_is_read_as_it_was_written<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 4, &["a/in"]);
+fn a_frame_is_read_as_it_was_written<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 4, &["a/in"]);
     assert_eq!((pool.slots(), pool.slot_bytes(), pool.published()), (4, SLOT_BYTES as u64, 0));
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     assert_eq!((reader.pool(), reader.flow(), reader.incarnation()), (pool.locator().pool, Flow::Live, 7));
     assert_eq!((reader.attached(), reader.slot_bytes()), (Attached::Fresh, SLOT_BYTES as u64));
     assert!(matches!(reader.poll(), Next::Empty));
@@ -86,8 +90,8 @@ fn a_frame_is_read_as_it_was_written<M: Memory>() {
     assert!(!reader.producer_is_dead());
 }
 
-fn each_reuse_of_a_slot_is_a_new_generation<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 3, &[]);
+fn each_reuse_of_a_slot_is_a_new_generation<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 3, &[]);
     let refs: Vec<SlotRef> = (0..9).map(|_| put(&mut pool)).collect();
     let slots: Vec<u32> = refs.iter().map(|at| at.slot).collect();
     let generations: Vec<u32> = refs.iter().map(|at| at.generation).collect();
@@ -95,9 +99,9 @@ fn each_reuse_of_a_slot_is_a_new_generation<M: Memory>() {
     assert_eq!(generations, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
 }
 
-fn live_an_overwritten_frame_is_gone_and_counted<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn live_an_overwritten_frame_is_gone_and_counted<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put_many(&mut pool, 5);
     assert_eq!(pool.behind(), [("a/in".to_owned(), 5, true)]);
     for ticket in 0..3 {
@@ -108,10 +112,10 @@ fn live_an_overwritten_frame_is_gone_and_counted<M: Memory>() {
     assert!(pool.behind().is_empty());
 }
 
-fn live_the_producer_keeps_off_leased_slots<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 3, &["a/in", "b/in"]);
-    let mut a = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
-    let mut b = Reader::<M>::open(&pool.locator(), "b/in").unwrap();
+fn live_the_producer_keeps_off_leased_slots<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 3, &["a/in", "b/in"]);
+    let mut a = Reader::open(&pool.locator(), "a/in").unwrap();
+    let mut b = Reader::open(&pool.locator(), "b/in").unwrap();
     put_many(&mut pool, 3);
     let held = [get(&mut a), get(&mut b), get(&mut b), get(&mut b)];
     assert!(pool.acquire().is_none(), "every slot is leased");
@@ -126,28 +130,28 @@ fn live_the_producer_keeps_off_leased_slots<M: Memory>() {
     drop(a0);
 }
 
-fn clones_share_one_lease_that_outlives_the_reader<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn clones_share_one_lease_that_outlives_the_reader<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put_many(&mut pool, 2);
     let (first, second) = (get(&mut reader), get(&mut reader));
     let (first_clone, second_clone) = (first.clone(), second.clone());
     drop((first, second, reader));
     assert!(pool.acquire().is_none());
     assert!(
-        matches!(Reader::<M>::open(&pool.locator(), "a/in"), Err(PoolError::NameTaken { .. })),
+        matches!(Reader::open(&pool.locator(), "a/in"), Err(PoolError::NameTaken { .. })),
         "it is not gone while it reads"
     );
     check(&first_clone);
     std::thread::spawn(move || check(&second_clone)).join().unwrap();
     assert_eq!(put(&mut pool).slot, 1, "the slot of the lease that ended in another thread");
     drop(first_clone);
-    Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    Reader::open(&pool.locator(), "a/in").unwrap();
 }
 
-fn an_unpublished_slot_is_given_back_unseen<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn an_unpublished_slot_is_given_back_unseen<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put(&mut pool);
     put(&mut pool);
     let mut slot = pool.acquire().unwrap();
@@ -159,14 +163,14 @@ fn an_unpublished_slot_is_given_back_unseen<M: Memory>() {
     assert_eq!(get(&mut reader).ticket(), 2, "no ticket was spent on it");
 }
 
-fn lossless_nobody_misses_anything<M: Memory>() {
+fn lossless_nobody_misses_anything<K: Kind>() {
     const FRAMES: u64 = 400;
-    let mut pool = create::<M>(Flow::Lossless, 3, &["a/in", "b/in", "c/in"]);
+    let mut pool = create::<K>(Flow::Lossless, 3, &["a/in", "b/in", "c/in"]);
     let at = pool.locator();
     let read_all = |name: &'static str, hold: usize, pause_us: u64| {
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(pause_us));
-            let mut reader = Reader::<M>::open(&at, name).unwrap();
+            let mut reader = Reader::open(&at, name).unwrap();
             let mut held = VecDeque::new();
             let mut came = Vec::new();
             loop {
@@ -203,20 +207,20 @@ fn lossless_nobody_misses_anything<M: Memory>() {
     assert!(pool.behind().is_empty());
 }
 
-fn lossless_the_producer_waits_for_who_is_yet_to_come<M: Memory>() {
-    let mut pool = create::<M>(Flow::Lossless, 4, &["a/in"]);
+fn lossless_the_producer_waits_for_who_is_yet_to_come<K: Kind>() {
+    let mut pool = create::<K>(Flow::Lossless, 4, &["a/in"]);
     put_many(&mut pool, 4);
     assert!(pool.acquire().is_none());
     assert_eq!(pool.behind(), [("a/in".to_owned(), 4, false)]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     assert_eq!(get(&mut reader).ticket(), 0, "given back at once");
     put(&mut pool);
     (1..5).for_each(|ticket| assert_eq!(get(&mut reader).ticket(), ticket));
 }
 
-fn lossless_leaving_frees_the_producer<M: Memory>() {
-    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn lossless_leaving_frees_the_producer<K: Kind>() {
+    let mut pool = create::<K>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put(&mut pool);
     put(&mut pool);
     let held = get(&mut reader);
@@ -226,59 +230,59 @@ fn lossless_leaving_frees_the_producer<M: Memory>() {
     assert!(pool.behind().is_empty() && pool.reap(false).is_empty());
 }
 
-fn a_late_joiner_starts_with_the_next_ticket<M: Memory>() {
+fn a_late_joiner_starts_with_the_next_ticket<K: Kind>() {
     for flow in [Flow::Live, Flow::Lossless] {
-        let mut pool = create::<M>(flow, 2, &[]);
+        let mut pool = create::<K>(flow, 2, &[]);
         put_many(&mut pool, 7);
-        let mut late = Reader::<M>::open(&pool.locator(), "tool/in").unwrap();
+        let mut late = Reader::open(&pool.locator(), "tool/in").unwrap();
         assert!(matches!(late.poll(), Next::Empty));
         put(&mut pool);
         assert_eq!(get(&mut late).ticket(), 7);
     }
 }
 
-fn the_end_comes_after_the_last_frame<M: Memory>() {
-    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn the_end_comes_after_the_last_frame<K: Kind>() {
+    let mut pool = create::<K>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put(&mut pool);
     pool.close();
     assert_eq!(get(&mut reader).ticket(), 0);
     assert!(matches!(reader.poll(), Next::End));
     assert!(matches!(reader.poll(), Next::End), "and stays");
 
-    let mut pool = create::<M>(Flow::Live, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+    let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     put(&mut pool);
     let at = pool.locator();
     drop(pool);
     let lease = get(&mut reader);
     assert!(matches!(reader.poll(), Next::End), "a dropped pool has ended");
     check(&lease);
-    assert!(Reader::<M>::open(&at, "b/in").is_err(), "nobody else can come any more");
+    assert!(Reader::open(&at, "b/in").is_err(), "nobody else can come any more");
 }
 
-fn names_are_taken_once_and_places_run_out<M: Memory>() {
-    let pool = create::<M>(Flow::Live, 2, &["a/in"]);
+fn names_are_taken_once_and_places_run_out<K: Kind>() {
+    let pool = create::<K>(Flow::Live, 2, &["a/in"]);
     let at = pool.locator();
-    let first = Reader::<M>::open(&at, "a/in").unwrap();
-    let taken = Reader::<M>::open(&at, "a/in").unwrap_err();
+    let first = Reader::open(&at, "a/in").unwrap();
+    let taken = Reader::open(&at, "a/in").unwrap_err();
     assert!(matches!(&taken, PoolError::NameTaken { name, pid, .. } if name == "a/in" && *pid == std::process::id()));
-    let mut others: Vec<_> = (1..MAX_CONSUMERS).map(|i| Reader::<M>::open(&at, &format!("{i}/in")).unwrap()).collect();
-    assert!(matches!(Reader::<M>::open(&at, "late/in"), Err(PoolError::Full { name, .. }) if name == "late/in"));
+    let mut others: Vec<_> = (1..MAX_CONSUMERS).map(|i| Reader::open(&at, &format!("{i}/in")).unwrap()).collect();
+    assert!(matches!(Reader::open(&at, "late/in"), Err(PoolError::Full { name, .. }) if name == "late/in"));
     others.pop();
-    let late = Reader::<M>::open(&at, "late/in").unwrap();
+    let late = Reader::open(&at, "late/in").unwrap();
     assert_eq!(late.attached(), Attached::Fresh);
     drop(first);
-    Reader::<M>::open(&at, "a/in").unwrap();
+    Reader::open(&at, "a/in").unwrap();
     let long = "x".repeat(1000);
     drop(others.pop());
-    let _long = Reader::<M>::open(&at, &long).unwrap();
-    assert!(matches!(Reader::<M>::open(&at, &long), Err(PoolError::NameTaken { .. })));
+    let _long = Reader::open(&at, &long).unwrap();
+    assert!(matches!(Reader::open(&at, &long), Err(PoolError::NameTaken { .. })));
 }
 
-fn what_cannot_be_published_gives_its_slot_back<M: Memory>() {
-    let mut pool = create::<M>(Flow::Live, 2, &[]);
-    let mut other = create::<M>(Flow::Live, 2, &[]);
+fn what_cannot_be_published_gives_its_slot_back<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 2, &[]);
+    let mut other = create::<K>(Flow::Live, 2, &[]);
     for _ in 0..5 {
         let slot = pool.acquire().unwrap();
         let error = pool.publish(slot, &[0; ITEM_BYTES + 1]).unwrap_err();
@@ -291,33 +295,34 @@ fn what_cannot_be_published_gives_its_slot_back<M: Memory>() {
     pool.publish(slot, &[1; ITEM_BYTES]).unwrap();
 }
 
-fn impossible_pools_are_refused<M: Memory>() {
-    let base = spec(Flow::Live, 2, &[]);
+fn impossible_pools_are_refused<K: Kind>() {
+    let base = spec::<K>(Flow::Live, 2, &[]);
     for slots in [0, 1, MAX_SLOTS as u32 + 1, u32::MAX] {
-        let error = Pool::<M>::create(&PoolSpec { slots, ..base.clone() }).unwrap_err();
+        let error = Pool::create(&PoolSpec { slots, ..base.clone() }).unwrap_err();
         assert!(matches!(error, PoolError::Slots { slots: found, .. } if found == slots));
     }
-    assert!(matches!(Pool::<M>::create(&PoolSpec { slot_bytes: 0, ..base.clone() }), Err(PoolError::SlotBytes { .. })));
+    assert!(matches!(Pool::create(&PoolSpec { slot_bytes: 0, ..base.clone() }), Err(PoolError::SlotBytes { .. })));
     for slot_bytes in [1 << 50, u64::MAX / 64, i64::MAX as u64, u64::MAX - 4095, u64::MAX] {
-        let error = Pool::<M>::create(&PoolSpec { slot_bytes, ..base.clone() }).unwrap_err();
-        assert!(matches!(error, PoolError::Memory { .. } | PoolError::Room { .. }), "{slot_bytes}: {error}");
+        let error = Pool::create(&PoolSpec { slot_bytes, ..base.clone() }).unwrap_err();
+        let expected = matches!(error, PoolError::Memory { .. } | PoolError::Room { .. } | PoolError::Cuda(_));
+        assert!(expected, "{slot_bytes}: {error}");
     }
     let consumers = vec!["x".to_owned(); MAX_CONSUMERS + 1];
-    let error = Pool::<M>::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
+    let error = Pool::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
     assert!(matches!(error, PoolError::Consumers { count, .. } if count == MAX_CONSUMERS + 1));
     let long = "x".repeat(96);
     for (a, b) in [("a/in", "a/in"), (&format!("{long}a"), &format!("{long}b"))] {
         let consumers = vec![a.to_owned(), b.to_owned()];
-        let error = Pool::<M>::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
+        let error = Pool::create(&PoolSpec { consumers, ..base.clone() }).unwrap_err();
         assert!(matches!(error, PoolError::SameName { consumer, .. } if consumer == b));
     }
-    let error = Pool::<M>::create(&PoolSpec { name: "n\0ul".into(), ..base.clone() }).unwrap_err();
+    let error = Pool::create(&PoolSpec { name: "n\0ul".into(), ..base.clone() }).unwrap_err();
     assert!(matches!(error, PoolError::Memory { call: "memfd_create", .. }), "{error}");
 }
 
-fn the_producer_sleeps_until_something_happens<M: Memory>() {
-    let mut pool = create::<M>(Flow::Lossless, 2, &["a/in"]);
-    let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
+fn the_producer_sleeps_until_something_happens<K: Kind>() {
+    let mut pool = create::<K>(Flow::Lossless, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     let brief = Duration::from_millis(60);
     // a slot is free, and nothing happens
     put(&mut pool);
@@ -358,17 +363,18 @@ fn traces(name: &str) -> [usize; 3] {
     ]
 }
 
-fn nothing_is_left_after_the_last_drop<M: Memory>() {
-    let spec = spec(Flow::Live, 4, &["a/in"]);
+fn nothing_is_left_after_the_last_drop<K: Kind>() {
+    let spec = spec::<K>(Flow::Live, 4, &["a/in"]);
     for _ in 0..20 {
-        let mut pool = Pool::<M>::create(&spec).unwrap();
-        let mut reader = Reader::<M>::open(&pool.locator(), "a/in").unwrap();
-        let refused = Reader::<M>::open(&pool.locator(), "a/in").unwrap_err();
+        let mut pool = Pool::create(&spec).unwrap();
+        let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
+        let refused = Reader::open(&pool.locator(), "a/in").unwrap_err();
         assert!(matches!(refused, PoolError::NameTaken { .. }));
         put(&mut pool);
         let lease = get(&mut reader);
         let [fds, maps, shm] = traces(&spec.name);
-        assert!((2..=4).contains(&fds) && (2..=4).contains(&maps), "{fds} descriptors, {maps} mappings");
+        let files = K::FILES..=2 * K::FILES;
+        assert!(files.contains(&fds) && files.contains(&maps), "{fds} descriptors, {maps} mappings");
         assert_eq!(shm, 0, "no name in /dev/shm");
         drop((pool, reader));
         check(&lease);
@@ -379,14 +385,14 @@ fn nothing_is_left_after_the_last_drop<M: Memory>() {
 /// Random publications, polls and returns of one producer and two consumers, against a model with no slots in it: what
 /// a consumer holds stays whole, a producer finds a slot exactly while not all are leased, and every ticket is seen
 /// once, as a frame or as gone.
-fn any_order_of_steps_keeps_what_is_leased<M: Memory>() {
+fn any_order_of_steps_keeps_what_is_leased<K: Kind>() {
     let steps = prop::collection::vec((0u8..6, 0usize..2), 1..120);
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
     let flows = prop::sample::select(&[Flow::Live, Flow::Lossless][..]);
     proptest!(config, |(flow in flows, slots in 2u32..5, steps in steps)| {
-        let mut pool = create::<M>(flow, slots, &["a/in", "b/in"]);
-        let mut readers = ["a/in", "b/in"].map(|name| Reader::<M>::open(&pool.locator(), name).unwrap());
-        let mut held: [VecDeque<Lease<M>>; 2] = Default::default();
+        let mut pool = create::<K>(flow, slots, &["a/in", "b/in"]);
+        let mut readers = ["a/in", "b/in"].map(|name| Reader::open(&pool.locator(), name).unwrap());
+        let mut held: [VecDeque<Lease>; 2] = Default::default();
         let mut next = [0; 2];
         for (step, who) in steps {
             match step {
@@ -419,13 +425,13 @@ fn any_order_of_steps_keeps_what_is_leased<M: Memory>() {
 }
 
 macro_rules! conformance {
-    ($kind:ident, $memory:ty: $($test:ident)*) => {
+    ($kind:ident, $marker:ty: $($test:ident)*) => {
         mod $kind {
-            $(#[test] fn $test() { super::$test::<$memory>() })*
+            $(#[test] fn $test() { if <$marker as super::Kind>::is_on_trial() { super::$test::<$marker>() } })*
         }
     };
-    ($($kind:ident: $memory:ty;)*) => {
-        $(conformance! { $kind, $memory:
+    ($($kind:ident: $marker:ty;)*) => {
+        $(conformance! { $kind, $marker:
             a_frame_is_read_as_it_was_written
             each_reuse_of_a_slot_is_a_new_generation
             live_an_overwritten_frame_is_gone_and_counted
@@ -448,5 +454,13 @@ macro_rules! conformance {
 }
 
 conformance! {
-    host: millrace_pool::HostMemory;
+    host: super::Host;
+    cuda_ipc: super::CudaIpc;
+    cuda_descriptor: super::CudaDescriptor;
+}
+
+/// The two kinds above that need a driver, once more, on the stand-in.
+#[test]
+fn on_the_stand_in() {
+    common::run_on_the_stand_in("cuda_");
 }

@@ -3,8 +3,11 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{CudaDescriptor, CudaIpc, Host, Kind};
 use millrace_frame::SlotRef;
-use millrace_pool::{Flow, Lease, Next, PoolError, PoolSpec};
+use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -12,15 +15,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-type Pool = millrace_pool::Pool;
-type Reader = millrace_pool::Reader;
-
 const SLOT_BYTES: usize = 64 * 1024 + 8;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn create(name: &str, flow: Flow, slots: u32, consumers: &[&str], incarnation: u64) -> Pool {
+fn create<K: Kind>(name: &str, flow: Flow, slots: u32, consumers: &[&str], incarnation: u64) -> Pool {
     let consumers = consumers.iter().map(|&name| name.to_owned()).collect();
-    let spec = PoolSpec { name: name.into(), slots, slot_bytes: SLOT_BYTES as u64, flow, incarnation, consumers };
+    let (slot_bytes, place) = (SLOT_BYTES as u64, K::place());
+    let spec = PoolSpec { name: name.into(), slots, slot_bytes, flow, incarnation, consumers, place };
     Pool::create(&spec).unwrap()
 }
 
@@ -41,8 +42,10 @@ fn fill(bytes: &mut [u8], ticket: u64) {
 fn try_put(pool: &mut Pool) -> bool {
     let Some(mut slot) = pool.acquire() else { return false };
     let ticket = pool.published();
-    fill(slot.bytes_mut(), ticket);
-    let item = [ticket, checksum(slot.bytes_mut())].map(u64::to_ne_bytes).concat();
+    let mut bytes = vec![0; SLOT_BYTES];
+    fill(&mut bytes, ticket);
+    slot.write(&bytes).unwrap();
+    let item = [ticket, checksum(&bytes)].map(u64::to_ne_bytes).concat();
     pool.publish(slot, &item).unwrap();
     true
 }
@@ -54,7 +57,12 @@ fn check(lease: &Lease) {
     let item = [lease.ticket(), checksum(&expected)].map(u64::to_ne_bytes).concat();
     assert_eq!(lease.item(), item, "the description is ticket {}'s", lease.ticket());
     for look in 0..2 {
-        assert_eq!(checksum(lease.bytes()), checksum(&expected), "look {look} at ticket {}", lease.ticket());
+        assert_eq!(
+            checksum(&lease.read(SLOT_BYTES).unwrap()),
+            checksum(&expected),
+            "look {look} at ticket {}",
+            lease.ticket()
+        );
         std::thread::yield_now();
     }
 }
@@ -67,10 +75,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(role: &str, name: &str, at: &SlotRef) -> Self {
+    fn start<K: Kind>(role: &str, name: &str, at: &SlotRef) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture"])
             .env("MILLRACE_ROLE", role)
+            .env("MILLRACE_KIND", K::NAME)
             .env("MILLRACE_NAME", name)
             .env("MILLRACE_AT", print(at))
             .stdin(Stdio::piped())
@@ -151,10 +160,9 @@ fn reap_until_found(pool: &mut Pool, give_up: bool) -> Vec<String> {
     }
 }
 
-#[test]
-fn live_a_killed_consumer_gives_its_slots_back() {
-    let mut pool = create("crash-live/frame", Flow::Live, 3, &["a/in"], 0);
-    let mut consumer = Process::start("hold 3", "a/in", &pool.locator());
+fn live_a_killed_consumer_gives_its_slots_back<K: Kind>() {
+    let mut pool = create::<K>("crash-live/frame", Flow::Live, 3, &["a/in"], 0);
+    let mut consumer = Process::start::<K>("hold 3", "a/in", &pool.locator());
     assert_eq!(consumer.line(), "Fresh");
     publish_until(&mut pool, 3);
     assert_eq!([consumer.line(), consumer.line(), consumer.line()], ["0", "1", "2"]);
@@ -166,25 +174,24 @@ fn live_a_killed_consumer_gives_its_slots_back() {
     assert!(try_put(&mut pool) && try_put(&mut pool) && try_put(&mut pool), "every slot is back");
     assert!(pool.reap(false).is_empty(), "a death is told once");
     consumer.kill();
-    let successor = Process::start("hold 1", "a/in", &pool.locator());
+    let successor = Process::start::<K>("hold 1", "a/in", &pool.locator());
     assert_eq!(successor.line(), "Fresh");
     publish_until(&mut pool, 7);
     assert_eq!(successor.line(), "6", "it starts with what comes");
 }
 
-#[test]
-fn lossless_a_successor_gets_every_frame_that_the_dead_had_not_given_back() {
+fn lossless_a_successor_gets_every_frame_that_the_dead_had_not_given_back<K: Kind>() {
     const FRAMES: u64 = 60;
-    let mut pool = create("crash-lossless/frame", Flow::Lossless, 4, &["a/in", "b/in"], 0);
-    let dying = Process::start("hold 2", "a/in", &pool.locator());
-    let other = Process::start("read", "b/in", &pool.locator());
+    let mut pool = create::<K>("crash-lossless/frame", Flow::Lossless, 4, &["a/in", "b/in"], 0);
+    let dying = Process::start::<K>("hold 2", "a/in", &pool.locator());
+    let other = Process::start::<K>("read", "b/in", &pool.locator());
     publish_until(&mut pool, 4);
     assert_eq!([dying.line(), dying.line(), dying.line()], ["Fresh", "0", "1"]);
     dying.kill();
     assert_eq!(reap_until_found(&mut pool, false), ["a/in"]);
     std::thread::sleep(Duration::from_millis(20));
     assert!(pool.acquire().is_none(), "the producer waits for a successor");
-    let successor = Process::start("read", "a/in", &pool.locator());
+    let successor = Process::start::<K>("read", "a/in", &pool.locator());
     publish_until(&mut pool, FRAMES);
     pool.close();
     let said = successor.end();
@@ -193,27 +200,25 @@ fn lossless_a_successor_gets_every_frame_that_the_dead_had_not_given_back() {
     assert_eq!(tickets(&other.end()[1..]), Vec::from_iter(0..FRAMES), "its neighbour noticed nothing");
 }
 
-#[test]
-fn lossless_giving_up_frees_the_producer() {
-    let mut pool = create("crash-give-up/frame", Flow::Lossless, 2, &["a/in"], 0);
-    let dying = Process::start("hold 1", "a/in", &pool.locator());
+fn lossless_giving_up_frees_the_producer<K: Kind>() {
+    let mut pool = create::<K>("crash-give-up/frame", Flow::Lossless, 2, &["a/in"], 0);
+    let dying = Process::start::<K>("hold 1", "a/in", &pool.locator());
     publish_until(&mut pool, 2);
     assert_eq!([dying.line(), dying.line()], ["Fresh", "0"]);
     dying.kill();
     assert_eq!(reap_until_found(&mut pool, true), ["a/in"]);
     publish_until(&mut pool, 10);
     assert!(pool.behind().is_empty());
-    let late = Process::start("read", "a/in", &pool.locator());
+    let late = Process::start::<K>("read", "a/in", &pool.locator());
     assert_eq!(late.line(), "Fresh");
     publish_until(&mut pool, 20);
     pool.close();
     assert_eq!(tickets(&late.end()), Vec::from_iter(10..20));
 }
 
-#[test]
-fn a_producer_killed_in_mid_write_leaves_whole_frames_only() {
+fn a_producer_killed_in_mid_write_leaves_whole_frames_only<K: Kind>() {
     let nowhere = SlotRef { pool: 0, owner_pid: 0, owner_fd: 0, incarnation: 0, ticket: 0, slot: 0, generation: 0 };
-    let producer = Process::start("produce 4 then half", "dying/frame", &nowhere);
+    let producer = Process::start::<K>("produce 4 then half", "dying/frame", &nowhere);
     let at = parse(&producer.line());
     let mut reader = Reader::open(&at, "a/in").unwrap();
     assert_eq!(producer.line(), "half");
@@ -232,7 +237,7 @@ fn a_producer_killed_in_mid_write_leaves_whole_frames_only() {
     assert!(matches!(&late, PoolError::Open { pid, .. } if *pid == at.owner_pid), "{late}");
 
     let again = SlotRef { incarnation: 1, ..nowhere };
-    let restarted = Process::start("produce 1 then half", "dying/frame", &again);
+    let restarted = Process::start::<K>("produce 1 then half", "dying/frame", &again);
     let next = parse(&restarted.line());
     assert_ne!(next.pool, at.pool);
     let mut second = Reader::open(&next, "a/in").unwrap();
@@ -243,16 +248,15 @@ fn a_producer_killed_in_mid_write_leaves_whole_frames_only() {
     drop((reader, last));
     assert_eq!(
         traces("dying/frame")[1],
-        2,
-        "of the first run's memory nothing is left here, of the second's both files"
+        K::FILES,
+        "of the first run's memory nothing is left here, of the second's all files"
     );
 }
 
-#[test]
-fn lossless_lost_doorbells_lose_no_frame() {
+fn lossless_lost_doorbells_lose_no_frame<K: Kind>() {
     const FRAMES: u64 = 95;
-    let mut pool = create("bells/frame", Flow::Lossless, 16, &["a/in"], 0);
-    let mut consumer = Process::start("answer bells", "a/in", &pool.locator());
+    let mut pool = create::<K>("bells/frame", Flow::Lossless, 16, &["a/in"], 0);
+    let mut consumer = Process::start::<K>("answer bells", "a/in", &pool.locator());
     assert_eq!(consumer.line(), "Fresh");
     let mut bell = consumer.stdin.take().unwrap();
     for ticket in 0..FRAMES {
@@ -268,11 +272,12 @@ fn lossless_lost_doorbells_lose_no_frame() {
 
 /// Consumers are killed at random moments while the producer runs at full speed. Whoever sees a frame that is not whole
 /// or not its ticket's ends by itself, which fails the test.
-fn churn(flow: Flow, name: &str) {
+fn churn<K: Kind>(flow: Flow, name: &str) {
     let names = ["a/in", "b/in", "c/in"];
-    let mut pool = create(name, flow, 5, &names, 0);
+    let mut pool = create::<K>(name, flow, 5, &names, 0);
     let at = pool.locator();
-    let mut consumers: Vec<Process> = names.iter().map(|name| Process::start("read silently", name, &at)).collect();
+    let mut consumers: Vec<Process> =
+        names.iter().map(|name| Process::start::<K>("read silently", name, &at)).collect();
     let mut came: [Vec<u64>; 3] = Default::default();
     let mut kills = 0;
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -290,7 +295,7 @@ fn churn(flow: Flow, name: &str) {
             let victim = (random % 3) as usize;
             let dead = consumers.remove(victim);
             came[victim].extend(tickets(&dead.kill()));
-            consumers.insert(victim, Process::start("read silently", names[victim], &at));
+            consumers.insert(victim, Process::start::<K>("read silently", names[victim], &at));
             kills += 1;
             next_kill = Instant::now() + Duration::from_millis(10 + random / 7 % 60);
         }
@@ -319,21 +324,51 @@ fn churn(flow: Flow, name: &str) {
     let [fds, maps, shm] = traces(name);
     assert_eq!(
         (fds, maps, shm),
-        (2, 2, 0),
+        (K::FILES, K::FILES, 0),
         "this process has the control block and the slots, and /dev/shm has nothing"
     );
     drop(pool);
     assert_eq!(traces(name), [0, 0, 0]);
 }
 
-#[test]
-fn live_no_frame_is_torn_while_consumers_are_killed() {
-    churn(Flow::Live, "churn-live/frame");
+fn live_no_frame_is_torn_while_consumers_are_killed<K: Kind>() {
+    churn::<K>(Flow::Live, "churn-live/frame");
 }
 
+fn lossless_no_frame_is_torn_or_lost_while_consumers_are_killed<K: Kind>() {
+    churn::<K>(Flow::Lossless, "churn-lossless/frame");
+}
+
+macro_rules! crash {
+    ($kind:ident, $marker:ty: $($test:ident)*) => {
+        mod $kind {
+            use super::Kind;
+            $(#[test] fn $test() { if <$marker>::is_on_trial() { super::$test::<$marker>() } })*
+        }
+    };
+    ($($kind:ident: $marker:ty;)*) => {
+        $(crash! { $kind, $marker:
+            live_a_killed_consumer_gives_its_slots_back
+            lossless_a_successor_gets_every_frame_that_the_dead_had_not_given_back
+            lossless_giving_up_frees_the_producer
+            a_producer_killed_in_mid_write_leaves_whole_frames_only
+            lossless_lost_doorbells_lose_no_frame
+            live_no_frame_is_torn_while_consumers_are_killed
+            lossless_no_frame_is_torn_or_lost_while_consumers_are_killed
+        })*
+    };
+}
+
+crash! {
+    host: super::Host;
+    cuda_ipc: super::CudaIpc;
+    cuda_descriptor: super::CudaDescriptor;
+}
+
+/// The two kinds above that need a driver, once more, on the stand-in.
 #[test]
-fn lossless_no_frame_is_torn_or_lost_while_consumers_are_killed() {
-    churn(Flow::Lossless, "churn-lossless/frame");
+fn on_the_stand_in() {
+    common::run_on_the_stand_in("cuda_");
 }
 
 /// Descriptors and mappings of this process whose name contains `name`, and our files in /dev/shm.
@@ -400,11 +435,16 @@ fn child() {
             read_on(&mut reader, true);
         }
         ["produce", frames, "then", "half"] => {
-            let mut pool = create(&name, Flow::Live, 2, &["a/in"], at.incarnation);
+            let made_in = match std::env::var("MILLRACE_KIND").as_deref() {
+                Ok(CudaIpc::NAME) => create::<CudaIpc>,
+                Ok(CudaDescriptor::NAME) => create::<CudaDescriptor>,
+                _ => create::<Host>,
+            };
+            let mut pool = made_in(&name, Flow::Live, 2, &["a/in"], at.incarnation);
             publish_until(&mut pool, frames.parse().unwrap());
             say(print(&pool.locator()));
             let mut slot = pool.acquire().unwrap();
-            slot.bytes_mut()[..SLOT_BYTES / 2].fill(0xee);
+            slot.write(&[0xee; SLOT_BYTES / 2]).unwrap();
             say("half");
             sleep_until_killed();
         }

@@ -20,7 +20,15 @@ type Reader = millrace_pool::Reader;
 
 fn spec(slots: u32, slot_bytes: u64) -> PoolSpec {
     let consumers = vec!["a/in".to_owned()];
-    PoolSpec { name: "limits/frame".into(), slots, slot_bytes, flow: Flow::Live, incarnation: 0, consumers }
+    PoolSpec {
+        name: "limits/frame".into(),
+        slots,
+        slot_bytes,
+        flow: Flow::Live,
+        incarnation: 0,
+        consumers,
+        place: millrace_pool::Place::Host,
+    }
 }
 
 fn refusal(at: &SlotRef) -> String {

@@ -1,13 +1,12 @@
 //! Slots in host shared memory.
 #![allow(unsafe_code, reason = "slices of memory that other processes map")]
 
-use super::Memory;
 use crate::PoolError;
 use crate::map::{Mapping, open_shared, shared_file};
 
 /// Slots in one memfd, each at a multiple of the page size, so that a device could register them.
 #[derive(Debug)]
-pub struct HostMemory {
+pub(crate) struct HostMemory {
     mapping: Mapping,
     slot_bytes: u64,
     stride_bytes: u64,
@@ -48,10 +47,10 @@ fn total_bytes(slots: u32, slot_bytes: u64) -> Option<u64> {
     slot_bytes.checked_next_multiple_of(PAGE_BYTES)?.checked_mul(u64::from(slots)).filter(|&b| b <= i64::MAX as u64)
 }
 
-impl Memory for HostMemory {
-    const KIND: u32 = 1;
+impl HostMemory {
+    pub(crate) const KIND: u32 = 1;
 
-    fn create(what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
+    pub(crate) fn create(what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
         let too_big = || PoolError::Memory {
             call: "allocate",
             bytes: slot_bytes,
@@ -66,11 +65,11 @@ impl Memory for HostMemory {
         Ok(Self::of(mapping, slot_bytes))
     }
 
-    fn export(&self) -> Vec<u8> {
+    pub(crate) fn export(&self) -> Vec<u8> {
         self.mapping.raw_fd().to_le_bytes().to_vec()
     }
 
-    fn open(pool: u128, pid: u32, export: &[u8], slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
+    pub(crate) fn open(pool: u128, pid: u32, export: &[u8], slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
         let fd = u32::from_le_bytes(export.try_into().map_err(|_| PoolError::NotAPool {
             pool,
             pid,
@@ -85,15 +84,5 @@ impl Memory for HostMemory {
         })?;
         let file = open_shared(pool, pid, fd, bytes, false)?;
         Ok(Self::of(Mapping::new("slots", file, bytes, false)?, slot_bytes))
-    }
-
-    unsafe fn write(&self, slot: u32, bytes: &[u8]) {
-        // SAFETY: the caller's contract is `slot_mut`'s.
-        unsafe { self.slot_mut(slot)[..bytes.len()].copy_from_slice(bytes) }
-    }
-
-    unsafe fn read(&self, slot: u32, len: usize) -> Vec<u8> {
-        // SAFETY: the caller's contract is `slot`'s.
-        unsafe { self.slot(slot)[..len].to_vec() }
     }
 }

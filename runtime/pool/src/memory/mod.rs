@@ -1,39 +1,83 @@
-//! Where slots lie: one trait, one implementation a kind of memory.
+//! Where slots lie: in host memory or in a GPU's, shared by an IPC handle or by a file descriptor.
 
+mod cuda;
 mod host;
 
-pub use host::HostMemory;
+pub(crate) use cuda::CudaMemory;
+pub use cuda::Share;
+pub(crate) use host::HostMemory;
 
 use crate::PoolError;
+use millrace_cuda::Gpu;
+
+/// Where the slots of a new pool are to lie.
+#[derive(Clone, Debug, Default)]
+pub enum Place {
+    /// Host shared memory.
+    #[default]
+    Host,
+    /// The memory of a GPU.
+    Cuda(Gpu, Share),
+}
+
+impl Place {
+    /// Slots of `memory` would lie here.
+    pub(crate) fn is_of(&self, memory: &Memory) -> bool {
+        match (self, memory) {
+            (Self::Host, Memory::Host(_)) => true,
+            (Self::Cuda(gpu, share), Memory::Cuda(memory)) => memory.is_on(gpu, *share),
+            _ => false,
+        }
+    }
+}
 
 /// N equal slots that one process writes and others read.
 ///
-/// The contract with the protocol: a slot is written only through [`Memory::write`]-like methods by the process that
-/// created it while it holds the slot's writing state, and read only under a lease.
-pub trait Memory: std::fmt::Debug + Sized + Send + Sync + 'static {
-    /// The number that stands in the control block for this kind.
-    const KIND: u32;
+/// The contract with the protocol: a slot is written only by the process that created it while it holds the slot's
+/// writing state, and read only under a lease.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    Host(HostMemory),
+    Cuda(CudaMemory),
+}
 
+impl Memory {
     /// Allocates `slots` slots of `slot_bytes` each. `what` names the pool in errors.
-    fn create(what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError>;
+    pub(crate) fn create(place: &Place, what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
+        Ok(match place {
+            Place::Host => Self::Host(HostMemory::create(what, slots, slot_bytes)?),
+            Place::Cuda(gpu, share) => Self::Cuda(CudaMemory::create(gpu, *share, what, slots, slot_bytes)?),
+        })
+    }
+
+    /// The number that stands in the control block for this kind.
+    pub(crate) fn kind(&self) -> u32 {
+        match self {
+            Self::Host(_) => HostMemory::KIND,
+            Self::Cuda(memory) => memory.kind(),
+        }
+    }
 
     /// What another process needs to open it, at most [`crate::control::EXPORT_BYTES`].
-    fn export(&self) -> Vec<u8>;
+    pub(crate) fn export(&self) -> Vec<u8> {
+        match self {
+            Self::Host(memory) => memory.export(),
+            Self::Cuda(memory) => memory.export(),
+        }
+    }
 
     /// Opens in this process what process `pid` exported.
-    fn open(pool: u128, pid: u32, export: &[u8], slots: u32, slot_bytes: u64) -> Result<Self, PoolError>;
-
-    /// Copies bytes into the start of a slot. For tests and small records; nodes write where the frame is made.
-    ///
-    /// # Safety
-    /// The slot is in the caller's writing state.
-    #[allow(unsafe_code, reason = "the state of the slot is the caller's to prove")]
-    unsafe fn write(&self, slot: u32, bytes: &[u8]);
-
-    /// Copies the first `len` bytes of a slot out.
-    ///
-    /// # Safety
-    /// The caller holds a lease on the slot, or its writing state.
-    #[allow(unsafe_code, reason = "the lease is the caller's to prove")]
-    unsafe fn read(&self, slot: u32, len: usize) -> Vec<u8>;
+    pub(crate) fn open(
+        kind: u32,
+        pool: u128,
+        pid: u32,
+        export: &[u8],
+        slots: u32,
+        slot_bytes: u64,
+    ) -> Result<Self, PoolError> {
+        match kind {
+            HostMemory::KIND => HostMemory::open(pool, pid, export, slots, slot_bytes).map(Self::Host),
+            _ => CudaMemory::open(kind, pool, pid, export, slots, slot_bytes).map(Self::Cuda),
+        }
+    }
 }

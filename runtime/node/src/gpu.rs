@@ -1,0 +1,148 @@
+//! Frames on a GPU: what a node queues its work in, and how the harness orders that work with other processes'.
+//!
+//! No thread waits for the GPU. A publication carries an event; the consumer's stream waits for it. What a node must keep
+//! until its work is done (leases, surfaces) it hands to [`Outputs::hold`](crate::Outputs::hold).
+
+use crate::{Context, NodeError};
+use millrace_cuda::{CudaError, Event, Gpu, Stream, Waker};
+use millrace_pool::{Bell, Place, Share};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of every node that works on a GPU, to be flattened into its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct GpuSettings {
+    /// When a frame is published: with its work queued and an event to wait for (`device`), or after this process has
+    /// waited for the work (`host`, the slower arm of a comparison).
+    #[serde(default)]
+    pub sync: Sync,
+    /// How other processes come by this node's frames on a GPU: by IPC handles, or by file descriptors where those are
+    /// not offered (`millrace doctor` tells).
+    #[serde(default)]
+    pub share: ShareSetting,
+}
+
+/// Who waits for a frame's work on the GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// The consumer's stream.
+    #[default]
+    Device,
+    /// This process, before it publishes.
+    Host,
+}
+
+/// How a GPU's memory is shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShareSetting {
+    /// Legacy CUDA IPC.
+    #[default]
+    Ipc,
+    /// Descriptors of the driver's virtual memory management.
+    Descriptor,
+}
+
+/// A stream of a node's own on a GPU, with what the harness needs to hear of its progress. A node has one for each row of
+/// work that is not to wait for the others.
+#[derive(Debug)]
+pub struct Queue {
+    stream: Stream,
+    /// Follows `stream` and calls the harness, so that the call holds nobody up.
+    calls: Stream,
+    waker: Waker,
+    settings: GpuSettings,
+}
+
+impl Queue {
+    /// A queue on `gpu`.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn new(gpu: &Gpu, settings: GpuSettings, cx: &Context) -> Result<Self, NodeError> {
+        let stream = || Stream::new(gpu).map_err(NodeError::fatal);
+        Ok(Self { stream: stream()?, calls: stream()?, waker: cx.waker(), settings })
+    }
+
+    /// Its stream.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Its device.
+    pub fn gpu(&self) -> &Gpu {
+        self.stream.gpu()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        let share = match self.settings.share {
+            ShareSetting::Ipc => Share::Ipc,
+            ShareSetting::Descriptor => Share::Descriptor,
+        };
+        Place::Cuda(self.gpu().clone(), share)
+    }
+
+    pub(crate) fn sync(&self) -> Sync {
+        self.settings.sync
+    }
+}
+
+/// What is kept until the GPU has done with it.
+#[derive(Default)]
+pub(crate) struct Held {
+    held: Vec<(Event, Box<dyn Send>)>,
+    spare: Vec<Event>,
+}
+
+impl Held {
+    pub(crate) fn hold(&mut self, keep: Box<dyn Send>, queue: &Queue) -> Result<(), CudaError> {
+        let event = match self.spare.pop() {
+            Some(event) => event,
+            None => Event::new(queue.gpu())?,
+        };
+        queue.stream.record(&event)?;
+        queue.calls.wait(&event)?;
+        queue.calls.wake(&queue.waker)?;
+        self.held.push((event, keep));
+        Ok(())
+    }
+
+    /// Lets go of what is done.
+    pub(crate) fn settle(&mut self) -> Result<(), CudaError> {
+        let mut at = 0;
+        while at < self.held.len() {
+            if self.held[at].0.is_done()? {
+                self.spare.push(self.held.remove(at).0);
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is done, and lets go of it.
+    pub(crate) fn finish(&mut self) -> Result<(), CudaError> {
+        for (event, keep) in self.held.drain(..) {
+            event.synchronize()?;
+            drop(keep);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    /// A lease must not go back while the GPU still reads its slot.
+    fn drop(&mut self) {
+        if let Err(e) = self.finish() {
+            tracing::debug!("{e}");
+        }
+    }
+}
+
+/// Wakes the loop that sleeps on `bell`.
+pub(crate) fn waker(bell: &Bell) -> Waker {
+    let bell = bell.clone();
+    Waker::new(move || bell.ring())
+}
