@@ -86,6 +86,11 @@ pub(crate) fn call_error(
     }
 }
 
+/// What the system's loader said, which libloading's error keeps to itself.
+pub(crate) fn loader_words(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 /// Runs a driver call and names it in the error: `driver!(gpu, "what", cuEventRecord(event, stream))`.
 macro_rules! driver {
     ($gpu:expr, $what:expr, $call:ident($($arg:expr),* $(,)?)) => {{

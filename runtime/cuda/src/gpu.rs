@@ -1,7 +1,7 @@
 //! The driver and its devices.
 #![allow(unsafe_code, reason = "calls of the driver")]
 
-use crate::error::call_error;
+use crate::error::{call_error, loader_words};
 use crate::sys::{self, Api, Handle};
 use crate::{CudaError, driver};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ pub(crate) fn api() -> Result<&'static Api, CudaError> {
         // SAFETY: the driver's library, whose initializers are made to run in any process.
         let library = unsafe { libloading::Library::new(LIBRARY) }.map_err(|e| CudaError::Library {
             library: LIBRARY.to_owned(),
-            cause: e.to_string(),
+            cause: loader_words(&e),
             brings: BRINGS,
             instead: INSTEAD,
         })?;

@@ -7,12 +7,14 @@
 //! | `stream` | streams, events, between processes too |
 //! | `memory` | device memory by plain allocation, by IPC handle and by file descriptor; pinned host memory; copies |
 //! | `module` | PTX modules and launches |
+//! | `libraries` | which libraries are there, and their versions, for reports |
 //!
 //! Architecture invariant: status codes and values that a newer driver may return are read as numbers, never as Rust
 //! enums. What was opened from another process never sits in an owning allocation.
 
 mod error;
 mod gpu;
+pub mod libraries;
 mod memory;
 mod module;
 mod stream;
