@@ -18,10 +18,10 @@ impl Node for FrameChecksum {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
-            on_gpu: false,
+            on_gpu: true,
             order: Order::Every,
             required: true,
-            doc: "images of any format, in host memory",
+            doc: "images of any format, in host memory or on a GPU",
         }],
         outputs: &[],
     };
@@ -42,7 +42,8 @@ impl Node for FrameChecksum {
             return Err(NodeError::fatal(format!("'{port}' carried {kind:?}; an image is expected")));
         };
         // a golden file with a frame missing is wrong, so every fault ends the node
-        self.lines.frame(image, lease.bytes(), &item.timing).map_err(NodeError::fatal)?;
+        let bytes = lease.on_host().map_err(NodeError::fatal)?;
+        self.lines.frame(image, &bytes, &item.timing).map_err(NodeError::fatal)?;
         self.metrics.count("lines", &item.source, 1);
         Ok(())
     }

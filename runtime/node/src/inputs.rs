@@ -8,6 +8,7 @@ use millrace_cuda::{Gpu, Span, Stream};
 use millrace_frame::wire::compact;
 use millrace_frame::{Detections, Device, Item, Payload, PayloadKind, SlotRef};
 use millrace_pool::{Bell, Flow, Next, PoolError, Reader};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -50,6 +51,18 @@ impl Lease {
     /// When they lie on a GPU, which only a port with `on_gpu` lets in.
     pub fn bytes(&self) -> &[u8] {
         self.lease.bytes()
+    }
+
+    /// The slot's bytes in host memory: where they lie, or a copy of a frame on a GPU, which this thread waits for.
+    ///
+    /// # Errors
+    /// Those of the GPU: the frame is lost, as `copy`.
+    pub fn on_host(&self) -> Result<Cow<'_, [u8]>, NodeError> {
+        if self.gpu().is_none() {
+            return Ok(Cow::Borrowed(self.bytes()));
+        }
+        let lost = |e| NodeError::frame("copy", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        self.lease.read(&self.item.fence, self.lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
     }
 
     /// The GPU that the frame lies on; `None` for host memory.

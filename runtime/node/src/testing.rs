@@ -70,7 +70,10 @@ impl Seen {
     /// Copies, and gives the slot back.
     pub fn of(input: Input) -> Self {
         match input {
-            Input::Frame(lease) => Self::Frame(lease.item().clone(), lease.bytes().to_vec()),
+            Input::Frame(lease) => {
+                let bytes = lease.on_host().expect("a frame can be copied").into_owned();
+                Self::Frame(lease.item().clone(), bytes)
+            }
             Input::Detections(found) => Self::Detections(found),
         }
     }

@@ -254,17 +254,18 @@ impl Lease {
         self.inner.shared.block().header.slot_bytes.load(Ordering::Relaxed)
     }
 
-    /// Copies the first `len` bytes out, wherever they lie. On a GPU it waits for the copy, not for the fence.
+    /// Copies the first `len` bytes out, wherever they lie; on a GPU, after `fence`, which the frame's description names.
+    /// This thread waits for the copy.
     ///
     /// # Errors
     /// Those of the GPU.
     ///
     /// # Panics
     /// When the slot has fewer: its description was to be checked against [`slot_bytes`](Self::slot_bytes).
-    pub fn read(&self, len: usize) -> Result<Vec<u8>, CudaError> {
+    pub fn read(&self, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
         match &self.inner.shared.memory {
             Memory::Host(_) => Ok(self.bytes()[..len].to_vec()),
-            Memory::Cuda(memory) => memory.read(self.inner.writing.slot, len),
+            Memory::Cuda(memory) => memory.read(self.inner.writing.slot, fence, len),
         }
     }
 
@@ -295,9 +296,7 @@ impl Lease {
         let Memory::Cuda(memory) = &self.inner.shared.memory else {
             return Err(CudaError::misuse("a frame", "it lies in host memory"));
         };
-        if let Fence::CudaEvent(handle) = fence {
-            memory.wait(handle, stream)?;
-        }
+        memory.wait(fence, stream)?;
         Ok(memory.span(self.inner.writing.slot))
     }
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{CudaDescriptor, CudaIpc, Host, Kind};
-use millrace_frame::SlotRef;
+use millrace_frame::{Fence, SlotRef};
 use millrace_pool::control::{ITEM_BYTES, MAX_CONSUMERS, MAX_SLOTS};
 use millrace_pool::protocol::Attached;
 use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
@@ -72,7 +72,11 @@ fn get(reader: &mut Reader) -> Lease {
 
 fn check(lease: &Lease) {
     assert_eq!(lease.item(), lease.ticket().to_be_bytes(), "the description is this ticket's");
-    assert!(lease.read(SLOT_BYTES).unwrap() == payload(lease.ticket()), "the bytes are ticket {}'s", lease.ticket());
+    assert!(
+        lease.read(&Fence::Complete, SLOT_BYTES).unwrap() == payload(lease.ticket()),
+        "the bytes are ticket {}'s",
+        lease.ticket()
+    );
 }
 
 fn a_frame_is_read_as_it_was_written<K: Kind>() {
@@ -155,7 +159,7 @@ fn an_unpublished_slot_is_given_back_unseen<K: Kind>() {
     put(&mut pool);
     put(&mut pool);
     let mut slot = pool.acquire().unwrap();
-    slot.write(&[0xee; SLOT_BYTES]);
+    slot.write(&[0xee; SLOT_BYTES]).unwrap();
     drop(slot);
     assert!(matches!(reader.poll(), Next::Gone(0)), "its slot was written over");
     assert_eq!(get(&mut reader).ticket(), 1);

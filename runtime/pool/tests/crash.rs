@@ -6,7 +6,7 @@
 mod common;
 
 use common::{CudaDescriptor, CudaIpc, Host, Kind};
-use millrace_frame::SlotRef;
+use millrace_frame::{Fence, SlotRef};
 use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -58,7 +58,7 @@ fn check(lease: &Lease) {
     assert_eq!(lease.item(), item, "the description is ticket {}'s", lease.ticket());
     for look in 0..2 {
         assert_eq!(
-            checksum(&lease.read(SLOT_BYTES).unwrap()),
+            checksum(&lease.read(&Fence::Complete, SLOT_BYTES).unwrap()),
             checksum(&expected),
             "look {look} at ticket {}",
             lease.ticket()

@@ -3,6 +3,7 @@
 
 use crate::PoolError;
 use millrace_cuda::{CudaError, DeviceMemory, Event, Gpu, Span, Stream};
+use millrace_frame::Fence;
 use rustix::process::{PTracer, Pid, PidfdFlags, PidfdGetfdFlags};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -184,9 +185,10 @@ impl CudaMemory {
         Ok(*handle)
     }
 
-    /// What is queued in `stream` from here on begins after the event of `handle` is done.
-    pub(crate) fn wait(&self, handle: &[u8], stream: &Stream) -> Result<(), CudaError> {
-        let handle = <[u8; 64]>::try_from(handle).map_err(|_| {
+    /// What is queued in `stream` from here on begins after `fence`.
+    pub(crate) fn wait(&self, fence: &Fence, stream: &Stream) -> Result<(), CudaError> {
+        let Fence::CudaEvent(handle) = fence else { return Ok(()) };
+        let handle = <[u8; 64]>::try_from(handle.as_slice()).map_err(|_| {
             CudaError::misuse("a frame's fence", format!("its event is named by {} bytes, not 64", handle.len()))
         })?;
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,8 +222,9 @@ impl CudaMemory {
     }
 
     /// Copies the first `len` bytes of a slot out.
-    pub(crate) fn read(&self, slot: u32, len: usize) -> Result<Vec<u8>, CudaError> {
+    pub(crate) fn read(&self, slot: u32, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
         let mut bytes = vec![0; len];
+        self.wait(fence, self.copies()?)?;
         self.copies()?.download(self.span(slot).part(0, len as u64), &mut bytes)?;
         Ok(bytes)
     }

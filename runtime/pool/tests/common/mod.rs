@@ -6,7 +6,8 @@
 use millrace_cuda::Gpu;
 use millrace_pool::{Place, Share};
 
-pub trait Kind {
+pub(crate) trait Kind {
+    #[allow(dead_code, reason = "told to child processes, which not every suite has")]
     const NAME: &'static str;
     /// Files that a pool has in its process: the control block, and host memory.
     const FILES: usize;
@@ -18,9 +19,9 @@ pub trait Kind {
 
 const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
 
-pub struct Host;
-pub struct CudaIpc;
-pub struct CudaDescriptor;
+pub(crate) struct Host;
+pub(crate) struct CudaIpc;
+pub(crate) struct CudaDescriptor;
 
 impl Kind for Host {
     const NAME: &'static str = "host";
@@ -54,7 +55,7 @@ fn gpu() -> Gpu {
 }
 
 /// Runs the tests of this binary whose names begin with `prefix` in a process whose driver is the stand-in.
-pub fn run_on_the_stand_in(prefix: &str) {
+pub(crate) fn run_on_the_stand_in(prefix: &str) {
     if std::env::var_os("MILLRACE_GPU").is_some() || std::env::var_os(STAND_IN).is_some() {
         return; // the tests themselves run beside this one
     }
