@@ -15,6 +15,7 @@ pub struct Context {
     pub(crate) connected: Arc<[String]>,
     pub(crate) flow: Flow,
     pub(crate) waker: Waker,
+    pub(crate) slots: u32,
 }
 
 impl Context {
@@ -41,6 +42,11 @@ impl Context {
     /// Wakes the node's loop, from any thread: what it then finds to do is [`Node::produce`](crate::Node::produce)'s.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// Slots of each pool that this node fills: `SLOTS`.
+    pub fn slots(&self) -> usize {
+        self.slots as usize
     }
 
     /// The graph connects this input port.

@@ -103,6 +103,7 @@ fn live<N: Node>(
         connected: graph.inputs.clone().into(),
         flow: common.flow.into(),
         waker: crate::gpu::waker(bell),
+        slots: common.slots,
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone());
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
