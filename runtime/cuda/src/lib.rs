@@ -7,6 +7,7 @@
 //! | `stream` | streams, events, between processes too |
 //! | `memory` | device memory by plain allocation, by IPC handle and by file descriptor; pinned host memory; copies |
 //! | `module` | PTX modules and launches |
+//! | [`nvdec`] | the video decoder |
 //! | `libraries` | which libraries are there, and their versions, for reports |
 //!
 //! Architecture invariant: status codes and values that a newer driver may return are read as numbers, never as Rust
@@ -17,6 +18,7 @@ mod gpu;
 pub mod libraries;
 mod memory;
 mod module;
+pub mod nvdec;
 mod stream;
 mod sys;
 

@@ -1,0 +1,293 @@
+//! A stream's parser, and the decoder that its callbacks drive.
+#![allow(unsafe_code, reason = "calls of the library, and its callbacks")]
+
+use super::decoder::{Decoder, Picture};
+use super::format::chroma_name;
+use super::{Codec, Format, Nvdec, NvdecError, sys};
+use crate::Gpu;
+use crate::sys::Handle;
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// How a stream is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A picture comes out as soon as its place in presentation order is known. Otherwise the parser holds back up to four
+    /// more, which keeps the decoder busy while earlier ones are read.
+    pub low_delay: bool,
+    /// Decode surfaces beyond what the stream needs: that many pictures can be held while decoding goes on.
+    pub extra_surfaces: u32,
+    /// Pictures that can be mapped at once.
+    pub output_surfaces: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { low_delay: false, extra_surfaces: 4, output_surfaces: 2 }
+    }
+}
+
+/// Pictures that the parser holds back so that several are in the decoder at once.
+const DISPLAY_DELAY: u32 = 4;
+
+/// Takes the pictures that come out, in presentation order, within [`Session::feed`] and [`Session::flush`].
+pub type Sink = Box<dyn FnMut(Picture) + Send>;
+
+/// A stream being decoded.
+pub struct Session {
+    state: NonNull<State>,
+    parser: Handle,
+}
+
+// SAFETY: the parser may be fed from any thread, one at a time, which `&mut self` ensures; the state holds only what may
+// be sent, and is reached through the session alone.
+unsafe impl Send for Session {}
+
+/// What the callbacks work on. It stands still, since the parser has its address.
+struct State {
+    nvdec: Nvdec,
+    gpu: Gpu,
+    codec: Codec,
+    options: Options,
+    sink: Sink,
+    decoder: Option<Arc<Decoder>>,
+    format: Option<Format>,
+    failed: Option<NvdecError>,
+}
+
+impl Session {
+    /// A parser for a stream of `codec`. The decoder is made when the stream's first parameter sets have come.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn new(nvdec: Nvdec, gpu: &Gpu, codec: Codec, options: Options, sink: Sink) -> Result<Self, NvdecError> {
+        let state = State { nvdec, gpu: gpu.clone(), codec, options, sink, decoder: None, format: None, failed: None };
+        let state = NonNull::from(Box::leak(Box::new(state)));
+        let mut session = Self { state, parser: std::ptr::null_mut() };
+        session.make_parser()?;
+        Ok(session)
+    }
+
+    /// Passes one access unit to the parser; the sink gets what is to be shown. `timestamp` comes back with the picture.
+    /// It waits while the decoder's queue is full, and while the picture needs a surface that is still held: whoever holds
+    /// pictures must be able to drop them meanwhile.
+    ///
+    /// # Errors
+    /// A stream that the GPU does not decode, or that the library gives up on. After one, [`restart`](Self::restart) and
+    /// go on with a key picture.
+    pub fn feed(&mut self, unit: &[u8], timestamp: i64) -> Result<(), NvdecError> {
+        self.parse(sys::SourceDataPacket {
+            flags: sys::PACKET_TIMESTAMP | sys::PACKET_END_OF_PICTURE,
+            payload_size: unit.len() as u64,
+            payload: unit.as_ptr(),
+            timestamp,
+        })
+    }
+
+    /// Ends the stream: the sink gets everything that is held back. What is fed afterwards begins a stream anew, with a
+    /// key picture; the decoder is kept for it.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn flush(&mut self) -> Result<(), NvdecError> {
+        let ended = self.parse(sys::SourceDataPacket {
+            flags: sys::PACKET_END_OF_STREAM,
+            payload_size: 0,
+            payload: std::ptr::null(),
+            timestamp: 0,
+        });
+        self.restart()?;
+        ended
+    }
+
+    /// Forgets the stream, and the pictures that were held back: what is fed afterwards begins one anew.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn restart(&mut self) -> Result<(), NvdecError> {
+        self.drop_parser();
+        self.make_parser()
+    }
+
+    /// What the stream is, as its last parameter sets say.
+    pub fn format(&self) -> Option<Format> {
+        // SAFETY: the state lives as long as the session, and no callback runs outside `feed`, which is `&mut self`.
+        unsafe { self.state.as_ref() }.format
+    }
+
+    fn state(&mut self) -> &mut State {
+        // SAFETY: as above; the parser does not use its address outside of calls to it, and none runs meanwhile.
+        unsafe { self.state.as_mut() }
+    }
+
+    fn make_parser(&mut self) -> Result<(), NvdecError> {
+        let user_data = self.state.as_ptr().cast();
+        let state = self.state();
+        let (nvdec, gpu, codec) = (state.nvdec, state.gpu.clone(), state.codec);
+        let mut params = sys::ParserParams {
+            codec: codec.raw(),
+            // the sequence callback states how many there really are
+            max_num_decode_surfaces: 1,
+            clock_rate: 0,
+            // a picture with anything unreadable in its headers is left out, and so missed and counted by who fed it
+            error_threshold: 0,
+            max_display_delay: if state.options.low_delay { 0 } else { DISPLAY_DELAY },
+            bits: 0,
+            reserved1: [0; 4],
+            user_data,
+            sequence: Some(on_sequence),
+            decode: Some(on_decode),
+            display: Some(on_display),
+            operating_point: std::ptr::null_mut(),
+            sei: std::ptr::null_mut(),
+            reserved2: [std::ptr::null_mut(); 5],
+            ext_video_info: std::ptr::null_mut(),
+        };
+        let mut parser = std::ptr::null_mut();
+        // a place for the handle, and a whole description; its user data is the state, which outlives the parser
+        cuvid!(nvdec, &gpu, format!("a stream of {codec}"), cuvidCreateVideoParser(&raw mut parser, &raw mut params))?;
+        self.parser = parser;
+        Ok(())
+    }
+
+    fn drop_parser(&mut self) {
+        let parser = std::mem::replace(&mut self.parser, std::ptr::null_mut());
+        if parser.is_null() {
+            return;
+        }
+        let (nvdec, gpu) = (self.state().nvdec, self.state().gpu.clone());
+        // our handle, not used again
+        let _ =
+            cuvid!(nvdec, &gpu, "a parser", cuvidDestroyVideoParser(parser)).inspect_err(|e| tracing::debug!("{e}"));
+    }
+
+    fn parse(&mut self, mut packet: sys::SourceDataPacket) -> Result<(), NvdecError> {
+        if self.parser.is_null() {
+            return Err(NvdecError::Stream("there is none since it could not be made again".to_owned()));
+        }
+        self.state().failed = None;
+        let (nvdec, gpu, parser) = (self.state().nvdec, self.state().gpu.clone(), self.parser);
+        // our parser, and a packet whose bytes are borrowed by our caller until the call returns; the callbacks use the
+        // state, of which no reference is kept here meanwhile
+        let parsed =
+            cuvid!(nvdec, &gpu, format!("{} B", packet.payload_size), cuvidParseVideoData(parser, &raw mut packet));
+        // a callback's own word says more than the parser's about it
+        match self.state().failed.take() {
+            Some(e) => Err(e),
+            None => Ok(parsed?),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.drop_parser();
+        // SAFETY: leaked in `new`, taken back once; the parser, which had the address, is gone.
+        drop(unsafe { Box::from_raw(self.state.as_ptr()) });
+    }
+}
+
+impl State {
+    /// The stream begins, or changes: makes a decoder for it, or takes the one that is there. The result is how many
+    /// decode surfaces the parser may use.
+    fn sequence(&mut self, raw: &sys::VideoFormat) -> Result<u32, NvdecError> {
+        let gpu_name = format!("device {} ({})", self.gpu.ordinal(), self.gpu.name());
+        let format = Format::of(raw, &gpu_name)?;
+        let extra = self.options.extra_surfaces;
+        self.format = Some(format);
+        if let Some(decoder) = &mut self.decoder {
+            if decoder.suits(&format, extra) {
+                return Ok(decoder.decode_surfaces());
+            }
+            // pictures that are still held, of the size before, keep their decoder
+            if let Some(decoder) = Arc::get_mut(decoder)
+                && decoder.reconfigure(&format, extra)?
+            {
+                return Ok(decoder.decode_surfaces());
+            }
+        }
+        let caps = self.nvdec.caps(&self.gpu, format.codec, format.bit_depth)?;
+        if let Some(why) = caps.refusal(format.coded_width_px, format.coded_height_px, format.bit_depth) {
+            return Err(NvdecError::Unsupported {
+                codec: format.codec,
+                width_px: format.coded_width_px,
+                height_px: format.coded_height_px,
+                bit_depth: format.bit_depth,
+                chroma: chroma_name(raw.chroma_format),
+                gpu: gpu_name,
+                why,
+            });
+        }
+        // the one before first: a GPU need not have room for both
+        self.decoder = None;
+        let decoder = Decoder::create(self.nvdec, &self.gpu, &format, extra, self.options.output_surfaces)?;
+        let surfaces = decoder.decode_surfaces();
+        self.decoder = Some(Arc::new(decoder));
+        Ok(surfaces)
+    }
+
+    fn running(&self) -> Result<(&Arc<Decoder>, &Format), NvdecError> {
+        let missing = || NvdecError::Stream("it gave a picture before its parameter sets".to_owned());
+        self.decoder.as_ref().zip(self.format.as_ref()).ok_or_else(missing)
+    }
+}
+
+/// Runs a callback's body on the state; what fails, by a panic too, is kept for `parse` and stops the parser.
+///
+/// # Safety
+/// `user` is a session's state, of which no other reference is in use.
+unsafe fn contained(user: *mut c_void, body: impl FnOnce(&mut State) -> Result<c_int, NvdecError>) -> c_int {
+    let Some(state) = NonNull::new(user.cast::<State>()) else { return 0 };
+    // SAFETY: the caller's contract.
+    let state = unsafe { &mut *state.as_ptr() };
+    let result = catch_unwind(AssertUnwindSafe(|| body(state)))
+        .unwrap_or_else(|_| Err(NvdecError::Stream("what took its pictures panicked".to_owned())));
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            // the first fault is the cause, later ones are its consequences
+            state.failed.get_or_insert(e);
+            0
+        }
+    }
+}
+
+unsafe extern "C" fn on_sequence(user: *mut c_void, format: *mut sys::VideoFormat) -> c_int {
+    // SAFETY: the parser passes the state that it was made with, within `Session::parse`, which keeps no reference, and
+    // one callback at a time.
+    unsafe {
+        contained(user, |state| {
+            // SAFETY: the parser's structure, valid during the callback.
+            let format = format.as_ref().ok_or_else(|| NvdecError::Stream("it gave no format".to_owned()))?;
+            Ok(state.sequence(format)?.cast_signed())
+        })
+    }
+}
+
+unsafe extern "C" fn on_decode(user: *mut c_void, picture: *mut sys::PicParamsHead) -> c_int {
+    // SAFETY: as in `on_sequence`.
+    unsafe {
+        contained(user, |state| {
+            let (decoder, _) = state.running()?;
+            // SAFETY: what the parser gave to this callback, which is still running.
+            decoder.decode(picture)?;
+            Ok(1)
+        })
+    }
+}
+
+unsafe extern "C" fn on_display(user: *mut c_void, info: *mut sys::DispInfo) -> c_int {
+    // SAFETY: as in `on_sequence`.
+    unsafe {
+        contained(user, |state| {
+            // SAFETY: the parser's structure, valid during the callback; null is the end of the stream.
+            let Some(info) = info.as_ref() else { return Ok(1) };
+            let (decoder, format) = state.running()?;
+            let picture = Picture::hold(decoder, format, info)?;
+            (state.sink)(picture);
+            Ok(1)
+        })
+    }
+}
