@@ -1,0 +1,53 @@
+//! What it costs to hand a 1080p NV12 frame on a GPU to another process: by a pool on the GPU, and by a copy through a
+//! pool in host memory. All arms in one run, in turns, frame by frame.
+//!
+//! ```sh
+//! cargo run --release -p millrace-pool --example gpu_handover -- [--frames N] [--json FILE]
+//! ```
+//!
+//! The producer fills the frame on the GPU; its last kernel stamps the GPU's clock (`%globaltimer`, whose step is
+//! printed), and the frame's event follows. The consumer, asleep on its bell, queues a kernel that first stamps the same
+//! clock and then reads the frame's first and last word where they lie. `event to kernel` is the time between the stamps:
+//! GPU time, of one clock. `publish to awake` is CPU time of the hand-over, by `CLOCK_MONOTONIC`, which processes share.
+//! CPU time is that of the whole process (`CLOCK_PROCESS_CPUTIME_ID`), the driver's threads too: one that spins shows.
+//!
+//! That no byte is copied is seen, not assumed: while the consumer holds the first frame, the producer writes another tag
+//! into the slot, and the consumer finds it at its own address with nothing handed over.
+//!
+//! In an arm with work, the producer's last kernel takes that long: the consumer's kernel is then queued before the frame
+//! is complete, and the GPU orders the two by the event alone.
+#![cfg_attr(loom, allow(unused))]
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+#[cfg(not(loom))]
+mod consumer;
+#[cfg(not(loom))]
+mod producer;
+#[cfg(not(loom))]
+mod stamp;
+
+#[cfg(loom)]
+fn main() {}
+
+#[cfg(not(loom))]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (mut frames, mut json) = (300, None);
+    let mut rest = args.as_slice();
+    if let ["consumer", at @ ..] = rest {
+        return consumer::run(at);
+    }
+    while let [option, value, tail @ ..] = rest {
+        match *option {
+            "--frames" => frames = value.parse()?,
+            "--json" => json = Some(std::path::PathBuf::from(value)),
+            _ => break,
+        }
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        return Err("usage: gpu_handover [--frames N] [--json FILE]".into());
+    }
+    producer::run(frames, json.as_deref())
+}
