@@ -35,14 +35,11 @@ const IS_RECENT: &str = "import sys; sys.exit(sys.version_info < (3, 11))";
 
 /// The dora program to use, installed now if need be.
 pub(crate) fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
-    if version_of(Path::new("dora")).as_deref() == Some(VERSION) {
-        return Ok(PathBuf::from("dora"));
+    if let Some(program) = found() {
+        return Ok(program);
     }
     let tools = tools_folder()?;
     let program = tools.join("bin/dora");
-    if version_of(&program).as_deref() == Some(VERSION) {
-        return Ok(program);
-    }
     say(&format!("installing dora {VERSION} from PyPI into {} (once)", tools.display()));
     install(&tools)?;
     match version_of(&program) {
@@ -53,6 +50,19 @@ pub(crate) fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
             found.unwrap_or("nothing".to_owned())
         ),
     }
+}
+
+/// The dora program that is here already, on PATH or in the tools.
+pub(crate) fn found() -> Option<PathBuf> {
+    let in_tools = tools_folder().ok().map(|tools| tools.join("bin/dora"));
+    let mut programs = std::iter::once(PathBuf::from("dora")).chain(in_tools);
+    programs.find(|program| version_of(program).as_deref() == Some(VERSION))
+}
+
+/// The Python that would install it: one that is recent enough and has pip.
+pub(crate) fn installer() -> Option<&'static str> {
+    let fits = |python: &&str| succeeds(python, &["-c", IS_RECENT]) && succeeds(python, &["-m", "pip", "--version"]);
+    PYTHONS.iter().copied().find(fits)
 }
 
 fn version_of(program: &Path) -> Option<String> {

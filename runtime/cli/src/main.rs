@@ -5,6 +5,7 @@
 // A command-line program's stdout is its product.
 #![allow(clippy::print_stdout)]
 
+mod doctor;
 mod dora;
 mod load;
 mod make;
@@ -42,6 +43,8 @@ enum Verb {
     Check(CheckArgs),
     /// Install dora's command-line tool into the build folder, once; 'run' does it by itself.
     Setup,
+    /// Show what this machine has for graphs, GPU and libraries included, and what to do about what is missing.
+    Doctor(doctor::Args),
     /// Write the JSON Schema of graphs, with which editors complete and check them.
     Schema(SchemaArgs),
     /// Show the ports and settings of a node's program.
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),
+        Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Schema(args) => schema::schema(&args.programs, &args.output, args.check),
         Verb::Describe { program, json } => describe(&program, json),
     };

@@ -1,0 +1,205 @@
+//! The checks that have a process of their own. This side runs in that process.
+
+use super::check::{Check, INSTEAD, Need};
+use super::{onnxruntime, sharing, surroundings};
+use millrace_cuda::libraries::{self, CUDA_LIBRARIES, Found, cuda_version};
+use millrace_cuda::{CudaError, Gpu, device_count, driver_version};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What one process looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Probe {
+    Driver,
+    Nvdec,
+    IpcMemory,
+    IpcEvent,
+    Descriptor,
+    /// The other process of the three above.
+    IpcMemoryPeer,
+    IpcEventPeer,
+    DescriptorPeer,
+    Onnxruntime,
+    OrtCuda,
+    OrtTensorrt,
+    CudaLibraries,
+    Tensorrt,
+}
+
+impl Probe {
+    /// The name on the command line.
+    pub(super) fn name(self) -> String {
+        use clap::ValueEnum;
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The lines that it gives in any case.
+    pub(super) fn promises(self) -> &'static [(&'static str, Need)] {
+        match self {
+            Self::Driver => &[("driver", Need::Gpu), ("gpu", Need::Gpu)],
+            Self::Nvdec => &[("libnvcuvid", Need::Gpu)],
+            Self::IpcMemory | Self::IpcMemoryPeer => &[("ipc memory", Need::GpuMemory)],
+            Self::IpcEvent | Self::IpcEventPeer => &[("ipc events", Need::Gpu)],
+            Self::Descriptor | Self::DescriptorPeer => &[("memory by descriptor", Need::GpuMemory)],
+            Self::Onnxruntime => &[("onnxruntime", Need::Option)],
+            Self::OrtCuda => &[("onnxruntime cuda", Need::GpuDetector)],
+            Self::OrtTensorrt => &[("onnxruntime tensorrt", Need::Option)],
+            Self::CudaLibraries => &[
+                ("libcudart", Need::Option),
+                ("libcublas", Need::Option),
+                ("libcublasLt", Need::Option),
+                ("libcurand", Need::Option),
+                ("libcufft", Need::Option),
+                ("libcudnn", Need::Option),
+                ("libnvrtc", Need::Option),
+            ],
+            Self::Tensorrt => &[("tensorrt", Need::GpuDetector)],
+        }
+    }
+}
+
+fn tell(check: &Check) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(check)?);
+    Ok(())
+}
+
+/// Runs one, telling each line at once: what was found before a crash is kept.
+pub(super) fn run(probe: Probe) -> anyhow::Result<ExitCode> {
+    // nobody would wait for it any more
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut input = String::new();
+    std::io::stdin().read_to_string(&mut input)?;
+    match probe {
+        Probe::Driver => driver()?,
+        Probe::Nvdec => nvdec()?,
+        Probe::IpcMemory | Probe::IpcEvent | Probe::Descriptor => {
+            for check in sharing::owner(probe) {
+                tell(&check)?;
+            }
+        }
+        Probe::IpcMemoryPeer | Probe::IpcEventPeer | Probe::DescriptorPeer => tell(&sharing::peer(probe, &input))?,
+        Probe::Onnxruntime => tell(&onnxruntime::library(Path::new(&input)))?,
+        Probe::OrtCuda => tell(&onnxruntime::provider(Path::new(&input), onnxruntime::PROVIDERS[0]))?,
+        Probe::OrtTensorrt => tell(&onnxruntime::provider(Path::new(&input), onnxruntime::PROVIDERS[1]))?,
+        Probe::CudaLibraries => {
+            for (name, names) in CUDA_LIBRARIES {
+                tell(&cuda_library(name, names))?;
+            }
+        }
+        Probe::Tensorrt => tell(&library("tensorrt", Need::GpuDetector, libraries::tensorrt()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn library(name: &str, need: Need, found: Result<Found, CudaError>) -> Check {
+    match found {
+        Ok(Found { file, version: Some(version) }) => Check::ok(name, need, format!("{version} at {}", file.display())),
+        Ok(Found { file, version: None }) => Check::ok(name, need, file.display().to_string()),
+        Err(e) => Check::failed(name, need, &e),
+    }
+}
+
+fn cuda_library(name: &str, names: &[&str]) -> Check {
+    match libraries::cuda_library(name) {
+        Ok(found) => Check::ok(name, Need::Option, found.file.display().to_string()),
+        Err(_) => Check::missing(
+            name,
+            Need::Option,
+            format!("the loader finds no {}", names.join(" and no ")),
+            "ort-infer on a GPU needs it: CUDA's toolkit and cuDNN 9 bring it, or `pip install 'onnxruntime-gpu[cuda,cudnn]'` \
+             with its nvidia/*/lib folders in LD_LIBRARY_PATH",
+        ),
+    }
+}
+
+fn driver() -> anyhow::Result<()> {
+    let version = match driver_version() {
+        Ok(version) => cuda_version(version),
+        Err(e) => {
+            tell(&Check::failed("driver", Need::Gpu, &e))?;
+            let why = "no GPU can be asked for without the driver";
+            return tell(&Check::missing("gpu", Need::Gpu, why, INSTEAD));
+        }
+    };
+    let file = libraries::driver_library();
+    let place = file.as_deref().map_or("a file that is not shown".to_owned(), |file| file.display().to_string());
+    let value = format!("CUDA {version} by {place}");
+    // libcuda.so.580.159.04 belongs to the kernel driver of that number
+    let its = file.as_deref().and_then(|file| file.to_str()?.split_once(".so.").map(|(_, version)| version.to_owned()));
+    let check = match (its.filter(|v| v.contains('.')), surroundings::running_kernel_driver()) {
+        (Some(library), Some(kernel)) if library != kernel => Check::warn(
+            "driver",
+            Need::Gpu,
+            value,
+            format!("the library is of {library} and the kernel driver of {kernel}: reboot, or install both of one version"),
+        ),
+        _ => Check::ok("driver", Need::Gpu, value),
+    };
+    tell(&check)?;
+    match device_count() {
+        Ok(0) => tell(&Check::missing(
+            "gpu",
+            Need::Gpu,
+            "the driver shows no GPU",
+            format!("look at nvidia-smi, CUDA_VISIBLE_DEVICES and the container's devices; or {INSTEAD}"),
+        )),
+        Ok(count) => (0..count).try_for_each(|ordinal| tell(&gpu(ordinal))),
+        Err(e) => tell(&Check::failed("gpu", Need::Gpu, &e)),
+    }
+}
+
+fn gpu(ordinal: u32) -> Check {
+    let name = format!("gpu {ordinal}");
+    let describe = || -> Result<String, CudaError> {
+        let gpu = Gpu::open(ordinal)?;
+        let (major, minor) = gpu.compute_capability()?;
+        let (free, total) = gpu.memory_bytes()?;
+        Ok(format!(
+            "{}, {}, compute capability {major}.{minor}, {} of {} MiB free, PCI {}",
+            gpu.name(),
+            uuid(gpu.uuid()),
+            free >> 20,
+            total >> 20,
+            gpu.pci_bus_id()?
+        ))
+    };
+    match describe() {
+        Ok(value) => Check::ok(&name, Need::Gpu, value),
+        Err(e) => Check::failed(&name, Need::Gpu, &e),
+    }
+}
+
+/// As `nvidia-smi -L` writes it.
+fn uuid(bytes: [u8; 16]) -> String {
+    let mut text = String::from("GPU-");
+    for (i, byte) in bytes.iter().enumerate() {
+        text.push_str(if matches!(i, 4 | 6 | 8 | 10) { "-" } else { "" });
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn nvdec() -> anyhow::Result<()> {
+    tell(&library("libnvcuvid", Need::Gpu, libraries::nvcuvid()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn a_uuid_is_written_as_nvidia_smi_does() {
+        let bytes = std::array::from_fn(|i| i as u8 * 17);
+        assert_eq!(uuid(bytes), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn every_probe_promises_lines_and_every_library_is_promised() {
+        assert!(Probe::value_variants().iter().all(|probe| !probe.promises().is_empty() && !probe.name().is_empty()));
+        let promised: Vec<&str> = Probe::CudaLibraries.promises().iter().map(|(name, _)| *name).collect();
+        assert_eq!(promised, CUDA_LIBRARIES.map(|(name, _)| name));
+    }
+}
