@@ -231,7 +231,9 @@ fn report(
              \"cpu_us_per_frame\": {{\"producer\": {e:.3}, \"consumer\": {f:.3}}}, \"bytes_copied\": {copied}}}"
         )?;
     }
-    println!("0 bytes copied: in each such arm the consumer saw a tag at its own address that was written after the hand-over");
+    println!(
+        "0 bytes copied: in each such arm the consumer saw a tag at its own address that was written after the hand-over"
+    );
     if let Some(file) = json {
         let (name, driver) = (quoted(gpu.name()), millrace_cuda::driver_version()?);
         std::fs::write(
