@@ -77,6 +77,8 @@ impl Engine for Rten {
         let view = match data {
             Elements::F32(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
             Elements::U8(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
+            // the detector has asked `takes`
+            Elements::F16(_) => return Err(EngineError::run("f16 inputs are not taken")),
         };
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
         let values = contained("rten", || self.model.run(vec![(input, view.into())], &self.outputs, Some(options)))

@@ -76,6 +76,7 @@ impl Engine for Ort {
             let input = match data {
                 Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
                 Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
+                Elements::F16(_) => return Err(EngineError::run("f16 inputs are not taken")),
             };
             let computed = session.run(ort::inputs![input.map_err(EngineError::run)?]).map_err(EngineError::run)?;
             let mut outputs = Vec::with_capacity(names.len());

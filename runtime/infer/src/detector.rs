@@ -1,8 +1,10 @@
 //! From a tensor to detections, whatever the engine.
 
-use crate::{Elements, Engine, EngineError, Port, Signature};
+use crate::{Elements, Engine, EngineError, OnGpu, Port, Signature};
+use millrace_cuda::{Gpu, Span};
 use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout};
+use millrace_node::Lease;
 
 /// Why there are no detections.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,16 @@ pub struct Detector<E> {
 }
 
 const SAME_MODEL: &str = "give the converter the same MODEL";
+const MEMORY: &str = "give its producer MEMORY=host";
+const ENGINE_OR_MEMORY: &str = "set PROVIDER=cuda here, or give its producer MEMORY=host";
+
+fn named(gpu: &Gpu) -> String {
+    format!("{} ({})", gpu.ordinal(), gpu.name())
+}
+
+fn mapping(tensor: &TensorDesc) -> Mapping {
+    Mapping { source_from_model: tensor.source_from_model, source_size: tensor.source_size }
+}
 
 fn names(ports: &[Port]) -> String {
     ports.iter().map(|p| format!("'{}'", p.name)).collect::<Vec<_>>().join(", ")
@@ -51,8 +63,8 @@ fn shape_text(shape: &[Option<usize>]) -> String {
     format!("[{}]", axes.join(", "))
 }
 
-/// Why the model file does not fit its description, if it does not.
-fn misfit(model: &Model, signature: &Signature) -> Option<String> {
+/// Why the model file does not fit its description, or the engine, if it does not.
+fn misfit<E: Engine>(model: &Model, signature: &Signature, engine: &E) -> Option<String> {
     let spec = &model.input;
     let Some(input) = signature.inputs.iter().find(|p| p.name == spec.name) else {
         return Some(format!("it has no input '{}'; it has {}", spec.name, names(&signature.inputs)));
@@ -78,10 +90,19 @@ fn misfit(model: &Model, signature: &Signature) -> Option<String> {
     if let Some(dtype) = input.dtype.as_ref().filter(|d| *d != spec.dtype.as_str()) {
         return Some(format!("its input '{}' is {dtype}, 'input' of the description says {}", spec.name, spec.dtype));
     }
-    if spec.dtype == TensorDtype::F16 {
-        return Some(
-            "its input is f16, which the CPU engines do not take; export it with an f32 or u8 input".to_owned(),
-        );
+    if !engine.takes(spec.dtype) {
+        return Some(format!(
+            "its input is {}, which the CPU engines do not take; export it with an f32 or u8 input, or compute it on a GPU",
+            spec.dtype
+        ));
+    }
+    let fixed = input.shape.as_ref().is_some_and(|shape| shape[0].is_some());
+    if engine.batch() > 1 && fixed {
+        let most = engine.batch();
+        return Some(format!(
+            "its input '{}' is for 1 frame at a time, and BATCH is {most}: export it with an open batch axis, or leave BATCH out",
+            spec.name
+        ));
     }
     for name in model.head.outputs() {
         let Some(output) = signature.outputs.iter().find(|p| p.name == name) else {
@@ -119,7 +140,7 @@ impl<E: Engine> Detector<E> {
         crate::onnx::check_whole(file)?;
         let (mut engine, signature) = E::open(file, threads, settings)?;
         let shown = model.path.display().to_string();
-        if let Some(why) = misfit(&model, &signature) {
+        if let Some(why) = misfit(&model, &signature, &engine) {
             return Err(DetectError::Misfit { model: shown, why });
         }
         let decoder = Decoder::new(&model);
@@ -153,7 +174,8 @@ impl<E: Engine> Detector<E> {
         let to = Mapping { source_from_model, source_size: one };
         match self.model.input.dtype {
             TensorDtype::U8 => self.run(Elements::U8(&vec![0; elements]), &to),
-            _ => self.run(Elements::F32(&vec![0.0; elements]), &to),
+            TensorDtype::F16 => self.run(Elements::F16(&vec![0; elements]), &to),
+            TensorDtype::F32 => self.run(Elements::F32(&vec![0.0; elements]), &to),
         }
         .map(|_| ())
     }
@@ -181,12 +203,6 @@ impl<E: Engine> Detector<E> {
             let found = format!("{:?}", item.payload.kind()).to_lowercase();
             return Err(error(found, "put nv12-to-rgb before this node"));
         };
-        if item.device != Device::Host {
-            return Err(error(
-                format!("a tensor in memory of {:?}", item.device),
-                "let the converter write host memory",
-            ));
-        }
         if tensor.shape != spec.shape() || tensor.dtype != spec.dtype || tensor.layout != spec.layout {
             let layout: TensorLayout = tensor.layout;
             return Err(error(format!("{} {layout} {:?}", tensor.dtype, tensor.shape), SAME_MODEL));
@@ -194,23 +210,110 @@ impl<E: Engine> Detector<E> {
         Ok(tensor)
     }
 
-    /// The detections in the tensor that `item` describes and that stands at the start of `bytes`.
+    /// The error of a tensor that lies where the engine does not read it.
+    fn elsewhere(&self, item: &Item, found: String, cure: &'static str) -> DetectError {
+        let model = self.model.path.display().to_string();
+        let expected = match self.engine.stream() {
+            Some(stream) => format!("a tensor in host memory or on the GPU {}", named(stream.gpu())),
+            None => "a tensor in host memory".to_owned(),
+        };
+        DetectError::Item { model, frame_source: item.source.clone(), expected, found, cure }
+    }
+
+    /// The detections in the tensor that `item` describes and that stands at the start of `bytes`, in host memory.
     ///
     /// # Errors
     /// See [`DetectError::is_of_one_frame`].
     pub fn detect(&mut self, item: &Item, bytes: &[u8]) -> Result<Found, DetectError> {
         let tensor = self.tensor(item)?;
-        let to = Mapping { source_from_model: tensor.source_from_model, source_size: tensor.source_size };
+        if let Device::Cuda(ordinal) = item.device {
+            let cure = if E::ON_GPU { ENGINE_OR_MEMORY } else { MEMORY };
+            return Err(self.elsewhere(item, format!("a tensor on the GPU {ordinal} of its producer"), cure));
+        }
+        let to = mapping(tensor);
         let whole = usize::try_from(tensor.bytes()).ok().and_then(|n| bytes.get(..n)).ok_or_else(|| {
             EngineError::run(format!("a tensor of {} bytes in a slot of {}", tensor.bytes(), bytes.len()))
         })?;
+        let unaligned = |n: usize, e| {
+            EngineError::run(format!("the tensor does not begin at a multiple of {n} bytes in memory: {e}"))
+        };
         let data = match tensor.dtype {
             TensorDtype::U8 => Elements::U8(whole),
-            _ => Elements::F32(bytemuck::try_cast_slice(whole).map_err(|e| {
-                EngineError::run(format!("the tensor does not begin at a multiple of 4 bytes in memory: {e}"))
-            })?),
+            TensorDtype::F16 => Elements::F16(bytemuck::try_cast_slice(whole).map_err(|e| unaligned(2, e))?),
+            TensorDtype::F32 => Elements::F32(bytemuck::try_cast_slice(whole).map_err(|e| unaligned(4, e))?),
         };
-        let Boxes { boxes, not_finite, over_limit } = self.run(data, &to)?;
+        let boxes = self.run(data, &to)?;
+        Ok(self.found(item, boxes, &to))
+    }
+
+    /// How many frames on a GPU are computed together at most.
+    pub fn batch(&self) -> usize {
+        self.engine.batch()
+    }
+
+    /// The detections in each of at most [`batch`](Self::batch) frames, in host memory or on the engine's GPU, in their
+    /// order. Those on the GPU go through the model together. When this returns, the GPU has done with them all.
+    pub fn detect_all(&mut self, leases: &[Lease]) -> Vec<Result<Found, DetectError>> {
+        let mut answers: Vec<Option<Result<Found, DetectError>>> = leases.iter().map(|_| None).collect();
+        let mut together = Vec::with_capacity(leases.len());
+        for (at, lease) in leases.iter().enumerate() {
+            match lease.gpu() {
+                Some(gpu) if self.engine.stream().is_some() => match self.on_gpu(lease, gpu) {
+                    Ok((span, to)) => together.push((at, span, to)),
+                    Err(e) => answers[at] = Some(Err(e)),
+                },
+                // from here the error says what to set
+                Some(_) => answers[at] = Some(self.detect(lease.item(), &[])),
+                None => answers[at] = Some(self.detect(lease.item(), lease.bytes())),
+            }
+        }
+        for ((at, _, to), boxes) in together.iter().zip(self.run_on_gpu(&together)) {
+            answers[*at] = Some(boxes.map(|boxes| self.found(leases[*at].item(), boxes, to)));
+        }
+        answers.into_iter().map(|answer| answer.expect("each was computed or refused")).collect()
+    }
+
+    /// Where the tensor of a frame on a GPU lies, once the engine's stream waits for it.
+    fn on_gpu(&self, lease: &Lease, gpu: &Gpu) -> Result<(Span, Mapping), DetectError> {
+        let tensor = self.tensor(lease.item())?;
+        let stream = self.engine.stream().expect("asked for an engine on a GPU only");
+        if stream.gpu().uuid() != gpu.uuid() {
+            return Err(self.elsewhere(
+                lease.item(),
+                format!("one on the GPU {}", named(gpu)),
+                "give both the same DEVICE",
+            ));
+        }
+        let slot = lease.span(stream).map_err(EngineError::run)?;
+        if tensor.bytes() > slot.bytes() {
+            let text = format!("a tensor of {} bytes in a slot of {}", tensor.bytes(), slot.bytes());
+            return Err(EngineError::run(text).into());
+        }
+        Ok((slot.part(0, tensor.bytes()), mapping(tensor)))
+    }
+
+    /// What was found in each tensor on the GPU.
+    fn run_on_gpu(&mut self, inputs: &[(usize, Span, Mapping)]) -> Vec<Result<Boxes, DetectError>> {
+        let (shape, dtype) = (self.shape(), self.model.input.dtype);
+        let Self { engine, decoder, model } = self;
+        let mut answers = Vec::with_capacity(inputs.len());
+        for inputs in inputs.chunks(engine.batch().max(1)) {
+            let tensors: Vec<Span> = inputs.iter().map(|(_, span, _)| *span).collect();
+            let mut found: Vec<Option<Result<Boxes, DetectError>>> = inputs.iter().map(|_| None).collect();
+            let head = |cause| DetectError::Head { model: model.path.display().to_string(), cause };
+            let done = engine.run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |n, outputs| {
+                found[n] = Some(decoder.detect(outputs, &inputs[n].2).map_err(head));
+            });
+            answers.extend(found.into_iter().map(|found| {
+                let missing = || Err(EngineError::run("the engine gave no outputs").into());
+                done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing))
+            }));
+        }
+        answers
+    }
+
+    fn found(&self, item: &Item, boxes: Boxes, to: &Mapping) -> Found {
+        let Boxes { boxes, not_finite, over_limit } = boxes;
         let found = Detections {
             schema: Detections::SCHEMA,
             source: item.source.clone(),
@@ -222,6 +325,6 @@ impl<E: Engine> Detector<E> {
             width_px: to.source_size.width_px,
             height_px: to.source_size.height_px,
         };
-        Ok((found, not_finite, over_limit))
+        (found, not_finite, over_limit)
     }
 }

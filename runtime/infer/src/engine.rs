@@ -1,6 +1,8 @@
 //! What an inference engine does for a detector.
 
+use millrace_cuda::{Span, Stream};
 use millrace_detect::RawTensor;
+use millrace_frame::TensorDtype;
 use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 
@@ -45,13 +47,26 @@ impl Common {
     }
 }
 
-/// The elements of a tensor, the last axis fastest.
+/// The elements of a tensor in host memory, the last axis fastest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Elements<'a> {
     /// 32-bit floats.
     F32(&'a [f32]),
+    /// 16-bit floats (IEEE 754 binary16), as their bits.
+    F16(&'a [u16]),
     /// Bytes.
     U8(&'a [u8]),
+}
+
+/// Tensors of one shape and type in the memory of the engine's GPU, one for each frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OnGpu<'a> {
+    /// Shape of each; the batch axis is 1.
+    pub shape: [usize; 4],
+    /// Type of their elements.
+    pub dtype: TensorDtype,
+    /// Where each lies, from its first element to its last. At least one, and no more than [`Engine::batch`].
+    pub tensors: &'a [Span],
 }
 
 /// An input or output as the model file declares it.
@@ -87,6 +102,8 @@ pub enum EngineError {
     Load { file: String, cause: String },
     #[error("inference failed: {cause}")]
     Run { cause: String },
+    #[error("the engine cannot go on: {cause}")]
+    Broken { cause: String },
 }
 
 impl EngineError {
@@ -99,6 +116,16 @@ impl EngineError {
     pub fn run(cause: impl std::fmt::Display) -> Self {
         Self::Run { cause: cause.to_string() }
     }
+
+    /// [`EngineError::Setup`].
+    pub fn setup(cause: impl std::fmt::Display) -> Self {
+        Self::Setup { cause: cause.to_string() }
+    }
+
+    /// [`EngineError::Broken`]: no later frame can be computed either.
+    pub fn broken(cause: impl std::fmt::Display) -> Self {
+        Self::Broken { cause: cause.to_string() }
+    }
 }
 
 /// An inference engine with one model loaded.
@@ -107,11 +134,21 @@ pub trait Engine: Sized + Send + 'static {
     const NAME: &'static str;
     /// The node in one line.
     const SUMMARY: &'static str;
+    /// Whether it can take tensors that lie on a GPU; with some settings it may still not ([`stream`](Self::stream)).
+    const ON_GPU: bool = false;
     /// The node's settings.
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
 
     /// The part of the settings that all detectors have.
     fn common(settings: &Self::Settings) -> &Common;
+
+    /// How many copies of the model compute at the same time, and by how many threads each.
+    ///
+    /// # Errors
+    /// [`EngineError::Setup`] for settings that exclude each other.
+    fn share(settings: &Self::Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
+        Ok(Self::common(settings).share(flow))
+    }
 
     /// Loads the model file, to be computed by so many threads, and says what it declares.
     ///
@@ -136,6 +173,37 @@ pub trait Engine: Sized + Send + 'static {
         data: Elements<'_>,
         read: &mut dyn FnMut(&[RawTensor<'_>]),
     ) -> Result<(), EngineError>;
+
+    /// Whether its input may have elements of this type.
+    fn takes(&self, dtype: TensorDtype) -> bool {
+        dtype != TensorDtype::F16
+    }
+
+    /// The stream that it works in, where it works on a GPU. What the caller queues there before
+    /// [`run_on_gpu`](Self::run_on_gpu) comes before the engine's work.
+    fn stream(&self) -> Option<&Stream> {
+        None
+    }
+
+    /// How many tensors on its GPU it computes together at most. More than one only for a model whose batch axis is open.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Runs the model on tensors that lie on the GPU of its [`stream`](Self::stream), together, and calls `read` for each:
+    /// with its number, and with the selected outputs in their order, whose first axis is 1. Where it returns, also with an
+    /// error, nothing that it queued reads the tensors any more.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`]: these frames are lost; [`EngineError::Broken`]: so is each one after them.
+    fn run_on_gpu(
+        &mut self,
+        inputs: OnGpu<'_>,
+        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        let _ = (inputs, read);
+        Err(EngineError::run("this engine reads host memory only"))
+    }
 }
 
 /// Runs what belongs to others and turns its panic into an error text.

@@ -4,6 +4,9 @@
 //! engines around it: the check of the model against its `model.yml`, the check of each tensor, the head, suppression
 //! and the mapping to the source. [`InferNode`] is the node of the dataflow; an engine's crate is its `Engine` and a
 //! `main` of one line.
+//!
+//! A tensor may lie in host memory or, for an engine that works on one, on a GPU; then it is read where it lies, in the
+//! order of the engine's stream, and frames that are there at once may go through the model together.
 #![forbid(unsafe_code)]
 
 mod detector;
@@ -17,6 +20,6 @@ mod tests;
 mod workers;
 
 pub use detector::{DetectError, Detector, Found};
-pub use engine::{Common, Elements, Engine, EngineError, Port, Signature, contained};
+pub use engine::{Common, Elements, Engine, EngineError, OnGpu, Port, Signature, contained};
 pub use millrace_detect::RawTensor;
 pub use node::InferNode;

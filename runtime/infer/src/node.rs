@@ -18,10 +18,14 @@ impl<E: Engine> Node for InferNode<E> {
         inputs: &[PortIn {
             name: "tensor",
             accepts: &[PayloadKind::Tensor],
-            on_gpu: false,
+            on_gpu: E::ON_GPU,
             order: Order::Newest,
             required: true,
-            doc: "The model's input, as `input` of model.yml says: f32 or u8, batch 1, host memory.",
+            doc: if E::ON_GPU {
+                "The model's input, as `input` of model.yml says: f32, f16 or u8, batch 1, in host memory or on the node's GPU."
+            } else {
+                "The model's input, as `input` of model.yml says: f32 or u8, batch 1, host memory."
+            },
         }],
         outputs: &[PortOut {
             name: "detections",
@@ -32,7 +36,7 @@ impl<E: Engine> Node for InferNode<E> {
     type Settings = E::Settings;
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {
-        let (workers, threads) = E::common(&settings).share(cx.flow());
+        let (workers, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
         let open = || Detector::open(&settings, threads).map_err(NodeError::fatal);
         let here = open()?;
         let others = (1..workers).map(|_| open()).collect::<Result<_, _>>()?;
@@ -42,7 +46,7 @@ impl<E: Engine> Node for InferNode<E> {
     }
 
     fn batch(&self) -> usize {
-        self.workers.count()
+        self.workers.most()
     }
 
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {

@@ -84,7 +84,7 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
         }
         let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
         let (dtype, layout) = match elements {
-            Elements::F32(_) => (TensorDtype::F32, TensorLayout::Nchw),
+            Elements::F32(_) | Elements::F16(_) => (TensorDtype::F32, TensorLayout::Nchw),
             Elements::U8(_) => (TensorDtype::U8, TensorLayout::Nhwc),
         };
         let tensor = TensorDesc {
@@ -98,6 +98,7 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
         let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
         let slot = match elements {
             Elements::F32(data) => bytemuck::cast_slice(data),
+            Elements::F16(data) => bytemuck::cast_slice(data),
             Elements::U8(data) => data,
         };
         let (found, ..) = detector.detect(&item, slot).unwrap();

@@ -55,6 +55,7 @@ impl Engine for Told {
         let (first, len) = match data {
             Elements::F32(data) => (data[0], data.len()),
             Elements::U8(data) => (f32::from(data[0]) / 255.0, data.len()),
+            Elements::F16(_) => panic!("refused before"),
         };
         assert_eq!(len, shape.iter().product::<usize>());
         if self.orders.fail_from_run.is_some_and(|n| self.runs > n) {
@@ -247,7 +248,12 @@ fn an_item_that_is_not_the_models_input_is_a_fault_of_the_graph() {
     }
     let mut far = item(Payload::Tensor(tensor(TensorDtype::F32)));
     far.device = Device::Cuda(1);
-    assert!(refuse(&far).contains("a tensor in memory of Cuda(1)"));
+    let text = refuse(&far);
+    assert!(
+        text.contains("takes a tensor in host memory, but a frame of 'gate' came as a tensor on the GPU 1"),
+        "{text}"
+    );
+    assert!(text.ends_with("give its producer MEMORY=host"), "{text}");
 }
 
 #[test]

@@ -13,8 +13,8 @@ pub(crate) struct Workers<E> {
 }
 
 struct Worker {
-    frames: Sender<Lease>,
-    answers: Receiver<Answer>,
+    frames: Sender<Vec<Lease>>,
+    answers: Receiver<Vec<Answer>>,
 }
 
 /// What became of a frame.
@@ -25,11 +25,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn of<E: Engine>(detector: &mut Detector<E>, lease: Lease) -> Self {
+    /// The leases are held until the detector has done with them, on a GPU too.
+    fn of<E: Engine>(detector: &mut Detector<E>, leases: Vec<Lease>) -> Vec<Self> {
         let begun = Instant::now();
-        let found = detector.detect(lease.item(), lease.bytes());
+        let found = detector.detect_all(&leases);
         let took_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Self { lease, found, took_ns }
+        leases.into_iter().zip(found).map(|(lease, found)| Self { lease, found, took_ns }).collect()
     }
 }
 
@@ -43,8 +44,8 @@ impl<E: Engine> Workers<E> {
             let (frames, work) = channel();
             let (done, answers) = channel();
             let turn = move || {
-                while let Ok(lease) = work.recv() {
-                    if done.send(Answer::of(&mut detector, lease)).is_err() {
+                while let Ok(leases) = work.recv() {
+                    if done.send(Answer::of(&mut detector, leases)).is_err() {
                         return;
                     }
                 }
@@ -56,26 +57,54 @@ impl<E: Engine> Workers<E> {
         Ok(Self { here, elsewhere })
     }
 
-    /// How many frames are computed at the same time.
-    pub(crate) fn count(&self) -> usize {
-        1 + self.elsewhere.len()
+    /// How many frames are computed at the same time at most: so many by each detector.
+    pub(crate) fn most(&self) -> usize {
+        (1 + self.elsewhere.len()) * self.here.batch()
     }
 
-    /// Computes at most [`count`](Self::count) frames and gives the answers in the same order; `None` in place of one
-    /// whose worker has panicked.
+    /// Computes at most [`most`](Self::most) frames and gives the answers in the same order; `None` in place of one whose
+    /// worker has panicked.
     pub(crate) fn detect(&mut self, leases: Vec<Lease>) -> Vec<Option<Answer>> {
-        assert!(leases.len() <= self.count(), "no more than were asked for");
+        assert!(leases.len() <= self.most(), "no more than were asked for");
+        let each = share(leases.len(), 1 + self.elsewhere.len());
         let mut leases = leases.into_iter();
-        let first = leases.next();
-        let busy: Vec<&Worker> = leases
-            .zip(&self.elsewhere)
-            .map(|(lease, worker)| {
+        let here: Vec<Lease> = leases.by_ref().take(each[0]).collect();
+        let busy: Vec<(&Worker, usize)> = self
+            .elsewhere
+            .iter()
+            .zip(&each[1..])
+            .filter(|(_, n)| **n > 0)
+            .map(|(worker, &n)| {
                 // one that has panicked takes nothing, and gives no answer below
-                let _ = worker.frames.send(lease);
-                worker
+                let _ = worker.frames.send(leases.by_ref().take(n).collect());
+                (worker, n)
             })
             .collect();
-        let here = first.map(|lease| Some(Answer::of(&mut self.here, lease)));
-        here.into_iter().chain(busy.into_iter().map(|worker| worker.answers.recv().ok())).collect()
+        let mut answers: Vec<Option<Answer>> = Answer::of(&mut self.here, here).into_iter().map(Some).collect();
+        for (worker, n) in busy {
+            match worker.answers.recv() {
+                Ok(done) => answers.extend(done.into_iter().map(Some)),
+                Err(_) => answers.extend((0..n).map(|_| None)),
+            }
+        }
+        answers
+    }
+}
+
+/// How many of `frames` each of `workers` takes: as many as the next, or one more.
+fn share(frames: usize, workers: usize) -> Vec<usize> {
+    (0..workers).map(|n| frames / workers + usize::from(n < frames % workers)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn frames_are_dealt_evenly_and_all() {
+        assert_eq!(share(0, 2), [0, 0]);
+        assert_eq!(share(1, 3), [1, 0, 0]);
+        assert_eq!(share(7, 3), [3, 2, 2]);
+        assert_eq!(share(8, 2), [4, 4]);
     }
 }
