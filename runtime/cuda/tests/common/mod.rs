@@ -1,0 +1,41 @@
+//! Which driver is on trial: the real one where `MILLRACE_GPU=1` asks for it, which fails where there is none; and else
+//! the stand-in, in a child process that [`on_the_stand_in`] starts.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use millrace_cuda::Gpu;
+use std::process::Command;
+use std::time::Duration;
+
+const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The GPU, in a process where one is on trial.
+pub(crate) fn gpu() -> Option<Gpu> {
+    is_on_trial().then(|| Gpu::open(0).unwrap_or_else(|e| panic!("a GPU was asked for: {e}")))
+}
+
+fn is_on_trial() -> bool {
+    std::env::var_os("MILLRACE_GPU").is_some() || std::env::var_os(STAND_IN).is_some()
+}
+
+/// Runs the tests of `mod suite` of this binary in a process whose driver is the stand-in, with `settings`.
+pub(crate) fn on_the_stand_in(settings: &[(&str, &str)]) {
+    if is_on_trial() {
+        return; // they run beside this one
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["suite::", "--nocapture"])
+        .env("LD_LIBRARY_PATH", millrace_cuda_driver_folder::folder())
+        .env(STAND_IN, "1")
+        .envs(settings.iter().copied())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "on the stand-in: {}\n{out}\n{err}", output.status);
+    assert!(!out.contains("running 0 tests"), "nothing ran: {out}");
+}
+
+/// Bytes that depend on their place and on a seed.
+pub(crate) fn pattern(bytes: usize, seed: u64) -> Vec<u8> {
+    (0..bytes as u64).map(|i| ((i ^ seed.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
