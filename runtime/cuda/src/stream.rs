@@ -99,6 +99,11 @@ impl Waker {
     pub fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Box::new(call)))
     }
+
+    /// Calls it from here.
+    pub fn wake(&self) {
+        (self.0)();
+    }
 }
 
 impl std::fmt::Debug for Waker {
