@@ -9,6 +9,7 @@
 //! | `module` | PTX modules and launches |
 //! | [`nvdec`] | the video decoder |
 //! | `libraries` | which libraries are there, and their versions, for reports |
+//! | `tensorrt` | TensorRT: an ONNX model to an engine, and an engine to its outputs |
 //!
 //! Architecture invariant: status codes and values that a newer driver may return are read as numbers, never as Rust
 //! enums. What was opened from another process never sits in an owning allocation.
@@ -21,6 +22,7 @@ mod module;
 pub mod nvdec;
 mod stream;
 mod sys;
+pub mod tensorrt;
 
 pub use error::CudaError;
 pub use gpu::{Attribute, Gpu, device_count, driver_version};

@@ -1,0 +1,229 @@
+//! A model, parsed, and the engine that is built of it.
+#![allow(unsafe_code, reason = "calls into a C++ library")]
+
+use super::abi::{self, Dims, Object, method};
+use super::calls::{Monitor, Progress, take_errors};
+use super::library::{Opened, Tensorrt};
+use super::{Dtype, Tensor, TensorrtError};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
+
+/// A parsed model. It borrows the file's bytes, in which its weights lie, and the only turn at TensorRT.
+#[derive(Debug)]
+pub struct Network<'m> {
+    // in this order they are deleted: what was made of another goes first
+    _parser: Parser,
+    network: Object,
+    builder: Object,
+    opened: &'static Opened,
+    _turn: MutexGuard<'static, ()>,
+    _model: PhantomData<&'m [u8]>,
+}
+
+/// An `IParser`, which is no `INoCopy`.
+#[derive(Debug)]
+struct Parser {
+    raw: *mut c_void,
+    delete: usize,
+}
+
+impl Drop for Parser {
+    fn drop(&mut self) {
+        // SAFETY: made for us by the library's factory, deleted once, by its own deleting destructor.
+        unsafe { method!(self.raw, self.delete, () -> ()) }
+    }
+}
+
+/// The extents that an input will have whose model leaves some open.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenInput<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The least of each axis.
+    pub least: &'a [i64],
+    /// The most of each axis, for which the engine is made fast.
+    pub most: &'a [i64],
+}
+
+/// A serialized engine.
+#[derive(Debug)]
+pub struct Plan {
+    memory: Object,
+    opened: &'static Opened,
+}
+
+impl Plan {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let places = &self.opened.layout.host_memory;
+        // SAFETY: an `IHostMemory`; the bytes live and stay as they are until it is deleted.
+        unsafe {
+            let inner = self.memory.inner();
+            let data = method!(inner, places.data, () -> *const u8);
+            let size = method!(inner, places.size, () -> usize);
+            if data.is_null() { &[] } else { std::slice::from_raw_parts(data, size) }
+        }
+    }
+}
+
+/// # Safety
+/// `text` is null or a C string that lives during the call.
+pub(crate) unsafe fn owned(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller states.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+impl Tensorrt {
+    /// Parses an ONNX model. Files of weights that it names are looked for beside `file`. Of one process, one at a time:
+    /// a second call waits until the first network is dropped.
+    ///
+    /// # Errors
+    /// [`TensorrtError::Model`] with the operator that TensorRT cannot read.
+    pub fn parse<'m>(&self, model: &'m [u8], file: &Path) -> Result<Network<'m>, TensorrtError> {
+        let opened = self.opened;
+        let turn = opened.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = take_errors();
+        let refused = |what| TensorrtError::Refused { what, said: take_errors() };
+        let path = CString::new(file.as_os_str().as_bytes())
+            .map_err(|_| TensorrtError::misuse(file.display().to_string(), "a path cannot hold a zero byte"))?;
+        let places = &opened.layout.builder;
+        // SAFETY: the factories of the opened version, with a logger of its layout; each object is one that the header
+        // says the call returns, and the model's bytes outlive the network (`'m`).
+        unsafe {
+            let builder = Object::own((opened.make_builder)(opened.logger, opened.number))
+                .ok_or_else(|| refused("make a builder"))?;
+            let flags = opened.layout.strongly_typed;
+            let network = method!(builder.inner(), places.create_network, (u32: flags) -> *mut c_void);
+            let network = Object::own(network).ok_or_else(|| refused("make a network"))?;
+            let parser = (opened.make_parser)(network.raw(), opened.logger, opened.parser_number);
+            if parser.is_null() {
+                return Err(refused("make an ONNX parser"));
+            }
+            let parser = Parser { raw: parser, delete: opened.layout.parser.delete };
+            let (data, size) = (model.as_ptr(), model.len());
+            let place = opened.layout.parser.parse;
+            if !method!(parser.raw, place, (*const u8: data, usize: size, *const c_char: path.as_ptr()) -> bool) {
+                return Err(TensorrtError::Model { why: parser.errors(opened) });
+            }
+            Ok(Network { _parser: parser, network, builder, opened, _turn: turn, _model: PhantomData })
+        }
+    }
+}
+
+impl Parser {
+    /// What it says is wrong with the model.
+    fn errors(&self, opened: &Opened) -> String {
+        let (places, error) = (&opened.layout.parser, &opened.layout.parser_error);
+        // SAFETY: an `IParser` and its `IParserError`s, which live until it is deleted, with their texts.
+        let told: Vec<String> = unsafe {
+            let count = method!(self.raw, places.errors, () -> i32);
+            let nth = |n| method!(self.raw, places.error, (i32: n) -> *mut c_void);
+            let describe = |e: *mut c_void| {
+                let text = owned(method!(e, error.text, () -> *const c_char));
+                let operator = owned(method!(e, error.operator, () -> *const c_char));
+                let name = owned(method!(e, error.node_name, () -> *const c_char));
+                match (operator.as_str(), method!(e, error.node, () -> i32)) {
+                    ("", ..0) => text,
+                    (_, node) => format!("node {node} '{name}' ({operator}): {text}"),
+                }
+            };
+            (0..count).map(nth).filter(|e| !e.is_null()).map(describe).collect()
+        };
+        if told.is_empty() { take_errors() } else { told.join("; ") }
+    }
+}
+
+impl Network<'_> {
+    /// The model's inputs and outputs.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let (places, tensor) = (&self.opened.layout.network, &self.opened.layout.tensor);
+        let network = self.network.inner();
+        let mut tensors = Vec::new();
+        for (is_input, count, nth) in [(true, places.inputs, places.input), (false, places.outputs, places.output)] {
+            // SAFETY: an `INetworkDefinition` and its `ITensor`s, which live as long as it.
+            unsafe {
+                for n in 0..method!(network, count, () -> i32) {
+                    let interface = method!(network, nth, (i32: n) -> *mut c_void);
+                    if interface.is_null() {
+                        continue;
+                    }
+                    let one = abi::inner(interface);
+                    tensors.push(Tensor {
+                        name: owned(method!(one, tensor.name, () -> *const c_char)),
+                        dtype: Dtype(method!(one, tensor.dtype, () -> i32)),
+                        dims: method!(one, tensor.dims, () -> Dims).extents().unwrap_or_default(),
+                        is_input,
+                    });
+                }
+            }
+        }
+        tensors
+    }
+
+    /// Builds an engine. `open` has the extents of each input that the model leaves some open of; `report` is told of
+    /// the progress, from threads of the library.
+    ///
+    /// # Errors
+    /// What TensorRT says against it; with full TensorRT, that there is no GPU.
+    pub fn build(self, open: &[OpenInput<'_>], report: &(dyn Fn(Progress<'_>) + Sync)) -> Result<Plan, TensorrtError> {
+        let (builder, layout) = (self.builder.inner(), self.opened.layout);
+        let refused = |what| TensorrtError::Refused { what, said: take_errors() };
+        let monitor = Monitor::new(report);
+        // SAFETY: each object is one that the header says the call takes or returns; the monitor lives until the
+        // configuration that knows it is deleted, which is declared after it.
+        unsafe {
+            let config = method!(builder, layout.builder.create_config, () -> *mut c_void);
+            let config = Object::own(config).ok_or_else(|| refused("make a configuration"))?;
+            let place = layout.config.set_progress_monitor;
+            method!(config.inner(), place, (*const Monitor<'_>: &raw const monitor) -> ());
+            if !open.is_empty() {
+                self.add_profile(&config, open)?;
+            }
+            let place = layout.builder.build;
+            let plan = method!(
+                builder, place, (*mut c_void: self.network.raw(), *mut c_void: config.raw()) -> *mut c_void
+            );
+            let memory = Object::own(plan).ok_or_else(|| refused("build an engine"))?;
+            Ok(Plan { memory, opened: self.opened })
+        }
+    }
+
+    /// One profile, which is best at the largest.
+    fn add_profile(&self, config: &Object, open: &[OpenInput<'_>]) -> Result<(), TensorrtError> {
+        let (builder, layout) = (self.builder.inner(), self.opened.layout);
+        let refused = |what| TensorrtError::Refused { what, said: take_errors() };
+        // SAFETY: the builder owns its profiles (they are not ours to delete); names and extents live during the calls.
+        unsafe {
+            let profile = method!(builder, layout.builder.create_profile, () -> *mut c_void);
+            if profile.is_null() {
+                return Err(refused("make an optimization profile"));
+            }
+            for &OpenInput { name, least, most } in open {
+                let text = CString::new(name).map_err(|_| TensorrtError::misuse(name, "a zero byte in a name"))?;
+                // the smallest, the one to be best at, the largest
+                for (selector, extents) in (0i32..).zip([least, most, most]) {
+                    let dims = Dims::of(extents).ok_or_else(|| TensorrtError::misuse(name, "more than 8 axes"))?;
+                    let place = layout.profile.set_dims;
+                    let taken = method!(
+                        abi::inner(profile), place,
+                        (*const c_char: text.as_ptr(), i32: selector, *const Dims: &raw const dims) -> bool
+                    );
+                    if !taken {
+                        return Err(refused("take the shape of an input"));
+                    }
+                }
+            }
+            let place = layout.config.add_profile;
+            match method!(config.inner(), place, (*mut c_void: profile) -> i32) {
+                ..0 => Err(refused("take the optimization profile")),
+                _ => Ok(()),
+            }
+        }
+    }
+}
