@@ -39,6 +39,14 @@ struct Port {
     rung: Instant,
 }
 
+impl Port {
+    /// Drops the outgrown pools that nobody reads. One on a GPU is not freed under its readers: they leave when they have seen its
+    /// end and given the last lease back.
+    fn let_go(&mut self) {
+        self.retired.retain(|pool| !pool.behind().is_empty() || pool.is_mapped());
+    }
+}
+
 /// A slot to write. Dropped unpublished, it goes back to its pool.
 #[derive(Debug)]
 pub struct SlotMut {
@@ -177,8 +185,9 @@ impl Outputs {
         self.held.hold(Box::new(keep), queue).map_err(NodeError::fatal)
     }
 
-    /// Lets go of what the GPU has done with.
+    /// Lets go of what the GPU has done with, and of pools that nobody reads any more.
     pub(crate) fn settle(&mut self) -> Result<(), NodeError> {
+        self.ports.iter_mut().for_each(Port::let_go);
         self.held.settle().map_err(NodeError::fatal)
     }
 
@@ -406,7 +415,7 @@ impl Outputs {
     fn make_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
         let flow = self.flow();
         let port = &mut self.ports[at];
-        port.retired.retain(|pool| !pool.behind().is_empty());
+        port.let_go();
         if let Some(mut outgrown) = port.pool.take() {
             outgrown.close();
             port.retired.push(outgrown);

@@ -25,7 +25,8 @@ pub struct Reader {
 #[derive(Debug)]
 struct Shared {
     control: Mapping,
-    memory: Memory,
+    /// Gone when the place is left: a producer frees what nobody has mapped.
+    memory: Option<Memory>,
     index: usize,
     me: Owner,
     pool: u128,
@@ -85,7 +86,7 @@ impl Reader {
         ring(block);
         let next = block.consumers[index].cursor.load(Ordering::Acquire);
         let open = Mutex::new((BTreeSet::new(), next));
-        let shared = Arc::new(Shared { control, memory, index, me, pool, flow, open });
+        let shared = Arc::new(Shared { control, memory: Some(memory), index, me, pool, flow, open });
         Ok(Self { shared, next, attached })
     }
 
@@ -197,6 +198,10 @@ impl Shared {
         self.control.block()
     }
 
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("taken by the last drop alone")
+    }
+
     fn moved(&self, change: impl FnOnce(&mut BTreeSet<u64>, &mut u64)) {
         let mut guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (open, next) = &mut *guard;
@@ -208,8 +213,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        protocol::detach(self.block(), self.index, self.me.0);
-        ring(self.block());
+        drop(self.memory.take());
+        protocol::detach(self.control.block(), self.index, self.me.0);
+        ring(self.control.block());
     }
 }
 
@@ -263,7 +269,7 @@ impl Lease {
     /// # Panics
     /// When the slot has fewer: its description was to be checked against [`slot_bytes`](Self::slot_bytes).
     pub fn read(&self, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
-        match &self.inner.shared.memory {
+        match self.inner.shared.memory() {
             Memory::Host(_) => Ok(self.bytes()[..len].to_vec()),
             Memory::Cuda(memory) => memory.read(self.inner.writing.slot, fence, len),
         }
@@ -274,14 +280,14 @@ impl Lease {
     /// # Panics
     /// When they lie on a GPU.
     pub fn bytes(&self) -> &[u8] {
-        let Memory::Host(memory) = &self.inner.shared.memory else { panic!("asked for after `gpu` gave none") };
+        let Memory::Host(memory) = self.inner.shared.memory() else { panic!("asked for after `gpu` gave none") };
         // SAFETY: the lease is held for as long as `self`, and so the slice, lives.
         unsafe { memory.slot(self.inner.writing.slot) }
     }
 
     /// The GPU that the slot lies on; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
-        match &self.inner.shared.memory {
+        match self.inner.shared.memory() {
             Memory::Host(_) => None,
             Memory::Cuda(memory) => Some(memory.gpu()),
         }
@@ -293,7 +299,7 @@ impl Lease {
     /// # Errors
     /// Those of the GPU; a slot in host memory.
     pub fn span(&self, fence: &Fence, stream: &Stream) -> Result<Span, CudaError> {
-        let Memory::Cuda(memory) = &self.inner.shared.memory else {
+        let Memory::Cuda(memory) = self.inner.shared.memory() else {
             return Err(CudaError::misuse("a frame", "it lies in host memory"));
         };
         memory.wait(fence, stream)?;

@@ -259,6 +259,13 @@ impl Pool {
         self.shared.block().consumers.iter().filter_map(owes).collect()
     }
 
+    /// Another process that lives has the slots' memory open. (Readers in this one share the mapping itself.)
+    pub fn is_mapped(&self) -> bool {
+        let others = |owner| !matches!(owner, FREE | LEFT | EXPECTED) && Owner(owner).pid() != std::process::id();
+        let mut owners = self.shared.block().consumers.iter().map(|place| place.owner.load(Ordering::Acquire));
+        owners.any(|owner| others(owner) && !Owner(owner).is_dead())
+    }
+
     /// The consumers that the graph names and that have not come yet.
     pub fn expected(&self) -> Vec<String> {
         self.listen();
@@ -276,6 +283,12 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.close();
+        if matches!(self.shared.memory, Memory::Cuda(_)) && self.is_mapped() {
+            // Freeing memory that another process has opened is undefined behaviour (cuIpcCloseMemHandle's page). The end
+            // of this process gives it back.
+            tracing::debug!("pool {}: dropped while consumers have it open; its memory stays", self.name);
+            std::mem::forget(self.shared.clone());
+        }
     }
 }
 
