@@ -1,20 +1,138 @@
 //! Settings of `ort-infer`.
 
-use millrace_infer::Common;
+use millrace_infer::{Common, EngineError};
+use millrace_node::Flow;
 use std::path::PathBuf;
 
 /// Settings of `ort-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) struct Settings {
+pub struct Settings {
     #[serde(flatten)]
-    pub(crate) common: Common,
+    #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
+    pub common: Common,
     /// The ONNX Runtime library, a `libonnxruntime.so` of version 1.24 or newer. Left out, it is looked for: see
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path"))]
-    pub(crate) library: Option<PathBuf>,
+    pub library: Option<PathBuf>,
     /// Whether the threads wait for work in a busy loop. Only for a machine with cores to spare: on cores that are
     /// shared with other nodes it slows all of them, this one too.
     #[serde(default)]
-    pub(crate) spin: bool,
+    pub spin: bool,
+    /// What computes the model. `cuda` and `tensorrt` need an NVIDIA GPU and the GPU build of the library; nothing is
+    /// computed elsewhere for want of them.
+    #[serde(default)]
+    pub provider: Provider,
+    /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
+    #[serde(default)]
+    pub device: u32,
+    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1 takes
+    /// a model whose batch axis is open.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub batch: u32,
+    /// Whether the GPU's work of a frame is recorded once and then started as a whole: less work for the CPU. Takes a model
+    /// whose work is all on the GPU and whose shapes are fixed.
+    #[serde(default)]
+    pub cuda_graph: bool,
+    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
+    #[serde(default = "yes")]
+    pub tf32: bool,
+    /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub engine_cache: Option<PathBuf>,
+}
+
+/// `PROVIDER`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// The cores of this machine.
+    #[default]
+    Cpu,
+    /// A GPU, by ONNX Runtime's CUDA provider.
+    Cuda,
+    /// A GPU, by TensorRT; what that does not take goes to the CUDA provider.
+    Tensorrt,
+}
+
+impl Provider {
+    /// Its name in a graph.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Tensorrt => "tensorrt",
+        }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Settings {
+    /// The settings for this model where nothing else is said.
+    pub fn of_model(model: PathBuf) -> Self {
+        Self {
+            common: Common { model, ..Common::default() },
+            library: None,
+            spin: false,
+            provider: Provider::Cpu,
+            device: 0,
+            batch: one(),
+            cuda_graph: false,
+            tf32: yes(),
+            engine_cache: None,
+        }
+    }
+
+    /// Copies of the model, and threads for each. A GPU computes one frame with all that it has, and one thread feeds it; a
+    /// second copy fills the time in which boxes are made of the first one's outputs.
+    pub(crate) fn share(&self, flow: Flow) -> Result<(usize, usize), EngineError> {
+        if self.provider == Provider::Cpu {
+            let only = |setting: &str| {
+                Err(EngineError::setup(format!(
+                    "{setting} is for a GPU, and PROVIDER is cpu: set PROVIDER=cuda, or leave {setting} out"
+                )))
+            };
+            return match self {
+                Self { batch: 2.., .. } => only("BATCH"),
+                Self { cuda_graph: true, .. } => only("CUDA_GRAPH"),
+                _ => Ok(self.common.share(flow)),
+            };
+        }
+        let copies = match flow {
+            Flow::Lossless if !self.cuda_graph => 2,
+            Flow::Live | Flow::Lossless => 1,
+        };
+        let workers = self.common.workers.map_or(copies, |n| n as usize).max(1);
+        if self.cuda_graph && workers > 1 {
+            // a recording fails where another thread allocates memory of the GPU meanwhile
+            let text = format!("WORKERS is {workers}, and CUDA_GRAPH takes one: leave WORKERS or CUDA_GRAPH out");
+            return Err(EngineError::setup(text));
+        }
+        if self.cuda_graph && self.provider == Provider::Tensorrt && self.batch > 1 {
+            let text = "CUDA_GRAPH of TensorRT is for one size of input: leave BATCH or CUDA_GRAPH out";
+            return Err(EngineError::setup(text));
+        }
+        Ok((workers, self.common.threads.map_or(1, |n| n as usize).max(1)))
+    }
+
+    /// The folder of TensorRT's cache.
+    pub(crate) fn engine_cache(&self) -> Result<PathBuf, EngineError> {
+        if let Some(folder) = &self.engine_cache {
+            return Ok(folder.clone());
+        }
+        let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        let cache = cache.ok_or_else(|| {
+            EngineError::setup("neither XDG_CACHE_HOME nor HOME is set: name a folder by ENGINE_CACHE")
+        })?;
+        Ok(cache.join("millrace/tensorrt"))
+    }
 }

@@ -1,18 +1,32 @@
 //! ONNX Runtime as an engine.
 
-use crate::config::Settings;
-use crate::library;
-use millrace_infer::{Common, Elements, Engine, EngineError, Port, RawTensor, Signature, contained};
+use crate::config::{Provider, Settings};
+use crate::device::{Bound, Input, Plan};
+use crate::provider;
+use millrace_cuda::Stream;
+use millrace_frame::TensorDtype;
+use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained};
+use millrace_node::Flow;
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
+use std::ffi::CString;
 use std::path::Path;
 
 /// A model in ONNX Runtime.
-#[derive(Debug)]
-pub(crate) struct Ort {
+pub struct Ort {
+    // first, so that they go before the session
+    on_gpu: Option<Gpu>,
     session: Session,
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,
+}
+
+/// What a session on a GPU has more.
+struct Gpu {
+    stream: &'static Stream,
+    /// For one frame, for two, and so on, made when so many first come.
+    bound: Vec<Option<Bound>>,
+    plan: Plan,
 }
 
 fn port(outlet: &Outlet) -> Port {
@@ -31,37 +45,111 @@ fn port(outlet: &Outlet) -> Port {
     Port { name: outlet.name().to_owned(), dtype: Some(dtype), shape }
 }
 
-fn session(file: &Path, settings: &Settings, threads: usize) -> Result<Session, EngineError> {
-    let environment = library::environment(settings.library.as_deref())?;
-    let build = || {
-        let mut builder = Session::builder(&environment)
-            .and_then(|b| Ok(b.with_intra_threads(threads)?.with_intra_op_spinning(settings.spin)?))
-            .map_err(|e| EngineError::Setup { cause: e.to_string() })?;
-        builder.commit_from_file(file).map_err(|e| EngineError::load(file, e))
+fn c_name(name: &str) -> Result<CString, EngineError> {
+    CString::new(name).map_err(|e| EngineError::setup(format!("the name '{name}' of an input or output: {e}")))
+}
+
+impl Gpu {
+    /// What was bound for other inputs goes.
+    fn expect(&mut self, shape: [usize; 4], dtype: TensorDtype) {
+        if (self.plan.shape, self.plan.dtype) != (shape, dtype) {
+            (self.plan.shape, self.plan.dtype) = (shape, dtype);
+            self.bound.fill_with(|| None);
+        }
+    }
+
+    fn run(
+        &mut self,
+        session: &mut Session,
+        input: Input<'_>,
+        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        let Self { stream, bound, plan } = self;
+        let frames = match input {
+            Input::Host(_) => 1,
+            Input::Device(slots) => slots.len(),
+        };
+        let most = bound.len();
+        let place = frames.checked_sub(1).and_then(|n| bound.get_mut(n));
+        let place = place.ok_or_else(|| EngineError::run(format!("{frames} frames at once, and BATCH is {most}")))?;
+        let bound = match place {
+            Some(bound) => bound,
+            None => place.insert(Bound::new(session, stream, plan, frames)?),
+        };
+        bound.run(session, stream, plan, input, read)
+    }
+}
+
+/// The CPU computes what lies in host memory.
+fn run_on_cpu(
+    session: &mut Session,
+    (names, shapes): (&[String], &mut [Vec<usize>]),
+    shape: [usize; 4],
+    data: Elements<'_>,
+    read: &mut dyn FnMut(&[RawTensor<'_>]),
+) -> Result<(), EngineError> {
+    let input = match data {
+        Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
+        Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
+        // the detector has asked `takes`
+        Elements::F16(_) => return Err(EngineError::run("f16 inputs are for PROVIDER=cuda")),
     };
-    contained("ONNX Runtime", build).map_err(|cause| EngineError::load(file, cause))?
+    let computed = session.run(ort::inputs![input.map_err(EngineError::run)?]).map_err(EngineError::run)?;
+    let mut outputs = Vec::with_capacity(names.len());
+    for (name, extent) in names.iter().zip(shapes) {
+        let value = computed.get(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
+        let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::run)?;
+        extent.clear();
+        extent.extend(shape.iter().map(|&axis| usize::try_from(axis).unwrap_or(0)));
+        outputs.push(RawTensor { name, shape: extent, data });
+    }
+    read(&outputs);
+    Ok(())
 }
 
 impl Engine for Ort {
     const NAME: &'static str = "ort-infer";
-    const SUMMARY: &'static str = "ONNX detector on the CPU, over ONNX Runtime";
+    const SUMMARY: &'static str = "ONNX detector over ONNX Runtime, on the CPU or a GPU";
+    const ON_GPU: bool = true;
     type Settings = Settings;
 
     fn common(settings: &Settings) -> &Common {
         &settings.common
     }
 
-    fn open(file: &Path, threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let session = session(file, settings, threads)?;
-        let inputs = session.inputs().iter().map(port).collect();
-        let outputs = session.outputs().iter().map(port).collect();
-        Ok((Self { session, names: Vec::new(), shapes: Vec::new() }, Signature { inputs, outputs }))
+    fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
+        settings.share(flow)
     }
 
-    fn select(&mut self, _input: &str, outputs: &[&str]) -> Result<(), EngineError> {
+    fn open(file: &Path, threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
+        let stream = provider::stream(settings)?;
+        let session = provider::session(file, threads, settings, stream)?;
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        let on_gpu = stream.map(|stream| Gpu {
+            stream,
+            bound: (0..settings.batch.max(1)).map(|_| None).collect(),
+            plan: Plan {
+                input: CString::default(),
+                dtype: TensorDtype::F32,
+                shape: [0; 4],
+                outputs: Vec::new(),
+                graph: settings.cuda_graph && settings.provider != Provider::Cpu,
+            },
+        });
+        Ok((Self { on_gpu, session, names: Vec::new(), shapes: Vec::new() }, Signature { inputs, outputs }))
+    }
+
+    fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError> {
         // the detector has checked that the input is the only one
         self.names = outputs.iter().map(|name| (*name).to_owned()).collect();
         self.shapes = vec![Vec::with_capacity(4); outputs.len()];
+        if let Some(gpu) = &mut self.on_gpu {
+            let ports: Vec<Port> = self.session.outputs().iter().map(port).collect();
+            let of = |name: &str| ports.iter().find(|p| p.name == name).and_then(|p| p.shape.clone());
+            gpu.plan.input = c_name(input)?;
+            gpu.plan.outputs = outputs.iter().map(|name| Ok((c_name(name)?, of(name)))).collect::<Result<_, _>>()?;
+        }
         Ok(())
     }
 
@@ -71,25 +159,43 @@ impl Engine for Ort {
         data: Elements<'_>,
         read: &mut dyn FnMut(&[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
-        let Self { session, names, shapes } = self;
-        let run = || {
-            let input = match data {
-                Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
-                Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
-                Elements::F16(_) => return Err(EngineError::run("f16 inputs are not taken")),
-            };
-            let computed = session.run(ort::inputs![input.map_err(EngineError::run)?]).map_err(EngineError::run)?;
-            let mut outputs = Vec::with_capacity(names.len());
-            for (name, extent) in names.iter().zip(shapes) {
-                let value = computed.get(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
-                let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::run)?;
-                extent.clear();
-                extent.extend(shape.iter().map(|&axis| usize::try_from(axis).unwrap_or(0)));
-                outputs.push(RawTensor { name, shape: extent, data });
+        let Self { on_gpu, session, names, shapes } = self;
+        let run = || match on_gpu {
+            None => run_on_cpu(session, (names, shapes), shape, data, read),
+            Some(gpu) => {
+                let (dtype, bytes) = match data {
+                    Elements::F32(data) => (TensorDtype::F32, bytemuck::cast_slice(data)),
+                    Elements::F16(data) => (TensorDtype::F16, bytemuck::cast_slice(data)),
+                    Elements::U8(data) => (TensorDtype::U8, data),
+                };
+                gpu.expect(shape, dtype);
+                gpu.run(session, Input::Host(bytes), &mut |_, outputs| read(outputs))
             }
-            read(&outputs);
-            Ok(())
         };
+        contained("ONNX Runtime", run).map_err(EngineError::run)?
+    }
+
+    fn takes(&self, dtype: TensorDtype) -> bool {
+        dtype != TensorDtype::F16 || self.on_gpu.is_some()
+    }
+
+    fn stream(&self) -> Option<&Stream> {
+        self.on_gpu.as_ref().map(|gpu| gpu.stream)
+    }
+
+    fn batch(&self) -> usize {
+        self.on_gpu.as_ref().map_or(1, |gpu| gpu.bound.len())
+    }
+
+    fn run_on_gpu(
+        &mut self,
+        inputs: OnGpu<'_>,
+        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        let Self { on_gpu, session, .. } = self;
+        let gpu = on_gpu.as_mut().ok_or_else(|| EngineError::run("PROVIDER=cpu reads host memory only"))?;
+        gpu.expect(inputs.shape, inputs.dtype);
+        let run = || gpu.run(session, Input::Device(inputs.tensors), read);
         contained("ONNX Runtime", run).map_err(EngineError::run)?
     }
 }

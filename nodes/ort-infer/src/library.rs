@@ -2,9 +2,10 @@
 
 use millrace_infer::{EngineError, contained};
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The version that was tested, and how to get it.
 const TESTED: &str = "1.32.0";
@@ -14,6 +15,37 @@ const IN_TOOLS: &str = "tools/onnxruntime/onnxruntime/capi";
 
 /// The environment of this process: ONNX Runtime allows one.
 static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+/// The library's errors since they were last forgotten: some are only logged, and the call fails with less.
+static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+const REMEMBERED: usize = 8;
+
+/// Takes a line of the library's log.
+fn hear(level: LogLevel, _category: &str, _id: &str, place: &str, text: &str) {
+    match level {
+        LogLevel::Verbose | LogLevel::Info => tracing::debug!("ONNX Runtime: {text} ({place})"),
+        LogLevel::Warning => tracing::warn!("ONNX Runtime: {text}"),
+        LogLevel::Error | LogLevel::Fatal => {
+            // whoever made the call gets it in the error
+            tracing::debug!("ONNX Runtime: {text} ({place})");
+            let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+            said.truncate(REMEMBERED - 1);
+            said.push(text.to_owned());
+        }
+    }
+}
+
+/// Begins anew.
+pub(crate) fn forget_what_was_said() {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// The text of an error with what was logged on the way to it and is not part of it.
+pub(crate) fn with_what_was_said(error: &str) -> String {
+    let said = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
+    let new = said.into_iter().filter(|text| !error.contains(text.as_str()));
+    std::iter::once(error.to_owned()).chain(new).collect::<Vec<_>>().join("; ")
+}
 
 fn how_to_get_it() -> String {
     format!(
@@ -72,8 +104,10 @@ pub(crate) fn environment(setting: Option<&Path>) -> Result<Environment, EngineE
     };
     // any other call of `ort` before this one has succeeded would look for a library by itself, and panic
     let builder = contained("ort", || ort::init_from(&path)).map_err(setup)?.map_err(|e| setup(cause_of(&e)))?;
-    let build = || builder.with_name("millrace").with_telemetry(false).build();
+    let build = || builder.with_name("millrace").with_telemetry(false).with_logger(Arc::new(hear)).build();
     let environment = contained("ort", build).map_err(setup)?.map_err(|e| setup(e.to_string()))?;
+    // with a logger of one's own it begins with every detail
+    environment.set_log_level(LogLevel::Warning);
     *opened = Some((path.clone(), environment.clone()));
     Ok(environment)
 }

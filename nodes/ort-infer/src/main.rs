@@ -1,12 +1,6 @@
-//! `ort-infer`: an ONNX detector over ONNX Runtime's CPU provider.
+//! `ort-infer`: an ONNX detector over ONNX Runtime.
 #![forbid(unsafe_code)]
 
-mod config;
-mod engine;
-mod library;
-#[cfg(test)]
-mod tests;
-
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<millrace_infer::InferNode<engine::Ort>>()
+    millrace_node::main::<millrace_infer::InferNode<ort_infer::Ort>>()
 }

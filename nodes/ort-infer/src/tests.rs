@@ -1,10 +1,13 @@
 //! ONNX Runtime under the checks of every engine, and libraries that are none.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
-use crate::config::Settings;
+use crate::config::{Provider, Settings};
 use crate::engine::Ort;
-use crate::library;
-use millrace_infer::{Common, Engine, testing};
+use crate::provider::cure;
+use crate::{device, library, provider};
+use millrace_frame::{Device, Item, Letterbox, Payload, Size, TensorDesc, Timebase, Timing};
+use millrace_infer::{Detector, Engine, testing};
+use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 const CHILD: &str = "MILLRACE_TEST_LIBRARY";
 
 fn settings(model: PathBuf) -> Settings {
-    Settings { common: Common { model, ..Common::default() }, library: None, spin: false }
+    Settings::of_model(model)
 }
 
 /// Whether the library can be opened; says so if not.
@@ -54,6 +57,122 @@ fn settings_are_read() {
     let settings = read(r#"{"MODEL": "m/model.yml", "LIBRARY": "lib.so", "SPIN": true}"#).unwrap();
     assert_eq!((settings.library.as_deref(), settings.spin), (Some(Path::new("lib.so")), true));
     assert_eq!(settings.common.model, Path::new("m/model.yml"));
+    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Cpu, 0, 1));
+    assert_eq!((settings.cuda_graph, settings.tf32), (false, true));
+
+    let text = r#"{"MODEL": "m", "PROVIDER": "tensorrt", "DEVICE": 1, "BATCH": 4, "ENGINE_CACHE": "e", "TF32": false}"#;
+    let settings = read(text).unwrap();
+    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Tensorrt, 1, 4));
+    assert_eq!((settings.engine_cache().unwrap(), settings.tf32), (PathBuf::from("e"), false));
+    let text = read(r#"{"MODEL": "m", "PROVIDER": "gpu"}"#).unwrap_err().to_string();
+    assert!(text.contains("`cpu`, `cuda`, `tensorrt`"), "{text}");
+}
+
+#[test]
+fn a_gpu_is_fed_by_one_thread_for_each_copy() {
+    let cuda = Settings { provider: Provider::Cuda, ..settings("m".into()) };
+    assert_eq!(cuda.share(Flow::Live).unwrap(), (1, 1));
+    assert_eq!(cuda.share(Flow::Lossless).unwrap(), (2, 1));
+    let graph = Settings { cuda_graph: true, ..cuda.clone() };
+    assert_eq!(graph.share(Flow::Lossless).unwrap(), (1, 1));
+
+    let refused = |settings: &Settings, part: &str| {
+        let text = settings.share(Flow::Live).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    };
+    let mut two = graph.clone();
+    two.common.workers = Some(2);
+    refused(&two, "WORKERS is 2, and CUDA_GRAPH takes one");
+    refused(&Settings { provider: Provider::Cpu, ..graph.clone() }, "CUDA_GRAPH is for a GPU, and PROVIDER is cpu");
+    refused(&Settings { batch: 4, ..settings("m".into()) }, "BATCH is for a GPU");
+    refused(&Settings { provider: Provider::Tensorrt, batch: 4, ..graph }, "one size of input");
+}
+
+/// The library of CI is the CPU's build.
+#[test]
+fn a_gpu_is_never_replaced_by_the_cpu() {
+    if !have_library() {
+        return;
+    }
+    for provider in [Provider::Cuda, Provider::Tensorrt] {
+        let (_folder, model) = testing::describe("tiny.onnx", &[]);
+        let settings = Settings { provider, ..settings(model) };
+        let Err(error) = Detector::<Ort>::open(&settings, 1) else { panic!("{} was opened", provider.name()) };
+        let text = error.to_string();
+        if text.contains("not enabled in this build") {
+            assert!(text.contains(&format!("PROVIDER={}: ", provider.name())), "{text}");
+            assert!(text.contains("pip install --target target/tools/onnxruntime-gpu"), "{text}");
+        } else {
+            println!("not the CPU's build: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_the_loader_misses_is_named_with_what_brings_it() {
+    // the words of ONNX Runtime around those of the system's loader
+    let failed = |name: &str, missing: &str| {
+        format!(
+            "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2167 Get [ONNXRuntimeError] : 1 : FAIL : \
+             Failed to load library libonnxruntime_providers_{name}.so with error: {missing}: cannot open shared object \
+             file: No such file or directory"
+        )
+        .replace("object              file", "object file")
+    };
+    for (name, missing, part) in [
+        ("cuda", "libcudnn.so.9", "libcudnn.so.9 is not found by the loader: `pip install nvidia-cudnn-cu13`"),
+        ("cuda", "libcublasLt.so.13", "libcublasLt.so.13 is not found by the loader: `pip install nvidia-cuda-runtime"),
+        ("cuda", "libcufft.so.12", "nvidia-cufft"),
+        ("cuda", "/o/capi/libonnxruntime_providers_cuda.so", "has to lie beside libonnxruntime.so"),
+        ("tensorrt", "libnvinfer.so.10", "libnvinfer.so.10 is of TensorRT 10"),
+        ("cuda", "libother.so.3", "libother.so.3 is not found by the loader: put the folder"),
+    ] {
+        let text = cure(Provider::Cuda, &failed(name, missing)).unwrap();
+        assert!(text.contains(part), "{text}");
+    }
+    let text = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0";
+    assert!(cure(Provider::Cuda, text).unwrap().contains("millrace doctor"));
+    // faults of a model are not faults of a provider
+    assert_eq!(cure(Provider::Cuda, "Load model from m.onnx failed:Protobuf parsing failed."), None);
+}
+
+#[test]
+fn where_nodes_run_is_known() {
+    if !have_library() {
+        return;
+    }
+    let (_folder, model) = testing::describe("tiny.onnx", &[]);
+    let settings = settings(model.clone());
+    let file = millrace_detect::Model::load(&model).unwrap().file().unwrap().to_owned();
+    let session = provider::session(&file, 1, &settings, None).unwrap();
+    let places = device::places(&session).unwrap();
+    assert_eq!(places.len(), 1, "{places:?}");
+    assert!(places[0].0 == "CPUExecutionProvider" && places[0].1 > 0, "{places:?}");
+}
+
+#[test]
+fn a_tensor_on_a_gpu_is_refused_on_the_cpu_with_the_cure() {
+    if !have_library() {
+        return;
+    }
+    let (_folder, model) = testing::describe("tiny.onnx", &[]);
+    let mut detector = Detector::<Ort>::open(&settings(model), 1).unwrap();
+    let spec = &detector.model().input;
+    let tensor = TensorDesc {
+        shape: spec.shape(),
+        dtype: spec.dtype,
+        layout: spec.layout,
+        source_from_model: Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 },
+        source_size: Size::new(24, 16),
+    };
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+    let mut item = Item::on_host("gate", 0, timing, Payload::Tensor(tensor));
+    item.device = Device::Cuda(0);
+    let error = detector.detect(&item, &[]).unwrap_err();
+    assert!(!error.is_of_one_frame());
+    let text = error.to_string();
+    assert!(text.contains("came as a tensor on the GPU 0"), "{text}");
+    assert!(text.ends_with("set PROVIDER=cuda here, or give its producer MEMORY=host"), "{text}");
 }
 
 #[test]
