@@ -48,8 +48,9 @@ fn memory() -> Check {
 }
 
 fn shm() -> Check {
-    let size = rustix::fs::statvfs("/dev/shm")
-        .map(|fs| format!("{} MiB of {} MiB free", (fs.f_bavail * fs.f_frsize) >> 20, (fs.f_blocks * fs.f_frsize) >> 20));
+    let size = rustix::fs::statvfs("/dev/shm").map(|fs| {
+        format!("{} MiB of {} MiB free", (fs.f_bavail * fs.f_frsize) >> 20, (fs.f_blocks * fs.f_frsize) >> 20)
+    });
     match (dora::has_room(NODES), size) {
         (Ok(()), Ok(size)) => Check::ok("/dev/shm", Need::Cpu, size),
         (Ok(()), Err(e)) => Check::missing("/dev/shm", Need::Cpu, format!("not readable: {e}"), "mount a tmpfs there"),
@@ -103,7 +104,9 @@ fn ptrace() -> Check {
     match std::fs::read_to_string(path).ok().as_deref().map(str::trim) {
         None => Check::ok(NAME, Need::Option, "not limited by Yama"),
         Some("0") => Check::ok(NAME, Need::Option, "0: processes of one user reach each other"),
-        Some("1") => Check::ok(NAME, Need::Option, "1: processes that allow it are reached, and pools of a GPU allow it"),
+        Some("1") => {
+            Check::ok(NAME, Need::Option, "1: processes that allow it are reached, and pools of a GPU allow it")
+        }
         Some(scope) => Check::warn(
             NAME,
             Need::Option,

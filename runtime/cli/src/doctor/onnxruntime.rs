@@ -9,7 +9,8 @@ const IN_TOOLS: &str = "tools/onnxruntime/onnxruntime/capi";
 /// The oldest release 1.x whose C API `ort-infer` speaks.
 const OLDEST_MINOR: u32 = 24;
 const GET_CPU: &str = "`pip install --target target/tools/onnxruntime --no-deps onnxruntime` in the repository's root";
-const GET_GPU: &str = "`pip install --target target/tools/onnxruntime --no-deps onnxruntime-gpu` in the repository's root";
+const GET_GPU: &str =
+    "`pip install --target target/tools/onnxruntime --no-deps onnxruntime-gpu` in the repository's root";
 
 /// Where `ort-infer` looks when no setting names the library: `ORT_DYLIB_PATH`, beside the binaries, in the tools of the
 /// folders above these and above the working folder, and last by the system's loader. Its page has the same list.
@@ -63,9 +64,12 @@ pub(super) const PROVIDERS: [(&str, Need, &str); 2] =
 pub(super) fn library(path: &Path) -> Check {
     const LINE: &str = "onnxruntime";
     match millrace_cuda::libraries::onnxruntime(path) {
-        Err(why) => {
-            Check::missing(LINE, Need::Option, why, format!("ort-infer needs it: {GET_CPU}; or use cpu-infer, which needs no library"))
-        }
+        Err(why) => Check::missing(
+            LINE,
+            Need::Option,
+            why,
+            format!("ort-infer needs it: {GET_CPU}; or use cpu-infer, which needs no library"),
+        ),
         Ok(found) => {
             let version = found.version.unwrap_or_default();
             let value = format!("{version} at {}", found.file.display());
@@ -104,7 +108,10 @@ pub(super) fn provider(library: &Path, (name, need, provider): (&str, Need, &str
         return Check::missing(
             name,
             need,
-            format!("there is no libonnxruntime_providers_{provider}.so in {}: it is a build for the CPU", folder.display()),
+            format!(
+                "there is no libonnxruntime_providers_{provider}.so in {}: it is a build for the CPU",
+                folder.display()
+            ),
             format!("{GET_GPU}, or use trt-infer, or cpu-infer on the CPU"),
         );
     }

@@ -3,6 +3,7 @@
 use super::check::{Check, INSTEAD, Need};
 use super::{onnxruntime, sharing, surroundings};
 use millrace_cuda::libraries::{self, CUDA_LIBRARIES, Found, cuda_version};
+use millrace_cuda::nvdec::{Caps, Nvdec, NvdecError, Surveyed};
 use millrace_cuda::{CudaError, Gpu, device_count, driver_version};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io::Read;
@@ -39,7 +40,7 @@ impl Probe {
     pub(super) fn promises(self) -> &'static [(&'static str, Need)] {
         match self {
             Self::Driver => &[("driver", Need::Gpu), ("gpu", Need::Gpu)],
-            Self::Nvdec => &[("libnvcuvid", Need::Gpu)],
+            Self::Nvdec => &[("libnvcuvid", Need::Gpu), ("nvdec", Need::Gpu)],
             Self::IpcMemory | Self::IpcMemoryPeer => &[("ipc memory", Need::GpuMemory)],
             Self::IpcEvent | Self::IpcEventPeer => &[("ipc events", Need::Gpu)],
             Self::Descriptor | Self::DescriptorPeer => &[("memory by descriptor", Need::GpuMemory)],
@@ -133,7 +134,9 @@ fn driver() -> anyhow::Result<()> {
             "driver",
             Need::Gpu,
             value,
-            format!("the library is of {library} and the kernel driver of {kernel}: reboot, or install both of one version"),
+            format!(
+                "the library is of {library} and the kernel driver of {kernel}: reboot, or install both of one version"
+            ),
         ),
         _ => Check::ok("driver", Need::Gpu, value),
     };
@@ -182,7 +185,48 @@ fn uuid(bytes: [u8; 16]) -> String {
 }
 
 fn nvdec() -> anyhow::Result<()> {
-    tell(&library("libnvcuvid", Need::Gpu, libraries::nvcuvid()))
+    tell(&library("libnvcuvid", Need::Gpu, libraries::nvcuvid()))?;
+    let not_asked = |why: &str| tell(&Check::missing("nvdec", Need::Gpu, why, "use sw-nv12 in place of nvdec-nv12"));
+    let count = match device_count() {
+        Ok(0) | Err(_) => return not_asked("there is no GPU whose decoder could be asked"),
+        Ok(count) => count,
+    };
+    let nvdec = match Nvdec::open() {
+        Ok(nvdec) => nvdec,
+        Err(_) => return not_asked("libnvcuvid.so.1 cannot be opened, and so no decoder can be asked"),
+    };
+    for ordinal in 0..count {
+        let gpu = match Gpu::open(ordinal) {
+            Ok(gpu) => gpu,
+            Err(e) => {
+                tell(&Check::failed(&format!("nvdec {ordinal}"), Need::Gpu, &e))?;
+                continue;
+            }
+        };
+        for surveyed in nvdec.survey(&gpu) {
+            tell(&decoder(ordinal, surveyed))?;
+        }
+    }
+    Ok(())
+}
+
+fn decoder(ordinal: u32, Surveyed { name, fed, caps }: Surveyed) -> Check {
+    let line = format!("nvdec {ordinal} {name}");
+    // cameras have these two; others are good to know
+    let need = if fed && name.ends_with(" 8 bit") { Need::Gpu } else { Need::Option };
+    let mend = match fed {
+        true => "use sw-nv12 for such streams, where it decodes them",
+        false => "no graph needs it: nvdec-nv12 decodes H.264 and H.265",
+    };
+    match caps {
+        Ok(Caps { supported: true, engines, min_px, max_px, .. }) => {
+            let value = format!("{}x{} to {}x{}, engines: {engines}", min_px.0, min_px.1, max_px.0, max_px.1);
+            Check::ok(&line, need, value)
+        }
+        Ok(_) => Check::missing(&line, need, "this GPU does not decode it", mend),
+        Err(NvdecError::Cuda(e)) => Check::failed(&line, need, &e),
+        Err(e) => Check::missing(&line, need, e.to_string(), mend),
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +238,27 @@ mod tests {
     fn a_uuid_is_written_as_nvidia_smi_does() {
         let bytes = std::array::from_fn(|i| i as u8 * 17);
         assert_eq!(uuid(bytes), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn what_cameras_send_is_needed_and_what_they_do_not_is_not() {
+        use super::super::check::Status;
+        let caps = |supported| Caps {
+            supported,
+            engines: 7,
+            min_px: (48, 16),
+            max_px: (4096, 4096),
+            max_macroblocks: 65_536,
+            nv12: true,
+            p016: false,
+        };
+        let line = |name, fed, supported| decoder(1, Surveyed { name, fed, caps: Ok(caps(supported)) });
+        let h264 = line("H.264 8 bit", true, true);
+        assert_eq!((h264.name.as_str(), h264.status, h264.need), ("nvdec 1 H.264 8 bit", Status::Ok, Need::Gpu));
+        assert_eq!(h264.value, "48x16 to 4096x4096, engines: 7");
+        let av1 = line("AV1 8 bit", false, false);
+        assert_eq!((av1.status, av1.need), (Status::Missing, Need::Option));
+        assert_eq!(line("H.265 10 bit", true, false).need, Need::Option);
     }
 
     #[test]

@@ -131,7 +131,10 @@ fn open(probe: Probe, offer: &Offer) -> Result<String, CudaError> {
     let mut bytes = vec![0; BYTES];
     stream.download(memory.span(), &mut bytes)?;
     if bytes != pattern() {
-        return Err(CudaError::misuse("memory of another process", "it opens, but holds other bytes than were written"));
+        return Err(CudaError::misuse(
+            "memory of another process",
+            "it opens, but holds other bytes than were written",
+        ));
     }
     Ok(format!("{BYTES} B of another process were read right on GPU 0"))
 }

@@ -37,9 +37,7 @@ fn kernel_driver(text: Option<&str>) -> Check {
     const NAME: &str = "kernel driver";
     match text.map(kernel_version) {
         Some(Some(version)) => Check::ok(NAME, Need::Option, format!("NVIDIA {version}")),
-        Some(None) => {
-            Check::warn(NAME, Need::Option, format!("{KERNEL_DRIVER} names no version"), "see `nvidia-smi`")
-        }
+        Some(None) => Check::warn(NAME, Need::Option, format!("{KERNEL_DRIVER} names no version"), "see `nvidia-smi`"),
         None => Check::warn(
             NAME,
             Need::Option,
@@ -68,7 +66,12 @@ fn container(in_container: bool, devices: Option<&str>, capabilities: Option<&st
         (_, Some(list)) if !list.is_empty() && !(has(list, "video") && has(list, "compute")) => {
             let lacks: Vec<&str> = ["compute", "video"].into_iter().filter(|wanted| !has(list, wanted)).collect();
             let value = format!("NVIDIA_DRIVER_CAPABILITIES is '{list}' and lacks {}", lacks.join(" and "));
-            Check::warn(NAME, Need::Option, value, format!("without 'video' there is no NVDEC, without 'compute' no CUDA; {RUN}"))
+            Check::warn(
+                NAME,
+                Need::Option,
+                value,
+                format!("without 'video' there is no NVDEC, without 'compute' no CUDA; {RUN}"),
+            )
         }
         (Some("none" | "void" | ""), _) => {
             Check::warn(NAME, Need::Option, "NVIDIA_VISIBLE_DEVICES gives this container no GPU", RUN)

@@ -32,6 +32,7 @@ mod error;
 mod format;
 mod session;
 mod surfaces;
+mod survey;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use decoder::{Mapped, MappedPlane, Picture, Status};
 pub use error::NvdecError;
 pub use format::{Caps, Codec, Format, Signal};
 pub use session::{Options, Session, Sink};
+pub use survey::Surveyed;
 
 use crate::{CudaError, Gpu};
 use std::sync::OnceLock;
@@ -57,7 +59,7 @@ fn library() -> Result<&'static Cuvid, CudaError> {
         // SAFETY: the driver's library, whose initializers are made to run in any process.
         let library = unsafe { libloading::Library::new(LIBRARY) }.map_err(|e| CudaError::Library {
             library: LIBRARY.to_owned(),
-            cause: e.to_string(),
+            cause: crate::error::loader_words(&e),
             brings: BRINGS,
             instead: INSTEAD,
         })?;
