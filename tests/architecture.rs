@@ -49,7 +49,7 @@ fn dependencies_run_one_way() {
         ("millrace-detect", &["millrace-frame"]),
         ("millrace-node", &["millrace-frame", "millrace-cuda", "millrace-pool", "millrace-graph", "millrace-unify"]),
         ("millrace-infer", &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-node"]),
-        ("millrace", &["millrace-graph"]),
+        ("millrace", &["millrace-graph", "millrace-cuda"]),
         ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),
         ("millrace-cuda-driver-folder", &[]),
