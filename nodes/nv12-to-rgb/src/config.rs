@@ -3,13 +3,14 @@
 use millrace_detect::model::{self, Model};
 use millrace_frame::{Size, TensorDtype, TensorLayout};
 use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
+use millrace_node::GpuSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
 
 /// Either `MODEL` alone, or `WIDTH_PX` and `HEIGHT_PX` and what else differs from the defaults.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) struct Settings {
     /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and letterbox are taken from it.
     #[serde(default)]
@@ -48,6 +49,17 @@ pub(crate) struct Settings {
     /// One pass over the frame. With `false` the same work is done in separate passes over 8-bit RGB: the baseline of a comparison.
     #[serde(default = "yes")]
     pub(crate) fused: bool,
+    /// How many frames of all cameras are taken at once, where so many are there: on a GPU they are one launch. At most half of
+    /// `SLOTS`.
+    #[serde(default = "default_batch")]
+    #[schemars(range(min = 1, max = 32))]
+    pub(crate) batch: u32,
+    #[serde(flatten)]
+    pub(crate) gpu: GpuSettings,
+}
+
+fn default_batch() -> u32 {
+    16
 }
 
 fn yes() -> bool {

@@ -1,6 +1,7 @@
 //! Turns decoded frames into a model's input tensor: colour, letterbox, normalization and layout in one pass.
 
 mod config;
+mod gpu;
 mod node;
 #[cfg(test)]
 mod tests;

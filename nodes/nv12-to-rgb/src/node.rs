@@ -1,20 +1,27 @@
 //! One frame in, one tensor out.
 
 use crate::config::Settings;
-use millrace_frame::{Device, ImageDesc, Item, Payload, PayloadKind, TensorDesc};
+use crate::gpu::OnGpu;
+use millrace_cuda::Gpu;
+use millrace_frame::{ImageDesc, Item, Payload, PayloadKind, TensorDesc};
 use millrace_kernels::{ConvertError, Converter, SeparatePasses, Target};
-use millrace_node::{Context, Input, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
+use millrace_node::{Context, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// The node: a converter per camera, made anew when the camera's geometry or colour changes.
+/// The node. In host memory it has a converter for each camera, made anew when the camera's geometry or colour changes;
+/// on a GPU one for all.
 pub(crate) struct Nv12ToRgb {
     target: Target,
     fused: bool,
-    converters: HashMap<String, Conversion>,
+    batch: usize,
+    gpu: GpuSettings,
+    cx: Context,
+    on_host: HashMap<String, Conversion>,
+    on_gpu: Vec<OnGpu>,
 }
 
-/// The two arms of `FUSED`.
+/// The two arms of `FUSED`, in host memory.
 enum Conversion {
     Fused(Box<Converter>),
     Separate(Box<SeparatePasses>),
@@ -55,38 +62,98 @@ impl Node for Nv12ToRgb {
         inputs: &[PortIn {
             name: "frame",
             accepts: &[PayloadKind::Image],
-            on_gpu: false,
+            on_gpu: true,
             order: Order::Newest,
             required: true,
-            doc: "Frames in host memory: nv12, p016, i420, bgr24 or rgb24, of any size, pitch and crop.",
+            doc: "Frames in host memory or on a GPU: nv12, p016, i420, bgr24 or rgb24, of any size, pitch and crop.",
         }],
         outputs: &[PortOut {
             name: "tensor",
             carries: PayloadKind::Tensor,
-            doc: "The model's input (f32, f16 or u8; nchw or nhwc; batch 1, 3 channels), with the way back to the source.",
+            doc: "The model's input (f32, f16 or u8; nchw or nhwc; batch 1, 3 channels), with the way back to the source. It lies where the frame lay.",
         }],
     };
     type Settings = Settings;
 
-    fn open(settings: Settings, _: &Context) -> Result<Self, NodeError> {
+    fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let target = settings.target().map_err(NodeError::fatal)?;
-        Ok(Self { target, fused: settings.fused, converters: HashMap::new() })
+        // tensors of a batch are published together: half the slots, so that the other half can be read meanwhile
+        let batch = (settings.batch as usize).min(cx.slots() / 2).max(1);
+        let (fused, gpu) = (settings.fused, settings.gpu);
+        Ok(Self { target, fused, batch, gpu, cx: cx.clone(), on_host: HashMap::new(), on_gpu: Vec::new() })
     }
 
-    fn on_input(&mut self, _: &str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
-        let Input::Frame(frame) = input else {
-            return Err(NodeError::fatal("port 'frame' accepts images, but detections came; check the graph's wiring"));
-        };
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
+        self.on_batch(vec![(port, input)], out).into_iter().collect()
+    }
+
+    fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
+        let mut results = Vec::with_capacity(batch.len());
+        // by GPU: the frames there, and where their results belong
+        let mut launches: Vec<(usize, Vec<(Lease, ImageDesc)>, Vec<usize>)> = Vec::new();
+        for (_, input) in batch {
+            let place = results.len();
+            results.push(Ok(()));
+            let gpu = match image_of(input) {
+                Err(e) => Err(e),
+                Ok((frame, image)) => match frame.gpu() {
+                    None => self.convert_on_host(&frame, &image, out).map(|()| None),
+                    Some(gpu) => self.index_of(gpu).map(|at| Some((at, frame, image))),
+                },
+            };
+            match gpu {
+                Err(e) => results[place] = Err(e),
+                Ok(None) => {}
+                Ok(Some((at, frame, image))) => {
+                    if !launches.iter().any(|(gpu, ..)| *gpu == at) {
+                        launches.push((at, Vec::new(), Vec::new()));
+                    }
+                    for (_, frames, places) in launches.iter_mut().filter(|(gpu, ..)| *gpu == at) {
+                        frames.push((frame.clone(), image.clone()));
+                        places.push(place);
+                    }
+                }
+            }
+        }
+        for (at, frames, places) in launches {
+            for (place, result) in places.into_iter().zip(self.on_gpu[at].convert(frames, out)) {
+                results[place] = result;
+            }
+        }
+        results
+    }
+}
+
+fn image_of(input: Input) -> Result<(Lease, ImageDesc), NodeError> {
+    let Input::Frame(frame) = input else {
+        return Err(NodeError::fatal("port 'frame' accepts images, but detections came; check the graph's wiring"));
+    };
+    let item = frame.item();
+    let Payload::Image(image) = &item.payload else {
+        let why = format!("expected an image, but a {:?} came", item.payload.kind());
+        return Err(NodeError::frame("not_an_image", &item.source, why));
+    };
+    let image = image.clone();
+    Ok((frame, image))
+}
+
+impl Nv12ToRgb {
+    /// The GPU's place in `on_gpu`, where its kernels are loaded when its first frame comes.
+    fn index_of(&mut self, gpu: &Gpu) -> Result<usize, NodeError> {
+        if let Some(at) = self.on_gpu.iter().position(|known| known.is_on(gpu)) {
+            return Ok(at);
+        }
+        self.on_gpu.push(OnGpu::new(gpu, self.gpu, self.fused, &self.target, &self.cx)?);
+        Ok(self.on_gpu.len() - 1)
+    }
+
+    fn convert_on_host(&mut self, frame: &Lease, image: &ImageDesc, out: &mut Outputs) -> Result<(), NodeError> {
         let item = frame.item();
         let source = item.source.as_str();
-        let Payload::Image(image) = &item.payload else {
-            let kind = item.payload.kind();
-            return Err(NodeError::frame("not_an_image", source, format!("expected an image, but a {kind:?} came")));
-        };
-        if let Device::Cuda(ordinal) = item.device {
-            let text = format!("the frame lies on CUDA device {ordinal}; this build converts frames in host memory");
-            return Err(NodeError::frame("device", source, text));
-        }
         let cannot = |error: ConvertError| NodeError::frame("convert", source, error);
         let (fused, target) = (self.fused, &self.target);
         let make = || {
@@ -94,7 +161,7 @@ impl Node for Nv12ToRgb {
             tracing::info!(source, format = %image.format, size = %image.display_size(), way, "converting");
             Conversion::new(fused, image, target).map_err(cannot)
         };
-        let conversion = match self.converters.entry(source.to_owned()) {
+        let conversion = match self.on_host.entry(source.to_owned()) {
             Entry::Vacant(new) => new.insert(make()?),
             Entry::Occupied(known) if known.get().fits(image) => known.into_mut(),
             Entry::Occupied(mut known) => {

@@ -62,8 +62,12 @@ impl Queue {
     /// # Errors
     /// Those of the driver.
     pub fn new(gpu: &Gpu, settings: GpuSettings, cx: &Context) -> Result<Self, NodeError> {
+        Self::calling(gpu, settings, cx.waker())
+    }
+
+    pub(crate) fn calling(gpu: &Gpu, settings: GpuSettings, waker: Waker) -> Result<Self, NodeError> {
         let stream = || Stream::new(gpu).map_err(NodeError::fatal);
-        Ok(Self { stream: stream()?, calls: stream()?, waker: cx.waker(), settings })
+        Ok(Self { stream: stream()?, calls: stream()?, waker, settings })
     }
 
     /// Its stream.

@@ -3,6 +3,7 @@
 //! A test is the node's neighbours: it publishes into the node's inputs and reads what comes out.
 
 use crate::context::StopFlag;
+use crate::gpu::{GpuSettings, Queue};
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortIn, PortOut, Ports};
@@ -10,6 +11,7 @@ use crate::outputs::Outputs;
 use crate::settings::{Common, Doorbell, FlowSetting, LogLevel};
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
+use millrace_cuda::Gpu;
 use millrace_frame::wire::row;
 use millrace_frame::{Detections, Item, Timing};
 use millrace_pool::Bell;
@@ -176,6 +178,17 @@ impl Bench {
         if let Some(mut slot) = self.feed.slot(port, &item.source, bytes.len() as u64)? {
             slot.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
             self.feed.publish(slot, item)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes an item whose bytes lie on `gpu`.
+    pub fn send_on(&mut self, gpu: &Gpu, port: &'static str, item: &Item, bytes: &[u8]) -> Result<(), NodeError> {
+        let queue = Queue::calling(gpu, GpuSettings::default(), crate::gpu::waker(&self.to_node.bell))?;
+        if let Some(slot) = self.feed.device_slot(port, &item.source, bytes.len() as u64, &queue)? {
+            let to = slot.span().part(0, bytes.len() as u64);
+            queue.stream().upload(bytes, to).map_err(NodeError::fatal)?;
+            self.feed.publish_device(slot, item.clone(), &queue)?;
         }
         Ok(())
     }

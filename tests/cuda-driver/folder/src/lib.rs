@@ -18,6 +18,30 @@ pub fn folder() -> PathBuf {
     FOLDER.get_or_init(find_or_build).clone()
 }
 
+/// Set in a process whose driver is the stand-in.
+const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
+
+/// Whether tests that need a driver are to run in this process: it was asked for a GPU (`MILLRACE_GPU=1`; a test that then
+/// finds none fails), or its driver is the stand-in.
+pub fn on_trial() -> bool {
+    std::env::var_os("MILLRACE_GPU").is_some() || std::env::var_os(STAND_IN).is_some()
+}
+
+/// Runs the tests of this binary whose names contain `filter` in a process whose driver is the stand-in.
+///
+/// # Panics
+/// When one of them fails.
+pub fn run_on_the_stand_in(filter: &str) {
+    if on_trial() {
+        return; // the tests themselves run beside the caller
+    }
+    let exe = std::env::current_exe().unwrap_or_else(|e| panic!("this test does not know its own file: {e}"));
+    let mut run = Command::new(exe);
+    let status = run.arg(filter).env("LD_LIBRARY_PATH", folder()).env(STAND_IN, "1").status();
+    let status = status.unwrap_or_else(|e| panic!("this test cannot start itself: {e}"));
+    assert!(status.success(), "on the stand-in: {status}");
+}
+
 fn find_or_build() -> PathBuf {
     if let Some(folder) = std::env::var_os(PREBUILT).map(PathBuf::from) {
         let library = folder.join("libcuda.so.1");

@@ -1,0 +1,97 @@
+//! Frames that lie on a GPU: one launch for those of all cameras that are there at once.
+
+use millrace_cuda::{Gpu, Span};
+use millrace_frame::{ImageDesc, Item, Payload, TensorDesc};
+use millrace_kernels::Target;
+use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses};
+use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, NodeError, Outputs, Queue};
+
+/// A stream on one GPU and the kernels there. Tensors come out on the GPU that their frames lie on.
+pub(crate) struct OnGpu {
+    queue: Queue,
+    conversion: Conversion,
+}
+
+type Prepared = (Span, TensorDesc, DeviceSlotMut);
+
+/// The two arms of `FUSED`.
+enum Conversion {
+    Fused(CudaConverter),
+    Separate(CudaSeparatePasses),
+}
+
+impl OnGpu {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        settings: GpuSettings,
+        fused: bool,
+        target: &Target,
+        cx: &Context,
+    ) -> Result<Self, NodeError> {
+        let conversion = match fused {
+            true => CudaConverter::new(gpu, target).map(Conversion::Fused),
+            false => CudaSeparatePasses::new(gpu, target).map(Conversion::Separate),
+        };
+        let conversion = conversion.map_err(NodeError::fatal)?;
+        tracing::info!(gpu = gpu.name(), way = if fused { "fused" } else { "separate passes" }, "converting");
+        Ok(Self { queue: Queue::new(gpu, settings, cx)?, conversion })
+    }
+
+    pub(crate) fn is_on(&self, gpu: &Gpu) -> bool {
+        self.queue.gpu().uuid() == gpu.uuid()
+    }
+
+    /// Where a frame lies, a slot for its tensor and the tensor's description; `None` where no slot is free.
+    fn prepare(&self, lease: &Lease, image: &ImageDesc, out: &mut Outputs) -> Result<Option<Prepared>, NodeError> {
+        let source = lease.item().source.as_str();
+        let tensor = match &self.conversion {
+            Conversion::Fused(converter) => converter.tensor(image),
+            Conversion::Separate(passes) => passes.tensor(image),
+        };
+        let tensor = tensor.map_err(|e| NodeError::frame("convert", source, e))?;
+        let from = lease.span(self.queue.stream())?;
+        let slot = out.device_slot("tensor", source, tensor.bytes(), &self.queue)?;
+        Ok(slot.map(|slot| (from, tensor, slot)))
+    }
+
+    /// Converts the frames and publishes their tensors, each with its own result.
+    pub(crate) fn convert(&mut self, frames: Vec<(Lease, ImageDesc)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
+        let mut results: Vec<Result<(), NodeError>> = Vec::with_capacity(frames.len());
+        let mut ready = Vec::with_capacity(frames.len());
+        for (lease, image) in frames {
+            let index = results.len();
+            results.push(match self.prepare(&lease, &image, out) {
+                Ok(Some((from, tensor, slot))) => {
+                    ready.push((index, lease, image, from, tensor, slot));
+                    Ok(())
+                }
+                Ok(None) => Ok(()), // no slot: counted
+                Err(e) => Err(e),
+            });
+        }
+        let jobs: Vec<CudaJob<'_>> = ready
+            .iter()
+            .map(|(_, _, image, from, _, slot)| CudaJob { source: image, from: *from, to: slot.span() })
+            .collect();
+        let queued = match (&mut self.conversion, jobs.is_empty()) {
+            (_, true) => Ok(()),
+            (Conversion::Fused(converter), _) => converter.queue(self.queue.stream(), &jobs),
+            (Conversion::Separate(passes), _) => passes.queue(self.queue.stream(), &jobs),
+        };
+        drop(jobs);
+        for (index, lease, _, _, tensor, slot) in ready {
+            let item = lease.item();
+            results[index] = match &queued {
+                Err(e) => Err(NodeError::frame("convert", &item.source, format!("frame {}: {e}", item.seq))),
+                Ok(()) => {
+                    let done = Item::on_host(item.source.as_str(), item.seq, item.timing, Payload::Tensor(tensor));
+                    out.publish_device(slot, done, &self.queue)
+                }
+            };
+            if let Err(e) = out.hold(lease, &self.queue) {
+                results[index] = Err(e);
+            }
+        }
+        results
+    }
+}
