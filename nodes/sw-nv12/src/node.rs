@@ -78,7 +78,7 @@ impl SwNv12 {
             return Ok(());
         }
         let (mut desc, bytes) = picture.info.nv12(PITCH_ALIGN_BYTES);
-        self.settings.override_colour(&mut desc.colour);
+        self.settings.feed.override_colour(&mut desc.colour);
         let Some(mut slot) = out.slot("frame", &self.camera, bytes)? else { return Ok(()) };
         let began = Instant::now();
         picture.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?;

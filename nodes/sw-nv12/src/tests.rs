@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use crate::config::{Pace, Settings};
+use crate::config::Settings;
 use crate::feed::{Feed, Step};
 use crate::node::SwNv12;
 use millrace_frame::{ImageDesc, Matrix, Origin, Payload, Range};
+use millrace_ingest::Pace;
 use millrace_node::Input;
 use millrace_node::testing::Bench;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ fn packets_and_frames_carry_the_same_times() {
 #[test]
 fn a_repeated_file_goes_on_in_time() {
     let mut s = settings(&clip());
-    s.repeat = true;
+    s.feed.repeat = true;
     let (_, frames) = play(&mut Feed::open(&s).unwrap(), 60);
     assert_eq!(frames, (0..60).map(|n| n * 40_000_000).collect::<Vec<_>>());
 }
@@ -54,7 +55,7 @@ fn a_repeated_file_goes_on_in_time() {
 #[test]
 fn a_paced_file_takes_its_time() {
     let mut s = settings(&clip());
-    s.pace = Pace::Realtime;
+    s.feed.pace = Pace::Realtime;
     let began = Instant::now();
     let (_, frames) = play(&mut Feed::open(&s).unwrap(), 11);
     assert_eq!(frames.len(), 11);

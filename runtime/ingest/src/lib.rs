@@ -2,21 +2,29 @@
 //! software decoding to NV12.
 //!
 //! Two halves that know nothing of each other: [`Ingest`] turns a source into [`AccessUnit`]s in decoding order, for any
-//! decoder; [`SoftwareDecoder`] turns access units into [`Picture`]s in presentation order. Loss inside a stream never
+//! decoder; [`SoftwareDecoder`] turns access units into [`Picture`]s in presentation order. [`Feed`] gives a source's
+//! units out at their times, again and again where that is asked for, and [`Admission`] decides which of them a decoder
+//! outside of this crate gets: what the nodes that decode have in common. Loss inside a stream never
 //! ends it: it comes out as a counted [`Loss`], and pictures go on at the next key picture.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod decode;
 mod error;
+mod feed;
 mod ingest;
 mod picture;
 mod reorder;
+mod settings;
 mod source;
 mod syntax;
 
+pub use admission::{Admission, Admitted, Shown};
 pub use decode::{Decoded, SoftwareDecoder};
 pub use error::{IngestError, WriteError};
+pub use feed::{Feed, FeedError, FeedStep, Next};
 pub use ingest::{AccessUnit, Event, Ingest, Loss, Options, RtspTransport};
 pub use picture::Picture;
+pub use settings::{FeedSettings, MatrixName, Pace, RangeName, Transport};
 pub use source::redact_url;
 pub use syntax::{Order, StreamInfo, annexb_nals};

@@ -1,0 +1,251 @@
+//! Which access units a decoder outside of this crate gets, and what it owes for them.
+//!
+//! The rules are those of [`SoftwareDecoder`](crate::SoftwareDecoder): after anything that is missing or damaged nothing
+//! is decoded until the next key picture, since a picture that refers to what is not there would be wrong without anyone
+//! knowing; and everything that is left out is counted.
+
+use crate::{AccessUnit, Loss, Order, StreamInfo};
+use millrace_frame::Timebase;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What is to be done with an access unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// Decode it under this number.
+    Decode(i64),
+    /// Flush the decoder and tell [`Admission::ended`], then decode it under this number: a stream begins with it.
+    Begin(i64),
+    /// Flush the decoder and tell [`Admission::ended`]: the unit is lost, and so are those up to the next key picture.
+    Stop,
+    /// Leave it.
+    Leave,
+}
+
+/// What is known of a picture that is to be shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Presentation time.
+    pub pts_ns: i64,
+    /// The timebase of the time.
+    pub timebase: Timebase,
+    /// When the access unit came in.
+    pub capture_ns: i64,
+    /// What the stream's parameter sets say.
+    pub info: Arc<StreamInfo>,
+    shown: bool,
+}
+
+/// A decoder gives a picture for each unit at most a picture buffer and its own delay later; what has not come by then
+/// never will.
+const MOST_IN_FLIGHT: usize = 64;
+
+/// The book of a stream's units: which were left out, which are in the decoder.
+#[derive(Debug, Default)]
+pub struct Admission {
+    number: i64,
+    /// The decoder has begun with a key picture.
+    running: bool,
+    /// A decoder that begins at an open key picture cannot decode what is shown before it.
+    leading_before: Option<Order>,
+    in_flight: BTreeMap<i64, Shown>,
+    /// Left out since the last key picture.
+    waiting: u64,
+    losses: VecDeque<Loss>,
+}
+
+impl Admission {
+    /// Decides over the next unit in decoding order.
+    pub fn admit(&mut self, unit: &AccessUnit) -> Admitted {
+        if unit.after_loss && !unit.key {
+            return self.lose(Loss::new("missing_reference", 1, "a picture that may refer to one that was lost"));
+        }
+        if unit.damaged {
+            return self.lose(Loss::new("decode_error", 1, "a slice of the picture is not readable"));
+        }
+        let begins = unit.key && (!self.running || unit.after_loss);
+        if begins {
+            self.report_waiting();
+            self.running = true;
+            self.leading_before = (!unit.closed).then_some(unit.order);
+        }
+        // not decoded at all: its references lie before the start
+        if !self.running || self.leading_before.is_some_and(|key| unit.order < key) {
+            self.waiting += 1;
+            return Admitted::Leave;
+        }
+        if unit.key {
+            self.leading_before = self.leading_before.filter(|key| unit.order <= *key);
+        }
+        self.number += 1;
+        if begins { Admitted::Begin(self.number) } else { Admitted::Decode(self.number) }
+    }
+
+    /// The unit goes to the decoder now.
+    pub fn decoding(&mut self, number: i64, unit: &AccessUnit) {
+        let shown = Shown {
+            pts_ns: unit.pts_ns,
+            timebase: unit.timebase,
+            capture_ns: unit.capture_ns,
+            info: unit.info.clone(),
+            shown: unit.shown,
+        };
+        self.in_flight.insert(number, shown);
+        while self.in_flight.len() > MOST_IN_FLIGHT {
+            if self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown) {
+                self.losses.push_back(Loss::new("decode_error", 1, "the decoder gave no picture for it"));
+            }
+        }
+    }
+
+    /// The decoder gave a picture; nothing when it is not to be shown.
+    pub fn came_out(&mut self, number: i64) -> Option<Shown> {
+        self.in_flight.remove(&number).filter(|unit| unit.shown)
+    }
+
+    /// The decoder gave up at a unit: flush it and tell [`ended`](Self::ended). The next key picture begins anew.
+    pub fn failed(&mut self, detail: impl Into<String>) {
+        self.losses.push_back(Loss::new("decode_error", 1, detail));
+        self.running = false;
+        // the unit that it failed with is the last that went in
+        self.in_flight.remove(&self.number);
+    }
+
+    /// The decoder was flushed: what has not come out never will.
+    pub fn ended(&mut self) {
+        let missing = std::mem::take(&mut self.in_flight).into_values().filter(|unit| unit.shown).count() as u64;
+        if missing > 0 {
+            self.losses.push_back(Loss::new("decode_error", missing, "the decoder gave no picture"));
+        }
+    }
+
+    /// The source has ended, and the decoder was flushed: a further unit begins anew.
+    pub fn finish(&mut self) {
+        self.ended();
+        self.running = false;
+        self.report_waiting();
+    }
+
+    /// What was lost, one by one.
+    pub fn take_loss(&mut self) -> Option<Loss> {
+        self.losses.pop_front()
+    }
+
+    fn lose(&mut self, loss: Loss) -> Admitted {
+        self.losses.push_back(loss);
+        if std::mem::replace(&mut self.running, false) { Admitted::Stop } else { Admitted::Leave }
+    }
+
+    fn report_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting > 0 {
+            let detail = "pictures that cannot be decoded before the next key picture";
+            self.losses.push_back(Loss::new("waiting_for_key", waiting, detail));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Event, Ingest, Options, SoftwareDecoder};
+    use std::path::Path;
+
+    fn units(name: &str) -> Vec<AccessUnit> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+        let mut units = Vec::new();
+        loop {
+            match ingest.next_event().unwrap() {
+                Event::Unit(unit) => units.push(*unit),
+                Event::End => return units,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What the book says of a row of units, for a decoder that gives each picture back at once.
+    fn book(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
+        let mut book = Admission::default();
+        let mut shown = Vec::new();
+        for unit in units {
+            match book.admit(unit) {
+                Admitted::Decode(number) => {
+                    book.decoding(number, unit);
+                    shown.extend(book.came_out(number).map(|s| s.pts_ns));
+                }
+                Admitted::Begin(number) => {
+                    book.ended();
+                    book.decoding(number, unit);
+                    shown.extend(book.came_out(number).map(|s| s.pts_ns));
+                }
+                Admitted::Stop => book.ended(),
+                Admitted::Leave => {}
+            }
+        }
+        book.finish();
+        shown.sort();
+        (shown, std::iter::from_fn(|| book.take_loss()).map(|l| (l.cause, l.count)).collect())
+    }
+
+    /// What the software decoder makes of the same row.
+    fn software(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
+        let mut decoder = SoftwareDecoder::new();
+        for unit in units {
+            decoder.push(unit).unwrap();
+        }
+        decoder.flush();
+        let (mut shown, mut lost) = (Vec::new(), Vec::new());
+        while let Some(out) = decoder.take() {
+            match out {
+                crate::Decoded::Picture(picture) => shown.push(picture.pts_ns),
+                crate::Decoded::Loss(loss) => lost.push((loss.cause, loss.count)),
+            }
+        }
+        shown.sort();
+        (shown, lost)
+    }
+
+    #[test]
+    fn it_decides_as_the_software_decoder_does() {
+        for name in ["open_gop.264", "closed_gop.265", "pyramid.264", "crop_b.mp4", "edit_list.mp4"] {
+            let whole = units(name);
+            assert_eq!(book(&whole), software(&whole), "{name}");
+            assert_eq!(book(&whole).1, [], "{name}");
+            let late = &whole[3..];
+            assert_eq!(book(late), software(late), "{name}, joined late");
+            for at in [2, whole.len() / 2] {
+                let mut gap = whole.clone();
+                gap.remove(at);
+                gap[at].after_loss = true;
+                assert_eq!(book(&gap), software(&gap), "{name}, without unit {at}");
+                let mut damaged = whole.clone();
+                damaged[at].damaged = true;
+                assert_eq!(book(&damaged), software(&damaged), "{name}, damaged at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_never_comes_out_is_counted() {
+        let whole = units("open_gop.264");
+        let mut book = Admission::default();
+        let number = match book.admit(&whole[0]) {
+            Admitted::Begin(number) => number,
+            other => panic!("{other:?}"),
+        };
+        book.decoding(number, &whole[0]);
+        book.failed("the decoder said no");
+        book.ended();
+        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "the decoder said no");
+        assert_eq!(book.take_loss(), None, "the unit that failed is counted once");
+        assert_eq!(book.admit(&whole[1]), Admitted::Leave, "no key picture");
+        assert!(matches!(book.admit(&whole[0]), Admitted::Begin(_)));
+        for n in 0..=MOST_IN_FLIGHT as i64 {
+            book.decoding(1000 + n, &whole[0]);
+        }
+        let lost: Vec<_> = std::iter::from_fn(|| book.take_loss()).map(|l| (l.cause, l.count)).collect();
+        assert_eq!(lost, [("waiting_for_key", 1), ("decode_error", 1)]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What a user says of a source: the same for every node that decodes.
+
+use crate::{Options, RtspTransport};
+use millrace_frame::{Colour, Matrix, Range, Tagged};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of every node that decodes, to be flattened into its own beside the names of its sources.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct FeedSettings {
+    /// Frames per second of an Annex-B file, over what its VUI states. By default the VUI's, else 25.
+    #[serde(default)]
+    #[schemars(range(min = 0.001, max = 1000.0))]
+    pub frame_rate: Option<f64>,
+    /// Play a file again and again, with times and numbers going on.
+    #[serde(default, rename = "LOOP")]
+    pub repeat: bool,
+    /// How fast a file is played.
+    #[serde(default)]
+    pub pace: Pace,
+    /// The YCbCr matrix, over what the bitstream says.
+    #[serde(default)]
+    pub matrix: Option<MatrixName>,
+    /// The sample range, over what the bitstream says.
+    #[serde(default)]
+    pub range: Option<RangeName>,
+    /// How a camera sends its packets.
+    #[serde(default)]
+    pub rtsp_transport: Transport,
+}
+
+/// How fast a file is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    /// As fast as the graph takes the frames.
+    #[default]
+    Asfast,
+    /// By its own times, as a camera would.
+    Realtime,
+}
+
+/// A YCbCr matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MatrixName {
+    /// BT.601.
+    Bt601,
+    /// BT.709.
+    Bt709,
+    /// BT.2020, non-constant luminance.
+    Bt2020ncl,
+}
+
+/// A sample range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RangeName {
+    /// Luma 16 to 235.
+    Limited,
+    /// 0 to 255.
+    Full,
+}
+
+/// How RTSP packets travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// In the RTSP connection: nothing is lost on the way.
+    #[default]
+    Tcp,
+    /// As datagrams.
+    Udp,
+}
+
+impl FeedSettings {
+    /// What concerns the source.
+    pub fn options(&self) -> Options {
+        let rtsp_transport = match self.rtsp_transport {
+            Transport::Tcp => RtspTransport::Tcp,
+            Transport::Udp => RtspTransport::Udp,
+        };
+        Options { frame_rate: self.frame_rate, rtsp_transport }
+    }
+
+    /// The user's word over the bitstream's.
+    pub fn override_colour(&self, colour: &mut Colour) {
+        if let Some(matrix) = self.matrix {
+            colour.matrix = Tagged::setting(match matrix {
+                MatrixName::Bt601 => Matrix::Bt601,
+                MatrixName::Bt709 => Matrix::Bt709,
+                MatrixName::Bt2020ncl => Matrix::Bt2020Ncl,
+            });
+        }
+        if let Some(range) = self.range {
+            colour.range = Tagged::setting(match range {
+                RangeName::Limited => Range::Limited,
+                RangeName::Full => Range::Full,
+            });
+        }
+    }
+}
