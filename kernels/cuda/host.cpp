@@ -12,7 +12,7 @@ extern "C" int millrace_host_launch(const char *kernel_name, const unsigned grid
     if (std::strcmp(kernel_name, #name) == 0) {                                                                        \
         kernel = name;                                                                                                 \
     }
-    KERNELS(FIND)
+    CHOSEN(FIND)
     if (kernel == nullptr) {
         return 1;
     }

@@ -5,22 +5,20 @@
 #endif
 #include "convert.cuh"
 
-// Pixels of a thread along x and rows of a block, by the size of an element; kernels/src/cuda/grid.rs has the same.
-#define KERNELS(X)                                                                                                     \
-    X(millrace_f32_nchw, (convert<F32, true, 2, 4>))                                                                   \
-    X(millrace_f32_nhwc, (convert<F32, false, 2, 4>))                                                                  \
-    X(millrace_f16_nchw, (convert<F16, true, 2, 4>))                                                                   \
-    X(millrace_f16_nhwc, (convert<F16, false, 2, 4>))                                                                  \
-    X(millrace_u8_nchw, (convert<U8, true, 4, 4>))                                                                     \
-    X(millrace_u8_nhwc, (convert<U8, false, 4, 4>))                                                                    \
-    X(millrace_f32_planes, (planes<F32, 2, 4>))                                                                        \
-    X(millrace_f16_planes, (planes<F16, 2, 4>))                                                                        \
-    X(millrace_u8_planes, (planes<U8, 4, 4>))
+// Pixels of a thread along x and rows of a block, by the type of an element; kernels/src/cuda/grid.rs has the same.
+#define KERNELS_OF(X, name, Element, PIXELS, ROWS)                                                                     \
+    X(millrace_##name##_nchw, (convert<Element, true, PIXELS, ROWS>))                                                  \
+    X(millrace_##name##_nhwc, (convert<Element, false, PIXELS, ROWS>))                                                 \
+    X(millrace_##name##_planes, (planes<Element, PIXELS, ROWS>))
+#define KERNELS_F32(X) KERNELS_OF(X, f32, F32, 2, 4)
+#define KERNELS_F16(X) KERNELS_OF(X, f16, F16, 2, 4)
+#define KERNELS_U8(X) KERNELS_OF(X, u8, U8, 4, 4)
+
+// ptx/build.py chooses those of one element for each file
+#ifndef CHOSEN
+#define CHOSEN(X) KERNELS_F32(X) KERNELS_F16(X) KERNELS_U8(X)
+#endif
 
 #define DEFINE(name, body)                                                                                             \
     KERNEL(name, Batch) { body(parameter); }
-#ifndef TUNE
-KERNELS(DEFINE)
-#else
-TUNE(DEFINE)
-#endif
+CHOSEN(DEFINE)

@@ -49,12 +49,12 @@ def text_of(library, program, size, get):
     return text.value.decode()
 
 
-def compile_ptx(library, defines=()):
+def compile_ptx(library, chosen):
     names = sorted(path.name for path in SOURCES.glob("*.cuh"))
     headers = (ctypes.c_char_p * len(names))(*[(SOURCES / name).read_bytes() for name in names])
     header_names = (ctypes.c_char_p * len(names))(*[name.encode() for name in names])
     source = (SOURCES / "kernels.cu").read_bytes()
-    options = [option.encode() for option in [*OPTIONS, *(f"--define-macro={define}" for define in defines)]]
+    options = [option.encode() for option in [*OPTIONS, f"--define-macro={chosen}"]]
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(
         ctypes.byref(program), source, b"kernels.cu", len(names), headers, header_names)
@@ -73,19 +73,20 @@ def main(arguments):
         variants = [tuple(map(int, variant.split("x"))) for variant in arguments[2:]]
         listed = " ".join(
             f"X(millrace_f16_nchw_p{p}r{r}, (convert<F16, true, {p}, {r}>))" for p, r in variants)
-        pathlib.Path(arguments[1]).write_text(compile_ptx(library, [f"TUNE(X)={listed}"]))
+        pathlib.Path(arguments[1]).write_text(compile_ptx(library, f"CHOSEN(X)={listed}"))
         return 0
     if arguments not in ([], ["--check"]):
         sys.exit(__doc__)
-    committed = HERE / "kernels.ptx"
-    ptx = compile_ptx(library)
-    if arguments:
-        if not committed.exists() or committed.read_text() != ptx:
-            print(f"{committed} is not what kernels/cuda gives: run kernels/ptx/build.py", file=sys.stderr)
-            return 1
-        return 0
-    committed.write_text(ptx)
-    return 0
+    status = 0
+    for name in ("f32", "f16", "u8"):
+        path = HERE / f"{name}.ptx"
+        ptx = compile_ptx(library, f"CHOSEN(X)=KERNELS_{name.upper()}(X)")
+        if not arguments:
+            path.write_text(ptx)
+        elif not path.exists() or path.read_text() != ptx:
+            print(f"{path} is not what kernels/cuda gives: run kernels/ptx/build.py", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -3,48 +3,11 @@
 
 mod common;
 
-use common::{colour, decode, image, noise, target};
+use common::{BOUND, channel_of, colour, decode, image, noise, target, worst};
 use millrace_frame::{ChromaSiting, ImageDesc, Matrix, PixelFormat, Range, Rect, Size, TensorDtype, TensorLayout};
 use millrace_kernels::reference::{Order, tensor};
 use millrace_kernels::{Anchor, ChannelOrder, ConvertError, Converter, Fit, Rounding, SeparatePasses, Target};
 use proptest::prelude::*;
-
-/// Largest distance of the fused pass from the reference, in steps of the 8-bit sample, before the result is rounded to its element type.
-///
-/// Weights have 14 bits, so each is off by at most 2^-15; two of them act on a component (across and down), on
-/// neighbours that differ by at most 255: 0.0156. The largest rows of the matrices are 255/219 of Y and 2.142 of Cb
-/// (BT.2020, limited): 0.0156 * (1.165 + 2.142) = 0.0515. Rounding in f32 adds less than 0.001.
-const BOUND: f64 = 0.053;
-
-fn tolerance(target: &Target, channel: usize, value: f64) -> f64 {
-    let rounding = match target.dtype {
-        TensorDtype::U8 => 0.5,
-        TensorDtype::F16 => value.abs() * 2f64.powi(-11) + 2f64.powi(-25),
-        TensorDtype::F32 => value.abs() * 2f64.powi(-22),
-    };
-    BOUND * f64::from(target.scale[channel]).abs() + rounding
-}
-
-fn channel_of(target: &Target, index: usize) -> usize {
-    match target.layout {
-        TensorLayout::Nchw => index / (target.size.width_px * target.size.height_px) as usize,
-        TensorLayout::Nhwc => index % 3,
-    }
-}
-
-/// Index, found and expected value of the worst element, with its distance in tolerances.
-fn worst(target: &Target, found: &[f64], expected: &[f64]) -> (usize, f64, f64, f64) {
-    assert_eq!(found.len(), expected.len());
-    let mut worst = (0, 0.0, 0.0, 0.0);
-    for (index, (&f, &e)) in found.iter().zip(expected).enumerate() {
-        let e = if target.dtype == TensorDtype::U8 { e.clamp(0.0, 255.0) } else { e };
-        let distance = (f - e).abs() / tolerance(target, channel_of(target, index), e);
-        if distance.is_nan() || distance > worst.3 {
-            worst = (index, f, e, if distance.is_nan() { f64::INFINITY } else { distance });
-        }
-    }
-    worst
-}
 
 fn fused(image: &ImageDesc, bytes: &[u8], target: &Target) -> Vec<f64> {
     let mut converter = Converter::new(image, target).unwrap();

@@ -6,11 +6,11 @@
 //! equals resampling after it, because both are affine, as long as no sample is outside the RGB cube; `docs/adr/0007` has
 //! the measurements and the rule for footroom and headroom.
 
-mod colour;
+pub(crate) mod colour;
 mod encode;
 mod job;
 mod sample;
-mod taps;
+pub(crate) mod taps;
 #[cfg(target_arch = "x86_64")]
 mod windows;
 

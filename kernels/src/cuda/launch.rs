@@ -1,0 +1,160 @@
+//! The modules that the driver compiles, and checked jobs to launches of their kernels.
+#![allow(unsafe_code, reason = "launches kernels, which reach memory by address")]
+
+use super::{CudaConvertError, CudaConverter, CudaJob, Kernel, Launch, MAX_FRAMES, Plan, Tile};
+use crate::convert::ConvertError;
+use millrace_cuda::{CudaError, DeviceMemory, Function, Gpu, Module, Stream};
+use millrace_frame::{ImageDesc, TensorDtype, TensorLayout};
+use std::collections::HashMap;
+
+/// The kernels of this crate on one GPU.
+#[derive(Debug)]
+pub(super) struct Modules {
+    gpu: Gpu,
+    functions: HashMap<Kernel, (Function, Tile)>,
+}
+
+impl Modules {
+    pub(super) fn new(gpu: &Gpu) -> Self {
+        Self { gpu: gpu.clone(), functions: HashMap::new() }
+    }
+
+    /// Loads the module of a kernel, which the driver compiles the first time on a machine.
+    pub(super) fn load(&mut self, kernel: Kernel) -> Result<(), CudaError> {
+        let dtype = kernel.dtype();
+        let (name, ptx) = match dtype {
+            TensorDtype::F32 => ("f32.ptx", include_str!("../../ptx/f32.ptx")),
+            TensorDtype::F16 => ("f16.ptx", include_str!("../../ptx/f16.ptx")),
+            TensorDtype::U8 => ("u8.ptx", include_str!("../../ptx/u8.ptx")),
+        };
+        let module = Module::load(&self.gpu, name, ptx)?;
+        let converts = [TensorLayout::Nchw, TensorLayout::Nhwc].map(|layout| Kernel::Convert(dtype, layout));
+        for each in converts.into_iter().chain([Kernel::Planes(dtype)]) {
+            self.functions.insert(each, (module.function(&each.name())?, each.tile()));
+        }
+        Ok(())
+    }
+}
+
+impl CudaConverter {
+    /// Takes a variant of the kernel, to tune it.
+    ///
+    /// # Safety
+    /// The function has the kernel's parameter and does the same with it, a thread of it for each tile.
+    pub unsafe fn use_variant(&mut self, function: Function, tile: Tile) {
+        self.modules.functions.insert(Kernel::Convert(self.target.dtype, self.target.layout), (function, tile));
+    }
+}
+
+/// Descriptions whose plans are kept. Beyond it, the half that was not used for longest is forgotten.
+const MAX_PLANS: usize = 256;
+
+#[derive(Debug)]
+struct Known {
+    plan: Plan,
+    memory: DeviceMemory,
+    last_batch: u64,
+}
+
+/// One pass over frames, with the plans of the descriptions that it has met.
+#[derive(Debug)]
+pub(super) struct Pass {
+    kernel: Kernel,
+    known: HashMap<ImageDesc, Known>,
+    batch: u64,
+}
+
+impl Pass {
+    pub(super) fn new(kernel: Kernel) -> Self {
+        Self { kernel, known: HashMap::new(), batch: 0 }
+    }
+
+    pub(super) fn plan(&self, source: &ImageDesc) -> Option<&Plan> {
+        self.known.get(source).map(|known| &known.plan)
+    }
+
+    /// Queues the jobs; `plan` makes the plan of the numbered job, whose description is new.
+    pub(super) fn queue(
+        &mut self,
+        modules: &Modules,
+        stream: &Stream,
+        jobs: &[CudaJob<'_>],
+        plan: impl Fn(usize) -> Result<Plan, ConvertError>,
+    ) -> Result<(), CudaConvertError> {
+        let Some((function, tile)) = modules.functions.get(&self.kernel) else {
+            let why = "its module is not loaded";
+            return Err(CudaError::misuse(format!("kernel {}", self.kernel.name()), why).into());
+        };
+        self.batch += 1;
+        let mut frames = Vec::with_capacity(jobs.len());
+        for (index, job) in jobs.iter().enumerate() {
+            let known = self.known(modules, stream, index, job, &plan)?;
+            frames.push(([job.from.ptr(), job.to.ptr(), known.memory.span().ptr()], known.plan.target().size));
+        }
+        for part in frames.chunks(MAX_FRAMES) {
+            let mut launch = Launch::new(*tile, part);
+            let mut arguments = [(&raw mut *launch.frames).cast()];
+            // SAFETY: each kernel has one parameter, a `Batch`: MAX_FRAMES times three addresses, as `frames` is, of which
+            // it looks at the first `blocks[2]`. `known` has checked that source and tensor lie in their spans; that those
+            // stay is what their owners answer for, as with all work on a `Span`. The plan's memory is freed by `cuMemFree`
+            // alone, which waits for the launch.
+            unsafe { function.launch(stream, launch.grid, 0, &mut arguments) }?;
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// The plan of a job, of which everything is checked.
+    fn known(
+        &mut self,
+        modules: &Modules,
+        stream: &Stream,
+        index: usize,
+        job: &CudaJob<'_>,
+        plan: impl Fn(usize) -> Result<Plan, ConvertError>,
+    ) -> Result<&Known, CudaConvertError> {
+        let of_job = |error| CudaConvertError::Job { index, error };
+        if !self.known.contains_key(job.source) {
+            let plan = plan(index).map_err(of_job)?;
+            let memory = DeviceMemory::allocate(&modules.gpu, plan.bytes().len() as u64, "a plan of a kernel")?;
+            stream.upload(plan.bytes(), memory.span())?;
+            self.known.insert(job.source.clone(), Known { plan, memory, last_batch: 0 });
+        }
+        let Some(known) = self.known.get_mut(job.source) else { unreachable!("it was put there just now") };
+        known.last_batch = self.batch;
+        let tensor = known.plan.tensor();
+        let (need, have) = (tensor.bytes(), job.to.bytes());
+        if have < need {
+            return Err(of_job(ConvertError::TensorBytes { need, have }));
+        }
+        let (reads_bytes, reads_align) = match self.kernel {
+            Kernel::Convert(..) => (known.plan.source_bytes(), 1),
+            Kernel::Planes(_) => (need, tensor.dtype.bytes()),
+        };
+        if job.from.bytes() < reads_bytes {
+            let ImageDesc { format, coded, .. } = *job.source;
+            let (need, have) = (reads_bytes, job.from.bytes());
+            return Err(of_job(ConvertError::SourceBytes { format, coded, need, have }));
+        }
+        for (address, element_bytes) in [(job.to.ptr(), tensor.dtype.bytes()), (job.from.ptr(), reads_align)] {
+            if !address.is_multiple_of(element_bytes) {
+                return Err(CudaConvertError::Alignment { index, address, element_bytes });
+            }
+        }
+        let planar = matches!(self.kernel, Kernel::Convert(_, TensorLayout::Nchw) | Kernel::Planes(_));
+        if (tensor.dtype, tensor.layout == TensorLayout::Nchw) != (self.kernel.dtype(), planar) {
+            let why = format!("it was given a plan for {} {}", tensor.dtype, tensor.layout);
+            return Err(CudaError::misuse(format!("kernel {}", self.kernel.name()), why).into());
+        }
+        Ok(known)
+    }
+
+    fn forget(&mut self) {
+        if self.known.len() > MAX_PLANS {
+            let mut batches: Vec<u64> = self.known.values().map(|known| known.last_batch).collect();
+            batches.sort_unstable();
+            let middle = batches[batches.len() / 2];
+            self.known.retain(|_, known| known.last_batch >= middle);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The fused pass on a GPU: one launch for the frames of many cameras, of any sizes and formats.
+//!
+//! | module | what |
+//! |---|---|
+//! | `plan` | what a kernel is told of the frames of one description |
+//! | `grid` | which kernel, how many threads, which frames |
+//! | `launch` | the modules, and checked jobs to launches |
+//! | `converter` | the fused pass, and pictures for previews |
+//! | `separate` | the same job as separate passes over full-size RGB |
+//!
+//! The kernels are in `kernels/cuda`; they compute the bits that [`Converter`](crate::Converter) computes.
+
+mod converter;
+mod grid;
+mod launch;
+mod plan;
+mod separate;
+
+pub use converter::{CudaConverter, CudaJob, CudaToRgb};
+pub use grid::{Kernel, Launch, MAX_FRAMES, Tile};
+pub use plan::Plan;
+pub use separate::CudaSeparatePasses;
+
+use crate::ConvertError;
+use millrace_cuda::CudaError;
+
+/// Why frames were not converted on a GPU.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
+pub enum CudaConvertError {
+    #[error("frame {index} of the batch: {error}")]
+    Job { index: usize, error: ConvertError },
+    #[error(
+        "frame {index} of the batch: a tensor begins at address {address:#x}, which is no multiple of the {element_bytes} bytes \
+         of its elements; begin tensors at whole elements of their memory"
+    )]
+    Alignment { index: usize, address: u64, element_bytes: u64 },
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+}
