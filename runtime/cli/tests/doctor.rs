@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -265,22 +265,11 @@ fn a_container_that_hides_the_decoder_is_told() {
     assert_eq!(checks["CUDA_VISIBLE_DEVICES"]["status"], "warn");
 }
 
-/// The stand-in for the driver, where it is built: `cargo build --release -p millrace-cuda-driver`.
-fn stand_in() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_BIN_EXE_millrace")).parent()?;
-    [beside.join("libcuda.so"), beside.join("deps/libcuda.so")].into_iter().find(|path| path.exists())
-}
-
 #[test]
 fn sharing_is_tried_with_another_process() {
-    let Some(library) = stand_in() else {
-        eprintln!("skipped: the driver's stand-in is not built");
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(library, folder.path().join("libcuda.so.1")).unwrap();
+    let folder = millrace_cuda_driver_folder::folder();
     let report = |no_ipc: &str| {
-        let doctor = Doctor::new(&["--json"]).with("LD_LIBRARY_PATH", folder.path());
+        let doctor = Doctor::new(&["--json"]).with("LD_LIBRARY_PATH", &folder);
         doctor.with("MILLRACE_FAKE_CUDA_NO_IPC", no_ipc).report()
     };
     let (checks, found) = report("0");

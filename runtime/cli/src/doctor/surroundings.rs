@@ -8,12 +8,14 @@ const KERNEL_DRIVER: &str = "/proc/driver/nvidia/version";
 pub(super) fn checks() -> Vec<Check> {
     let text = std::fs::read_to_string(KERNEL_DRIVER).ok();
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let in_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists());
+    let exists = |path: &&str| Path::new(path).exists();
+    // one that has the device was given it in another way than by variables
+    let without = ["/.dockerenv", "/run/.containerenv"].iter().any(exists) && !exists(&"/dev/nvidiactl");
     vec![
         kernel_driver(text.as_deref()),
         visible(variable("CUDA_VISIBLE_DEVICES").as_deref()),
         container(
-            in_container,
+            without,
             variable("NVIDIA_VISIBLE_DEVICES").as_deref(),
             variable("NVIDIA_DRIVER_CAPABILITIES").as_deref(),
         ),
@@ -58,12 +60,12 @@ fn visible(devices: Option<&str>) -> Check {
     }
 }
 
-fn container(in_container: bool, devices: Option<&str>, capabilities: Option<&str>) -> Check {
+fn container(without: bool, devices: Option<&str>, capabilities: Option<&str>) -> Check {
     const NAME: &str = "container";
     const RUN: &str = "start the container with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,video,utility";
     let has = |list: &str, wanted: &str| list.split(',').any(|have| have.trim() == wanted || have.trim() == "all");
     match (devices, capabilities) {
-        (_, Some(list)) if !list.is_empty() && !(has(list, "video") && has(list, "compute")) => {
+        (_, Some(list)) if !list.is_empty() && (!has(list, "video") || !has(list, "compute")) => {
             let lacks: Vec<&str> = ["compute", "video"].into_iter().filter(|wanted| !has(list, wanted)).collect();
             let value = format!("NVIDIA_DRIVER_CAPABILITIES is '{list}' and lacks {}", lacks.join(" and "));
             Check::warn(
@@ -80,8 +82,8 @@ fn container(in_container: bool, devices: Option<&str>, capabilities: Option<&st
             Check::warn(NAME, Need::Option, "NVIDIA_DRIVER_CAPABILITIES is not set: NVDEC's library stays outside", RUN)
         }
         (_, Some(list)) => Check::ok(NAME, Need::Option, format!("NVIDIA_DRIVER_CAPABILITIES is '{list}'")),
-        (None, None) if in_container => {
-            Check::warn(NAME, Need::Option, "a container that was given no GPU by NVIDIA's runtime", RUN)
+        (None, None) if without => {
+            Check::warn(NAME, Need::Option, "a container without /dev/nvidiactl: it was given no GPU", RUN)
         }
         (None, None) => Check::ok(NAME, Need::Option, "none that this system shows"),
     }
