@@ -28,7 +28,9 @@ pub(crate) fn stream(settings: &Settings) -> Result<Option<&'static Stream>, Eng
         return Err(refusal(settings.provider, text));
     }
     let opened = Gpu::open(settings.device).and_then(|gpu| Stream::new(&gpu));
-    opened.map(|stream| Some(&*Box::leak(Box::new(stream)))).map_err(|e| refusal(settings.provider, &e.to_string()))
+    // the driver's own error says what is missing and what brings it
+    let stream = opened.map_err(|e| EngineError::setup(format!("PROVIDER={}: {e}", settings.provider.name())))?;
+    Ok(Some(Box::leak(Box::new(stream))))
 }
 
 /// A session for `file`, whose work on a GPU goes to `stream`.
@@ -129,6 +131,8 @@ fn check_places(session: &Session, asked: Provider) -> Result<(), EngineError> {
 
 /// The error of a provider that cannot be had: what ONNX Runtime says, and what to do about it.
 fn refusal(provider: Provider, text: &str) -> EngineError {
+    // without the place in ONNX Runtime's source, which stands in front of some
+    let text = text.split_once("[ONNXRuntimeError] : ").map_or(text, |(_, text)| text).trim_end();
     let cure = cure(provider, text).unwrap_or_else(|| "PROVIDER=cpu computes without a GPU".to_owned());
     EngineError::setup(format!("PROVIDER={}: {text}; {cure}", provider.name()))
 }

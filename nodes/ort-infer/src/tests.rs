@@ -113,11 +113,11 @@ fn what_the_loader_misses_is_named_with_what_brings_it() {
     // the words of ONNX Runtime around those of the system's loader
     let failed = |name: &str, missing: &str| {
         format!(
-            "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2167 Get [ONNXRuntimeError] : 1 : FAIL : \
-             Failed to load library libonnxruntime_providers_{name}.so with error: {missing}: cannot open shared object \
-             file: No such file or directory"
+            "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& \
+             onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
+             /o/capi/libonnxruntime_providers_{name}.so with error: {missing}: cannot open shared object file: No such \
+             file or directory\n"
         )
-        .replace("object              file", "object file")
     };
     for (name, missing, part) in [
         ("cuda", "libcudnn.so.9", "libcudnn.so.9 is not found by the loader: `pip install nvidia-cudnn-cu13`"),
