@@ -1,0 +1,97 @@
+"""Steps about the machine, the driver, the pools and the kernels."""
+import json
+import pathlib
+import platform
+
+from lib.suite import Failed
+
+ON_GPU = {"MILLRACE_GPU": "1"}
+
+
+def machine(suite, step):
+    query = "name,driver_version,vbios_version,memory.total,memory.used,clocks.max.sm,clocks.max.video,pcie.link.gen.max,mig.mode.current,utilization.gpu"
+    rows = step.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv"], 30).text.strip().splitlines()
+    step.check(len(rows) > 1, "nvidia-smi shows no GPU")
+    for row in rows[1:]:
+        step.note(row)
+    cpu = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    step.note(f"CPU: {len(cpu)} of {cpu[0] if cpu else platform.machine()}")
+    step.note(f"kernel: {platform.release()}")
+    step.note("memory: " + open("/proc/meminfo").readline().split(":", 1)[1].strip())
+
+
+def doctor(suite, step):
+    command = [suite.target / "millrace", "doctor", "--json"]
+    if suite.stand_in is None:
+        command.insert(2, "--gpu")
+    done = step.run(command, 180, may_fail=True)
+    try:
+        report = json.loads(done.text[done.text.index("{") : done.text.rindex("}") + 1])
+    except ValueError as e:
+        raise Failed(f"'millrace doctor --json' wrote no JSON: {done.text[-500:]}") from e
+    step.check(bool(report.get("checks")), "the doctor checked nothing")
+    for check in report.get("checks", []):
+        step.note(f"{check['name']}: {check['status']}: {check.get('detail', check.get('found', ''))}")
+    if suite.stand_in is None:
+        step.check(done.code == 0, f"something is missing that graphs on a GPU need: {report.get('gpu')}")
+
+
+def driver(suite, step):
+    step.tests("cuda-driver", [], ON_GPU)
+
+
+def pool(suite, step):
+    # one at a time on a GPU: processes that are killed while others measure their patience
+    step.tests("pool-conformance", ["cuda_"], ON_GPU, 240)
+    step.tests("pool-crash", ["cuda_", "--test-threads", "2"], ON_GPU, 240)
+
+
+def example(suite, name):
+    return suite.target / "examples" / name
+
+
+def kernels(suite, step):
+    file = suite.out / "kernels.json"
+    python = ["--python", suite.args.python] if suite.args.python else []
+    step.run([example(suite, "gpu_kernels"), "--json", file, *python], 150)
+    found = step.figures_of(file)
+    shares = [(case.get("name", "?"), case["of_copy"]) for case in found.get("fused", []) if "of_copy" in case]
+    for name, share in shares:
+        step.figure(name, 100 * share, "% of the copy rate", "kernel-copy", share >= 0.8)
+    for case in found.get("against_torch", []):
+        step.figure(case.get("name", "?"), case["ratio"], "x", "kernel-torch", case["ratio"] > 1)
+    for case in found.get("colour", []):
+        step.figure(case.get("name", "?"), case["largest_difference"], "/255", "colour", case["largest_difference"] <= 1)
+
+
+def handover(suite, step):
+    file = suite.out / "handover.json"
+    step.run([example(suite, "gpu_handover"), "--frames", "300", "--json", file], 90)
+    found = step.figures_of(file)
+    for arm in found["arms"]:
+        name = f"{arm['way']}, sync {arm['sync']}, {arm['work_us']} us of work"
+        if "error" in arm:
+            step.fault(f"{name}: {arm['error']}")
+            continue
+        p50 = arm["event_to_kernel_us"]["p50"]
+        # the pools as they are by default: the consumer's stream waits for the event
+        in_goal = arm["way"] != "host memory" and arm["sync"] == "device"
+        step.figure(f"{name}, event to kernel p50", p50, "us", "handover" if in_goal else None, p50 < 100 if in_goal else None)
+        step.figure(f"{name}, event to kernel p99", arm["event_to_kernel_us"]["p99"], "us")
+        step.figure(f"{name}, publish to awake p50", arm["publish_to_awake_us"]["p50"], "us")
+        for side, us in arm["cpu_us_per_frame"].items():
+            step.figure(f"{name}, CPU of the {side}", us, "us a frame")
+    copied = {arm["bytes_copied"] for arm in found["arms"] if "error" not in arm and arm["way"] != "host memory"}
+    step.figure("pools on the GPU", max(copied), "bytes", "handover-copies", copied == {0})
+
+
+def infer(suite, step):
+    file = suite.out / "infer.json"
+    library = suite.onnxruntime()
+    step.run([example(suite, "gpu_infer"), "--library", library, "--json", file], 120)
+    step.figures_of(file)
+
+
+def nothing_left():
+    """Names in /dev/shm."""
+    return sorted(p.name for p in pathlib.Path("/dev/shm").iterdir())

@@ -1,0 +1,82 @@
+"""report.json and report.md."""
+import datetime
+import json
+
+# what is to be reached, in the order of the table: id, what, goal
+GOALS = [
+    ("kernel-copy", "fused kernel: share of the device-to-device copy rate of the same run, batches of 16 to 64", "at least 80 %"),
+    ("kernel-torch", "fused kernel against torch or CV-CUDA doing the same", "faster"),
+    ("decode-exact", "decoded frames against FFmpeg's", "bit-exact"),
+    ("decode-rate", "decode rate against PyNvVideoCodec, all engines busy", "at least 95 %"),
+    ("colour", "colour against the f64 reference, u8", "at most 1/255, PSNR over 50 dB"),
+    ("handover", "hand-over of a 1080p frame, producer's event to consumer's kernel, p50", "under 100 us"),
+    ("handover-copies", "frame bytes copied by the hand-over", "0"),
+    ("graph-rate", "the whole graph against one Python process (PyNvVideoCodec, torch, onnxruntime)", "at least as fast"),
+    ("camera-cpu", "CPU of a 1080p30 camera beyond demuxing", "under 1 % of a core"),
+    ("recovery", "kill -9 of a GPU node until detections flow again", "they do; nothing is left"),
+]
+STAND_IN = "ON THE STAND-IN FOR THE DRIVER: no GPU was used, nothing was measured."
+
+
+def shown(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def write(suite, manifest):
+    on_stand_in = suite.stand_in is not None
+    facts = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "on_the_stand_in": on_stand_in,
+        "bundle": {k: v for k, v in manifest.items() if k != "sha256"},
+        "steps": [
+            {
+                "name": step.name,
+                "about": step.about,
+                "verdict": step.verdict,
+                "seconds": round(step.seconds, 1),
+                "commands": step.commands,
+                "figures": step.figures,
+                "notes": step.notes,
+                "faults": step.faults,
+            }
+            for step in suite.steps
+        ],
+    }
+    (suite.out / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (suite.out / "report.md").write_text(page(suite, facts))
+
+
+def page(suite, facts):
+    lines = ["# GPU suite", ""]
+    if facts["on_the_stand_in"]:
+        lines += [f"**{STAND_IN}**", ""]
+    commit = facts["bundle"].get("commit", "unknown")
+    lines += [f"{facts['date']}, commit {commit}{' with changes' if facts['bundle'].get('changed_since') else ''}", ""]
+    figures = [(step, figure) for step in suite.steps for figure in step.figures]
+    if not facts["on_the_stand_in"]:
+        lines += ["| what | goal | measured | verdict |", "|---|---|---|---|"]
+        for key, what, goal in GOALS:
+            found = [figure for _, figure in figures if figure["goal"] == key]
+            measured = "; ".join(f"{f['name']}: {shown(f['value'])} {f['unit']}".strip() for f in found) or "not measured"
+            met = [f["met"] for f in found if f["met"] is not None]
+            verdict = "not measured" if not found else "reached" if met and all(met) else "short" if met else "no verdict"
+            lines.append(f"| {what} | {goal} | {measured} | {verdict} |")
+        lines.append("")
+    lines += ["| step | verdict | seconds | what |", "|---|---|---|---|"]
+    lines += [f"| {s.name} | {s.verdict} | {s.seconds:.1f} | {s.about} |" for s in suite.steps]
+    for step in (s for s in suite.steps if s.verdict != "not asked"):
+        lines += ["", f"## {step.name}: {step.verdict}", ""]
+        lines += [f"    {command['command']}" for command in step.commands[:12]]
+        if len(step.commands) > 12:
+            lines.append(f"    ... and {len(step.commands) - 12} more, in report.json")
+        lines += ["", *(f"- {note}" for note in step.notes)]
+        lines += [f"- FAULT: {fault.splitlines()[0]}" for fault in step.faults]
+        plain = [f for f in step.figures if not isinstance(f["value"], (dict, list))]
+        if plain:
+            lines += ["", "| figure | value | unit |", "|---|---|---|"]
+            lines += [f"| {f['name']} | {shown(f['value'])} | {f['unit']} |" for f in plain]
+        for f in (f for f in step.figures if isinstance(f["value"], (dict, list))):
+            lines += ["", f"{f['name']}:", "", "```json", json.dumps(f["value"], indent=1), "```"]
+    return "\n".join(lines) + "\n"
