@@ -31,7 +31,7 @@ def doctor(suite, step):
         raise Failed(f"'millrace doctor --json' wrote no JSON: {done.text[-500:]}") from e
     step.check(bool(report.get("checks")), "the doctor checked nothing")
     for check in report.get("checks", []):
-        step.note(f"{check['name']}: {check['status']}: {check.get('detail', check.get('found', ''))}")
+        step.note(f"{check['status']}: {check['name']}: {check['value']}")
     if suite.stand_in is None:
         step.check(done.code == 0, f"something is missing that graphs on a GPU need: {report.get('gpu')}")
 
@@ -86,10 +86,15 @@ def handover(suite, step):
 
 
 def infer(suite, step):
-    file = suite.out / "infer.json"
+    """The CUDA provider against the CPU's, and its rate; it fails where they don't agree."""
     library = suite.onnxruntime()
-    step.run([example(suite, "gpu_infer"), "--library", library, "--json", file], 120)
-    step.figures_of(file)
+    models = {"demo": suite.root / "tests/data/demo/model/model.yml"}
+    if suite.data is not None:
+        models["yolox-nano"] = suite.yolox()
+    for name, model in models.items():
+        file = suite.out / f"infer-{name}.json"
+        step.run([example(suite, "gpu_infer"), "--model", model, "--provider", "cuda", "--library", library, "--json", file], 90)
+        step.figures_of(file)
 
 
 def nothing_left():

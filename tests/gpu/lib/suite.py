@@ -3,12 +3,22 @@ import json
 import os
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+
+
+YOLOX = """schema: 1
+name: yolox-nano
+file: {0}/yolox_nano.onnx
+input: {{name: images, width_px: 416, height_px: 416, layout: nchw, dtype: f32, colour: bgr}}
+letterbox: {{anchor: top_left, pad: 114}}
+head: {{kind: yolox, output: output}}
+thresholds: {{score: 0.3, iou: 0.45}}
+labels: {{file: {0}/coco_classes.txt}}
+"""
 
 
 class Failed(Exception):
@@ -141,7 +151,10 @@ class Suite:
         folders = [str(self.stand_in)] if self.stand_in else self.nvidia_folders()
         if os.environ.get("LD_LIBRARY_PATH"):
             folders.append(os.environ["LD_LIBRARY_PATH"])
-        return {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
+        found = {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
+        if self.args.onnxruntime:
+            found["ORT_DYLIB_PATH"] = str(self.onnxruntime())
+        return found
 
     def nvidia_folders(self):
         """CUDA's run-time libraries (cuBLAS, cuDNN) as pip installs them, for ONNX Runtime."""
@@ -160,6 +173,12 @@ class Suite:
         if not (self.data / path).exists():
             raise Failed(f"missing: {self.data / path}")
         return self.data / path
+
+    def yolox(self):
+        """The model file of the real detector."""
+        model = self.out / "yolox-nano.yml"
+        model.write_text(YOLOX.format(self.need_data("models")))
+        return model
 
     def need_python(self, *modules):
         """The interpreter of the comparison arms."""
@@ -214,8 +233,3 @@ class Suite:
         step.seconds = time.monotonic() - began
         step.verdict = "fail" if step.faults else "pass"
         print(f"    {step.verdict} after {step.seconds:.1f} s", file=sys.stderr)
-
-
-def children_cpu_s():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
