@@ -61,6 +61,9 @@ impl Probe {
     }
 }
 
+/// What the kernels' PTX is built for: `kernels/ptx/build.py`.
+const OLDEST_CAPABILITY: (i32, i32) = (7, 5);
+
 fn tell(check: &Check) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(check)?);
     Ok(())
@@ -155,21 +158,27 @@ fn driver() -> anyhow::Result<()> {
 
 fn gpu(ordinal: u32) -> Check {
     let name = format!("gpu {ordinal}");
-    let describe = || -> Result<String, CudaError> {
+    let describe = || -> Result<(String, bool), CudaError> {
         let gpu = Gpu::open(ordinal)?;
         let (major, minor) = gpu.compute_capability()?;
         let (free, total) = gpu.memory_bytes()?;
-        Ok(format!(
+        let value = format!(
             "{}, {}, compute capability {major}.{minor}, {} of {} MiB free, PCI {}",
             gpu.name(),
             uuid(gpu.uuid()),
             free >> 20,
             total >> 20,
             gpu.pci_bus_id()?
-        ))
+        );
+        Ok((value, (major, minor) >= OLDEST_CAPABILITY))
     };
     match describe() {
-        Ok(value) => Check::ok(&name, Need::Gpu, value),
+        Ok((value, true)) => Check::ok(&name, Need::Gpu, value),
+        Ok((value, false)) => {
+            let (major, minor) = OLDEST_CAPABILITY;
+            let mend = format!("the kernels need compute capability {major}.{minor} (Turing) or newer: {INSTEAD}");
+            Check::missing(&name, Need::Gpu, value, mend)
+        }
         Err(e) => Check::failed(&name, Need::Gpu, &e),
     }
 }
