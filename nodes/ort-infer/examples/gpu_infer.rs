@@ -166,12 +166,13 @@ impl Arm {
         engine.select(&model.input.name, &model.head.outputs())?;
         let size = Size::new(model.input.width_px, model.input.height_px);
         let shape = model.input.shape().map(|axis| axis as usize);
+        engine.prepare(shape, model.input.dtype)?;
         let tensors = (0..8).map(|seed| bytes(&tensor(&model, &picture(size, seed)), model.input.dtype)).collect();
         Ok(Self { engine, model, shape, tensors })
     }
 
     /// The tensor of picture `n` through the model, from host memory.
-    fn from_host(&mut self, n: usize, read: &mut dyn FnMut(&[RawTensor<'_>])) -> Result<(), Fault> {
+    fn run_host(&mut self, n: usize, read: &mut dyn FnMut(&[RawTensor<'_>])) -> Result<(), Fault> {
         let bytes = &self.tensors[n % self.tensors.len()];
         let floats: Vec<f32>;
         let halves: Vec<u16>;
@@ -270,7 +271,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
     let mut expected: Vec<Outputs> = Vec::new();
     for n in 0..reference.tensors.len() {
         let mut outputs = Outputs::new();
-        reference.from_host(n, &mut |raw| outputs = kept(raw))?;
+        reference.run_host(n, &mut |raw| outputs = kept(raw))?;
         expected.push(outputs);
     }
     let (shape, dtype) = (arm.shape, arm.model.input.dtype);
@@ -285,7 +286,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
                 arm.engine
                     .run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |i, raw| outputs[i] = kept(raw))?;
             } else {
-                arm.from_host(n, &mut |raw| outputs[0] = kept(raw))?;
+                arm.run_host(n, &mut |raw| outputs[0] = kept(raw))?;
             }
             for (i, got) in outputs.iter().enumerate() {
                 let want = &expected[(n * count + i) % expected.len()];
@@ -317,7 +318,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
                 let tensors = together(n, count);
                 Ok(arm.engine.run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |_, _| ())?)
             } else {
-                arm.from_host(n, &mut |_| ())
+                arm.run_host(n, &mut |_| ())
             }
         })?);
     }

@@ -78,7 +78,7 @@ impl Plan {
     }
 
     /// Bytes of the input of one frame.
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.shape.iter().map(|&axis| axis as u64).product::<u64>() * self.dtype.bytes()
     }
 

@@ -3,7 +3,7 @@
 use crate::config::{Provider, Settings};
 use crate::device::{Bound, Input, Plan};
 use crate::provider;
-use millrace_cuda::Stream;
+use millrace_cuda::{DeviceMemory, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained};
 use millrace_node::Flow;
@@ -185,6 +185,21 @@ impl Engine for Ort {
 
     fn batch(&self) -> usize {
         self.on_gpu.as_ref().map_or(1, |gpu| gpu.bound.len())
+    }
+
+    fn prepare(&mut self, shape: [usize; 4], dtype: TensorDtype) -> Result<(), EngineError> {
+        let Self { on_gpu: Some(gpu), session, .. } = self else { return Ok(()) };
+        gpu.expect(shape, dtype);
+        let zeros = DeviceMemory::allocate(gpu.stream.gpu(), gpu.plan.bytes(), "a frame of zeros");
+        let zeros = zeros.map_err(EngineError::setup)?;
+        gpu.stream.fill(zeros.span(), 0).map_err(EngineError::setup)?;
+        let run = || {
+            (1..=gpu.bound.len()).try_for_each(|frames| {
+                let tensors = vec![zeros.span(); frames];
+                gpu.run(session, Input::Device(&tensors), &mut |_, _| ())
+            })
+        };
+        contained("ONNX Runtime", run).map_err(EngineError::run)?
     }
 
     fn run_on_gpu(

@@ -3,6 +3,7 @@
 use crate::config::{Provider, Settings};
 use crate::{device, library};
 use millrace_cuda::{Gpu, Stream};
+use millrace_detect::Model;
 use millrace_infer::{EngineError, contained};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::Session;
@@ -84,13 +85,23 @@ fn providers(
         return Ok(vec![cuda]);
     }
     let cache = engine_folder(file, settings)?;
-    let tensorrt = ep::TensorRT::default()
+    let mut tensorrt = ep::TensorRT::default()
         .with_device_id(ordinal)
         .with_engine_cache(true)
         .with_engine_cache_path(&cache)
         .with_timing_cache(true)
         .with_timing_cache_path(&cache)
         .with_cuda_graph(settings.cuda_graph);
+    if settings.batch > 1 {
+        // or else it builds another engine at each number of frames that it has not seen
+        let model = Model::load(&settings.common.model).map_err(EngineError::setup)?;
+        let [_, a, b, c] = model.input.shape();
+        let shape = |frames: u32| format!("{}:{frames}x{a}x{b}x{c}", model.input.name);
+        tensorrt = tensorrt
+            .with_profile_min_shapes(shape(1))
+            .with_profile_opt_shapes(shape(settings.batch))
+            .with_profile_max_shapes(shape(settings.batch));
+    }
     let tensorrt = device::tensorrt_in(stream, tensorrt).build().error_on_failure();
     Ok(vec![tensorrt, cuda])
 }

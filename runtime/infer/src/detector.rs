@@ -155,6 +155,8 @@ impl<E: Engine> Detector<E> {
         engine.select(&model.input.name, &model.head.outputs())?;
         let mut detector = Self { engine, decoder, model };
         detector.try_zeros()?;
+        let (shape, dtype) = (detector.shape(), detector.model.input.dtype);
+        detector.engine.prepare(shape, dtype)?;
         Ok(detector)
     }
 

@@ -190,6 +190,16 @@ pub trait Engine: Sized + Send + 'static {
         1
     }
 
+    /// Readies itself for every number of tensors that [`run_on_gpu`](Self::run_on_gpu) may get, so that none of them is slow
+    /// when it first comes. Called once, before the first frame.
+    ///
+    /// # Errors
+    /// What would else fail at a frame.
+    fn prepare(&mut self, shape: [usize; 4], dtype: TensorDtype) -> Result<(), EngineError> {
+        let _ = (shape, dtype);
+        Ok(())
+    }
+
     /// Runs the model on tensors that lie on the GPU of its [`stream`](Self::stream), together, and calls `read` for each:
     /// with its number, and with the selected outputs in their order, whose first axis is 1. Where it returns, also with an
     /// error, nothing that it queued reads the tensors any more.
