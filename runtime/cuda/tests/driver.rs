@@ -22,6 +22,7 @@ mod suite {
     use std::ffi::c_void;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Arc, mpsc};
+    use std::time::Instant;
 
     fn download(stream: &Stream, memory: &DeviceMemory) -> Vec<u8> {
         let mut bytes = vec![0; memory.span().bytes() as usize];
@@ -116,6 +117,22 @@ mod suite {
     }
 
     #[test]
+    fn pageable_memory_is_read_and_written_before_the_call_returns() {
+        let Some(gpu) = gpu() else { return };
+        let (stream, bytes) = (Stream::new(&gpu).unwrap(), 3_000_000);
+        let there = DeviceMemory::allocate(&gpu, bytes as u64, "a test").unwrap();
+        let (mut from, mut to) = (pattern(bytes, 6), vec![0; bytes]);
+        // SAFETY: of pageable memory the driver makes a copy, or waits: that is what is on trial here.
+        unsafe { stream.upload_unordered(&from, there.span()) }.unwrap();
+        from.fill(0xdd);
+        // SAFETY: as above.
+        unsafe { stream.download_unordered(there.span(), &mut to) }.unwrap();
+        let got = std::hint::black_box(to.clone());
+        stream.synchronize().unwrap();
+        assert!(got == pattern(bytes, 6));
+    }
+
+    #[test]
     fn a_stream_keeps_its_order() {
         let Some(gpu) = gpu() else { return };
         let stream = Stream::new(&gpu).unwrap();
@@ -177,7 +194,13 @@ mod suite {
         waits.wait(&event).unwrap();
         held_up.wake(&Waker::new(move || held.lock().unwrap().recv_timeout(PATIENCE).unwrap())).unwrap();
         held_up.record(&event).unwrap();
-        waits.synchronize().unwrap(); // would never return if the later recording counted
+        let passed = Event::new(&gpu).unwrap();
+        waits.record(&passed).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while !passed.is_done().unwrap() {
+            assert!(Instant::now() < until, "it waits for the later recording");
+            std::thread::yield_now();
+        }
         go.send(()).unwrap();
         held_up.synchronize().unwrap();
     }
