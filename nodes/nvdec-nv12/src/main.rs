@@ -1,0 +1,13 @@
+//! `nvdec-nv12`: video to NV12 on the GPU.
+
+mod backend;
+mod camera;
+mod config;
+mod cuda;
+mod node;
+#[cfg(test)]
+mod tests;
+
+fn main() -> std::process::ExitCode {
+    millrace_node::main::<node::NvdecNv12<cuda::Cuda>>()
+}

@@ -1,0 +1,177 @@
+//! The node: cameras in, frames on the GPU and encoded packets out.
+
+use crate::backend::{Backend, Frame};
+use crate::camera::{Camera, Event, Events, Losses};
+use crate::config::{Settings, Source};
+use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
+use millrace_ingest::{AccessUnit, Feed, Shown, redact_url};
+use millrace_node::{Context, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Events of a camera that may wait for the loop.
+const ROOM_PER_CAMERA: usize = 4;
+/// The loop is woken by what comes; this is for what nobody wakes it for.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// `nvdec-nv12`, on any decoder.
+pub(crate) struct NvdecNv12<B: Backend> {
+    settings: Settings,
+    backend: Arc<B>,
+    cx: Context,
+    cameras: Vec<One<B>>,
+    events: Receiver<Event<B>>,
+    events_in: Events<B>,
+    started: bool,
+}
+
+struct One<B: Backend> {
+    name: String,
+    lane: Arc<B::Lane>,
+    losses: Arc<Losses>,
+    /// Taken when it starts.
+    feed: Option<Feed>,
+    frames: u64,
+    packets: u64,
+    ended: bool,
+    failed: Option<String>,
+}
+
+impl<B: Backend> Node for NvdecNv12<B> {
+    const NAME: &'static str = "nvdec-nv12";
+    const SUMMARY: &'static str = "decodes H.264 and H.265 of many cameras to NV12 or P016, on an NVIDIA GPU";
+    const PORTS: Ports = Ports {
+        inputs: &[],
+        outputs: &[
+            PortOut {
+                name: "frame",
+                carries: PayloadKind::Image,
+                doc: "nv12, or p016 for more than 8 bits, in the GPU's memory; what is shown of each picture, in \
+                      presentation order",
+            },
+            PortOut {
+                name: "packet",
+                carries: PayloadKind::Packet,
+                doc: "the encoded pictures as Annex-B in host memory, in decoding order; pts as of the frame",
+            },
+        ],
+    };
+    type Settings = Settings;
+
+    fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
+        let sources = settings.cameras(cx.node_id()).map_err(NodeError::fatal)?;
+        let backend = Arc::new(B::open(&settings, cx)?);
+        let (events_in, events) = Events::new(ROOM_PER_CAMERA * sources.len(), cx.waker());
+        let cameras: Result<Vec<_>, _> = sources.iter().map(|s| One::open(s, &settings, &*backend, cx)).collect();
+        let node = Self { settings, backend, cx: cx.clone(), cameras: cameras?, events, events_in, started: false };
+        node.any_left()?;
+        Ok(node)
+    }
+
+    fn on_input(&mut self, port: &str, _: Input, _: &mut Outputs) -> Result<(), NodeError> {
+        Err(NodeError::fatal(format!("'{port}' is no input: this node is a source")))
+    }
+
+    fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
+        if !std::mem::replace(&mut self.started, true) {
+            self.start(out.connected("packet"))?;
+        }
+        let Ok(event) = self.events.try_recv() else {
+            let over = self.cameras.iter().all(|c| c.ended);
+            return Ok(if over { Progress::End } else { Progress::Idle(LOOK_AROUND) });
+        };
+        match event {
+            Event::Packet { camera, unit } => self.packet(camera, &unit, out)?,
+            Event::Frame { camera, shown, surface } => self.frame(camera, &shown, surface, out)?,
+            Event::End { camera, failed } => {
+                let one = &mut self.cameras[camera];
+                one.ended = true;
+                if let Some(why) = failed {
+                    one.fail(why);
+                    self.any_left()?;
+                }
+            }
+        }
+        Ok(Progress::Busy)
+    }
+}
+
+impl<B: Backend> NvdecNv12<B> {
+    /// Starts the cameras' threads, once the consumers are there.
+    fn start(&mut self, packets: bool) -> Result<(), NodeError> {
+        for (index, one) in self.cameras.iter_mut().enumerate() {
+            let Some(feed) = one.feed.take() else { continue };
+            let camera = Camera {
+                index,
+                backend: self.backend.clone(),
+                lane: one.lane.clone(),
+                feed,
+                packets,
+                losses: one.losses.clone(),
+                events: self.events_in.clone(),
+                stop: self.cx.stopping(),
+            };
+            camera.start().map_err(|e| NodeError::fatal(format!("no thread for camera '{}': {e}", one.name)))?;
+        }
+        Ok(())
+    }
+
+    /// The node goes on while one camera does.
+    fn any_left(&self) -> Result<(), NodeError> {
+        if self.cameras.iter().any(|c| c.failed.is_none()) {
+            return Ok(());
+        }
+        let all =
+            self.cameras.iter().filter_map(|c| c.failed.as_ref().map(|why| format!("camera '{}': {why}", c.name)));
+        Err(NodeError::fatal(all.collect::<Vec<_>>().join("; ")))
+    }
+
+    fn frame(&mut self, camera: usize, shown: &Shown, surface: B::Surface, out: &mut Outputs) -> Result<(), NodeError> {
+        let one = &mut self.cameras[camera];
+        let frame = Frame { camera: &one.name, seq: one.frames, shown, settings: &self.settings };
+        one.frames += 1;
+        if !out.connected("frame") {
+            return Ok(());
+        }
+        self.backend.publish(&one.lane, surface, &frame, out)
+    }
+
+    fn packet(&mut self, camera: usize, unit: &AccessUnit, out: &mut Outputs) -> Result<(), NodeError> {
+        let one = &mut self.cameras[camera];
+        let seq = one.packets;
+        one.packets += 1;
+        let Ok(len_bytes) = u32::try_from(unit.data.len()) else { return Ok(()) };
+        let Some(mut slot) = out.slot("packet", &one.name, u64::from(len_bytes))? else { return Ok(()) };
+        slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
+        let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
+        let timing = Timing { pts_ns: unit.pts_ns, timebase: unit.timebase, capture_ns: unit.capture_ns };
+        out.publish(slot, &Item::on_host(one.name.as_str(), seq, timing, Payload::Packet(desc)))
+    }
+}
+
+impl<B: Backend> One<B> {
+    /// Opens a camera's source. One that cannot be opened has failed, which is the others' business only when all have.
+    fn open(source: &Source, settings: &Settings, backend: &B, cx: &Context) -> Result<Self, NodeError> {
+        let name = source.camera.clone();
+        let losses = Losses { camera: name.clone(), metrics: cx.metrics().clone(), told: Default::default() };
+        let lane = Arc::new(backend.lane(cx)?);
+        let losses = Arc::new(losses);
+        let (frames, packets, feed) = (0, 0, None);
+        let mut one = Self { name, lane, losses, feed, frames, packets, ended: false, failed: None };
+        match Feed::open(&source.source, &settings.feed) {
+            Ok(feed) => {
+                tracing::info!(source = redact_url(&source.source), camera = one.name, "opened");
+                one.feed = Some(feed);
+            }
+            Err(e) => one.fail(e.to_string()),
+        }
+        Ok(one)
+    }
+
+    fn fail(&mut self, why: String) {
+        tracing::error!(camera = self.name, "the camera has ended: {why}");
+        self.losses.metrics.drop("camera_failed", &self.name, 1);
+        (self.ended, self.failed) = (true, Some(why));
+    }
+}
