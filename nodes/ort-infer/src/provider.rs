@@ -156,6 +156,17 @@ pub(crate) fn cure(provider: Provider, text: &str) -> Option<String> {
              LIBRARY to the libonnxruntime.so.1.… in its onnxruntime/capi"
         ));
     }
+    // these two it opens itself, and tells without a file's name
+    for (said, name, package) in [
+        ("cuDNN library was not found", "libcudnn.so.9", "nvidia-cudnn-cu13"),
+        ("cuFFT library was not found", "libcufft.so.12", "nvidia-cufft"),
+    ] {
+        if text.contains(said) {
+            return Some(format!(
+                "`pip install {package}` brings {name}; put the folder that it lies in into LD_LIBRARY_PATH"
+            ));
+        }
+    }
     if let Some(missing) = missing_file(text) {
         let from = |packages: &str| {
             format!(

@@ -130,6 +130,7 @@ fn what_the_loader_misses_is_named_with_what_brings_it() {
         let text = cure(Provider::Cuda, &failed(name, missing)).unwrap();
         assert!(text.contains(part), "{text}");
     }
+    assert!(cure(Provider::Cuda, "cuDNN library was not found.").unwrap().contains("nvidia-cudnn-cu13"));
     let text = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0";
     assert!(cure(Provider::Cuda, text).unwrap().contains("millrace doctor"));
     // faults of a model are not faults of a provider
