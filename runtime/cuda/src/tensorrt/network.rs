@@ -69,6 +69,12 @@ impl Plan {
     }
 }
 
+impl AsRef<[u8]> for Plan {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 /// # Safety
 /// `text` is null or a C string that lives during the call.
 pub(crate) unsafe fn owned(text: *const c_char) -> String {

@@ -1,0 +1,54 @@
+//! Settings of `trt-infer`.
+
+use millrace_infer::{Common, EngineError};
+use millrace_node::Flow;
+use std::path::PathBuf;
+
+/// Settings of `trt-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
+#[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) struct Settings {
+    #[serde(flatten)]
+    pub(crate) common: Common,
+    /// The TensorRT library, a `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it. Left out, the newest
+    /// that the system's loader finds.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) library: Option<PathBuf>,
+    /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
+    #[serde(default)]
+    pub(crate) device: u32,
+    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1 takes
+    /// a model whose batch axis is open.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) batch: u32,
+    /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) engine_cache: Option<PathBuf>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Settings {
+    /// Copies of the model, and threads for each. A GPU computes one frame with all that it has, and one thread feeds it; a
+    /// second copy fills the time in which boxes are made of the first one's outputs.
+    pub(crate) fn share(&self, flow: Flow) -> (usize, usize) {
+        let copies = if flow == Flow::Lossless { 2 } else { 1 };
+        (self.common.workers.map_or(copies, |n| n as usize).max(1), 1)
+    }
+
+    /// The folder of the engines.
+    pub(crate) fn engine_cache(&self) -> Result<PathBuf, EngineError> {
+        if let Some(folder) = &self.engine_cache {
+            return Ok(folder.clone());
+        }
+        let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        let cache = cache.ok_or_else(|| {
+            EngineError::setup("neither XDG_CACHE_HOME nor HOME is set: name a folder by ENGINE_CACHE")
+        })?;
+        Ok(cache.join("millrace/trt-infer"))
+    }
+}

@@ -1,0 +1,143 @@
+//! TensorRT as an engine.
+
+use crate::config::Settings;
+use crate::plan::{self, Wanted};
+use millrace_cuda::tensorrt::{self, Session, Tensorrt, TensorrtError};
+use millrace_cuda::{Gpu, Stream};
+use millrace_detect::Model;
+use millrace_frame::TensorDtype;
+use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature};
+use millrace_node::Flow;
+use std::path::Path;
+
+/// A model on a GPU.
+#[derive(Debug)]
+pub(crate) struct Trt {
+    session: Session,
+    /// The outputs that are read, and their shape for one frame.
+    outputs: Vec<(String, Vec<usize>)>,
+}
+
+fn port(tensor: &tensorrt::Tensor) -> Port {
+    let shape = tensor.dims.iter().map(|&axis| usize::try_from(axis).ok()).collect();
+    Port { name: tensor.name.clone(), dtype: Some(tensor.dtype.name()), shape: Some(shape) }
+}
+
+/// What the description says of the input. It has been read before; a model file does not say which extents an axis that
+/// it leaves open will have.
+fn wanted(settings: &Settings) -> Result<Wanted, EngineError> {
+    let model = Model::load(&settings.common.model).map_err(EngineError::setup)?;
+    let shape = model.input.shape().map(i64::from);
+    Ok(Wanted { name: model.input.name, shape, batch: i64::from(settings.batch.max(1)) })
+}
+
+impl Engine for Trt {
+    const NAME: &'static str = "trt-infer";
+    const SUMMARY: &'static str = "ONNX detector on an NVIDIA GPU, over TensorRT";
+    const ON_GPU: bool = true;
+    type Settings = Settings;
+
+    fn common(settings: &Settings) -> &Common {
+        &settings.common
+    }
+
+    fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
+        Ok(settings.share(flow))
+    }
+
+    fn open(file: &Path, _threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
+        let library = Tensorrt::open(settings.library.as_deref()).map_err(EngineError::setup)?;
+        let gpu = Gpu::open(settings.device).map_err(EngineError::setup)?;
+        let wanted = wanted(settings)?;
+        let model = std::fs::read(file).map_err(|e| EngineError::load(file, e))?;
+        let key = plan::key(&model, &wanted, &library, &gpu)?;
+        let load = |bytes: &[u8]| library.load(&gpu, bytes).map_err(EngineError::setup);
+        let build = || {
+            // TensorRT measures on the GPU that is current on this thread
+            gpu.enter().map_err(EngineError::setup)?;
+            plan::build(&library, &model, file, &wanted)
+        };
+        let engine = plan::cached(&settings.engine_cache()?, &key, load, build)?;
+        let tensors = engine.tensors();
+        let ports = |is_input| tensors.iter().filter(|t| t.is_input == is_input).map(port).collect();
+        let signature = Signature { inputs: ports(true), outputs: ports(false) };
+        // an engine for one frame at a time is refused by the caller where BATCH says more
+        let fixed = signature.inputs.iter().any(|input| input.shape.as_ref().is_some_and(|s| s.first() != Some(&None)));
+        let mut most = wanted.shape;
+        most[0] = if fixed { 1 } else { wanted.batch };
+        let session = engine.session(&most).map_err(EngineError::setup)?;
+        Ok((Self { session, outputs: Vec::new() }, signature))
+    }
+
+    fn select(&mut self, _input: &str, outputs: &[&str]) -> Result<(), EngineError> {
+        // the caller has checked that the input is the only one, and that the engine has the outputs, as f32
+        let of_session: Vec<_> = self.session.outputs(0).map(|o| (o.name.to_owned(), o.shape.to_vec())).collect();
+        let find = |name: &&str| {
+            let (name, shape) = of_session.iter().find(|(of_session, _)| of_session == name)?;
+            Some((name.clone(), [&[1], &shape[..]].concat()))
+        };
+        self.outputs = outputs.iter().filter_map(find).collect();
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        _shape: [usize; 4],
+        data: Elements<'_>,
+        read: &mut dyn FnMut(&[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        let bytes: &[u8] = match data {
+            Elements::F32(data) => bytemuck::cast_slice(data),
+            Elements::F16(data) => bytemuck::cast_slice(data),
+            Elements::U8(data) => data,
+        };
+        self.session.run(bytes).map_err(|e| self.failed(e))?;
+        self.hand_over(0, read)
+    }
+
+    fn takes(&self, _dtype: TensorDtype) -> bool {
+        true
+    }
+
+    fn stream(&self) -> Option<&Stream> {
+        Some(self.session.stream())
+    }
+
+    fn batch(&self) -> usize {
+        self.session.batch()
+    }
+
+    fn run_on_gpu(
+        &mut self,
+        inputs: OnGpu<'_>,
+        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        self.session.run_on(inputs.tensors).map_err(|e| self.failed(e))?;
+        (0..inputs.tensors.len()).try_for_each(|n| self.hand_over(n, &mut |outputs| read(n, outputs)))
+    }
+}
+
+impl Trt {
+    /// What a run's error means: after a fault of its work the GPU answers nothing else in this process.
+    fn failed(&self, error: TensorrtError) -> EngineError {
+        match self.session.stream().synchronize() {
+            Ok(()) => EngineError::run(error),
+            Err(_) => EngineError::broken(error),
+        }
+    }
+
+    /// Gives the selected outputs of input `n` to `read`.
+    fn hand_over(&self, n: usize, read: &mut dyn FnMut(&[RawTensor<'_>])) -> Result<(), EngineError> {
+        let raw = |(name, shape)| -> Result<RawTensor<'_>, EngineError> {
+            let (name, shape): (&String, &Vec<usize>) = (name, shape);
+            let output = self.session.outputs(n).find(|output| output.name == name);
+            let bytes =
+                output.map(|output| output.bytes).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
+            let data = bytemuck::try_cast_slice(bytes).map_err(EngineError::run)?;
+            Ok(RawTensor { name, shape, data })
+        };
+        let outputs = self.outputs.iter().map(|(name, shape)| raw((name, shape))).collect::<Result<Vec<_>, _>>()?;
+        read(&outputs);
+        Ok(())
+    }
+}

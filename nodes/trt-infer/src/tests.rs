@@ -1,0 +1,174 @@
+//! The cache, and the way from a model file to an engine with TensorRT-RTX, on any machine; with a GPU and TensorRT the
+//! checks of every engine.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+
+use crate::cache;
+use crate::config::Settings;
+use crate::engine::Trt;
+use crate::plan::{self, Wanted};
+use millrace_cuda::tensorrt::Tensorrt;
+use millrace_infer::{Common, Engine, EngineError, testing};
+use millrace_node::Flow;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+/// A `libnvinfer.so.10` or `.11` to run on this machine's GPU; what is asked for by it may not be missing.
+const ASKED: &str = "MILLRACE_TENSORRT";
+
+fn settings(model: PathBuf) -> Settings {
+    Settings {
+        common: Common { model, ..Common::default() },
+        library: std::env::var_os(ASKED).map(PathBuf::from),
+        device: 0,
+        batch: 1,
+        engine_cache: None,
+    }
+}
+
+/// Engines beside the description, which lies in a folder of its test.
+fn beside(model: PathBuf) -> Settings {
+    let engine_cache = model.parent().map(|folder| folder.join("engines"));
+    Settings { engine_cache, ..settings(model) }
+}
+
+fn asked() -> bool {
+    let asked = std::env::var_os(ASKED).is_some();
+    if !asked {
+        println!("skipped: {ASKED} names no TensorRT to run on a GPU");
+    }
+    asked
+}
+
+#[test]
+fn it_gives_the_reference() {
+    if asked() {
+        testing::gives_the_reference::<Trt>(beside);
+    }
+}
+
+#[test]
+fn it_refuses_what_is_no_fitting_model() {
+    if asked() {
+        testing::refuses::<Trt>(beside);
+    }
+}
+
+#[test]
+fn it_opens_the_demo_model() {
+    if asked() {
+        testing::opens_the_demo_model::<Trt>(settings);
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn a_model_becomes_an_engine_by_its_description() {
+    let library = root().join("target/tools/tensorrt_rtx/tensorrt_rtx_libs/libtensorrt_rtx.so.1");
+    if !library.exists() {
+        println!("skipped: no TensorRT-RTX in target/tools/tensorrt_rtx; tests/run installs it");
+        return;
+    }
+    let library = Tensorrt::open(Some(&library)).unwrap();
+    let file = root().join("tests/data/demo/model/model.onnx");
+    let model = std::fs::read(&file).unwrap();
+    let wanted = Wanted { name: "images".to_owned(), shape: [1, 3, 192, 320], batch: 4 };
+    assert!(!plan::build(&library, &model, &file, &wanted).unwrap().bytes().is_empty());
+
+    // refused before minutes are spent on it
+    let told = |wanted| plan::build(&library, &model, &file, &wanted).unwrap_err().to_string();
+    let other = told(Wanted { name: "image".to_owned(), ..wanted.clone() });
+    assert!(other.contains("it has no input 'image'; it has 'images'"), "{other}");
+    let other = told(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });
+    assert!(other.contains("has shape [-1, 3, 192, 320]") && other.contains("[1, 3, 640, 640]"), "{other}");
+}
+
+/// Asks for the engine of `key`, which is `made` where it has to be built, and says whether it was.
+fn ask(folder: &Path, key: &str, made: &[u8]) -> (Result<Vec<u8>, EngineError>, bool) {
+    let built = Cell::new(false);
+    let load = |bytes: &[u8]| match bytes {
+        b"of another GPU" => Err(EngineError::setup("not for this GPU")),
+        bytes => Ok(bytes.to_vec()),
+    };
+    let build = || {
+        built.set(true);
+        Ok(made.to_vec())
+    };
+    let engine = plan::cached(folder, key, load, build);
+    (engine, built.get())
+}
+
+#[test]
+fn an_engine_is_built_once_for_each_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("a/b");
+    assert_eq!(ask(&folder, "one", b"engine one"), (Ok(b"engine one".to_vec()), true));
+    assert_eq!(ask(&folder, "one", b"another"), (Ok(b"engine one".to_vec()), false));
+    assert_eq!(ask(&folder, "two", b"engine two"), (Ok(b"engine two".to_vec()), true));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0, "others may not write what is run");
+    let files = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(files, 2, "nothing half-written is left");
+}
+
+#[test]
+fn what_is_damaged_or_of_something_else_is_built_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (key, engine) = ("key", b"an engine".as_slice());
+    let kept = cache::write(folder, key, engine).unwrap();
+    let whole = std::fs::read(&kept).unwrap();
+    assert_eq!(cache::read(folder, key), Ok(Some(engine.to_vec())));
+    // every byte counts, and so does every length
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x20;
+        std::fs::write(&kept, &changed).unwrap();
+        assert!(cache::read(folder, key).is_err(), "byte {at}");
+        std::fs::write(&kept, &whole[..at]).unwrap();
+        assert!(cache::read(folder, key).is_err(), "{at} bytes");
+    }
+    std::fs::write(&kept, [&whole[..], b"more"].concat()).unwrap();
+    assert!(cache::read(folder, key).is_err());
+    assert_eq!(ask(folder, key, b"built anew"), (Ok(b"built anew".to_vec()), true));
+    assert_eq!(ask(folder, key, engine), (Ok(b"built anew".to_vec()), false));
+
+    // the file of one key under the name of another
+    std::fs::copy(&kept, cache::file_of(folder, "other")).unwrap();
+    assert!(cache::read(folder, "other").is_err());
+    // a whole file that TensorRT refuses
+    cache::write(folder, key, b"of another GPU").unwrap();
+    assert_eq!(ask(folder, key, engine), (Ok(engine.to_vec()), true));
+    // one that is refused when just built is an error, and not kept
+    assert!(ask(folder, "new", b"of another GPU").0.is_err());
+    assert_eq!(cache::read(folder, "new"), Ok(None));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_the_next_start_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(ask(&file.join("engines"), "key", b"engine"), (Ok(b"engine".to_vec()), true));
+}
+
+#[test]
+fn without_tensorrt_the_node_says_what_brings_it_and_what_to_use() {
+    let settings = Settings { library: Some("/nowhere/libnvinfer.so.11".into()), ..settings("model.yml".into()) };
+    let told = Trt::open(Path::new("model.onnx"), 1, &settings).unwrap_err().to_string();
+    for part in ["/nowhere/libnvinfer.so.11", "NVIDIA's TensorRT 10 or 11", "use ort-infer"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn settings_are_read() {
+    let read = |text: &str| serde_json::from_str::<Settings>(text);
+    let settings = read(r#"{"MODEL": "m/model.yml", "DEVICE": 1, "BATCH": 8, "ENGINE_CACHE": "/e"}"#).unwrap();
+    assert_eq!((settings.device, settings.batch, settings.engine_cache()), (1, 8, Ok(PathBuf::from("/e"))));
+    let settings = read(r#"{"MODEL": "m/model.yml"}"#).unwrap();
+    assert_eq!((settings.device, settings.batch, settings.library.is_none()), (0, 1, true));
+    assert_eq!((settings.share(Flow::Live), settings.share(Flow::Lossless)), ((1, 1), (2, 1)));
+}
