@@ -10,8 +10,10 @@ use millrace_frame::PacketCodec;
 use millrace_ingest::{AccessUnit, Admission, Admitted, Feed, FeedStep, Loss, Next, Shown};
 use millrace_node::{Metrics, StopFlag};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What a camera has for the node's loop; `camera` is its place among them.
@@ -28,18 +30,24 @@ pub(crate) enum Event<B: Backend> {
 pub(crate) struct Events<B: Backend> {
     to_loop: SyncSender<Event<B>>,
     waker: Waker,
+    /// The node has gone, or is about to.
+    gone: Arc<AtomicBool>,
 }
 
 impl<B: Backend> Clone for Events<B> {
     fn clone(&self) -> Self {
-        Self { to_loop: self.to_loop.clone(), waker: self.waker.clone() }
+        Self { to_loop: self.to_loop.clone(), waker: self.waker.clone(), gone: self.gone.clone() }
     }
 }
 
 impl<B: Backend> Events<B> {
     pub(crate) fn new(room: usize, waker: Waker) -> (Self, Receiver<Event<B>>) {
         let (to_loop, from_cameras) = sync_channel(room);
-        (Self { to_loop, waker }, from_cameras)
+        (Self { to_loop, waker, gone: Arc::default() }, from_cameras)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// Waits for room. False when the node has gone.
@@ -69,6 +77,21 @@ impl Losses {
     }
 }
 
+/// The cameras' threads.
+#[derive(Default)]
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Ends them, after the other end of `events` was dropped: the driver must not be taken down under their feet.
+    pub(crate) fn end<B: Backend>(&mut self, events: &Events<B>) {
+        events.gone.store(true, Ordering::Relaxed);
+        let until = Instant::now() + LONGEST_END;
+        while self.0.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// What the feeding thread and the decoder's sink share: both run on that thread.
 #[derive(Default)]
 struct Book {
@@ -89,6 +112,8 @@ enum ToMap<B: Backend> {
 
 /// More pictures than a decoder can hold.
 const MAP_QUEUE: usize = 64;
+/// A thread that has not ended by then is left to the process's end.
+const LONGEST_END: Duration = Duration::from_secs(3);
 /// How long a sleeping thread lets a stop wait.
 const LISTEN: Duration = Duration::from_millis(50);
 
@@ -106,7 +131,7 @@ pub(crate) struct Camera<B: Backend> {
 
 impl<B: Backend> Camera<B> {
     /// Starts the camera's threads. They end with the source, a stop, or the node.
-    pub(crate) fn start(self) -> std::io::Result<()> {
+    pub(crate) fn start(self, threads: &mut Threads) -> std::io::Result<()> {
         let (to_map, from_feed) = sync_channel(MAP_QUEUE);
         let mapping = Mapping {
             index: self.index,
@@ -117,10 +142,10 @@ impl<B: Backend> Camera<B> {
             stop: self.stop.clone(),
         };
         let named = |what: &str| std::thread::Builder::new().name(format!("{what} {}", self.losses.camera));
-        named("map").spawn(move || mapping.run(&from_feed))?;
+        threads.0.push(named("map").spawn(move || mapping.run(&from_feed))?);
         let thread = named("feed");
         let feeding = Feeding { camera: self, book: Arc::default(), decoder: None, fed: false, to_map };
-        thread.spawn(move || feeding.run())?;
+        threads.0.push(thread.spawn(move || feeding.run())?);
         Ok(())
     }
 }
@@ -138,13 +163,14 @@ impl<B: Backend> Feeding<B> {
     fn run(mut self) {
         let failed = loop {
             match self.step() {
-                Ok(true) if self.camera.stop.is_set() => break None,
+                Ok(true) if self.camera.stop.is_set() || self.camera.events.is_gone() => break None,
                 Ok(true) => {}
                 Ok(false) => break None,
                 Err(why) => break Some(why),
             }
         };
-        // pictures first, then the end; and the decoder goes while nobody waits for it
+        // pictures first, then the end: the process may end with it, and nothing of the decoder is left by then
+        self.decoder = None;
         let _ = self.to_map.send(ToMap::End(failed));
     }
 
@@ -283,11 +309,11 @@ impl<B: Backend> Mapping<B> {
     fn picture(&self, shown: Shown, due: Option<Instant>, picture: B::Picture) {
         while let Some(wait) = due.map(|due| due.saturating_duration_since(Instant::now()))
             && wait > Duration::ZERO
-            && !self.stop.is_set()
+            && !self.is_over()
         {
             std::thread::sleep(wait.min(LISTEN));
         }
-        if self.stop.is_set() {
+        if self.is_over() {
             return;
         }
         let began = Instant::now();
@@ -303,6 +329,10 @@ impl<B: Backend> Mapping<B> {
             }
             Err(DecodeError::Hopeless(why) | DecodeError::Lost(why)) => self.lose("decode_error", why),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.is_set() || self.events.is_gone()
     }
 
     fn lose(&self, cause: &'static str, detail: String) {

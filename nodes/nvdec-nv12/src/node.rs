@@ -1,7 +1,7 @@
 //! The node: cameras in, frames on the GPU and encoded packets out.
 
 use crate::backend::{Backend, Frame};
-use crate::camera::{Camera, Event, Events, Losses};
+use crate::camera::{Camera, Event, Events, Losses, Threads};
 use crate::config::{Settings, Source};
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
 use millrace_ingest::{AccessUnit, Feed, Shown, redact_url};
@@ -21,9 +21,10 @@ pub(crate) struct NvdecNv12<B: Backend> {
     backend: Arc<B>,
     cx: Context,
     cameras: Vec<One<B>>,
-    events: Receiver<Event<B>>,
+    /// Dropped before the threads are waited for: what they have to say then goes nowhere.
+    events: Option<Receiver<Event<B>>>,
     events_in: Events<B>,
-    started: bool,
+    threads: Option<Threads>,
 }
 
 struct One<B: Backend> {
@@ -64,7 +65,15 @@ impl<B: Backend> Node for NvdecNv12<B> {
         let backend = Arc::new(B::open(&settings, cx)?);
         let (events_in, events) = Events::new(ROOM_PER_CAMERA * sources.len(), cx.waker());
         let cameras: Result<Vec<_>, _> = sources.iter().map(|s| One::open(s, &settings, &*backend, cx)).collect();
-        let node = Self { settings, backend, cx: cx.clone(), cameras: cameras?, events, events_in, started: false };
+        let node = Self {
+            settings,
+            backend,
+            cx: cx.clone(),
+            cameras: cameras?,
+            events: Some(events),
+            events_in,
+            threads: None,
+        };
         node.any_left()?;
         Ok(node)
     }
@@ -74,10 +83,10 @@ impl<B: Backend> Node for NvdecNv12<B> {
     }
 
     fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
-        if !std::mem::replace(&mut self.started, true) {
+        if self.threads.is_none() {
             self.start(out.connected("packet"))?;
         }
-        let Ok(event) = self.events.try_recv() else {
+        let Some(event) = self.events.as_ref().and_then(|events| events.try_recv().ok()) else {
             let over = self.cameras.iter().all(|c| c.ended);
             return Ok(if over { Progress::End } else { Progress::Idle(LOOK_AROUND) });
         };
@@ -100,6 +109,7 @@ impl<B: Backend> Node for NvdecNv12<B> {
 impl<B: Backend> NvdecNv12<B> {
     /// Starts the cameras' threads, once the consumers are there.
     fn start(&mut self, packets: bool) -> Result<(), NodeError> {
+        let threads = self.threads.insert(Threads::default());
         for (index, one) in self.cameras.iter_mut().enumerate() {
             let Some(feed) = one.feed.take() else { continue };
             let camera = Camera {
@@ -112,7 +122,7 @@ impl<B: Backend> NvdecNv12<B> {
                 events: self.events_in.clone(),
                 stop: self.cx.stopping(),
             };
-            camera.start().map_err(|e| NodeError::fatal(format!("no thread for camera '{}': {e}", one.name)))?;
+            camera.start(threads).map_err(|e| NodeError::fatal(format!("no thread for camera '{}': {e}", one.name)))?;
         }
         Ok(())
     }
@@ -147,6 +157,15 @@ impl<B: Backend> NvdecNv12<B> {
         let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
         let timing = Timing { pts_ns: unit.pts_ns, timebase: unit.timebase, capture_ns: unit.capture_ns };
         out.publish(slot, &Item::on_host(one.name.as_str(), seq, timing, Payload::Packet(desc)))
+    }
+}
+
+impl<B: Backend> Drop for NvdecNv12<B> {
+    fn drop(&mut self) {
+        self.events = None;
+        if let Some(threads) = &mut self.threads {
+            threads.end(&self.events_in);
+        }
     }
 }
 

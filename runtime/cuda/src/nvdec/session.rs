@@ -29,6 +29,12 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn display_delay(self) -> u32 {
+        if self.low_delay { 0 } else { DISPLAY_DELAY }
+    }
+}
+
 /// Pictures that the parser holds back so that several are in the decoder at once.
 const DISPLAY_DELAY: u32 = 4;
 
@@ -133,7 +139,7 @@ impl Session {
             clock_rate: 0,
             // a picture with anything unreadable in its headers is left out, and so missed and counted by who fed it
             error_threshold: 0,
-            max_display_delay: if state.options.low_delay { 0 } else { DISPLAY_DELAY },
+            max_display_delay: state.options.display_delay(),
             bits: 0,
             reserved1: [0; 4],
             user_data,
@@ -195,7 +201,7 @@ impl State {
     fn sequence(&mut self, raw: &sys::VideoFormat) -> Result<u32, NvdecError> {
         let gpu_name = format!("device {} ({})", self.gpu.ordinal(), self.gpu.name());
         let format = Format::of(raw, &gpu_name)?;
-        let extra = self.options.extra_surfaces;
+        let extra = self.options.extra_surfaces + self.options.display_delay();
         self.format = Some(format);
         if let Some(decoder) = &mut self.decoder {
             if decoder.suits(&format, extra) {
