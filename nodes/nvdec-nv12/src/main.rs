@@ -5,6 +5,7 @@ mod camera;
 mod config;
 mod cuda;
 mod node;
+mod one;
 #[cfg(test)]
 mod tests;
 

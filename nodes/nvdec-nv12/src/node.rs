@@ -1,10 +1,11 @@
 //! The node: cameras in, frames on the GPU and encoded packets out.
 
 use crate::backend::{Backend, Frame};
-use crate::camera::{Camera, Event, Events, Losses, Threads};
-use crate::config::{Settings, Source};
+use crate::camera::{Camera, Event, Events, Threads};
+use crate::config::Settings;
+use crate::one::One;
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
-use millrace_ingest::{AccessUnit, Feed, Shown, redact_url};
+use millrace_ingest::{AccessUnit, Shown};
 use millrace_node::{Context, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -25,18 +26,6 @@ pub(crate) struct NvdecNv12<B: Backend> {
     events: Option<Receiver<Event<B>>>,
     events_in: Events<B>,
     threads: Option<Threads>,
-}
-
-struct One<B: Backend> {
-    name: String,
-    lane: Arc<B::Lane>,
-    losses: Arc<Losses>,
-    /// Taken when it starts.
-    feed: Option<Feed>,
-    frames: u64,
-    packets: u64,
-    ended: bool,
-    failed: Option<String>,
 }
 
 impl<B: Backend> Node for NvdecNv12<B> {
@@ -166,31 +155,5 @@ impl<B: Backend> Drop for NvdecNv12<B> {
         if let Some(threads) = &mut self.threads {
             threads.end(&self.events_in);
         }
-    }
-}
-
-impl<B: Backend> One<B> {
-    /// Opens a camera's source. One that cannot be opened has failed, which is the others' business only when all have.
-    fn open(source: &Source, settings: &Settings, backend: &B, cx: &Context) -> Result<Self, NodeError> {
-        let name = source.camera.clone();
-        let losses = Losses { camera: name.clone(), metrics: cx.metrics().clone(), told: Default::default() };
-        let lane = Arc::new(backend.lane(cx)?);
-        let losses = Arc::new(losses);
-        let (frames, packets, feed) = (0, 0, None);
-        let mut one = Self { name, lane, losses, feed, frames, packets, ended: false, failed: None };
-        match Feed::open(&source.source, &settings.feed) {
-            Ok(feed) => {
-                tracing::info!(source = redact_url(&source.source), camera = one.name, "opened");
-                one.feed = Some(feed);
-            }
-            Err(e) => one.fail(e.to_string()),
-        }
-        Ok(one)
-    }
-
-    fn fail(&mut self, why: String) {
-        tracing::error!(camera = self.name, "the camera has ended: {why}");
-        self.losses.metrics.drop("camera_failed", &self.name, 1);
-        (self.ended, self.failed) = (true, Some(why));
     }
 }
