@@ -2,7 +2,7 @@
 // on a CPU, and gives the same bits.
 //
 // In: frames that plan.cuh describes, any pitch, alignment, crop and odd size; nothing beyond a plane's last sample is
-// read. Out: contiguous tensors, any alignment; each element is written once, padding too. Not in place. A launch is
+// read. Out: contiguous tensors that begin at a multiple of their element's bytes; each element is written once, padding too. Not in place. A launch is
 // ordered by its stream alone: no shared memory, no barrier, no atomics. No status: the launcher has checked it all.
 //
 // A block is a strip of ROWS rows of the tensor of frame blockIdx.z, a thread PIXELS neighbours along x in each of
@@ -90,9 +90,14 @@ template <class Sample, int PIXELS> struct Planes {
     }
 };
 
+// The next row's loads are on their way while this one is computed; ptx/build.py --tune tries other numbers.
+#ifndef NV12_ROWS_AT_ONCE
+#define NV12_ROWS_AT_ONCE 2
+#endif
+
 // NV12 whose chroma lies on even addresses: Cb and Cr by one load.
 template <int PIXELS> struct Nv12 : Planes<u8, PIXELS> {
-    static constexpr int ROWS_AT_ONCE = 2; // the next row's loads are on their way while this one is computed
+    static constexpr int ROWS_AT_ONCE = NV12_ROWS_AT_ONCE;
 
     DEVICE static bool fits(const Plan &plan, const u8 *source) {
         return ((u64(source) + load(&plan.offset_bytes[1])) % 2 | load(&plan.pitch_bytes[1]) % 2) == 0;

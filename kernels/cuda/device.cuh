@@ -1,10 +1,14 @@
 // What the bodies use of CUDA, under the names that host_shim.h gives to the same things in plain C++.
 #pragma once
 
+// Blocks of 256 threads that an SM must have registers for; ptx/build.py --tune tries others.
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS 2
+#endif
 #define DEVICE __device__ __forceinline__
 #define UNROLL(count) _Pragma(TEXT(unroll count))
 #define TEXT(words) #words
-#define KERNEL(name, Parameter) extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ Parameter parameter)
+#define KERNEL(name, Parameter) extern "C" __global__ void __launch_bounds__(256, MIN_BLOCKS) name(const __grid_constant__ Parameter parameter)
 
 // Memory that nobody writes during the launch: the read-only path, which may be read ahead of the stores.
 template <class T> DEVICE T load(const T *from) { return __ldg(from); }

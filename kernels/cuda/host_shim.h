@@ -47,8 +47,10 @@ inline unsigned dot_high(unsigned pair, unsigned bytes, unsigned sum) { return d
 // To the nearest, ties to even: a division by a power of two, which is exact, of a number that rint has rounded.
 inline unsigned short half_bits(float value) {
     const unsigned sign = std::signbit(value) ? 0x8000 : 0;
-    int exponent = 0;
-    std::frexp(value, &exponent);
+    int exponent = -24; // of 0, which has none
+    if (value != 0.0f) {
+        std::frexp(value, &exponent);
+    }
     // the step of f16 at this magnitude: 11 bits of mantissa, but never less than 2^-24
     const int step = exponent - 11 < -24 ? -24 : exponent - 11;
     const unsigned mantissa = (unsigned)std::nearbyint(std::ldexp(std::fabs(value), -step));

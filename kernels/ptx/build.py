@@ -3,13 +3,14 @@
 
   build.py             writes them
   build.py --check     says whether they are what the sources give; exits 1 where not
-  build.py --tune FILE PIXELSxROWS...
-                       writes FILE with variants of the f16 NCHW kernel, for kernels/examples/gpu_kernels.rs --variants
+  build.py --tune FOLDER
+                       writes variants of the f16 NCHW kernel, for kernels/examples/gpu_kernels.rs --variants FOLDER
 
 Needs NVRTC of exactly the version below from PyPI (python3 -m pip install --target FOLDER PACKAGE), in the folder that
 MILLRACE_NVRTC names, target/tools/nvrtc where it names none. No GPU and no driver.
 """
 import ctypes
+import itertools
 import os
 import pathlib
 import sys
@@ -49,12 +50,12 @@ def text_of(library, program, size, get):
     return text.value.decode()
 
 
-def compile_ptx(library, chosen):
+def compile_ptx(library, *defines):
     names = sorted(path.name for path in SOURCES.glob("*.cuh"))
     headers = (ctypes.c_char_p * len(names))(*[(SOURCES / name).read_bytes() for name in names])
     header_names = (ctypes.c_char_p * len(names))(*[name.encode() for name in names])
     source = (SOURCES / "kernels.cu").read_bytes()
-    options = [option.encode() for option in [*OPTIONS, f"--define-macro={chosen}"]]
+    options = [option.encode() for option in [*OPTIONS, *(f"--define-macro={define}" for define in defines)]]
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(
         ctypes.byref(program), source, b"kernels.cu", len(names), headers, header_names)
@@ -69,11 +70,15 @@ def compile_ptx(library, chosen):
 
 def main(arguments):
     library = nvrtc()
-    if arguments[:1] == ["--tune"]:
-        variants = [tuple(map(int, variant.split("x"))) for variant in arguments[2:]]
-        listed = " ".join(
-            f"X(millrace_f16_nchw_p{p}r{r}, (convert<F16, true, {p}, {r}>))" for p, r in variants)
-        pathlib.Path(arguments[1]).write_text(compile_ptx(library, f"CHOSEN(X)={listed}"))
+    if arguments[:1] == ["--tune"] and len(arguments) == 2:
+        folder = pathlib.Path(arguments[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        for pixels, rows, at_once, blocks in itertools.product((1, 2, 4), (2, 4, 8), (1, 2, 4), (2, 4, 6)):
+            if at_once <= rows:
+                kernel = f"X(millrace_f16_nchw, (convert<F16, true, {pixels}, {rows}>))"
+                ptx = compile_ptx(
+                    library, f"CHOSEN(X)={kernel}", f"NV12_ROWS_AT_ONCE={at_once}", f"MIN_BLOCKS={blocks}")
+                (folder / f"p{pixels}r{rows}u{at_once}b{blocks}.ptx").write_text(ptx)
         return 0
     if arguments not in ([], ["--check"]):
         sys.exit(__doc__)

@@ -5,7 +5,23 @@ use super::{CudaConvertError, CudaConverter, CudaJob, Kernel, Launch, MAX_FRAMES
 use crate::convert::ConvertError;
 use millrace_cuda::{CudaError, DeviceMemory, Function, Gpu, Module, Stream};
 use millrace_frame::{ImageDesc, TensorDtype, TensorLayout};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, Weak};
+
+/// Modules in use in this process, by the number of their GPU: one for all converters.
+static LOADED: Mutex<BTreeMap<(u32, &'static str), Weak<Module>>> = Mutex::new(BTreeMap::new());
+
+fn loaded(gpu: &Gpu, name: &'static str, ptx: &str) -> Result<Arc<Module>, CudaError> {
+    // a panic elsewhere leaves the map as it was
+    let mut modules = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let key = (gpu.ordinal(), name);
+    if let Some(module) = modules.get(&key).and_then(Weak::upgrade) {
+        return Ok(module);
+    }
+    let module = Module::load(gpu, name, ptx)?;
+    modules.insert(key, Arc::downgrade(&module));
+    Ok(module)
+}
 
 /// The kernels of this crate on one GPU.
 #[derive(Debug)]
@@ -27,7 +43,7 @@ impl Modules {
             TensorDtype::F16 => ("f16.ptx", include_str!("../../ptx/f16.ptx")),
             TensorDtype::U8 => ("u8.ptx", include_str!("../../ptx/u8.ptx")),
         };
-        let module = Module::load(&self.gpu, name, ptx)?;
+        let module = loaded(&self.gpu, name, ptx)?;
         let converts = [TensorLayout::Nchw, TensorLayout::Nhwc].map(|layout| Kernel::Convert(dtype, layout));
         for each in converts.into_iter().chain([Kernel::Planes(dtype)]) {
             self.functions.insert(each, (module.function(&each.name())?, each.tile()));
