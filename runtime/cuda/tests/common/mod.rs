@@ -3,29 +3,25 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use millrace_cuda::Gpu;
+use millrace_cuda_driver_folder::{STAND_IN, folder, on_trial};
 use std::process::Command;
 use std::time::Duration;
 
-const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The GPU, in a process where one is on trial.
 pub(crate) fn gpu() -> Option<Gpu> {
-    is_on_trial().then(|| Gpu::open(0).unwrap_or_else(|e| panic!("a GPU was asked for: {e}")))
-}
-
-fn is_on_trial() -> bool {
-    std::env::var_os("MILLRACE_GPU").is_some() || std::env::var_os(STAND_IN).is_some()
+    on_trial().then(|| Gpu::open(0).unwrap_or_else(|e| panic!("a GPU was asked for: {e}")))
 }
 
 /// Runs the tests of `mod suite` of this binary in a process whose driver is the stand-in, with `settings`.
 pub(crate) fn on_the_stand_in(settings: &[(&str, &str)]) {
-    if is_on_trial() {
+    if on_trial() {
         return; // they run beside this one
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["suite::", "--nocapture"])
-        .env("LD_LIBRARY_PATH", millrace_cuda_driver_folder::folder())
+        .env("LD_LIBRARY_PATH", folder())
         .env(STAND_IN, "1")
         .envs(settings.iter().copied())
         .output()

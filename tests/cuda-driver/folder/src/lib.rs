@@ -19,7 +19,7 @@ pub fn folder() -> PathBuf {
 }
 
 /// Set in a process whose driver is the stand-in.
-const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
+pub const STAND_IN: &str = "MILLRACE_ON_THE_STAND_IN";
 
 /// Whether tests that need a driver are to run in this process: it was asked for a GPU (`MILLRACE_GPU=1`; a test that then
 /// finds none fails), or its driver is the stand-in.
