@@ -231,8 +231,8 @@ fn onnx_runtime_is_asked_for_its_version_and_its_providers() {
     let value = checks["onnxruntime cuda"]["value"].as_str().unwrap();
     assert!(value.contains("libmillrace-no-such.so.7"), "{value}");
 
-    // one that calls what the providers share opens only after that
-    let code_of_provider = "int shared_by_providers(void); int f(void) { return shared_by_providers(); }";
+    // one whose initializer calls back into an ONNX Runtime that is not there: it is looked at, not opened
+    let code_of_provider = "__attribute__((constructor)) static void begin(void) { *(volatile int *)0 = 1; }";
     put(&library(cuda, code_of_provider), cuda);
     let checks = report(new.path());
     assert_eq!(checks["onnxruntime cuda"]["status"], "ok", "{}", checks["onnxruntime cuda"]);

@@ -6,7 +6,7 @@
 
 use crate::CudaError;
 use crate::error::loader_words;
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
@@ -158,17 +158,40 @@ pub fn onnxruntime(path: &Path) -> Result<Found, String> {
     Ok(Found { file, version })
 }
 
-/// Opens a provider that lies beside an ONNX Runtime library, in the way in which that one would: first what the
-/// providers share, for all to see. The loader then names the first library that a provider lacks.
+/// Finds a provider that lies beside an ONNX Runtime library, with every library that it needs. It is not opened: its
+/// initializers call back into ONNX Runtime, and without one they break the process down.
 ///
 /// # Errors
-/// The loader's words.
+/// The first library that the system's loader does not find for it.
 pub fn onnxruntime_provider(folder: &Path, provider: &str) -> Result<Found, String> {
-    let (shared, _) = open(&folder.join("libonnxruntime_providers_shared.so"), RTLD_NOW | RTLD_GLOBAL)?;
-    std::mem::forget(shared);
-    let (library, file) = open(&folder.join(format!("libonnxruntime_providers_{provider}.so")), RTLD_NOW | RTLD_LOCAL)?;
-    std::mem::forget(library);
+    let file = folder.join(format!("libonnxruntime_providers_{provider}.so"));
+    for file in [&folder.join("libonnxruntime_providers_shared.so"), &file] {
+        if let Some(missing) = not_found(file)? {
+            return Err(format!("{missing}: cannot open shared object file: No such file or directory"));
+        }
+    }
     Ok(Found { file, version: None })
+}
+
+/// The first library that the system's loader does not find for `library`, of those that it and they name.
+fn not_found(library: &Path) -> Result<Option<String>, String> {
+    if !library.exists() {
+        return Ok(Some(library.display().to_string()));
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("/proc/self/maps: {e}"))?;
+    let loader = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+    let loader = loader.into_iter().find(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("ld-")));
+    let loader = loader.ok_or("this process has no loader in its memory map")?;
+    // ld.so(8): --list prints what a program or library would be given, and runs nothing of it
+    let listed = std::process::Command::new(loader).arg("--list").arg(library).output();
+    let listed = listed.map_err(|e| format!("{loader} --list: {e}"))?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned() + &String::from_utf8_lossy(&listed.stderr);
+    let lacks = |line: &str| line.trim().strip_suffix("=> not found").map(|name| name.trim().to_owned());
+    let missing = text.lines().find_map(lacks);
+    if missing.is_none() && !listed.status.success() {
+        return Err(format!("{}: {}", library.display(), text.trim()));
+    }
+    Ok(missing)
 }
 
 /// A version of CUDA as text, from the driver's number.

@@ -70,7 +70,6 @@ pub(crate) struct Memcpy2D {
     pub(crate) height: usize,
 }
 
-pub(crate) const MEMORY_HOST: c_uint = 1;
 pub(crate) const MEMORY_DEVICE: c_uint = 2;
 pub(crate) const CTX_SCHED_BLOCKING_SYNC: c_uint = 4;
 pub(crate) const STREAM_NON_BLOCKING: c_uint = 1;
@@ -83,8 +82,6 @@ pub(crate) const MEM_LOCATION_DEVICE: c_uint = 1;
 pub(crate) const MEM_HANDLE_POSIX_FD: c_uint = 1;
 pub(crate) const MEM_ACCESS_READ: c_uint = 1;
 pub(crate) const MEM_ACCESS_READ_WRITE: c_uint = 3;
-pub(crate) const JIT_INFO_LOG_BUFFER: c_uint = 3;
-pub(crate) const JIT_INFO_LOG_BUFFER_BYTES: c_uint = 4;
 pub(crate) const JIT_ERROR_LOG_BUFFER: c_uint = 5;
 pub(crate) const JIT_ERROR_LOG_BUFFER_BYTES: c_uint = 6;
 
@@ -117,7 +114,6 @@ macro_rules! table {
         }
     };
 }
-#[allow(unused_imports, reason = "for the tables of further libraries")]
 pub(crate) use table;
 
 table! {
@@ -133,7 +129,6 @@ table! {
         fn cuDeviceGetUuid_v2(*mut [u8; 16], Device);
         fn cuDeviceGetPCIBusId(*mut c_char, c_int, Device);
         fn cuDeviceGetAttribute(*mut c_int, c_uint, Device);
-        fn cuDeviceTotalMem_v2(*mut usize, Device);
         fn cuDevicePrimaryCtxSetFlags_v2(Device, c_uint);
         fn cuDevicePrimaryCtxRetain(*mut Handle, Device);
         fn cuDevicePrimaryCtxRelease_v2(Device);
@@ -182,7 +177,6 @@ table! {
         fn cuModuleLoadDataEx(*mut Handle, *const c_void, c_uint, *mut c_uint, *mut *mut c_void);
         fn cuModuleUnload(Handle);
         fn cuModuleGetFunction(*mut Handle, Handle, *const c_char);
-        fn cuFuncGetAttribute(*mut c_int, c_uint, Handle);
         fn cuLaunchKernel(
             Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void,
         );

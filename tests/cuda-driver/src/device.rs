@@ -115,13 +115,6 @@ pub(crate) unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribut
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> Status {
-    let known = started("cuDeviceTotalMem").and_then(|()| known(device));
-    // SAFETY: the C caller's place.
-    status(known.and_then(|()| unsafe { put(bytes, config().memory_bytes as usize) }))
-}
-
-#[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Status {
     let in_context = in_context("cuMemGetInfo").map(drop);
     let all = config().memory_bytes;

@@ -5,7 +5,7 @@ use crate::code::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Status,
 use crate::memory::Use;
 use crate::put;
 use crate::state::{State, fresh, in_context, misuse};
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_uint, c_void};
 use std::sync::Arc;
 
 pub(crate) struct Module {
@@ -155,21 +155,6 @@ impl State {
         let words = parameters.iter().flatten();
         words.filter_map(|&word| self.region_at(word)).map(|(_, region)| region.uses.one()).collect()
     }
-}
-
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuFuncGetAttribute(to: *mut c_int, attribute: c_uint, function: *mut c_void) -> Status {
-    status((|| {
-        in_context("cuFuncGetAttribute")?.function("cuFuncGetAttribute", function)?;
-        let value = match attribute {
-            0 => 1024,   // threads of a block
-            1..=4 => 0,  // shared, constant and local bytes, registers: this processor has none of them
-            5 | 6 => 90, // versions of the text and of the code
-            _ => return Err(INVALID_VALUE),
-        };
-        // SAFETY: the C caller's place.
-        unsafe { put(to, value) }
-    })())
 }
 
 #[unsafe(no_mangle)]
