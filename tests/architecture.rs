@@ -54,8 +54,15 @@ fn dependencies_run_one_way() {
         ("millrace-cuda-driver", &["millrace-kernels-host"]),
         ("millrace-cuda-driver-folder", &[]),
     ]);
-    let libraries =
-        ["millrace-frame", "millrace-cuda", "millrace-kernels", "millrace-ingest", "millrace-detect", "millrace-node", "millrace-infer"];
+    let libraries = [
+        "millrace-frame",
+        "millrace-cuda",
+        "millrace-kernels",
+        "millrace-ingest",
+        "millrace-detect",
+        "millrace-node",
+        "millrace-infer",
+    ];
     for (name, (folder, dependencies)) in &packages {
         let may: &[&str] = match allowed.get(name.as_str()) {
             Some(may) => may,
@@ -92,7 +99,8 @@ fn unsafe_code_is_where_memory_is_shared_and_libraries_are_called() {
     for (name, (folder, _)) in packages() {
         let manifest = std::fs::read_to_string(root.join(&folder).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{name} does not inherit the workspace's lints");
-        if ["millrace-pool", "millrace-cuda", "millrace-cuda-driver", "millrace-kernels-host"].contains(&name.as_str()) {
+        if ["millrace-pool", "millrace-cuda", "millrace-cuda-driver", "millrace-kernels-host"].contains(&name.as_str())
+        {
             continue;
         }
         let mut sources = vec![root.join(&folder).join("src")];
