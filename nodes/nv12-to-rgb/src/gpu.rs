@@ -17,7 +17,7 @@ type Prepared = (Span, TensorDesc, DeviceSlotMut);
 /// The two arms of `FUSED`.
 enum Conversion {
     Fused(CudaConverter),
-    Separate(CudaSeparatePasses),
+    Separate(Box<CudaSeparatePasses>),
 }
 
 impl OnGpu {
@@ -30,7 +30,7 @@ impl OnGpu {
     ) -> Result<Self, NodeError> {
         let conversion = match fused {
             true => CudaConverter::new(gpu, target).map(Conversion::Fused),
-            false => CudaSeparatePasses::new(gpu, target).map(Conversion::Separate),
+            false => CudaSeparatePasses::new(gpu, target).map(|passes| Conversion::Separate(Box::new(passes))),
         };
         let conversion = conversion.map_err(NodeError::fatal)?;
         tracing::info!(gpu = gpu.name(), way = if fused { "fused" } else { "separate passes" }, "converting");

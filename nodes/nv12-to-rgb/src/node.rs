@@ -93,39 +93,38 @@ impl Node for Nv12ToRgb {
 
     fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
         let mut results = Vec::with_capacity(batch.len());
-        // by GPU: the frames there, and where their results belong
-        let mut launches: Vec<(usize, Vec<(Lease, ImageDesc)>, Vec<usize>)> = Vec::new();
-        for (_, input) in batch {
-            let place = results.len();
-            results.push(Ok(()));
-            let gpu = match image_of(input) {
-                Err(e) => Err(e),
-                Ok((frame, image)) => match frame.gpu() {
-                    None => self.convert_on_host(&frame, &image, out).map(|()| None),
-                    Some(gpu) => self.index_of(gpu).map(|at| Some((at, frame, image))),
-                },
-            };
-            match gpu {
-                Err(e) => results[place] = Err(e),
-                Ok(None) => {}
-                Ok(Some((at, frame, image))) => {
-                    if !launches.iter().any(|(gpu, ..)| *gpu == at) {
-                        launches.push((at, Vec::new(), Vec::new()));
-                    }
-                    for (_, frames, places) in launches.iter_mut().filter(|(gpu, ..)| *gpu == at) {
-                        frames.push((frame.clone(), image.clone()));
-                        places.push(place);
-                    }
-                }
-            }
+        let mut launches: Vec<Launch> = Vec::new();
+        for (place, (_, input)) in batch.into_iter().enumerate() {
+            let on_gpu = image_of(input).and_then(|(frame, image)| match frame.gpu() {
+                None => self.convert_on_host(&frame, &image, out).map(|()| None),
+                Some(gpu) => self.index_of(gpu).map(|gpu| Some((gpu, frame.clone(), image))),
+            });
+            results.push(on_gpu.map(|on_gpu| {
+                let Some((gpu, frame, image)) = on_gpu else { return };
+                let at = launches.iter().position(|launch| launch.gpu == gpu).unwrap_or_else(|| {
+                    launches.push(Launch { gpu, frames: Vec::new(), places: Vec::new() });
+                    launches.len() - 1
+                });
+                launches[at].frames.push((frame, image));
+                launches[at].places.push(place);
+            }));
         }
-        for (at, frames, places) in launches {
-            for (place, result) in places.into_iter().zip(self.on_gpu[at].convert(frames, out)) {
+        for Launch { gpu, frames, places } in launches {
+            for (place, result) in places.into_iter().zip(self.on_gpu[gpu].convert(frames, out)) {
                 results[place] = result;
             }
         }
         results
     }
+}
+
+/// The frames of a batch that lie on one GPU.
+struct Launch {
+    /// Its place in `on_gpu`.
+    gpu: usize,
+    frames: Vec<(Lease, ImageDesc)>,
+    /// Where their results belong.
+    places: Vec<usize>,
 }
 
 fn image_of(input: Input) -> Result<(Lease, ImageDesc), NodeError> {
