@@ -96,7 +96,8 @@ impl Family {
 
     /// Removes the shared-memory segments that the family left behind.
     ///
-    /// zenoh, which dora uses, names its segments `NUMBER.zenoh` and removes them itself unless it is killed.
+    /// zenoh, which dora uses, names its segments `NUMBER.zenoh`, and the CUDA driver `cuda.shm.USER.PROCESS.NUMBER`; both
+    /// remove them themselves unless they are killed.
     pub(crate) fn sweep(&self) {
         let left: Vec<&PathBuf> = self.segments.iter().filter(|path| path.exists()).collect();
         if left.is_empty() || self.lives() {
@@ -131,7 +132,7 @@ fn parse_stat(text: &str) -> Option<(i32, u64)> {
     Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
-/// zenoh's segments in a process's memory map.
+/// zenoh's and CUDA's segments in a process's memory map.
 fn shared_segments(pid: i32) -> Vec<PathBuf> {
     let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
     parse_maps(&maps)
@@ -139,7 +140,8 @@ fn shared_segments(pid: i32) -> Vec<PathBuf> {
 
 fn parse_maps(maps: &str) -> Vec<PathBuf> {
     let paths = maps.lines().filter_map(|line| Some(&line[line.find("/dev/shm/")?..]));
-    paths.filter(|path| path.ends_with(".zenoh")).map(|path| Path::new(path).to_path_buf()).collect()
+    let ours = |path: &&str| path.ends_with(".zenoh") || path.starts_with("/dev/shm/cuda.shm.");
+    paths.filter(ours).map(|path| Path::new(path).to_path_buf()).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +164,8 @@ mod tests {
         let maps =
             "7f00-7f01 rw-s 00000000 00:1b 6      /dev/shm/331774729.zenoh\n7f02-7f03 rw-s 0 00:1b 7 /dev/shm/other\n";
         assert_eq!(parse_maps(maps), [PathBuf::from("/dev/shm/331774729.zenoh")]);
+        let cuda = "7f0000000000-7f0000001000 rw-s 00000000 00:19 5 /dev/shm/cuda.shm.0.94d.1\n";
+        assert_eq!(parse_maps(cuda), [PathBuf::from("/dev/shm/cuda.shm.0.94d.1")]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl CudaMemory {
         let share = [Share::Ipc, Share::Descriptor]
             .into_iter()
             .find(|share| share.kind() == kind)
-            .ok_or_else(|| not(format!("its memory is of kind {kind}, which this build does not know")))?;
+            .ok_or_else(|| not(format!("its slots are memory of kind {kind}, which this build does not know")))?;
         let bytes = total_bytes(slots, slot_bytes)
             .ok_or_else(|| not(format!("it claims {slots} slots of {slot_bytes} bytes")))?;
         let short = || not(format!("its memory is described by {} bytes", export.len()));
