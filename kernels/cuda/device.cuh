@@ -3,7 +3,7 @@
 
 // Blocks of 256 threads that an SM must have registers for; ptx/build.py --tune tries others.
 #ifndef MIN_BLOCKS
-#define MIN_BLOCKS 2
+#define MIN_BLOCKS 4
 #endif
 #define DEVICE __device__ __forceinline__
 #define UNROLL(count) _Pragma(TEXT(unroll count))

@@ -73,8 +73,8 @@ def main(arguments):
     if arguments[:1] == ["--tune"] and len(arguments) == 2:
         folder = pathlib.Path(arguments[1])
         folder.mkdir(parents=True, exist_ok=True)
-        for pixels, rows, at_once, blocks in itertools.product((1, 2, 4), (2, 4, 8), (1, 2, 4), (2, 4, 6)):
-            if at_once <= rows:
+        for pixels, rows, at_once, blocks in itertools.product((1, 2, 4), (1, 2, 4, 8), (1, 2, 4), (2, 3, 4, 5, 6)):
+            if at_once <= rows and (rows <= 4 or at_once > 1) and pixels * at_once <= 8:
                 kernel = f"X(millrace_f16_nchw, (convert<F16, true, {pixels}, {rows}>))"
                 ptx = compile_ptx(
                     library, f"CHOSEN(X)={kernel}", f"NV12_ROWS_AT_ONCE={at_once}", f"MIN_BLOCKS={blocks}")

@@ -224,8 +224,10 @@ fn tune(
         unsafe {
             converter.use_variant(function, Tile { pixels, rows: rows_of_tile });
         }
-        let us = frames.us_per_frame(bench, 32, |stream, jobs| Ok(converter.queue(stream, jobs)?))?;
-        rows.push(row(&name, us));
+        for batch in [16, 64] {
+            let us = frames.us_per_frame(bench, batch, |stream, jobs| Ok(converter.queue(stream, jobs)?))?;
+            rows.push(row(&format!("{name}, batch {batch}"), us));
+        }
     }
     Ok(rows)
 }

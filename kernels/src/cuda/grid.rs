@@ -6,6 +6,7 @@ use millrace_frame::{Size, TensorDtype, TensorLayout};
 /// Frames of one launch: `MAX_FRAMES` of `kernels/cuda/plan.cuh`. More of them are more launches.
 pub const MAX_FRAMES: usize = 128;
 const MAX_THREADS: u32 = 256;
+const WARP: u32 = 32;
 
 /// A kernel of `kernels/cuda/kernels.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +35,8 @@ impl Kernel {
     /// How much of a tensor a thread writes, as `kernels.cu` has it.
     pub fn tile(self) -> Tile {
         let pixels = match self.dtype() {
-            TensorDtype::F32 | TensorDtype::F16 => 2,
-            TensorDtype::U8 => 4,
+            TensorDtype::F32 | TensorDtype::F16 => 1,
+            TensorDtype::U8 => 2,
         };
         Tile { pixels, rows: 4 }
     }
@@ -64,8 +65,9 @@ impl Launch {
         let frames = &frames[..frames.len().min(MAX_FRAMES)];
         let largest = |extent: fn(&Size) -> u32| frames.iter().map(|(_, size)| extent(size)).max().unwrap_or(1);
         let columns = largest(|s| s.width_px).div_ceil(tile.pixels).max(1);
-        // the fewest blocks, then the fewest threads that do it, in whole warps
-        let threads = columns.div_ceil(columns.div_ceil(MAX_THREADS)).next_multiple_of(32);
+        // whole warps, of which the fewest have nothing to do; then the fewest blocks
+        let sizes = (WARP..=MAX_THREADS).step_by(WARP as usize).rev();
+        let threads = sizes.min_by_key(|&threads| columns.next_multiple_of(threads)).unwrap_or(WARP);
         let rows = largest(|s| s.height_px).div_ceil(tile.rows).max(1);
         let mut addresses = Box::new([[0; 3]; MAX_FRAMES]);
         for (place, (frame, _)) in addresses.iter_mut().zip(frames) {
