@@ -182,7 +182,7 @@ template <class Element, int COUNT> struct alignas(sizeof(Element) * COUNT) Vect
 
 // The first `count` of `lanes`: by one store where all are there and the address is whole.
 template <class Element, int COUNT> DEVICE void store(Element *to, const Vector<Element, COUNT> &lanes, u32 count) {
-    if (COUNT == 1 || (count == COUNT && u64(to) % sizeof lanes == 0)) {
+    if (count == COUNT && u64(to) % sizeof lanes == 0) {
         *reinterpret_cast<Vector<Element, COUNT> *>(to) = lanes;
         return;
     }
@@ -191,6 +191,10 @@ template <class Element, int COUNT> DEVICE void store(Element *to, const Vector<
             to[i] = lanes.lanes[i];
         }
     }
+}
+
+template <class Element> DEVICE void store(Element *to, const Vector<Element, 1> &lanes, u32) {
+    *to = lanes.lanes[0];
 }
 
 // The three channels of PIXELS pixels.

@@ -5,8 +5,7 @@ use millrace_frame::{Size, TensorDtype, TensorLayout};
 
 /// Frames of one launch: `MAX_FRAMES` of `kernels/cuda/plan.cuh`. More of them are more launches.
 pub const MAX_FRAMES: usize = 128;
-const MAX_THREADS: u32 = 256;
-const WARP: u32 = 32;
+const MAX_WARPS: u32 = 8;
 
 /// A kernel of `kernels/cuda/kernels.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,8 +65,8 @@ impl Launch {
         let largest = |extent: fn(&Size) -> u32| frames.iter().map(|(_, size)| extent(size)).max().unwrap_or(1);
         let columns = largest(|s| s.width_px).div_ceil(tile.pixels).max(1);
         // whole warps, of which the fewest have nothing to do; then the fewest blocks
-        let sizes = (WARP..=MAX_THREADS).step_by(WARP as usize).rev();
-        let threads = sizes.min_by_key(|&threads| columns.next_multiple_of(threads)).unwrap_or(WARP);
+        let threads = (1..=MAX_WARPS).rev().map(|warps| 32 * warps);
+        let threads = threads.min_by_key(|&threads| columns.next_multiple_of(threads)).unwrap_or(32);
         let rows = largest(|s| s.height_px).div_ceil(tile.rows).max(1);
         let mut addresses = Box::new([[0; 3]; MAX_FRAMES]);
         for (place, (frame, _)) in addresses.iter_mut().zip(frames) {
