@@ -6,6 +6,8 @@
   build.py --tune FOLDER
                        writes variants of the f16 NCHW kernel, for kernels/examples/gpu_kernels.rs --variants FOLDER
 
+  build.py --package   prints what it needs from PyPI
+
 Needs NVRTC of exactly the version below from PyPI (python3 -m pip install --target FOLDER PACKAGE), in the folder that
 MILLRACE_NVRTC names, target/tools/nvrtc where it names none. No GPU and no driver.
 """
@@ -69,6 +71,9 @@ def compile_ptx(library, *defines):
 
 
 def main(arguments):
+    if arguments == ["--package"]:
+        print(PACKAGE)
+        return 0
     library = nvrtc()
     if arguments[:1] == ["--tune"] and len(arguments) == 2:
         folder = pathlib.Path(arguments[1])
