@@ -42,15 +42,23 @@ struct Rows {
 constexpr u32 TWO_23_BITS = 0x4b000000;
 constexpr float TWO_23 = 8388608.0f;
 
+// The weighted sum of two samples: exact for 8 bits, rounded once for 16.
+template <class Sample> DEVICE float across(const u8 *row, const Pair &pair);
+
 // At most 255 * 2^14, below 2^23: no conversion, which takes a GPU four times as long.
 DEVICE float exact(u32 sum_in_bits) { return float_of_bits(sum_in_bits) - TWO_23; }
 
-// What a row of PIXELS outputs reads, before any of it is looked at: [component][row][first, second][pixel]. What has
-// no weight is 0 and not read.
-template <int PIXELS> struct Samples {
-    u32 at[3][2][2][PIXELS];
-    float weight[3];
-};
+template <> DEVICE float across<u8>(const u8 *row, const Pair &pair) {
+    const u32 bytes = pick_bytes(load(row + pair.first), load(row + pair.second), 0x0040);
+    return exact(dot_low(pair.weights, bytes, TWO_23_BITS));
+}
+
+template <> DEVICE float across<u16>(const u8 *row, const Pair &pair) {
+    // byte by byte: any alignment
+    const u32 first = load(row + pair.first) | u32(load(row + pair.first + 1)) << 8;
+    const u32 second = load(row + pair.second) | u32(load(row + pair.second + 1)) << 8;
+    return float(int(first * (pair.weights & 0xffff) + second * (pair.weights >> 16)));
+}
 
 // Components 0, 1 and 2 of PIXELS columns, row by row; each component is read by itself.
 template <class Sample, int PIXELS> struct Planes {
@@ -62,69 +70,29 @@ template <class Sample, int PIXELS> struct Planes {
         half[i] = Pair(half_tap, load(&plan.step_bytes[1]));
     }
 
-    DEVICE void fetch(const Plan &plan, const u8 *source, Tap full_tap, Tap half_tap, Samples<PIXELS> &out) const {
+    DEVICE void row(const Plan &plan, const u8 *source, Tap full_tap, Tap half_tap, float out[3][PIXELS]) const {
         for (int c = 0; c < 3; ++c) {
             const Rows rows(c == 0 ? full_tap : half_tap, source + load(&plan.offset_bytes[c]),
                             load(&plan.pitch_bytes[c]));
-            gather<Sample>(rows, c == 0 ? full : half, out, c);
+            component(rows, c == 0 ? full : half, out[c]);
         }
     }
 
-    DEVICE void blend(const Samples<PIXELS> &in, float out[3][PIXELS]) const {
-        for (int c = 0; c < 3; ++c) {
-            component(in, c, c == 0 ? full : half, out[c]);
-        }
-    }
-
-    // Nothing here waits for what it reads: a wait for each of a row's places would be most of a kernel's time.
-    template <class Part>
-    DEVICE static void gather(const Rows &rows, const Pair *pairs, Samples<PIXELS> &out, int c) {
-        out.weight[c] = rows.weight;
+    DEVICE static void component(const Rows &rows, const Pair *pairs, float *out) {
         for (int i = 0; i < PIXELS; ++i) {
-            const bool next = pairs[i].weights >> 16 != 0, below = rows.weight != 0.0f;
-            for (int k = 0; k < 2; ++k) {
-                out.at[c][0][k][i] = out.at[c][1][k][i] = 0;
-            }
-            out.at[c][0][0][i] = sample<Part>(rows.first + pairs[i].first);
-            if (next) {
-                out.at[c][0][1][i] = sample<Part>(rows.first + pairs[i].second);
-            }
-            if (below) {
-                out.at[c][1][0][i] = sample<Part>(rows.second + pairs[i].first);
-            }
-            if (below && next) {
-                out.at[c][1][1][i] = sample<Part>(rows.second + pairs[i].second);
+            out[i] = across<Sample>(rows.first, pairs[i]);
+        }
+        if (rows.weight != 0.0f) {
+            for (int i = 0; i < PIXELS; ++i) {
+                out[i] += (across<Sample>(rows.second, pairs[i]) - out[i]) * rows.weight;
             }
         }
-    }
-
-    template <class Part> DEVICE static u32 sample(const u8 *from) {
-        if (sizeof(Part) == sizeof(Sample) && sizeof(Sample) == 2) {
-            return load(from) | u32(load(from + 1)) << 8; // any alignment
-        }
-        return load(reinterpret_cast<const Part *>(from));
-    }
-
-    DEVICE static void component(const Samples<PIXELS> &in, int c, const Pair *pairs, float *out) {
-        for (int i = 0; i < PIXELS; ++i) {
-            const float above = across(in.at[c][0][0][i], in.at[c][0][1][i], pairs[i].weights);
-            const float below = across(in.at[c][1][0][i], in.at[c][1][1][i], pairs[i].weights);
-            out[i] = above + (below - above) * in.weight[c];
-        }
-    }
-
-    // The weighted sum of two samples: exact for 8 bits, rounded once for 16.
-    DEVICE static float across(u32 first, u32 second, u32 weights) {
-        if (sizeof(Sample) == 1) {
-            return exact(dot_low(weights, pick_bytes(first, second, 0x0040), TWO_23_BITS));
-        }
-        return float(int(first * (weights & 0xffff) + second * (weights >> 16)));
     }
 };
 
-// The next rows' loads are on their way while one is computed; ptx/build.py --tune tries other numbers.
+// The next row's loads are on their way while this one is computed; ptx/build.py --tune tries other numbers.
 #ifndef NV12_ROWS_AT_ONCE
-#define NV12_ROWS_AT_ONCE (PIXELS == 1 ? 4 : 2)
+#define NV12_ROWS_AT_ONCE 2
 #endif
 
 // NV12 whose chroma lies on even addresses: Cb and Cr by one load.
@@ -135,25 +103,30 @@ template <int PIXELS> struct Nv12 : Planes<u8, PIXELS> {
         return ((u64(source) + load(&plan.offset_bytes[1])) % 2 | load(&plan.pitch_bytes[1]) % 2) == 0;
     }
 
-    DEVICE void fetch(const Plan &plan, const u8 *source, Tap full_tap, Tap half_tap, Samples<PIXELS> &out) const {
+    DEVICE void row(const Plan &plan, const u8 *source, Tap full_tap, Tap half_tap, float out[3][PIXELS]) const {
         const Rows luma(full_tap, source + load(&plan.offset_bytes[0]), load(&plan.pitch_bytes[0]));
-        const Rows chroma(half_tap, source + load(&plan.offset_bytes[1]), load(&plan.pitch_bytes[1]));
-        this->template gather<u8>(luma, this->full, out, 0);
-        this->template gather<u16>(chroma, this->half, out, 1);
+        const Rows rows(half_tap, source + load(&plan.offset_bytes[1]), load(&plan.pitch_bytes[1]));
+        this->component(luma, this->full, out[0]);
+        for (int i = 0; i < PIXELS; ++i) {
+            chroma(rows.first, i, out[1][i], out[2][i]);
+        }
+        if (rows.weight != 0.0f) {
+            for (int i = 0; i < PIXELS; ++i) {
+                float cb, cr;
+                chroma(rows.second, i, cb, cr);
+                out[1][i] += (cb - out[1][i]) * rows.weight;
+                out[2][i] += (cr - out[2][i]) * rows.weight;
+            }
+        }
     }
 
-    DEVICE void blend(const Samples<PIXELS> &in, float out[3][PIXELS]) const {
-        this->component(in, 0, this->full, out[0]);
-        for (int i = 0; i < PIXELS; ++i) {
-            float cb[2], cr[2];
-            for (int r = 0; r < 2; ++r) {
-                const u32 bytes = pick_bytes(in.at[1][r][0][i], in.at[1][r][1][i], 0x5140); // Cb, Cb, Cr, Cr
-                cb[r] = exact(dot_low(this->half[i].weights, bytes, TWO_23_BITS));
-                cr[r] = exact(dot_high(this->half[i].weights, bytes, TWO_23_BITS));
-            }
-            out[1][i] = cb[0] + (cb[1] - cb[0]) * in.weight[1];
-            out[2][i] = cr[0] + (cr[1] - cr[0]) * in.weight[1];
-        }
+    DEVICE void chroma(const u8 *row, int i, float &cb, float &cr) const {
+        const Pair &pair = this->half[i];
+        const u32 first = load(reinterpret_cast<const u16 *>(row + pair.first));
+        const u32 second = load(reinterpret_cast<const u16 *>(row + pair.second));
+        const u32 bytes = pick_bytes(first, second, 0x5140); // Cb, Cb, Cr, Cr
+        cb = exact(dot_low(pair.weights, bytes, TWO_23_BITS));
+        cr = exact(dot_high(pair.weights, bytes, TWO_23_BITS));
     }
 };
 
@@ -193,15 +166,6 @@ template <class Element, int COUNT> DEVICE void store(Element *to, const Vector<
     }
 }
 
-template <class Element> DEVICE void store(Element *to, const Vector<Element, 1> &lanes, u32) {
-    *to = lanes.lanes[0];
-}
-
-// The three channels of PIXELS pixels.
-template <int PIXELS> struct Values {
-    float of[3][PIXELS];
-};
-
 // The affine map of the three channels, in registers: the compiler could not know that the stores leave it alone.
 struct Colour {
     float weights[3][3], constant[3], low[3], high[3], pad[3];
@@ -223,23 +187,15 @@ struct Colour {
         const float value = (a * weights[c][0] + b * weights[c][1]) + (d * weights[c][2] + constant[c]);
         return fminf(fmaxf(value, low[c]), high[c]);
     }
-
-    template <int PIXELS> DEVICE Values<PIXELS> padding() const {
-        Values<PIXELS> value;
-        for (int k = 0; k < 3 * PIXELS; ++k) {
-            value.of[k / PIXELS][k % PIXELS] = pad[k / PIXELS];
-        }
-        return value;
-    }
 };
 
 // Writes the three channels of `count` pixels from x, y on.
 template <class Element, bool PLANAR, int PIXELS>
-DEVICE void put(Element *tensor, u32 width, u32 height, u32 x, u32 y, const Values<PIXELS> &value) {
+DEVICE void put(Element *tensor, u32 width, u32 height, u32 x, u32 y, const float value[3][PIXELS]) {
     const u32 count = width - x;
     Vector<Element, PIXELS> out[3];
     for (int k = 0; k < 3 * PIXELS; ++k) {
-        out[k / PIXELS].lanes[k % PIXELS] = Element::of(PLANAR ? value.of[k / PIXELS][k % PIXELS] : value.of[k % 3][k / 3]);
+        out[k / PIXELS].lanes[k % PIXELS] = Element::of(PLANAR ? value[k / PIXELS][k % PIXELS] : value[k % 3][k / 3]);
     }
     const u64 pixel = u64(y) * width + x;
     for (u32 c = 0; c < 3; ++c) {
@@ -258,55 +214,43 @@ DEVICE void strip(const Plan &plan, const u8 *source, Element *tensor, u32 x, u3
     const u32 left = load(&plan.left), top = load(&plan.top);
     const u32 placed_width = load(&plan.placed_width), placed_height = load(&plan.placed_height);
     const Colour colour(plan);
-    const bool picture = y + ROWS > top && y < top + placed_height;
-    if (!picture) {
-        for (u32 r = 0; r < ROWS && y + r < height; ++r) {
-            put<Element, PLANAR, PIXELS>(tensor, width, height, x, y + r, colour.template padding<PIXELS>());
-        }
-        return;
-    }
     Sampler sampler;
     bool inside[PIXELS];
-    const Tap *full_x = plan.taps_of(0), *half_x = plan.taps_of(2);
-    for (u32 i = 0; i < PIXELS; ++i) {
-        const u32 column = x + i - left; // left of the picture it wraps around, and is outside too
-        inside[i] = column < placed_width;
-        const u32 at = inside[i] ? column : 0;
-        sampler.column(i, plan, load(full_x + at), load(half_x + at));
-    }
-    // rows of padding read a row of the picture, and do not use it: a strip that has both is rare
     const Tap *full_y = plan.taps_of(1), *half_y = plan.taps_of(3);
-    constexpr u32 AT_ONCE = Sampler::ROWS_AT_ONCE;
-    UNROLL(1)
-    for (u32 r = 0; r < ROWS; r += AT_ONCE) {
-        Tap full_tap[AT_ONCE], half_tap[AT_ONCE];
-        UNROLL(AT_ONCE)
-        for (u32 k = 0; k < AT_ONCE; ++k) {
-            const u32 row = y + r + k - top, at = row < placed_height ? row : 0;
-            full_tap[k] = load(full_y + at);
-            half_tap[k] = load(half_y + at);
+    const bool any = y + ROWS > top && y < top + placed_height;
+    if (any) {
+        const Tap *full_x = plan.taps_of(0), *half_x = plan.taps_of(2);
+        for (int i = 0; i < PIXELS; ++i) {
+            const u32 column = x + i - left; // left of the picture it wraps around, and is outside too
+            inside[i] = column < placed_width;
+            const u32 at = inside[i] ? column : 0;
+            sampler.column(i, plan, load(full_x + at), load(half_x + at));
         }
-        Samples<PIXELS> samples[AT_ONCE];
-        UNROLL(AT_ONCE)
-        for (u32 k = 0; k < AT_ONCE; ++k) {
-            sampler.fetch(plan, source, full_tap[k], half_tap[k], samples[k]);
+    }
+    UNROLL(Sampler::ROWS_AT_ONCE)
+    for (u32 r = 0; r < ROWS; ++r) {
+        if (y + r >= height) {
+            return;
         }
-        UNROLL(AT_ONCE)
-        for (u32 k = 0; k < AT_ONCE; ++k) {
+        float value[3][PIXELS];
+        const u32 row = y + r - top;
+        if (row < placed_height) {
             float component[3][PIXELS];
-            sampler.blend(samples[k], component);
-            const bool shown = y + r + k - top < placed_height;
-            Values<PIXELS> value;
+            sampler.row(plan, source, load(full_y + row), load(half_y + row), component);
             for (int c = 0; c < 3; ++c) {
                 for (int i = 0; i < PIXELS; ++i) {
-                    const float mapped = colour.channel(c, component[0][i], component[1][i], component[2][i]);
-                    value.of[c][i] = shown && inside[i] ? mapped : colour.pad[c];
+                    const float shown = colour.channel(c, component[0][i], component[1][i], component[2][i]);
+                    value[c][i] = inside[i] ? shown : colour.pad[c];
                 }
             }
-            if (y + r + k < height) {
-                put<Element, PLANAR, PIXELS>(tensor, width, height, x, y + r + k, value);
+        } else {
+            for (int c = 0; c < 3; ++c) {
+                for (int i = 0; i < PIXELS; ++i) {
+                    value[c][i] = colour.pad[c];
+                }
             }
         }
+        put<Element, PLANAR, PIXELS>(tensor, width, height, x, y + r, value);
     }
 }
 

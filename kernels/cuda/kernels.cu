@@ -10,9 +10,9 @@
     X(millrace_##name##_nchw, (convert<Element, true, PIXELS, ROWS>))                                                  \
     X(millrace_##name##_nhwc, (convert<Element, false, PIXELS, ROWS>))                                                 \
     X(millrace_##name##_planes, (planes<Element, PIXELS, ROWS>))
-#define KERNELS_F32(X) KERNELS_OF(X, f32, F32, 1, 4)
-#define KERNELS_F16(X) KERNELS_OF(X, f16, F16, 1, 4)
-#define KERNELS_U8(X) KERNELS_OF(X, u8, U8, 2, 4)
+#define KERNELS_F32(X) KERNELS_OF(X, f32, F32, 2, 4)
+#define KERNELS_F16(X) KERNELS_OF(X, f16, F16, 4, 4)
+#define KERNELS_U8(X) KERNELS_OF(X, u8, U8, 4, 4)
 
 // ptx/build.py chooses those of one element for each file
 #ifndef CHOSEN

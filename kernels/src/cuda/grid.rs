@@ -34,8 +34,8 @@ impl Kernel {
     /// How much of a tensor a thread writes, as `kernels.cu` has it.
     pub fn tile(self) -> Tile {
         let pixels = match self.dtype() {
-            TensorDtype::F32 | TensorDtype::F16 => 1,
-            TensorDtype::U8 => 2,
+            TensorDtype::F32 => 2,
+            TensorDtype::F16 | TensorDtype::U8 => 4,
         };
         Tile { pixels, rows: 4 }
     }
