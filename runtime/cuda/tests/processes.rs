@@ -236,7 +236,8 @@ mod suite {
         let (mut owner, memory, event, _) = start_owner(&gpu);
         owner.kill();
         let error = DeviceMemory::open_ipc(&gpu, memory, BYTES).unwrap_err();
-        assert_eq!(error.code(), Some(1), "{error}");
+        // driver 580 on an H200 says 400, an invalid handle
+        assert!(matches!(error.code(), Some(1 | 400)), "{error}");
         Event::open(&gpu, event).unwrap_err();
     }
 
