@@ -211,6 +211,9 @@ fn wrong_settings_end_the_node_before_the_first_frame() {
     let (_, end) = Bench::start::<Nv12ToRgb>(&[("WIDTH_PX", "48")]).finish();
     let text = end.unwrap_err();
     assert!(text.contains("neither MODEL nor WIDTH_PX and HEIGHT_PX are set"), "{text}");
+    let unknown = [&SMALL[..], &[("WIDHT_PX", "4")]].concat();
+    let text = Bench::start::<Nv12ToRgb>(&unknown).finish().1.unwrap_err();
+    assert!(text.contains("WIDHT_PX"), "{text}");
 }
 
 /// Tests that need a driver: on the stand-in, or on a GPU where one is asked for.
@@ -271,5 +274,5 @@ mod on_a_gpu {
 
 #[test]
 fn on_the_stand_in() {
-    millrace_cuda_driver_folder::run_on_the_stand_in("on_a_gpu");
+    millrace_cuda_driver_folder::run_on_the_stand_in("on_a_gpu", &[]);
 }

@@ -368,7 +368,7 @@ crash! {
 /// The two kinds above that need a driver, once more, on the stand-in.
 #[test]
 fn on_the_stand_in() {
-    millrace_cuda_driver_folder::run_on_the_stand_in("cuda_");
+    millrace_cuda_driver_folder::run_on_the_stand_in("cuda_", &[]);
 }
 
 /// Descriptors and mappings of this process whose name contains `name`, and our files in /dev/shm.

@@ -82,20 +82,20 @@ unsafe fn put_text(to: *mut c_char, capacity: c_int, text: &[u8]) -> Result<(), 
 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, capacity: c_int, device: c_int) -> Status {
-    // SAFETY: the C caller's place and its length.
     status(
         started("cuDeviceGetName")
             .and_then(|()| known(device))
+            // SAFETY: the C caller's place and its length.
             .and_then(|()| unsafe { put_text(name, capacity, NAME) }),
     )
 }
 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, capacity: c_int, device: c_int) -> Status {
-    // SAFETY: the C caller's place and its length.
     status(
         started("cuDeviceGetPCIBusId")
             .and_then(|()| known(device))
+            // SAFETY: the C caller's place and its length.
             .and_then(|()| unsafe { put_text(id, capacity, BUS_ID) }),
     )
 }

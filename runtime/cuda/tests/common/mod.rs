@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use millrace_cuda::Gpu;
-use millrace_cuda_driver_folder::{STAND_IN, folder, on_trial};
-use std::process::Command;
+use millrace_cuda_driver_folder::on_trial;
 use std::time::Duration;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,19 +15,7 @@ pub(crate) fn gpu() -> Option<Gpu> {
 
 /// Runs the tests of `mod suite` of this binary in a process whose driver is the stand-in, with `settings`.
 pub(crate) fn on_the_stand_in(settings: &[(&str, &str)]) {
-    if on_trial() {
-        return; // they run beside this one
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["suite::", "--nocapture"])
-        .env("LD_LIBRARY_PATH", folder())
-        .env(STAND_IN, "1")
-        .envs(settings.iter().copied())
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "on the stand-in: {}\n{out}\n{err}", output.status);
-    assert!(!out.contains("running 0 tests"), "nothing ran: {out}");
+    millrace_cuda_driver_folder::run_on_the_stand_in("suite::", settings);
 }
 
 /// Bytes that depend on their place and on a seed.

@@ -27,19 +27,23 @@ pub fn on_trial() -> bool {
     std::env::var_os("MILLRACE_GPU").is_some() || std::env::var_os(STAND_IN).is_some()
 }
 
-/// Runs the tests of this binary whose names contain `filter` in a process whose driver is the stand-in.
+/// Runs the tests of this binary whose names contain `filter` in a process whose driver is the stand-in, with `settings` of
+/// the stand-in's. Nothing where a driver is [on trial](on_trial) already: they run beside the caller then.
 ///
 /// # Panics
-/// When one of them fails.
-pub fn run_on_the_stand_in(filter: &str) {
+/// When one of them fails, or there is none.
+pub fn run_on_the_stand_in(filter: &str, settings: &[(&str, &str)]) {
     if on_trial() {
-        return; // the tests themselves run beside the caller
+        return;
     }
     let exe = std::env::current_exe().unwrap_or_else(|e| panic!("this test does not know its own file: {e}"));
     let mut run = Command::new(exe);
-    let status = run.arg(filter).env("LD_LIBRARY_PATH", folder()).env(STAND_IN, "1").status();
-    let status = status.unwrap_or_else(|e| panic!("this test cannot start itself: {e}"));
-    assert!(status.success(), "on the stand-in: {status}");
+    run.args([filter, "--nocapture"]).env("LD_LIBRARY_PATH", folder()).env(STAND_IN, "1");
+    let output = run.envs(settings.iter().copied()).output();
+    let output = output.unwrap_or_else(|e| panic!("this test cannot start itself: {e}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "on the stand-in: {}\n{out}\n{err}", output.status);
+    assert!(!out.contains("running 0 tests"), "nothing ran: {out}");
 }
 
 fn find_or_build() -> PathBuf {
