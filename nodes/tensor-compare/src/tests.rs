@@ -52,7 +52,8 @@ fn differences_of_each_frame_are_summed_whatever_the_type() {
 fn what_is_no_number_differs_by_as_much_as_can_be_said() {
     let frames = |seq, side, values| (side, seq, tensor(TensorDtype::F32, 2), f32s(values));
     let (pairs, _) = run(&[frames(0, "a", [f32::NAN, 0.0, 0.0, 0.0]), frames(0, "b", [f32::NAN, 0.0, 0.0, 0.0])]);
-    assert_eq!((pairs[0].differing, pairs[0].largest), (1, f64::from(f32::MAX)));
+    assert_eq!(pairs[0].differing, 1);
+    assert!(pairs[0].largest > 3.4e38, "{}", pairs[0].largest);
 }
 
 #[test]
