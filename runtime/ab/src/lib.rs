@@ -4,4 +4,20 @@
 //! alone, so a stored report can be judged and drawn again.
 #![forbid(unsafe_code)]
 
+mod analysis;
+mod detections;
+mod gate;
+mod metric;
 pub mod model;
+mod out;
+mod stats;
+mod tensors;
+mod verdict;
+
+pub use analysis::{Analysis, LoadAnalysis, analyse};
+pub use detections::{Accuracy, BoxChange, DetectionResult};
+pub use gate::{Fault, Judgement, Outcome, Requirements};
+pub use out::{Report, html, json, markdown, terminal};
+pub use stats::{Comparison, DEFAULT_ROUNDS, Interval};
+pub use tensors::TensorResult;
+pub use verdict::{Bottleneck, Verdict, Word};
