@@ -50,12 +50,7 @@ pub(crate) fn packages(names: &[&str], folder: &Path, quiet: bool, say: &mut dyn
     run(vec![cargo], folder, quiet, say)
 }
 
-fn run(
-    commands: Vec<Vec<String>>,
-    folder: &Path,
-    quiet: bool,
-    say: &mut dyn FnMut(&str),
-) -> anyhow::Result<()> {
+fn run(commands: Vec<Vec<String>>, folder: &Path, quiet: bool, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     for mut words in commands {
         say(&format!("building: {}", words.join(" ")));
         let is_cargo = words.first().is_some_and(|word| word == "cargo");
