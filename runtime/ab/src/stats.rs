@@ -73,7 +73,8 @@ pub(crate) fn compare(load: &LoadRuns, metric: Metric) -> Option<Comparison> {
     let b: Vec<f64> = pairs.iter().map(|p| p.1).collect();
     let changes: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
     let span =
-        |values: &[f64], level| interval(values, level).map(|i| Interval { low: back(i.low), high: back(i.high) });
+        |values: &[f64]| intervals(values).map(|both| both.map(|i| Interval { low: back(i.low), high: back(i.high) }));
+    let of_change = span(&changes);
     let again: Vec<f64> = rounds.iter().map(|r| to(r[3]) - to(r[0])).collect();
     let spread = (again.iter().map(|d| d * d).sum::<f64>() / again.len() as f64).sqrt();
     Some(Comparison {
