@@ -125,8 +125,16 @@ pub(crate) fn analyse(quality: &Quality) -> Option<DetectionResult> {
     })
 }
 
-/// Boxes of `of` that find no partner among `among`: all, and the clear ones. A partner serves one box only.
+/// Boxes of `of` that find no partner among `among`: all, and the clear ones.
 fn lacking(of: &[DetBox], among: &[DetBox], clear: f32) -> (u32, u32) {
+    let alone = alone(of, among);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (count(alone.len()), count(alone.iter().filter(|i| of[**i].score >= clear).count()))
+}
+
+/// Which boxes of `of` overlap (IoU >= 0.5) none of their class among `among`. A partner serves one box only; the pairs
+/// that overlap most are made first.
+pub(crate) fn alone(of: &[DetBox], among: &[DetBox]) -> Vec<usize> {
     let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
     for (i, x) in of.iter().enumerate() {
         for (j, y) in among.iter().enumerate().filter(|(_, y)| y.class_id == x.class_id) {
@@ -144,9 +152,7 @@ fn lacking(of: &[DetBox], among: &[DetBox], clear: f32) -> (u32, u32) {
             right.insert(j);
         }
     }
-    let alone: Vec<_> = of.iter().enumerate().filter(|(i, _)| !left.contains(i)).map(|(_, b)| b).collect();
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    (count(alone.len()), count(alone.iter().filter(|b| b.score >= clear).count()))
+    (0..of.len()).filter(|i| !left.contains(i)).collect()
 }
 
 fn area(b: &DetBox) -> f64 {

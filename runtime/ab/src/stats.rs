@@ -66,7 +66,7 @@ pub(crate) fn compare(load: &LoadRuns, metric: Metric) -> Option<Comparison> {
     }
     let by_difference = metric.by_difference() || rounds.iter().flatten().any(|v| *v <= 0.0);
     let to = |v: f64| if by_difference { v } else { v.ln() };
-    let back = |v: f64| if by_difference { v } else { v.exp() };
+    let back = |v: f64| if by_difference { v } else { v.exp().min(f64::MAX) };
     // neighbours in time make a pair: A before B in the round's first half, after it in the second
     let pairs: Vec<(f64, f64)> = rounds.iter().flat_map(|r| [(to(r[0]), to(r[1])), (to(r[3]), to(r[2]))]).collect();
     let a: Vec<f64> = pairs.iter().map(|p| p.0).collect();
