@@ -125,8 +125,16 @@ pub(crate) fn analyse(quality: &Quality) -> Option<DetectionResult> {
     })
 }
 
-/// Boxes of `of` that find no partner among `among`: all, and the clear ones. A partner serves one box only.
+/// Boxes of `of` that find no partner among `among`: all, and the clear ones.
 fn lacking(of: &[DetBox], among: &[DetBox], clear: f32) -> (u32, u32) {
+    let alone = alone(of, among);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (count(alone.len()), count(alone.iter().filter(|i| of[**i].score >= clear).count()))
+}
+
+/// Which boxes of `of` overlap (IoU >= 0.5) none of their class among `among`. A partner serves one box only; the pairs
+/// that overlap most are made first.
+pub(crate) fn alone(of: &[DetBox], among: &[DetBox]) -> Vec<usize> {
     let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
     for (i, x) in of.iter().enumerate() {
         for (j, y) in among.iter().enumerate().filter(|(_, y)| y.class_id == x.class_id) {
@@ -144,9 +152,7 @@ fn lacking(of: &[DetBox], among: &[DetBox], clear: f32) -> (u32, u32) {
             right.insert(j);
         }
     }
-    let alone: Vec<_> = of.iter().enumerate().filter(|(i, _)| !left.contains(i)).map(|(_, b)| b).collect();
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    (count(alone.len()), count(alone.iter().filter(|b| b.score >= clear).count()))
+    (0..of.len()).filter(|i| !left.contains(i)).collect()
 }
 
 fn area(b: &DetBox) -> f64 {
@@ -181,8 +187,8 @@ fn accuracy(frames: &[Sample<'_>]) -> Option<Accuracy> {
 }
 
 /// COCO's rules (cocodataset.org, Detection Evaluation): by falling score each box takes the free truth that it overlaps
-/// most; one that takes none but lies in an ignored box counts neither way; precision is made falling and read at 101
-/// recalls. Of a frame at most 100 boxes of a class count.
+/// most; one that finds none but a free ignored one takes that and counts neither way; precision is made falling and read
+/// at 101 recalls. Of a frame at most 100 boxes of a class count.
 fn average_precision(frames: &[Sample<'_>], class: u32, least: f64) -> f64 {
     let mut hits: Vec<(f32, bool)> = Vec::new();
     let mut truths = 0usize;
@@ -193,18 +199,11 @@ fn average_precision(frames: &[Sample<'_>], class: u32, least: f64) -> f64 {
         found.sort_by(|x, y| y.score.total_cmp(&x.score));
         truths += truth.len();
         let mut taken = vec![false; truth.len()];
+        let mut taken_ignored = vec![false; ignored.len()];
         for b in found.into_iter().take(100) {
-            let mut best: Option<(usize, f64)> = None;
-            for (i, t) in truth.iter().enumerate().filter(|(i, _)| !taken[*i]) {
-                let overlap = iou(b, t);
-                if overlap >= least - 1e-10 && best.is_none_or(|(_, o)| overlap >= o) {
-                    best = Some((i, overlap));
-                }
-            }
-            if let Some((i, _)) = best {
-                taken[i] = true;
+            if take(b, &truth, &mut taken, least) {
                 hits.push((b.score, true));
-            } else if !ignored.iter().any(|t| area(b) > 0.0 && common(b, t) / area(b) >= least - 1e-10) {
+            } else if !take(b, &ignored, &mut taken_ignored, least) {
                 hits.push((b.score, false));
             }
         }
@@ -226,12 +225,23 @@ fn average_precision(frames: &[Sample<'_>], class: u32, least: f64) -> f64 {
     }
     (0..=100)
         .map(|i| {
-            let recall = f64::from(i) / 100.0;
-            let at = curve.partition_point(|p| p.0 < recall - 1e-12);
+            // as the reference computes them: a division would round some of them otherwise
+            let recall = f64::from(i) * 0.01;
+            let at = curve.partition_point(|p| p.0 < recall);
             curve.get(at).map_or(0.0, |p| p.1)
         })
         .sum::<f64>()
         / 101.0
+}
+
+/// Marks the free one of `among` that `b` overlaps most; of equal ones the last.
+fn take(b: &DetBox, among: &[&DetBox], taken: &mut [bool], least: f64) -> bool {
+    let free = among.iter().enumerate().filter(|(i, _)| !taken[*i]).map(|(i, t)| (i, iou(b, t)));
+    let best = free.filter(|(_, overlap)| *overlap >= least.min(1.0 - 1e-10)).max_by(|x, y| x.1.total_cmp(&y.1));
+    if let Some((i, _)) = best {
+        taken[i] = true;
+    }
+    best.is_some()
 }
 
 #[cfg(test)]

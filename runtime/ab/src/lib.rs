@@ -17,7 +17,7 @@ mod verdict;
 pub use analysis::{Analysis, LoadAnalysis, analyse};
 pub use detections::{Accuracy, BoxChange, DetectionResult};
 pub use gate::{Fault, Judgement, Outcome, Requirements};
-pub use out::{Report, html, json, markdown, terminal};
+pub use out::{ReadError, Report, html, json, markdown, terminal};
 pub use stats::{Comparison, DEFAULT_ROUNDS, Interval};
 pub use tensors::TensorResult;
 pub use verdict::{Bottleneck, Verdict, Word};

@@ -29,7 +29,7 @@ pub(crate) fn analyse(pairs: &[TensorPair]) -> Option<TensorResult> {
     }
     let low = pairs.iter().map(|p| p.range_a[0]).fold(f64::INFINITY, f64::min);
     let high = pairs.iter().map(|p| p.range_a[1]).fold(f64::NEG_INFINITY, f64::max);
-    let peak = high - low;
+    let peak = (high - low).min(f64::MAX);
     let psnr = |p: &TensorPair| {
         let error = p.sum_squared / p.elements.max(1) as f64;
         if error == 0.0 {
