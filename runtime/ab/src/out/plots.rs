@@ -125,7 +125,9 @@ pub(super) fn forest(load: &LoadAnalysis) -> Option<String> {
                 d.line(class, [scale.at(log(i.low)), y, scale.at(log(i.high)), y]);
             }
         }
-        d.mark(Side::B, scale.at(log(c.change)), y, &format!("B/A = {:.3}", c.change));
+        // a stroke, not a mark: it must not hide a short interval
+        let x = scale.at(log(c.change));
+        d.line("centre", [x, y - 6.0, x, y + 6.0]);
         d.text("", WIDTH - 54.0, y + 4.0, &format!("{:.3}x", c.change));
     }
     Some(d.finish())
