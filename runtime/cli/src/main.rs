@@ -5,6 +5,7 @@
 // A command-line program's stdout is its product.
 #![allow(clippy::print_stdout)]
 
+mod ab;
 mod doctor;
 mod dora;
 mod load;
@@ -39,6 +40,9 @@ struct Args {
 enum Verb {
     /// Build what a graph needs, check it, and run it with a live view.
     Run(RunArgs),
+    /// Compare two graphs, or a graph with and without a change: speed, cost and quality on the same frames.
+    #[command(name = "ab")]
+    Ab(ab::Args),
     /// Find all faults of a graph without running it.
     Check(CheckArgs),
     /// Install dora's command-line tool into the build folder, once; 'run' does it by itself.
@@ -128,6 +132,7 @@ fn setup() -> anyhow::Result<ExitCode> {
 fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Ab(args) => Ok(ab::ab(&args)),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),
         Verb::Doctor(args) => doctor::doctor(&args),

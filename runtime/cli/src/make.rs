@@ -40,7 +40,18 @@ fn commands(graph: &Graph) -> Vec<Vec<String>> {
 
 /// Runs them in the graph's folder, their output going to the terminal.
 pub(crate) fn make(graph: &Graph, folder: &Path, quiet: bool, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    for mut words in commands(graph) {
+    run(commands(graph), folder, quiet, say)
+}
+
+/// Builds these packages of ours, where cargo has a place for them: an installed millrace has its nodes beside it.
+pub(crate) fn packages(names: &[&str], folder: &Path, quiet: bool, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let mut cargo: Vec<String> = ["cargo", "build", "--release"].map(str::to_owned).to_vec();
+    cargo.extend(names.iter().flat_map(|name| ["-p".to_owned(), (*name).to_owned()]));
+    run(vec![cargo], folder, quiet, say)
+}
+
+fn run(commands: Vec<Vec<String>>, folder: &Path, quiet: bool, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    for mut words in commands {
         say(&format!("building: {}", words.join(" ")));
         let is_cargo = words.first().is_some_and(|word| word == "cargo");
         if quiet && is_cargo {

@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// After the user asked to stop: when dora is asked to hurry, and when all that is left is killed.
-const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
+pub(crate) const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
 /// The same for a stop that nobody sits and waits for: dora's own patience with its nodes is 10 s.
-const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
+pub(crate) const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
 /// How long a node that failed may take to come back before the graph is given up.
 const COME_BACK: Duration = Duration::from_secs(5);
 
@@ -69,7 +69,7 @@ fn refuse(report: &Report) -> ExitCode {
 }
 
 /// dora fetches, hosts or expands these by the graph file's place; a copy of the file would miss them.
-fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow::Result<()> {
+pub(crate) fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow::Result<()> {
     for node in &graph.nodes {
         let what = match node.origin {
             Origin::Program => continue,
@@ -88,7 +88,7 @@ fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow::Result<()>
 }
 
 /// A log of this run, beside the last ones.
-fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
     const KEPT: usize = 20;
     let base = dora::target_folder().unwrap_or_else(std::env::temp_dir);
     let folder = base.join("millrace-logs");
@@ -107,7 +107,7 @@ fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
     Ok(folder.join(format!("{stem}-{}.log", std::process::id())))
 }
 
-fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Result<Child> {
+pub(crate) fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Result<Child> {
     let open = || File::options().create(true).append(true).open(log);
     let file = open().with_context(|| format!("the log {} cannot be written", log.display()))?;
     let mut command = Command::new(program);
@@ -128,12 +128,12 @@ fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Res
 }
 
 /// Requests to stop, counted.
-struct Signals {
+pub(crate) struct Signals {
     count: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let count = Arc::new(AtomicUsize::new(0));
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -146,7 +146,7 @@ impl Signals {
         Ok(Self { count })
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 }
@@ -355,7 +355,7 @@ impl Running {
 }
 
 /// Blank lines, stack traces without names, and what dora 1.1 logs of its own workings.
-fn is_noise(line: &str) -> bool {
+pub(crate) fn is_noise(line: &str) -> bool {
     let line = line.trim_start();
     let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
     let is_frame = number.len() < line.len() && number.starts_with(": ");

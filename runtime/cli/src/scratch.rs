@@ -70,24 +70,40 @@ impl Scratch {
         for node in graph.nodes.iter().filter(|node| node.origin == Origin::Program) {
             let Some(path) = &node.path else { continue };
             let program = find_program(&path.it, folder).with_context(|| format!("there is no program {}", path.it))?;
-            let script = self.script_path(node);
-            let write = || -> std::io::Result<()> {
-                std::fs::write(&script, script_text(folder, &program, &node.id.it, sets))?;
-                std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))
-            };
-            write().with_context(|| format!("{} cannot be written", script.display()))?;
+            self.write_script(node.index, &script_text(folder, &program, &node.id.it, sets))?;
         }
-        let path = |node: &Node| (node.origin == Origin::Program).then(|| self.script_path(node).display().to_string());
-        let json = resolved::to_json(graph, sets, &path);
+        let path =
+            |node: &Node| (node.origin == Origin::Program).then(|| self.script_path(node.index).display().to_string());
+        self.write_json(stem, &resolved::to_json(graph, sets, &path))
+    }
+
+    /// Writes a graph, and gives its path.
+    pub(crate) fn write_json(&self, stem: &str, json: &serde_json::Value) -> anyhow::Result<PathBuf> {
         let file = self.folder.join(format!("{stem}.yml"));
         std::fs::write(&file, format!("{json:#}\n"))
             .with_context(|| format!("{} cannot be written", file.display()))?;
         Ok(file)
     }
 
-    fn script_path(&self, node: &Node) -> PathBuf {
+    /// Writes the script that starts the node with this number, and gives its path.
+    pub(crate) fn write_script(&self, index: usize, text: &str) -> anyhow::Result<PathBuf> {
+        let script = self.script_path(index);
+        let write = || -> std::io::Result<()> {
+            std::fs::write(&script, text)?;
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))
+        };
+        write().with_context(|| format!("{} cannot be written", script.display()))?;
+        Ok(script)
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn script_path(&self, index: usize) -> PathBuf {
         // dora appends nothing to a name that has an extension; ids may hold dots, so every name gets one.
-        self.folder.join(format!("start-{}.sh", node.index))
+        self.folder.join(format!("start-{index}.sh"))
     }
 }
 
@@ -111,7 +127,7 @@ fn sweep(base: &Path) {
 
 /// The script of a node. `--set` values are put into its environment here, word for word: what dora reads from a graph
 /// it expands and takes for numbers.
-fn script_text(folder: &Path, program: &Path, node: &str, sets: &[Set]) -> String {
+pub(crate) fn script_text(folder: &Path, program: &Path, node: &str, sets: &[Set]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let mut text = format!("#!/bin/sh\ncd {} || exit 1\n", quoted(&folder.display().to_string()));
     for set in sets.iter().filter(|set| set.node == node && is_name(&set.key)) {

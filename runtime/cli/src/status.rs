@@ -17,6 +17,8 @@ pub(crate) struct Status {
     pub(crate) node: String,
     /// Its program.
     pub(crate) name: String,
+    /// Its process.
+    pub(crate) pid: u32,
     /// Whether it still works.
     pub(crate) state: State,
     /// Since it started.
@@ -80,6 +82,7 @@ pub(crate) struct Loss {
 pub(crate) struct Latency {
     pub(crate) name: String,
     pub(crate) p50_ns: u64,
+    pub(crate) p95_ns: u64,
     pub(crate) p99_ns: u64,
     pub(crate) count: u64,
 }

@@ -120,6 +120,20 @@ impl Totals {
         own
     }
 
+    /// One counter, of all ports and cameras.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.counters.all().into_iter().filter(|((counter, _, _), _)| counter == name).map(|(_, value)| value).sum()
+    }
+
+    /// All counters by name, the harness's own too.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for ((name, _, _), value) in self.counters.all() {
+            *sums.entry(name.clone()).or_default() += value;
+        }
+        sums
+    }
+
     /// Frames a second, and the share of one core, over the last seconds.
     pub(crate) fn rates(&self) -> Option<(f64, f64)> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);

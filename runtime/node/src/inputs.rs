@@ -65,6 +65,15 @@ impl Lease {
         self.lease.read(&self.item.fence, self.lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
     }
 
+    /// Waits, in this thread, until the frame is complete, and touches no byte of it: for nodes that only look when.
+    ///
+    /// # Errors
+    /// Those of the GPU: the frame is lost, as `fence`.
+    pub fn complete(&self) -> Result<(), NodeError> {
+        let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        self.lease.complete(&self.item.fence).map_err(lost)
+    }
+
     /// The GPU that the frame lies on; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
         self.lease.gpu()

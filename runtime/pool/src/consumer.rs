@@ -275,6 +275,17 @@ impl Lease {
         }
     }
 
+    /// Waits, in this thread, until the frame is complete by `fence`, which its description names. Touches no byte of it.
+    ///
+    /// # Errors
+    /// Those of the GPU.
+    pub fn complete(&self, fence: &Fence) -> Result<(), CudaError> {
+        match self.inner.shared.memory() {
+            Memory::Host(_) => Ok(()),
+            Memory::Cuda(memory) => memory.complete(fence),
+        }
+    }
+
     /// The bytes of a slot in host memory, where they lie.
     ///
     /// # Panics

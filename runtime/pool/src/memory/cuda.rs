@@ -221,6 +221,12 @@ impl CudaMemory {
         self.copies()?.upload(bytes, self.span(slot).part(0, bytes.len() as u64))
     }
 
+    /// Waits, in this thread, until what `fence` stands for has happened.
+    pub(crate) fn complete(&self, fence: &Fence) -> Result<(), CudaError> {
+        self.wait(fence, self.copies()?)?;
+        self.copies()?.synchronize()
+    }
+
     /// Copies the first `len` bytes of a slot out.
     pub(crate) fn read(&self, slot: u32, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
         let mut bytes = vec![0; len];

@@ -1,0 +1,17 @@
+//! The settings of `ab-sink`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Settings of `ab-sink`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The file that the records are written to at the end. Its folder must exist; an existing file is replaced.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) path: PathBuf,
+    /// Keep what was found in each frame, where detections come in.
+    #[serde(default)]
+    pub(crate) boxes: bool,
+}

@@ -1,0 +1,24 @@
+//! The settings of `frame-picture`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Settings of `frame-picture`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The folder to write into, which must exist. A picture is called `CAMERA-SEQ.jpg`.
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub(crate) folder: PathBuf,
+    /// Which frames of every camera, by their numbers.
+    pub(crate) frames: Vec<u64>,
+    /// JPEG quality.
+    #[serde(default = "default_quality")]
+    #[schemars(range(min = 1, max = 100))]
+    pub(crate) quality: u8,
+}
+
+fn default_quality() -> u8 {
+    85
+}

@@ -1,0 +1,131 @@
+//! What is to be seen while an experiment runs: one line that changes on a terminal, a line a run elsewhere.
+
+use super::launch::NodeWatch;
+use super::speed::running_fps;
+use millrace_ab::model::{Metric, Run, Side};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// The live view, on stderr: the report is what goes to stdout.
+pub(super) struct Progress {
+    quiet: bool,
+    terminal: bool,
+    drawn: bool,
+    load: String,
+    rounds: u32,
+    now: String,
+    /// Runs of dora of this load, done and in all.
+    runs: (u32, u32),
+    loads_left: u32,
+    began: Instant,
+    /// Frames a second of all finished runs of A and of B.
+    fps: [Vec<f64>; 2],
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool, loads: u32) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            quiet,
+            terminal: std::io::stderr().is_terminal() && !dumb,
+            drawn: false,
+            load: String::new(),
+            rounds: 0,
+            now: String::new(),
+            runs: (0, 0),
+            loads_left: loads,
+            began: Instant::now(),
+            fps: Default::default(),
+        }
+    }
+
+    /// Prints a line that stays.
+    pub(super) fn say(&mut self, line: &str) {
+        if !self.quiet {
+            self.erase();
+            eprintln!("{line}");
+        }
+    }
+
+    /// A load begins.
+    pub(super) fn load(&mut self, title: &str, rounds: u32, together: bool) {
+        self.load = title.to_owned();
+        self.rounds = rounds;
+        self.runs = (0, rounds * if together { 2 } else { 4 });
+        self.loads_left = self.loads_left.saturating_sub(1);
+        self.fps = Default::default();
+        self.now = "warm-up".to_owned();
+        self.began = Instant::now();
+        self.say(&format!("{title}: {rounds} rounds of A B B A, after a run of each that is not counted"));
+    }
+
+    /// A run begins.
+    pub(super) fn run(&mut self, round: u32, place: u32, side: Side) {
+        if self.runs.0 == 0 {
+            self.began = Instant::now();
+        }
+        self.runs.0 += 1;
+        self.now = format!("round {} of {}, run {} of 4 ({side:?})", round + 1, self.rounds, place + 1);
+    }
+
+    /// A part that is not timed begins.
+    pub(super) fn part(&mut self, what: &str) {
+        self.load = what.to_owned();
+        self.now = String::new();
+        self.runs = (0, 0);
+        self.fps = Default::default();
+        self.say(what);
+    }
+
+    /// A run has ended.
+    pub(super) fn done(&mut self, run: &Run) {
+        let Some(fps) = run.figures.get(&Metric::Fps) else { return };
+        self.fps[run.side as usize].push(*fps);
+        if !self.terminal {
+            let figure = |metric| run.figures.get(&metric).map_or("-".to_owned(), |v| format!("{v:.1}"));
+            let (p50, cpu) = (figure(Metric::LatencyP50Ms), figure(Metric::CpuMsPerFrame));
+            let line = format!("{}: {}: {fps:.1} fps, latency {p50} ms, CPU {cpu} ms a frame", self.load, self.now);
+            self.say(&line);
+        }
+    }
+
+    /// Redraws the line; called several times a second.
+    pub(super) fn show(&mut self, nodes: &[NodeWatch]) {
+        if self.quiet || !self.terminal {
+            return;
+        }
+        let mut parts = vec![self.load.clone()];
+        if !self.now.is_empty() {
+            parts.push(self.now.clone());
+        }
+        if let Some((frames, fps)) = running_fps(nodes) {
+            parts.push(format!("{frames} frames, {fps:.1} fps"));
+        }
+        for (side, all) in ["A", "B"].into_iter().zip(&self.fps).filter(|(_, all)| !all.is_empty()) {
+            parts.push(format!("{side} {:.1} fps", all.iter().sum::<f64>() / all.len() as f64));
+        }
+        if let Some(left) = self.left() {
+            let seconds = left.as_secs();
+            let more = if self.loads_left > 0 { ", then the next load" } else { "" };
+            parts.push(format!("{}:{:02} left{more}", seconds / 60, seconds % 60));
+        }
+        eprint!("\r\x1b[2K{}", parts.join(" · "));
+        // a line that cannot be shown is no fault of the experiment
+        let _ = std::io::stderr().flush();
+        self.drawn = true;
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let done = self.runs.0.checked_sub(1).filter(|done| *done > 0)?;
+        let of_all = self.began.elapsed() * self.runs.1 / done;
+        Some(of_all.saturating_sub(self.began.elapsed()))
+    }
+
+    /// Takes the line off the terminal.
+    pub(super) fn erase(&mut self) {
+        if self.drawn {
+            eprint!("\r\x1b[2K");
+            self.drawn = false;
+        }
+    }
+}
