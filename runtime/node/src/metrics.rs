@@ -15,7 +15,7 @@ struct State {
     counters: BTreeMap<Key, u64>,
     gauges: BTreeMap<Key, i64>,
     drops: BTreeMap<Key, u64>,
-    latency: BTreeMap<Key, Histogram<u64>>,
+    latency: BTreeMap<Key, Times>,
     last_logged: BTreeMap<&'static str, Instant>,
     notes: Vec<String>,
 }
@@ -29,6 +29,51 @@ struct Key {
 
 /// Nothing slower than this is told apart: a minute.
 const SLOWEST_NS: u64 = 60_000_000_000;
+
+/// Durations, all of them and the last ones.
+#[derive(Debug)]
+struct Times {
+    all: Histogram<u64>,
+    /// The span that runs and the one before.
+    recent: [Histogram<u64>; 2],
+    since: Instant,
+}
+
+/// How long a span of recent durations is.
+const SPAN: Duration = Duration::from_secs(5);
+
+impl Times {
+    fn new() -> Self {
+        let empty = || {
+            Histogram::new_with_bounds(1_000, SLOWEST_NS, 2)
+                .expect("the bounds are constants that hdrhistogram accepts")
+        };
+        Self { all: empty(), recent: [empty(), empty()], since: Instant::now() }
+    }
+
+    fn record(&mut self, ns: u64) {
+        let age = self.since.elapsed();
+        if age >= SPAN {
+            self.recent.swap(0, 1);
+            self.recent[0].reset();
+            if age >= 2 * SPAN {
+                self.recent[1].reset();
+            }
+            self.since = Instant::now();
+        }
+        self.all.saturating_record(ns);
+        self.recent[0].saturating_record(ns);
+    }
+
+    fn recent_p95_ns(&self) -> Option<u64> {
+        if self.since.elapsed() >= 2 * SPAN {
+            return None;
+        }
+        let mut both = self.recent[0].clone();
+        both.add(&self.recent[1]).expect("both have the same bounds");
+        (!both.is_empty()).then(|| both.value_at_quantile(0.95))
+    }
+}
 
 impl Metrics {
     /// Adds `n` to a counter of camera `source`.
@@ -67,11 +112,7 @@ impl Metrics {
     /// Records a duration of camera `source`.
     pub fn observe_ns(&self, name: &'static str, source: &str, ns: u64) {
         let mut state = self.state();
-        let histogram = state.latency.entry(key(name, "", source)).or_insert_with(|| {
-            Histogram::new_with_bounds(1_000, SLOWEST_NS, 2)
-                .expect("the bounds are constants that hdrhistogram accepts")
-        });
-        histogram.saturating_record(ns.clamp(1_000, SLOWEST_NS));
+        state.latency.entry(key(name, "", source)).or_insert_with(Times::new).record(ns.clamp(1_000, SLOWEST_NS));
     }
 
     /// Sets a gauge of camera `source`.
@@ -111,14 +152,15 @@ impl Metrics {
             latency: state
                 .latency
                 .iter()
-                .map(|(k, h)| Latency {
+                .map(|(k, times)| Latency {
                     name: k.name,
                     source: k.source.clone(),
-                    count: h.len(),
-                    p50_ns: h.value_at_quantile(0.5),
-                    p95_ns: h.value_at_quantile(0.95),
-                    p99_ns: h.value_at_quantile(0.99),
-                    max_ns: h.max(),
+                    count: times.all.len(),
+                    p50_ns: times.all.value_at_quantile(0.5),
+                    p95_ns: times.all.value_at_quantile(0.95),
+                    p99_ns: times.all.value_at_quantile(0.99),
+                    max_ns: times.all.max(),
+                    recent_p95_ns: times.recent_p95_ns(),
                 })
                 .collect(),
             notes: state.notes.clone(),
@@ -176,6 +218,8 @@ struct Latency {
     p95_ns: u64,
     p99_ns: u64,
     max_ns: u64,
+    /// Of the last 5 s to 10 s; none where nothing was recorded in them.
+    recent_p95_ns: Option<u64>,
 }
 
 #[cfg(test)]
@@ -197,6 +241,7 @@ mod tests {
         }
         let latency = &metrics.snapshot().latency[0];
         assert_eq!(latency.count, 100);
+        assert_eq!(latency.recent_p95_ns, Some(latency.p95_ns), "all of them are of the last seconds");
         // two significant digits
         assert!((49_500_000..=51_000_000).contains(&latency.p50_ns), "{}", latency.p50_ns);
         assert!((98_000_000..=101_000_000).contains(&latency.p99_ns), "{}", latency.p99_ns);

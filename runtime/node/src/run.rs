@@ -60,7 +60,7 @@ fn keep_freed_pages() {
 /// Runs a node to its end, asleep on `bell` where there is nothing to do. Everything that can go wrong has been logged
 /// and reported when this returns.
 pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology, bell: &Bell) -> Result<Metrics, String> {
-    let mut status = Status::new(&graph.node, N::NAME);
+    let mut status = Status::new(graph, N::NAME);
     let metrics = Metrics::default();
     let result = settings::read::<N::Settings>(graph).and_then(|(own, common)| {
         crate::log::install(common.log.as_str());

@@ -34,6 +34,7 @@ impl DoraLink {
         // dora has put the expanded values into this process's environment
         let mut graph = Topology::of(node.id().as_ref(), &descriptor, |key| std::env::var(key).ok());
         graph.restarts = u64::from(node.restart_count());
+        graph.dataflow = node.dataflow_id().to_string();
         let (to, signals) = channel();
         let over = Arc::new(AtomicBool::new(false));
         let listener = {

@@ -38,6 +38,10 @@ pub(crate) trait Link {
 pub(crate) struct Topology {
     /// This node's id.
     pub(crate) node: String,
+    /// The dataflow's id; empty where there is none.
+    pub(crate) dataflow: String,
+    /// What dora started this node from: its entry in the graph, and the graph's `env:`.
+    pub(crate) definition: serde_json::Value,
     /// How often the node was started again.
     pub(crate) restarts: u64,
     /// Connected input ports, timers left out.
@@ -72,6 +76,7 @@ impl Topology {
             }
             if id == node {
                 this.env = environment(&other["env"], &value_of);
+                this.definition = serde_json::json!({ "node": other, "env": descriptor["env"] });
             }
         }
         this.root_env = environment(&descriptor["env"], &value_of);
