@@ -39,8 +39,10 @@ pub(super) struct NodeWatch {
     pub(super) cpu: Vec<(i64, u64)>,
 }
 
-/// Between two looks at the memory.
+/// Between two looks at the processes, the GPU and the view.
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks from one at the memory to the next: the kernel walks through all pages of a process for it.
+const LOOKS_A_MEMORY: u32 = 4;
 /// A graph in which nothing moves for so long stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// A node that is gone without a last word gets so long for one.
@@ -122,6 +124,7 @@ struct Watch {
     family: Family,
     enough: Option<u64>,
     had_enough: bool,
+    looks: u32,
     gpu: Option<Box<dyn gpu::Probe>>,
     /// When something last moved, and what stood where then.
     moved: (Instant, u64),
@@ -143,6 +146,7 @@ impl Watch {
             family: Family::of(root),
             enough: None,
             had_enough: false,
+            looks: 0,
             gpu,
             moved,
             gone: None,
@@ -163,8 +167,12 @@ impl Watch {
 
     fn look(&mut self) {
         self.family.look();
-        let pss = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, |last| pss_bytes(last.pid));
-        self.out.memory.push(self.out.nodes.iter().map(pss).collect());
+        self.looks += 1;
+        // the first after a second: a short run has one, too
+        if self.looks % LOOKS_A_MEMORY == 2 {
+            let pss = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, |last| pss_bytes(last.pid));
+            self.out.memory.push(self.out.nodes.iter().map(pss).collect());
+        }
         if let Some(sample) = self.gpu.as_mut().and_then(|gpu| gpu.sample()) {
             self.out.gpu.push((unix_ns(), sample));
         }
