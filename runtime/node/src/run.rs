@@ -105,7 +105,7 @@ fn live<N: Node>(
         waker: crate::gpu::waker(bell),
         slots: common.slots,
     };
-    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone());
+    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), common.exchange);
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
