@@ -27,7 +27,8 @@ pub struct LoadAnalysis {
     pub pace: Pace,
     /// Where they were cut off.
     pub until: Option<String>,
-    /// The metric that the verdict uses; the others are shown without one.
+    /// The metric that the verdict looks at first: at the cameras' rate the processor time is looked at after it; all
+    /// others are shown and decide nothing.
     pub primary: Metric,
     /// All metrics that were measured.
     pub metrics: Vec<Comparison>,

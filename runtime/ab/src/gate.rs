@@ -247,7 +247,9 @@ impl Requirement {
     fn outcome(&self, measured: Measured) -> Outcome {
         // one round has no interval, so it shows nothing either way
         let Some((low, high)) = measured.interval else { return Outcome::NotShown };
-        let holds = |v: f64| if self.at_least { v >= self.limit } else { v <= self.limit };
+        // a figure that is the limit holds, whatever logarithms did to its last digit
+        let slack = self.limit.abs() * 1e-9;
+        let holds = |v: f64| if self.at_least { v >= self.limit - slack } else { v <= self.limit + slack };
         match (holds(low), holds(high)) {
             (true, true) => Outcome::Met,
             (false, false) => Outcome::NotMet,

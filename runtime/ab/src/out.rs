@@ -100,10 +100,12 @@ fn finite(experiment: &mut Experiment) {
     }
 }
 
-/// The report as JSON.
+/// The report as JSON. Figures that are no numbers are left out, also of a report that was not made by [`Report::new`].
 ///
 /// # Errors
-/// Those of the serializer; a report of [`Report::new`] has none.
+/// Those of the serializer.
 pub fn json(report: &Report) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(report)
+    let mut report = report.clone();
+    finite(&mut report.experiment);
+    serde_json::to_string_pretty(&report)
 }

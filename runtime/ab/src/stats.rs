@@ -87,12 +87,13 @@ pub(crate) fn compare(load: &LoadRuns, metric: Metric) -> Option<Comparison> {
         by_difference,
         interval_95: of_change.map(|i| i[0]),
         interval_99: of_change.map(|i| i[1]),
-        spread_a: Some(if by_difference { spread } else { spread.exp_m1() * 100.0 }),
+        spread_a: Some(if by_difference { spread } else { spread.exp_m1().min(1e15) * 100.0 }),
     })
 }
 
 fn figure(run: &Run, metric: Metric) -> Option<f64> {
-    run.figures.get(&metric).copied().filter(|v| v.is_finite())
+    // what is larger was not measured, and its square might be no number
+    run.figures.get(&metric).copied().filter(|v| v.abs() <= 1e15)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -109,13 +109,16 @@ pub(crate) fn verdict(
     {
         order.extend(loads.iter().filter(|l| l.pace == pace).filter_map(|l| Some((l, l.metric(metric)?))));
     }
-    // every figure is looked at with 99 %, so several are no free tries: only each load's primary one decides
-    let deciding: Vec<_> = order.iter().filter(|(l, c)| c.metric == l.primary).collect();
-    if let Some((load, c)) = deciding.iter().find(|(_, c)| direction(c) != 0) {
-        let word = if direction(c) > 0 { Word::Faster } else { Word::Slower };
-        return say(word, format!("{}: {}.", load.title(), sentence(c)));
+    // three looks at 99 % each are still wrong less often than one in twenty (ADR 0016)
+    let mut shown = order.iter().filter(|(_, c)| direction(c) != 0);
+    if let Some((load, c)) = shown.next() {
+        let up = direction(c) > 0;
+        let against = shown.find(|(_, other)| (direction(other) > 0) != up);
+        let but = against.map_or_else(String::new, |(l, c)| format!("; but {}: {}", l.title(), sentence(c)));
+        let word = if up { Word::Faster } else { Word::Slower };
+        return say(word, format!("{}: {}{but}.", load.title(), sentence(c)));
     }
-    match deciding.first() {
+    match order.first() {
         Some((load, c)) if c.interval_99.is_none() => say(
             Word::NoDifferenceShown,
             format!("{}: one round gives no interval; measure at least 4 rounds.", load.title()),

@@ -1,5 +1,6 @@
 //! The verdict on experiments whose truth is known: how often it is wrong.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "its shares are the figures of ADR 0016")]
 
 mod simulator;
 
@@ -79,4 +80,23 @@ fn a_gain_is_called_faster_and_a_tiny_one_no_difference() {
     assert!(interval.low > 1.0, "{interval:?}");
     assert_eq!(analysis.verdict.word, Word::NoDifferenceShown);
     assert!(analysis.verdict.reason.contains("too little to matter"), "{}", analysis.verdict.reason);
+}
+
+#[test]
+fn equal_arms_stay_equal_though_three_figures_decide() {
+    let mut random = Rng::with_seed(31);
+    let truth = Truth { ratio: 1.0, noise: 0.02, kind: Noise::Bursts, rounds: DEFAULT_ROUNDS };
+    let said = (0..EXPERIMENTS).filter(|_| {
+        let mut loads = [Pace::Saturated, Pace::Cameras].map(|pace| load(truth, pace, &mut random));
+        for run in loads.iter_mut().flat_map(|l| &mut l.runs) {
+            run.figures.retain(|m, _| [Metric::Fps, Metric::LatencyP50Ms, Metric::CpuMsPerFrame].contains(m));
+            // processor time has a noise of its own
+            let own = (0.02 * simulator::normal(&mut random)).exp();
+            run.figures.insert(Metric::CpuMsPerFrame, 15.0 * own);
+        }
+        analyse(&experiment(loads.into())).verdict.word == Word::NoDifferenceShown
+    });
+    let said = said.count();
+    println!("A/A, three figures: no difference {said}");
+    assert!(said >= EXPERIMENTS as usize * 96 / 100, "{said}");
 }

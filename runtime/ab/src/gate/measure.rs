@@ -35,12 +35,17 @@ impl Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let x = if self.ratio { "x" } else { "" };
-        write!(f, "{:.3}{x}", self.value)?;
+        let text = |v: f64| {
+            let figure = format!("{v:.3}");
+            // counted figures are whole; those of an interval keep their digits
+            let figure = if v.fract() == 0.0 && !self.ratio { format!("{v}") } else { figure };
+            if self.ratio { figure + "x" } else { figure }
+        };
+        f.write_str(&text(self.value))?;
         match self.interval {
             None => f.write_str(", no interval"),
             Some((low, high)) if low == high => Ok(()),
-            Some((low, high)) => write!(f, " ({low:.3}{x} to {high:.3}{x})"),
+            Some((low, high)) => write!(f, " ({} to {})", text(low), text(high)),
         }
     }
 }

@@ -125,7 +125,7 @@ fn load_section(report: &Report, load: &LoadAnalysis, runs: &LoadRuns) -> String
             std::iter::once(title).chain(r.cells().map(str::to_owned)).collect()
         })
         .collect();
-    let caption = "Bold: the metric that decides. Signed figures are differences B - A. 'A against A' is how far two runs of A \
+    let caption = "Bold: the metric that decides first. Signed figures are differences B - A. 'A against A' is how far two runs of A \
                    in one round are apart.";
     let mut out = format!(
         "<section><h2>{}</h2>\n<p class=\"soft\">{}</p>\n",

@@ -125,7 +125,9 @@ pub(super) fn forest(load: &LoadAnalysis) -> Option<String> {
                 d.line(class, [scale.at(log(i.low)), y, scale.at(log(i.high)), y]);
             }
         }
-        d.mark(Side::B, scale.at(log(c.change)), y, &format!("B/A = {:.3}", c.change));
+        // a stroke, not a mark: it must not hide a short interval
+        let x = scale.at(log(c.change));
+        d.line("centre", [x, y - 6.0, x, y + 6.0]);
         d.text("", WIDTH - 54.0, y + 4.0, &format!("{:.3}x", c.change));
     }
     Some(d.finish())
@@ -177,9 +179,9 @@ pub(super) fn strip(load: &LoadRuns, metric: Metric) -> Option<String> {
 pub(super) type Bar = (&'static str, fn(&Times) -> (f64, Option<f64>));
 
 /// A node's own work.
-pub(super) const WORK: Bar = ("work at each node, ms a frame (line: p99)", |t| (t.work_p50, Some(t.work_p99)));
+pub(super) const WORK: Bar = ("work at each node, ms a frame: p50, p99", |t| (t.work_p50, Some(t.work_p99)));
 /// The age of frames when they arrive.
-pub(super) const AGE: Bar = ("age of a frame at each node, ms (line: p99)", |t| (t.age_p50, Some(t.age_p99)));
+pub(super) const AGE: Bar = ("age of a frame at each node, ms: p50, p99", |t| (t.age_p50, Some(t.age_p99)));
 /// Processor time.
 pub(super) const CPU: Bar = ("processor time of each node, ms a frame", |t| (t.cpu, None));
 
@@ -192,7 +194,7 @@ pub(super) fn bars(load: &LoadRuns, (title, of): Bar) -> Option<String> {
     let mut d = Drawing::new(title, 58.0 + 36.0 * rows.len() as f64);
     let longest = rows.iter().flat_map(|r| r.1).flatten().map(|t| of(&t)).map(|(v, tail)| tail.unwrap_or(v).max(v));
     let longest = longest.fold(0.0, f64::max).max(1e-6);
-    let x = Scale { from: 0.0, to: longest, start_px: 112.0, end_px: WIDTH - 58.0 };
+    let x = Scale { from: 0.0, to: longest, start_px: 112.0, end_px: WIDTH - 76.0 };
     let bottom = d.height - 24.0;
     for v in x.ticks() {
         d.line("grid", [x.at(v), 24.0, x.at(v), bottom]);
@@ -211,13 +213,15 @@ pub(super) fn bars(load: &LoadRuns, (title, of): Bar) -> Option<String> {
             d.add(format_args!(
                 r#"<rect class="{side}" x="112" y="{y:.1}" width="{width:.1}" height="12"><title>{hint}</title></rect>"#
             ));
+            let mut said = tables::number(value);
             let mut end = x.at(value);
             if let Some(tail) = tail.filter(|t| *t > value) {
                 d.line("tail", [end, y + 6.0, x.at(tail), y + 6.0]);
                 d.line("tail", [x.at(tail), y + 2.0, x.at(tail), y + 10.0]);
                 end = x.at(tail);
+                said = format!("{said}, {}", tables::number(tail));
             }
-            d.text("small", end + 5.0, y + 10.0, &tables::number(value));
+            d.text("small", end + 5.0, y + 10.0, &said);
         }
     }
     d.text("", 8.0, 14.0, title);

@@ -156,10 +156,13 @@ pub(super) fn bottleneck(load: &LoadAnalysis, differences: &[Difference]) -> Opt
     let mut text = format!("{}; {}.", one("A", a), one("B", b));
     let touched: Vec<&str> =
         differences.iter().map(|d| d.what.rsplit_once('.').map_or(d.what.as_str(), |(node, _)| node)).collect();
-    if a.node == b.node && !touched.is_empty() && !touched.contains(&a.node.as_str()) {
+    // no reason is looked for where there was a gain
+    let none_shown =
+        load.pace == Pace::Saturated && load.metric(load.primary).is_some_and(|c| crate::verdict::direction(c) == 0);
+    if none_shown && a.node == b.node && !touched.is_empty() && !touched.contains(&a.node.as_str()) {
         text += &format!(" The arms do not differ in '{}', so what they differ in can hardly raise the rate.", a.node);
     }
-    if load.pace == Pace::Saturated && [a, b].iter().all(|n| n.busy_ns_per_frame * 2 < n.frame_ns) {
+    if none_shown && [a, b].iter().all(|n| n.busy_ns_per_frame * 2 < n.frame_ns) {
         text +=
             " No node is busy for half of the time: the hand-over between nodes, or the machine's cores, limit both.";
     }
@@ -186,9 +189,8 @@ pub(super) fn not_measured(report: &Report) -> Vec<String> {
     if !missing.is_empty() {
         list.push(missing.join("; "));
     }
-    match &report.analysis.tensors {
-        None => list.push("the tensors of identical frames (no PSNR)".to_owned()),
-        Some(_) => {}
+    if report.analysis.tensors.is_none() {
+        list.push("the tensors of identical frames (no PSNR)".to_owned());
     }
     match &report.analysis.detections {
         None => list.push("the detections of identical frames".to_owned()),
