@@ -20,6 +20,8 @@ pub struct Outputs {
     pub(crate) link: Box<dyn Link>,
     /// Signals that came while a node waited in here; the harness's loop takes them first.
     pub(crate) signals: VecDeque<Signal>,
+    /// How long the node waited in here for its consumers; the harness's loop sets it back.
+    pub(crate) waited: Duration,
     ports: Vec<Port>,
     node: String,
     restarts: u64,
@@ -114,6 +116,7 @@ impl Outputs {
         Self {
             link,
             signals: VecDeque::new(),
+            waited: Duration::ZERO,
             ports: ports.outputs.iter().map(port).collect(),
             node: graph.node.clone(),
             restarts: graph.restarts,
@@ -423,11 +426,13 @@ impl Outputs {
 
     /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
     fn wait(&mut self, at: usize) -> Result<(), NodeError> {
+        let began = Instant::now();
         self.settle()?;
         let port = &self.ports[at];
         if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
             pool.wait(LISTEN);
         }
+        self.waited += began.elapsed();
         loop {
             match self.link.next() {
                 Signal::Quiet => break,

@@ -150,11 +150,15 @@ fn turn<N: Node>(
         let batch: Vec<_> = std::iter::from_fn(|| inputs.next()).take(node.batch()).collect();
         if !batch.is_empty() {
             let sources: Vec<String> = batch.iter().map(|(_, input)| input.source().to_owned()).collect();
+            out.waited = Duration::ZERO;
             let began = Instant::now();
             let results = node.on_batch(batch, out);
-            let took_ns = began.elapsed().as_nanos() as u64;
+            let took = began.elapsed();
+            // what the node itself needs for one item: who waits for its consumers has time, and a batch is shared
+            let busy_ns = took.saturating_sub(out.waited).as_nanos() as u64 / sources.len() as u64;
             for source in &sources {
-                metrics.observe_ns("on_input", source, took_ns);
+                metrics.observe_ns("on_input", source, took.as_nanos() as u64);
+                metrics.observe_ns("busy", source, busy_ns);
             }
             results.into_iter().try_for_each(|result| lost(result, metrics))?;
             continue;

@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// Don't compare what comes out of the arms.
     #[arg(long)]
     pub(super) no_quality: bool,
+    /// Compare only what comes out of the arms, not their speed.
+    #[arg(long, conflicts_with_all = ["no_quality", "until", "self_test", "together"])]
+    pub(super) quality_only: bool,
     /// Frames of each camera by which quality is compared. By default one pass of the clip.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) quality_frames: Option<u64>,
@@ -135,7 +138,7 @@ impl Args {
     }
 
     pub(super) fn load_count(&self) -> u32 {
-        (self.loads.len() + usize::from(self.until.is_some())) as u32
+        if self.quality_only { 0 } else { (self.loads.len() + usize::from(self.until.is_some())) as u32 }
     }
 }
 

@@ -174,12 +174,11 @@ fn gpu(watched: &Watched, window: &Window, all: &mut BTreeMap<Metric, f64>) {
     }
 }
 
-/// Times at each node. A node that takes no input is a source, and its work is decoding.
+/// Times at each node: what it needed for a frame itself, and how old the frame was when it came.
 pub(super) fn stages(watched: &Watched, which: &[usize], window: &Window) -> Vec<Stage> {
     let stage = |index: &usize| {
         let node = &watched.nodes[*index];
-        let names: &[&str] = &["on_input", "decode"];
-        let work = names.iter().map(|name| times(node, name)).find(|times| times[0] > 0).unwrap_or_default();
+        let work = work(node);
         let age = times(node, "age");
         Stage {
             node: node.totals.id.clone(),
@@ -193,6 +192,23 @@ pub(super) fn stages(watched: &Watched, which: &[usize], window: &Window) -> Vec
         }
     };
     which.iter().map(stage).collect()
+}
+
+/// A node that takes items tells how long each kept it busy. A source tells how long each of its steps took.
+fn work(node: &NodeWatch) -> [u64; 3] {
+    let busy = times(node, "busy");
+    if busy[0] > 0 {
+        return busy;
+    }
+    let steps: BTreeSet<&str> =
+        node.totals.last.iter().flat_map(|last| &last.latency).map(|times| times.name.as_str()).collect();
+    let mut sum = [0; 3];
+    for step in steps.into_iter().filter(|name| !matches!(*name, "age" | "on_input" | "busy")) {
+        for (all, one) in sum.iter_mut().zip(times(node, step)) {
+            *all += one;
+        }
+    }
+    sum
 }
 
 /// Median, 95th and 99th percentile of a node's times: the mean over its cameras, by their counts.

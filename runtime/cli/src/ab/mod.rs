@@ -148,8 +148,12 @@ fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::
     if !unequal.is_empty() {
         bail!("the arms do not end alike, so their times are of different work:\n  {}", unequal.join("\n  "));
     }
+    let mut told = Vec::new();
     for plan in &plans {
-        if let Some(node) = plan.nodes.iter().find(|node| node.is_source() && !node.has("FRAMES")) {
+        if let Some(node) = plan.nodes.iter().find(|node| node.is_source() && !node.has("FRAMES"))
+            && !told.contains(&&node.id)
+        {
+            told.push(&node.id);
             progress.say(&format!("'{}' has no FRAMES: it plays its whole clip in every run", node.id));
         }
     }
@@ -213,6 +217,9 @@ fn measure(
     experiment: &mut Experiment,
     progress: &mut Progress,
 ) -> anyhow::Result<Option<String>> {
+    if args.quality_only {
+        return Ok(None);
+    }
     let live = plans.iter().any(|plan| plan.nodes.iter().any(|node| node.is_source() && speed::is_live(node)));
     if live && !args.together {
         progress.say("the frames come from cameras: both arms run at the same time, fed from the same decoders");

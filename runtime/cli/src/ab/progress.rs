@@ -13,6 +13,7 @@ pub(super) struct Progress {
     drawn: bool,
     load: String,
     rounds: u32,
+    together: bool,
     now: String,
     /// Runs of dora of this load, done and in all.
     runs: (u32, u32),
@@ -31,6 +32,7 @@ impl Progress {
             drawn: false,
             load: String::new(),
             rounds: 0,
+            together: false,
             now: String::new(),
             runs: (0, 0),
             loads_left: loads,
@@ -51,12 +53,14 @@ impl Progress {
     pub(super) fn load(&mut self, title: &str, rounds: u32, together: bool) {
         self.load = title.to_owned();
         self.rounds = rounds;
+        self.together = together;
         self.runs = (0, rounds * if together { 2 } else { 4 });
         self.loads_left = self.loads_left.saturating_sub(1);
         self.fps = Default::default();
         self.now = "warm-up".to_owned();
         self.began = Instant::now();
-        self.say(&format!("{title}: {rounds} rounds of A B B A, after a run of each that is not counted"));
+        let how = if together { "twice A and B at the same time" } else { "A B B A" };
+        self.say(&format!("{title}: {rounds} rounds of {how}, after a run of each that is not counted"));
     }
 
     /// A run begins.
@@ -65,7 +69,8 @@ impl Progress {
             self.began = Instant::now();
         }
         self.runs.0 += 1;
-        self.now = format!("round {} of {}, run {} of 4 ({side:?})", round + 1, self.rounds, place + 1);
+        let which = if self.together { "A and B".to_owned() } else { format!("run {} of 4, {side:?}", place + 1) };
+        self.now = format!("round {} of {}, {which}", round + 1, self.rounds);
     }
 
     /// A part that is not timed begins.
@@ -84,7 +89,10 @@ impl Progress {
         if !self.terminal {
             let figure = |metric| run.figures.get(&metric).map_or("-".to_owned(), |v| format!("{v:.1}"));
             let (p50, cpu) = (figure(Metric::LatencyP50Ms), figure(Metric::CpuMsPerFrame));
-            let line = format!("{}: {}: {fps:.1} fps, latency {p50} ms, CPU {cpu} ms a frame", self.load, self.now);
+            let line = format!(
+                "{}: {}: {:?} {fps:.1} fps, latency {p50} ms, CPU {cpu} ms a frame",
+                self.load, self.now, run.side
+            );
             self.say(&line);
         }
     }
