@@ -32,9 +32,10 @@ pub(crate) struct Args {
     /// Frames of each camera that come before those.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(super) warm_up: u64,
-    /// How the graphs are driven: as fast as they go, or at the cameras' own rate.
-    #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "saturated,cameras", value_parser = parse_pace)]
-    pub(super) loads: Vec<Pace>,
+    /// How the graphs are driven: as fast as they go (saturated), or at the cameras' own rate (cameras). 'none' leaves only
+    /// what --until asks for.
+    #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "saturated,cameras", value_parser = parse_load)]
+    loads: Vec<LoadName>,
     /// One load more: the graphs cut off after this node, as fast as they go.
     #[arg(long, value_name = "NODE")]
     pub(super) until: Option<String>,
@@ -84,11 +85,19 @@ pub(super) struct Sides {
     pub(super) sets: Vec<Set>,
 }
 
-fn parse_pace(text: &str) -> Result<Pace, String> {
+/// A load of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LoadName {
+    None,
+    Of(Pace),
+}
+
+fn parse_load(text: &str) -> Result<LoadName, String> {
     match text {
-        "saturated" => Ok(Pace::Saturated),
-        "cameras" => Ok(Pace::Cameras),
-        _ => Err(format!("there is no load '{text}'; there are saturated and cameras")),
+        "none" => Ok(LoadName::None),
+        "saturated" => Ok(LoadName::Of(Pace::Saturated)),
+        "cameras" => Ok(LoadName::Of(Pace::Cameras)),
+        _ => Err(format!("there is no load '{text}'; there are saturated, cameras and none")),
     }
 }
 
@@ -101,6 +110,9 @@ impl Args {
             None => (&self.a, self.sets_a.clone()),
         };
         let sets_b = of(&self.sets_b, &self.sets);
+        if self.load_count() == 0 && !self.quality_only {
+            bail!("--loads none leaves nothing to measure: add --until NODE, or use --quality-only");
+        }
         let changed = self.b.is_some() || sets_a != sets_b;
         if !changed && self.self_test.is_none() {
             bail!("there is nothing to compare: name a second graph, or a change by --set (or try --self-test 20)");
@@ -138,7 +150,16 @@ impl Args {
     }
 
     pub(super) fn load_count(&self) -> u32 {
-        if self.quality_only { 0 } else { (self.loads.len() + usize::from(self.until.is_some())) as u32 }
+        if self.quality_only { 0 } else { (self.paces().len() + usize::from(self.until.is_some())) as u32 }
+    }
+
+    /// How the whole graphs are driven.
+    pub(super) fn paces(&self) -> Vec<Pace> {
+        let pace = |load: &LoadName| match load {
+            LoadName::None => None,
+            LoadName::Of(pace) => Some(*pace),
+        };
+        self.loads.iter().filter_map(pace).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::gpu;
 use super::plan::Plan;
 use crate::procs::Family;
-use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
+use crate::run::{HURRY, Signals, is_noise, log_file, start};
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State};
 use crate::totals::Totals;
@@ -120,7 +120,7 @@ struct Watch {
     moved: (Instant, u64),
     /// Nodes whose process is gone without a last word.
     gone: Option<Instant>,
-    stopping: Option<(Instant, bool)>,
+    stopping: Option<Instant>,
     hurried: bool,
     killed: bool,
 }
@@ -173,10 +173,11 @@ impl Watch {
                 }
                 self.family.look();
                 self.family.signal_root(Signal::INT);
-                self.stopping = Some((now, asked > 0));
+                self.stopping = Some(now);
             }
-            Some((since, by_user)) => {
-                let (hurry, kill) = if by_user || asked > 0 { HURRY } else { PATIENT };
+            // a run that failed has nothing to finish, and somebody waits for the reason
+            Some(since) => {
+                let (hurry, kill) = HURRY;
                 if (asked > 1 || now - since >= kill) && !self.killed {
                     self.family.kill();
                     self.killed = true;

@@ -229,7 +229,7 @@ fn measure(
         progress.say("the graphs' own sinks do not run: two of each would be in each other's way");
     }
     let amount = Amount { rounds: args.rounds, frames: args.frames, warm_up: args.warm_up };
-    let mut loads: Vec<Load> = args.loads.iter().map(|pace| Load { pace: *pace, until: None, together }).collect();
+    let mut loads: Vec<Load> = args.paces().into_iter().map(|pace| Load { pace, until: None, together }).collect();
     if live {
         // nobody can make a camera wait
         loads.retain(|load| load.pace == Pace::Cameras);
