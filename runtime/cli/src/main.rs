@@ -14,6 +14,7 @@ mod run;
 mod schema;
 mod scratch;
 mod status;
+mod switch;
 mod totals;
 mod view;
 
@@ -39,6 +40,8 @@ struct Args {
 enum Verb {
     /// Build what a graph needs, check it, and run it with a live view.
     Run(RunArgs),
+    /// Move a running dataflow to another graph, node by node, and put it back if that is not as good.
+    Switch(switch::Args),
     /// Find all faults of a graph without running it.
     Check(CheckArgs),
     /// Install dora's command-line tool into the build folder, once; 'run' does it by itself.
@@ -128,6 +131,7 @@ fn setup() -> anyhow::Result<ExitCode> {
 fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Switch(args) => Ok(switch::switch(&args)),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),
         Verb::Doctor(args) => doctor::doctor(&args),
