@@ -12,6 +12,7 @@ use millrace_pool::{Bell, Flow, Next, PoolError, Reader};
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One thing that came in.
 #[derive(Clone, Debug)]
@@ -122,7 +123,15 @@ pub(crate) struct Inputs {
     bell: Bell,
     exchange: Exchange,
     ready: VecDeque<(&'static str, Input)>,
+    /// Pools where a predecessor of this process still has its place, by port.
+    occupied: Vec<(&'static str, SlotRef)>,
+    tried: Instant,
+    /// The last of them that was logged.
+    told: u128,
 }
+
+/// How often a place is asked for that a predecessor has not left yet.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 struct Port {
     spec: &'static PortIn,
@@ -139,13 +148,26 @@ impl Inputs {
         let ports = graph.inputs.iter().filter_map(|name| ports.input(name));
         let ports =
             ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, done_with: VecDeque::new() }).collect();
-        Self { ports, node: graph.node.clone(), metrics, bell, exchange, ready: VecDeque::new() }
+        let (node, ready, occupied) = (graph.node.clone(), VecDeque::new(), Vec::new());
+        Self { ports, node, metrics, bell, exchange, ready, occupied, tried: Instant::now(), told: 0 }
+    }
+
+    /// Opens the pools whose place a predecessor had, if it has left by now.
+    pub(crate) fn try_again(&mut self) {
+        if self.occupied.is_empty() || self.tried.elapsed() < TRY_AGAIN {
+            return;
+        }
+        self.tried = Instant::now();
+        for (port, at) in std::mem::take(&mut self.occupied) {
+            self.bell(port, &at);
+        }
     }
 
     /// Opens the pool that a doorbell names, if it is new.
     pub(crate) fn bell(&mut self, port: &str, at: &SlotRef) {
         let name = format!("{}/{port}", self.node);
         let Some(port) = self.ports.iter_mut().find(|p| p.spec.name == port) else { return };
+        self.occupied.retain(|(other, pool)| *other != port.spec.name || pool.pool != at.pool);
         if port.readers.iter().any(|r| r.pool() == at.pool) || port.done_with.contains(&at.pool) {
             return;
         }
@@ -164,6 +186,17 @@ impl Inputs {
                     "input '{}': its producer has ended before this node could read from it",
                     port.spec.name
                 );
+            }
+            // the process that this one takes the place of (`dora node replace`) has not ended yet
+            Err(PoolError::NameTaken { pid, .. }) => {
+                if self.told != at.pool {
+                    self.told = at.pool;
+                    tracing::info!(
+                        "input '{}': waiting until process {pid} has left this node's place",
+                        port.spec.name
+                    );
+                }
+                self.occupied.push((port.spec.name, *at));
             }
             Err(e) => {
                 port.done_with(at.pool);
