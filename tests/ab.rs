@@ -104,7 +104,8 @@ fn check_run(run: &Value, lossless: bool, whole: bool) {
     assert_eq!(nodes, expected);
     assert!(run["stages"].as_array().unwrap().iter().all(|stage| number(&stage["work_p50_ns"]) > 0.0), "{run}");
     if lossless {
-        assert_eq!(run["counters"]["to-rgb.in"], 50);
+        // a source that cannot be told how long to play gives more until it is stopped
+        assert!(number(&run["counters"]["to-rgb.in"]) >= 50.0, "{run}");
         assert_eq!(run["drops"], serde_json::json!({}));
     }
 }
@@ -225,7 +226,7 @@ fn a_node_that_crashes_or_does_not_open_ends_the_experiment() {
 fn a_run_that_loses_frames_is_not_used() {
     let timed = ["--rounds=1", "--frames=40", "--warm-up=10", "--loads=saturated", "--no-quality"];
     let args = [&[PLANTED, "--set", "tensors.DROP_ITEM_EVERY=5"], &timed[..]].concat();
-    refused(&args, &["arm B", "40 of 50 frames arrived"]);
+    refused(&args, &["arm B", "frames arrived, and none may be lost"]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// After the user asked to stop: when dora is asked to hurry, and when all that is left is killed.
 pub(crate) const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
 /// The same for a stop that nobody sits and waits for: dora's own patience with its nodes is 10 s.
-const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
+pub(crate) const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
 /// How long a node that failed may take to come back before the graph is given up.
 const COME_BACK: Duration = Duration::from_secs(5);
 

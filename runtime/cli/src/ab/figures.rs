@@ -42,8 +42,8 @@ pub(super) fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Resu
 pub(super) struct Asked {
     /// Frames of each camera that come first and are not counted.
     pub(super) warm_up: u64,
-    /// Frames of each camera in all, where the sources can be told.
-    pub(super) all: Option<u64>,
+    /// Frames of each camera in all; later ones are not looked at.
+    pub(super) all: u64,
     /// None may be lost.
     pub(super) lossless: bool,
 }
@@ -63,26 +63,23 @@ pub(super) struct Window {
 
 /// Finds the counted part: what arrived after the last frame of the warm-up.
 pub(super) fn window(records: &[Record], asked: Asked) -> Result<Window, String> {
+    let records: Vec<&Record> = records.iter().filter(|record| record.seq < asked.all).collect();
     let sources: BTreeSet<&str> = records.iter().map(|record| record.source.as_str()).collect();
     let cameras = sources.len() as u64;
-    if let (Some(all), true) = (asked.all, asked.lossless)
-        && (records.len() as u64) < all * cameras.max(1)
-    {
-        return Err(format!("{} of {} frames arrived, and none may be lost", records.len(), all * cameras.max(1)));
+    let wanted = asked.all * cameras.max(1);
+    if asked.lossless && (records.len() as u64) < wanted {
+        return Err(format!("{} of {wanted} frames arrived, and none may be lost", records.len()));
     }
     let warm = records.iter().filter(|record| record.seq < asked.warm_up);
     let first = records.iter().map(|record| record.arrival_ns).min().ok_or("nothing arrived")?;
     let begin_ns = warm.map(|record| record.arrival_ns).max().unwrap_or(first);
-    let counted: Vec<&Record> =
+    let counted: Vec<&&Record> =
         records.iter().filter(|record| record.seq >= asked.warm_up && record.arrival_ns > begin_ns).collect();
     let end_ns = counted.iter().map(|record| record.arrival_ns).max().ok_or("nothing arrived after the warm-up")?;
     let mut latency_ns: Vec<u64> =
         counted.iter().map(|record| (record.arrival_ns - record.capture_ns).max(0) as u64).collect();
     latency_ns.sort_unstable();
-    let expected: u64 = match asked.all {
-        Some(all) => all.saturating_sub(asked.warm_up) * cameras,
-        None => counted.len() as u64,
-    };
+    let expected = asked.all.saturating_sub(asked.warm_up) * cameras;
     let seen = records.iter().filter(|record| record.seq >= asked.warm_up).count() as u64;
     let lost = expected.saturating_sub(seen);
     Ok(Window {

@@ -3,12 +3,13 @@
 use super::gpu;
 use super::plan::Plan;
 use crate::procs::Family;
-use crate::run::{HURRY, Signals, is_noise, log_file, start};
+use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State};
 use crate::totals::Totals;
 use anyhow::Context;
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,11 +47,13 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_millis(1_500);
 
 impl Launcher<'_> {
-    /// Runs a graph to its end. `show` is called several times a second.
+    /// Runs a graph to its end, or until `enough` frames of each camera have come to the recorders: for sources that cannot
+    /// be told how long to play. `show` is called several times a second.
     pub(super) fn run(
         &self,
         plan: &Plan,
         scratch: &Scratch,
+        enough: Option<u64>,
         show: &mut dyn FnMut(&[NodeWatch]),
     ) -> anyhow::Result<Watched> {
         crate::dora::has_room(plan.nodes.len())?;
@@ -59,6 +62,7 @@ impl Launcher<'_> {
         let log = scratch.path("dora.log");
         let mut child = start(&self.dora, &file, &scratch.status_path(), &log)?;
         let mut watch = Watch::of(plan, child.id());
+        watch.enough = enough;
         let mut last_look = Instant::now();
         let status = loop {
             let turn = Instant::now() + Duration::from_millis(50);
@@ -89,7 +93,8 @@ impl Launcher<'_> {
         out.interrupted |= self.signals.count() > 0;
         let silent = out.nodes.iter().filter(|node| !matches!(node.totals.state(), Some(State::Done | State::Stopped)));
         let silent: Vec<&str> = silent.map(|node| node.totals.id.as_str()).collect();
-        if out.failure.is_none() && (!status.success() || !silent.is_empty()) {
+        let ended = status.success() || watch.had_enough;
+        if out.failure.is_none() && (!ended || !silent.is_empty()) {
             let who = if silent.is_empty() { "dora".to_owned() } else { silent.join(", ") };
             out.failure = Some(format!("{who} did not end as it should ({status})"));
         }
@@ -115,6 +120,8 @@ fn keep_log(log: &Path) -> anyhow::Result<String> {
 struct Watch {
     out: Watched,
     family: Family,
+    enough: Option<u64>,
+    had_enough: bool,
     gpu: Option<Box<dyn gpu::Probe>>,
     /// When something last moved, and what stood where then.
     moved: (Instant, u64),
@@ -131,7 +138,18 @@ impl Watch {
         let out = Watched { nodes: plan.nodes.iter().map(|n| node(&n.id)).collect(), ..Watched::default() };
         let moved = (Instant::now(), 0);
         let gpu = gpu::probe();
-        Self { out, family: Family::of(root), gpu, moved, gone: None, stopping: None, hurried: false, killed: false }
+        Self {
+            out,
+            family: Family::of(root),
+            enough: None,
+            had_enough: false,
+            gpu,
+            moved,
+            gone: None,
+            stopping: None,
+            hurried: false,
+            killed: false,
+        }
     }
 
     fn take(&mut self, status: crate::status::Status) {
@@ -163,6 +181,8 @@ impl Watch {
                     self.out.interrupted = true;
                 } else if self.out.failure.is_some() {
                     // its own words say why
+                } else if self.has_enough() {
+                    self.had_enough = true;
                 } else if let Some(id) = self.lost(now) {
                     self.out.failure = Some(format!("{id} ended without a word: it crashed, or was killed"));
                 } else if now - self.moved.0 >= STANDSTILL {
@@ -177,7 +197,7 @@ impl Watch {
             }
             // a run that failed has nothing to finish, and somebody waits for the reason
             Some(since) => {
-                let (hurry, kill) = HURRY;
+                let (hurry, kill) = if self.had_enough { PATIENT } else { HURRY };
                 if (asked > 1 || now - since >= kill) && !self.killed {
                     self.family.kill();
                     self.killed = true;
@@ -187,6 +207,19 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Every camera that came has come often enough.
+    fn has_enough(&self) -> bool {
+        let Some(enough) = self.enough else { return false };
+        let mut by_camera: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for sink in self.out.nodes.iter().filter(|node| is_recorder(&node.totals.id)) {
+            let counters = sink.totals.last.iter().flat_map(|last| &last.counters);
+            for counter in counters.filter(|counter| counter.name == "in") {
+                *by_camera.entry((&sink.totals.id, &counter.source)).or_default() += counter.value;
+            }
+        }
+        !by_camera.is_empty() && by_camera.values().all(|count| *count >= enough)
     }
 
     /// A node whose process has been gone for a while, although it never said that it ends.
@@ -201,6 +234,11 @@ impl Watch {
         };
         (now - *self.gone.get_or_insert(now) >= LAST_WORD).then_some(id)
     }
+}
+
+/// One of the nodes that record what comes out of an arm.
+pub(super) fn is_recorder(id: &str) -> bool {
+    id.starts_with("ab.sink")
 }
 
 fn has_ended(pid: u32) -> bool {

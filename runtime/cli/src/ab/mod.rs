@@ -148,15 +148,6 @@ fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::
     if !unequal.is_empty() {
         bail!("the arms do not end alike, so their times are of different work:\n  {}", unequal.join("\n  "));
     }
-    let mut told = Vec::new();
-    for plan in &plans {
-        if let Some(node) = plan.nodes.iter().find(|node| node.is_source() && !node.has("FRAMES"))
-            && !told.contains(&&node.id)
-        {
-            told.push(&node.id);
-            progress.say(&format!("'{}' has no FRAMES: it plays its whole clip in every run", node.id));
-        }
-    }
     Ok(Some(plans))
 }
 

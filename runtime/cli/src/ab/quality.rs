@@ -5,7 +5,7 @@ use super::launch::{Launcher, Watched};
 use super::merge::Merged;
 use super::plan::{Plan, PlanNode, Port};
 use super::progress::Progress;
-use super::speed::{add_sinks, driven, is_live, own_program, records};
+use super::speed::{add_sinks, driven, enough, is_live, own_program, records};
 use super::truth;
 use crate::scratch::Scratch;
 use anyhow::bail;
@@ -58,7 +58,8 @@ pub(super) fn compare(
         plan.nodes.push(PlanNode::own(&format!("ab.tensors-{index}"), own_program("tensor-compare")?, &given, inputs));
         files.push(file);
     }
-    let watched = launcher.run(&plan, &scratch, &mut |nodes| progress.show(nodes))?;
+    let stop = frames.and_then(|frames| enough(&plan, frames));
+    let watched = launcher.run(&plan, &scratch, stop, &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }
@@ -72,8 +73,14 @@ pub(super) fn compare(
     for file in &files {
         tensors.extend(lines::<TensorPair>(file)?);
     }
+    let wanted = |seq: u64| frames.is_none_or(|frames| seq < frames);
+    tensors.retain(|pair| wanted(pair.seq));
     tensors.sort_by(|a, b| (&a.source, a.seq).cmp(&(&b.source, b.seq)));
     let [detections_a, detections_b] = [boxes(records(&sinks[0])?), boxes(records(&sinks[1])?)];
+    let [detections_a, detections_b] = [detections_a, detections_b].map(|mut all| {
+        all.retain(|frame| wanted(frame.seq));
+        all
+    });
     let seen: BTreeSet<(String, u64)> =
         detections_a.iter().chain(&detections_b).map(|frame| (frame.source.clone(), frame.seq)).collect();
     let truth = truth::of(plans[0], truth_file, &seen)?;
@@ -149,7 +156,7 @@ pub(super) fn pictures(
         let inputs = vec![("frame".to_owned(), port)];
         plan.nodes.push(PlanNode::own(&format!("ab.pictures-{index}"), own_program("frame-picture")?, &given, inputs));
     }
-    let watched = launcher.run(&plan, scratch, &mut |nodes| progress.show(nodes))?;
+    let watched = launcher.run(&plan, scratch, None, &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }

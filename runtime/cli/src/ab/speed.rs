@@ -1,7 +1,7 @@
 //! The runs that are timed: A B B A, round after round.
 
 use super::figures::{Asked, Record, counters, drops, figures, lines, stages, window};
-use super::launch::{Launcher, NodeWatch, Watched};
+use super::launch::{Launcher, NodeWatch, Watched, is_recorder};
 use super::merge::Merged;
 use super::plan::{Plan, PlanNode, Port};
 use super::progress::Progress;
@@ -57,9 +57,14 @@ pub(super) fn driven(plan: &Plan, pace: Pace, frames: Option<u64>, repeat: bool)
     plan.force("PACE", speed, of_file);
     if let Some(frames) = frames {
         plan.force("FRAMES", &frames.to_string(), PlanNode::is_source);
-        plan.force("LOOP", if repeat { "true" } else { "false" }, |node| of_file(node) && node.has("FRAMES"));
+        plan.force("LOOP", if repeat { "true" } else { "false" }, of_file);
     }
     plan
+}
+
+/// When a graph is to be stopped, where a source of it cannot be told to end after so many frames.
+pub(super) fn enough(plan: &Plan, frames: u64) -> Option<u64> {
+    plan.nodes.iter().any(|node| node.is_source() && !node.has("FRAMES")).then_some(frames)
 }
 
 /// The node takes from a camera, which nobody can make wait.
@@ -205,10 +210,8 @@ fn one(
         let files = add_sinks(&mut plan, &ends(&plans[side as usize])?, "", false, &scratch)?;
         (plan, vec![(side, files, own)])
     };
-    let can_end = plan.nodes.iter().filter(|node| node.is_source()).all(|node| node.has("FRAMES"));
-    let asked =
-        Asked { warm_up: amount.warm_up, all: can_end.then_some(frames), lossless: load.pace == Pace::Saturated };
-    let watched = launcher.run(&plan, &scratch, &mut |nodes| progress.show(nodes))?;
+    let asked = Asked { warm_up: amount.warm_up, all: frames, lossless: load.pace == Pace::Saturated };
+    let watched = launcher.run(&plan, &scratch, enough(&plan, frames), &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }
@@ -279,6 +282,6 @@ fn lost(drops: &BTreeMap<String, u64>) -> String {
 
 /// Frames a second at the end of the arm that runs, by the last reports.
 pub(super) fn running_fps(nodes: &[NodeWatch]) -> Option<(u64, f64)> {
-    let sink = nodes.iter().find(|node| node.totals.id.starts_with("ab.sink"))?;
+    let sink = nodes.iter().find(|node| is_recorder(&node.totals.id))?;
     Some((sink.totals.frames(), sink.totals.rates().map_or(0.0, |(fps, _)| fps)))
 }
