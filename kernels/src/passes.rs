@@ -71,6 +71,11 @@ impl SeparatePasses {
         self.placement
     }
 
+    /// Bytes of the pictures in between that a conversion moves: each is written by one pass and read by the next.
+    pub fn moved_bytes(&self) -> u64 {
+        2 * (self.full_size.len() + self.resized.len()) as u64
+    }
+
     /// Converts one frame; the same contract as [`Converter::convert`].
     pub fn convert(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
         self.colour.convert(source, &mut self.full_size)?;

@@ -46,6 +46,12 @@ impl Conversion {
             Self::Separate(passes) => passes.tensor(),
         }
     }
+    fn moved_bytes(&self) -> u64 {
+        match self {
+            Self::Fused(_) => 0,
+            Self::Separate(passes) => passes.moved_bytes(),
+        }
+    }
     fn convert(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
         match self {
             Self::Fused(converter) => converter.convert(source, tensor),
@@ -171,6 +177,7 @@ impl Nv12ToRgb {
         let tensor = conversion.tensor();
         let Some(mut slot) = out.slot("tensor", source, tensor.bytes())? else { return Ok(()) };
         conversion.convert(frame.bytes(), slot.bytes_mut()).map_err(cannot)?;
+        self.cx.metrics().moved(source, conversion.moved_bytes());
         let done = Item::on_host(source, item.seq, item.timing, Payload::Tensor(tensor));
         out.publish(slot, &done)
     }

@@ -51,6 +51,9 @@ impl<B: Backend> Node for NvdecNv12<B> {
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let sources = settings.cameras(cx.node_id()).map_err(NodeError::fatal)?;
+        if settings.feed.frames.is_some() {
+            return Err(NodeError::fatal("FRAMES ends sw-nv12 alone so far; leave it out for nvdec-nv12"));
+        }
         let backend = Arc::new(B::open(&settings, cx)?);
         let (events_in, events) = Events::new(ROOM_PER_CAMERA * sources.len(), cx.waker());
         let cameras: Result<Vec<_>, _> = sources.iter().map(|s| One::open(s, &settings, &*backend, cx)).collect();

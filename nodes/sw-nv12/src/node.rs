@@ -1,8 +1,8 @@
 //! The node: a source in, NV12 frames and encoded packets out.
 
-use crate::config::Settings;
+use crate::config::{Format, Settings};
 use crate::feed::{Feed, Step};
-use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
+use millrace_frame::{ImageDesc, Item, PacketDesc, Payload, PayloadKind, PixelFormat, Timing};
 use millrace_ingest::{AccessUnit, Loss, Picture, redact_url};
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ impl Node for SwNv12 {
             PortOut {
                 name: "frame",
                 carries: PayloadKind::Image,
-                doc: "nv12 in host memory, what is shown of each picture, in presentation order",
+                doc: "nv12 (or bgr24, by FORMAT) in host memory, what is shown of each picture, in presentation order",
             },
             PortOut {
                 name: "packet",
@@ -55,6 +55,9 @@ impl Node for SwNv12 {
     }
 
     fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
+        if self.settings.feed.frames.is_some_and(|limit| self.frames >= limit) {
+            return Ok(Progress::End);
+        }
         let began = Instant::now();
         match self.feed.step().map_err(NodeError::fatal)? {
             Step::Packet(unit) => self.packet(&unit, out)?,
@@ -77,12 +80,20 @@ impl SwNv12 {
         if !out.connected("frame") {
             return Ok(());
         }
-        let (mut desc, bytes) = picture.info.nv12(PITCH_ALIGN_BYTES);
+        let (mut desc, mut bytes) = picture.info.nv12(PITCH_ALIGN_BYTES);
         self.settings.feed.override_colour(&mut desc.colour);
+        // the decoder's own picture has as many samples as nv12 has
+        self.metrics.moved(&self.camera, desc.bytes());
+        if self.settings.format == Format::Bgr24 {
+            (desc, bytes) = ImageDesc::packed(PixelFormat::Bgr24, desc.coded, desc.colour, PITCH_ALIGN_BYTES);
+        }
         let Some(mut slot) = out.slot("frame", &self.camera, bytes)? else { return Ok(()) };
         let began = Instant::now();
-        picture.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?;
-        self.metrics.observe_ns("write_nv12", &self.camera, began.elapsed().as_nanos() as u64);
+        match self.settings.format {
+            Format::Nv12 => picture.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
+            Format::Bgr24 => picture.write_bgr24(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
+        }
+        self.metrics.observe_ns("write_frame", &self.camera, began.elapsed().as_nanos() as u64);
         let timing = Timing { pts_ns: picture.pts_ns, timebase: picture.timebase, capture_ns: picture.capture_ns };
         out.publish(slot, &Item::on_host(self.camera.as_str(), seq, timing, Payload::Image(desc)))
     }

@@ -138,3 +138,31 @@ fn a_file_that_is_not_video_stops_the_node_with_its_name() {
     let error = result.unwrap_err();
     assert!(error.contains("notes.mp4' is text, not video") && error.contains("H.264 or H.265"), "{error}");
 }
+
+#[test]
+fn frames_ends_the_source_before_its_end_and_after_it() {
+    let source = clip();
+    for (count, repeat) in [("7", "false"), ("60", "true")] {
+        let settings = [("SOURCE", source.to_str().unwrap()), ("FRAMES", count), ("LOOP", repeat), ("CAMERA", "gate")];
+        let (seen, metrics) = Bench::start::<SwNv12>(&settings).finish();
+        let frames = seen.iter().filter(|(port, _)| *port == "frame").count();
+        assert_eq!((frames.to_string().as_str(), metrics.is_ok()), (count, true));
+    }
+}
+
+#[test]
+fn the_two_formats_are_told_apart_by_the_bytes_that_move() {
+    let source = clip();
+    let run = |format: &str| {
+        let settings = [("SOURCE", source.to_str().unwrap()), ("FORMAT", format), ("FRAMES", "5"), ("CAMERA", "gate")];
+        let (seen, metrics) = Bench::start::<SwNv12>(&settings).finish();
+        let frames = seen.iter().filter_map(|(port, seen)| match seen {
+            millrace_node::testing::Seen::Frame(item, _) if *port == "frame" => Some(item.payload.bytes()),
+            _ => None,
+        });
+        (frames.collect::<Vec<_>>(), metrics.unwrap().counted("bytes_inside", "gate"))
+    };
+    let nv12_bytes = 190 * 106 * 3 / 2;
+    assert_eq!(run("nv12"), (vec![nv12_bytes; 5], 5 * nv12_bytes));
+    assert_eq!(run("bgr24"), (vec![190 * 106 * 3; 5], 5 * nv12_bytes));
+}

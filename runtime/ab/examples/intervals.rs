@@ -1,6 +1,6 @@
 //! Which interval to use: how often each wrongly finds a difference between equal arms, and how often it finds 5 %.
 //!
-//! `cargo run --release -p millrace-ab --example intervals`: the table of ADR 0016.
+//! `cargo run --release -p millrace-ab --example intervals`: the table of ADR 0014.
 #![allow(clippy::print_stdout, reason = "its output is the table")]
 
 use fastrand::Rng;

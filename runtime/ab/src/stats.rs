@@ -100,7 +100,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Intervals of the mean, 95 and 99 %: the studentized bootstrap, symmetric, and never narrower than Student's t. ADR 0016 has the
+/// Intervals of the mean, 95 and 99 %: the studentized bootstrap, symmetric, and never narrower than Student's t. ADR 0014 has the
 /// simulation that chose it.
 fn intervals(values: &[f64]) -> Option<[Interval; 2]> {
     let n = values.len();

@@ -109,7 +109,7 @@ pub(crate) fn verdict(
     {
         order.extend(loads.iter().filter(|l| l.pace == pace).filter_map(|l| Some((l, l.metric(metric)?))));
     }
-    // three looks at 99 % each are still wrong less often than one in twenty (ADR 0016)
+    // three looks at 99 % each are still wrong less often than one in twenty (ADR 0014)
     let mut shown = order.iter().filter(|(_, c)| direction(c) != 0);
     if let Some((load, c)) = shown.next() {
         let up = direction(c) > 0;

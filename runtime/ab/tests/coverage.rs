@@ -1,6 +1,6 @@
 //! The verdict on experiments whose truth is known: how often it is wrong.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "its shares are the figures of ADR 0016")]
+#![allow(clippy::print_stdout, reason = "its shares are the figures of ADR 0014")]
 
 mod simulator;
 

@@ -15,6 +15,7 @@ mod run;
 mod schema;
 mod scratch;
 mod status;
+mod switch;
 mod totals;
 mod view;
 
@@ -43,6 +44,8 @@ enum Verb {
     /// Compare two graphs, or a graph with and without a change: speed, cost and quality on the same frames.
     #[command(name = "ab")]
     Ab(ab::Args),
+    /// Move a running dataflow to another graph, node by node, and put it back if that is not as good.
+    Switch(switch::Args),
     /// Find all faults of a graph without running it.
     Check(CheckArgs),
     /// Install dora's command-line tool into the build folder, once; 'run' does it by itself.
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Ab(args) => Ok(ab::ab(&args)),
+        Verb::Switch(args) => Ok(switch::switch(&args)),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),
         Verb::Doctor(args) => doctor::doctor(&args),

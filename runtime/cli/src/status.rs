@@ -19,6 +19,8 @@ pub(crate) struct Status {
     pub(crate) name: String,
     /// Its process.
     pub(crate) pid: u32,
+    /// How often dora has started it again.
+    pub(crate) restarts: u64,
     /// Whether it still works.
     pub(crate) state: State,
     /// Since it started.
@@ -37,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) cpu_ns: u64,
     /// Why it failed.
     pub(crate) error: Option<String>,
+    /// What dora started it from; the first report to a watcher has it.
+    pub(crate) definition: Option<serde_json::Value>,
 }
 
 /// Where a node is in its life.
@@ -81,9 +85,12 @@ pub(crate) struct Loss {
 #[serde(default)]
 pub(crate) struct Latency {
     pub(crate) name: String,
+    pub(crate) source: String,
     pub(crate) p50_ns: u64,
     pub(crate) p95_ns: u64,
     pub(crate) p99_ns: u64,
+    /// Of the last 5 s to 10 s.
+    pub(crate) recent_p95_ns: Option<u64>,
     pub(crate) count: u64,
 }
 

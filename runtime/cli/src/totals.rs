@@ -113,7 +113,10 @@ impl Totals {
     pub(crate) fn own_counters(&self) -> BTreeMap<String, u64> {
         let mut own = BTreeMap::new();
         for ((name, _, _), value) in self.counters.all() {
-            if !matches!(name.as_str(), "in" | "out" | "doorbells") {
+            if !matches!(
+                name.as_str(),
+                "in" | "out" | "doorbells" | "bytes_in" | "bytes_out" | "bytes_inside" | "copies" | "handover_waits"
+            ) {
                 *own.entry(name.clone()).or_default() += value;
             }
         }

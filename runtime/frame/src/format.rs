@@ -135,6 +135,19 @@ impl ImageDesc {
         Size::new(self.display.width_px, self.display.height_px)
     }
 
+    /// Bytes of all samples, rows without their padding.
+    pub fn bytes(&self) -> u64 {
+        self.format.plane_shapes(self.coded).iter().map(|(row_bytes, rows)| row_bytes * rows).sum()
+    }
+
+    /// Where the last row of its last plane ends, from the start of the slot; of a validated description.
+    pub fn end_bytes(&self) -> u64 {
+        let ends = self.planes.iter().zip(self.format.plane_shapes(self.coded)).map(|(plane, (row_bytes, rows))| {
+            plane.offset_bytes + u64::from(plane.pitch_bytes) * rows.saturating_sub(1) + row_bytes
+        });
+        ends.max().unwrap_or(0)
+    }
+
     /// Checks that every row of every plane lies in a slot of `have_bytes`, and the display area in the coded size.
     /// Whoever reads a description from another process calls this once, before touching a byte.
     pub fn validate(&self, have_bytes: u64) -> Result<(), LayoutError> {

@@ -84,6 +84,23 @@ impl Payload {
         }
     }
 
+    /// The bytes that it is made of, rows without their padding: what a node that reads or writes it moves.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Image(image) => image.bytes(),
+            Self::Tensor(tensor) => tensor.bytes(),
+            Self::Packet(PacketDesc { len_bytes, .. }) | Self::Detections { len_bytes } => u64::from(*len_bytes),
+        }
+    }
+
+    /// Where it ends in its slot, from the slot's start: more than [`bytes`](Self::bytes) where planes lie apart.
+    pub fn end_bytes(&self) -> u64 {
+        match self {
+            Self::Image(image) => image.end_bytes(),
+            _ => self.bytes(),
+        }
+    }
+
     /// Checks that all of it lies in a slot of `have_bytes`.
     pub fn validate(&self, have_bytes: u64) -> Result<(), LayoutError> {
         match self {

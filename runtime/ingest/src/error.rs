@@ -28,8 +28,10 @@ pub enum IngestError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum WriteError {
-    #[error("a picture can be written as nv12, the description says {0}")]
-    Format(millrace_frame::PixelFormat),
+    #[error("the picture is to be written as {expected}, the description says {described}")]
+    Format { expected: millrace_frame::PixelFormat, described: millrace_frame::PixelFormat },
+    #[error("the picture cannot be converted: {0}")]
+    Convert(String),
     #[error("the picture shows {picture}, the description has {described}")]
     Size { picture: millrace_frame::Size, described: millrace_frame::Size },
     #[error(transparent)]

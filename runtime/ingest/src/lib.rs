@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod bgr;
 mod decode;
 mod error;
 mod feed;

@@ -36,7 +36,7 @@ impl Picture {
     pub fn write_nv12(&self, desc: &ImageDesc, out: &mut [u8]) -> Result<(), WriteError> {
         let size = self.info.display_size();
         if desc.format != PixelFormat::Nv12 {
-            return Err(WriteError::Format(desc.format));
+            return Err(WriteError::Format { expected: PixelFormat::Nv12, described: desc.format });
         }
         if desc.coded != size {
             return Err(WriteError::Size { picture: size, described: desc.coded });
@@ -181,7 +181,7 @@ mod tests {
             let end = desc.planes[1].offset_bytes as usize + last_row + 2 * w.div_ceil(2) as usize;
             prop_assert!(picture.write_nv12(&desc, &mut out[..end - 1]).is_err());
             let (other, _) = ImageDesc::packed(PixelFormat::I420, info_size(&picture), desc.colour, 1);
-            prop_assert_eq!(picture.write_nv12(&other, &mut out), Err(WriteError::Format(PixelFormat::I420)));
+            prop_assert_eq!(picture.write_nv12(&other, &mut out), Err(WriteError::Format { expected: PixelFormat::Nv12, described: PixelFormat::I420 }));
         }
     }
 

@@ -19,6 +19,10 @@ pub struct FeedSettings {
     /// How fast a file is played.
     #[serde(default)]
     pub pace: Pace,
+    /// The source ends when so many pictures have come out of it, also of one that is repeated. Left out, at its own end.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub frames: Option<u64>,
     /// The YCbCr matrix, over what the bitstream says.
     #[serde(default)]
     pub matrix: Option<MatrixName>,

@@ -4,6 +4,7 @@ use crate::NodeError;
 use crate::link::Topology;
 use crate::metrics::Metrics;
 use crate::node::{Order, PortIn, Ports};
+use crate::settings::Exchange;
 use millrace_cuda::{Gpu, Span, Stream};
 use millrace_frame::wire::compact;
 use millrace_frame::{Detections, Device, Item, Payload, PayloadKind, SlotRef};
@@ -11,6 +12,7 @@ use millrace_pool::{Bell, Flow, Next, PoolError, Reader};
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One thing that came in.
 #[derive(Clone, Debug)]
@@ -36,7 +38,16 @@ impl Input {
 #[derive(Clone, Debug)]
 pub struct Lease {
     item: Arc<Item>,
-    lease: millrace_pool::Lease,
+    frame: Frame,
+}
+
+/// Where a frame that was taken lies.
+#[derive(Clone, Debug)]
+enum Frame {
+    /// In its producer's slot.
+    Shared(millrace_pool::Lease),
+    /// In memory of this process; the slot was given back (`EXCHANGE: copy`).
+    Copied(Arc<Vec<u8>>),
 }
 
 impl Lease {
@@ -50,7 +61,10 @@ impl Lease {
     /// # Panics
     /// When they lie on a GPU, which only a port with `on_gpu` lets in.
     pub fn bytes(&self) -> &[u8] {
-        self.lease.bytes()
+        match &self.frame {
+            Frame::Shared(lease) => lease.bytes(),
+            Frame::Copied(bytes) => bytes,
+        }
     }
 
     /// The slot's bytes in host memory: where they lie, or a copy of a frame on a GPU, which this thread waits for.
@@ -58,11 +72,13 @@ impl Lease {
     /// # Errors
     /// Those of the GPU: the frame is lost, as `copy`.
     pub fn on_host(&self) -> Result<Cow<'_, [u8]>, NodeError> {
-        if self.gpu().is_none() {
-            return Ok(Cow::Borrowed(self.bytes()));
-        }
         let lost = |e| NodeError::frame("copy", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        self.lease.read(&self.item.fence, self.lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
+        match &self.frame {
+            Frame::Shared(lease) if lease.gpu().is_some() => {
+                lease.read(&self.item.fence, lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
+            }
+            _ => Ok(Cow::Borrowed(self.bytes())),
+        }
     }
 
     /// Waits, in this thread, until the frame is complete, and touches no byte of it: for nodes that only look when.
@@ -71,12 +87,18 @@ impl Lease {
     /// Those of the GPU: the frame is lost, as `fence`.
     pub fn complete(&self) -> Result<(), NodeError> {
         let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        self.lease.complete(&self.item.fence).map_err(lost)
+        match &self.frame {
+            Frame::Shared(lease) => lease.complete(&self.item.fence).map_err(lost),
+            Frame::Copied(_) => Ok(()),
+        }
     }
 
     /// The GPU that the frame lies on; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
-        self.lease.gpu()
+        match &self.frame {
+            Frame::Shared(lease) => lease.gpu(),
+            Frame::Copied(_) => None,
+        }
     }
 
     /// Where the slot lies on its GPU. What is queued in `stream` from here on begins when the frame is complete; the lease
@@ -85,8 +107,11 @@ impl Lease {
     /// # Errors
     /// The frame lies in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
     pub fn span(&self, stream: &Stream) -> Result<Span, NodeError> {
-        let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        self.lease.span(&self.item.fence, stream).map_err(lost)
+        let lost = |e: String| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        match &self.frame {
+            Frame::Shared(lease) => lease.span(&self.item.fence, stream).map_err(|e| lost(e.to_string())),
+            Frame::Copied(_) => Err(lost("it was copied to host memory, by EXCHANGE=copy".to_owned())),
+        }
     }
 }
 
@@ -96,8 +121,17 @@ pub(crate) struct Inputs {
     node: String,
     metrics: Metrics,
     bell: Bell,
+    exchange: Exchange,
     ready: VecDeque<(&'static str, Input)>,
+    /// Pools where a predecessor of this process still has its place, by port.
+    occupied: Vec<(&'static str, SlotRef)>,
+    tried: Instant,
+    /// The last of them that was logged.
+    told: u128,
 }
+
+/// How often a place is asked for that a predecessor has not left yet.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 struct Port {
     spec: &'static PortIn,
@@ -110,17 +144,30 @@ struct Port {
 
 impl Inputs {
     /// `bell` is the node's: the producers ring it.
-    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics, bell: Bell) -> Self {
+    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics, bell: Bell, exchange: Exchange) -> Self {
         let ports = graph.inputs.iter().filter_map(|name| ports.input(name));
         let ports =
             ports.map(|spec| Port { spec, readers: Vec::new(), closed: false, done_with: VecDeque::new() }).collect();
-        Self { ports, node: graph.node.clone(), metrics, bell, ready: VecDeque::new() }
+        let (node, ready, occupied) = (graph.node.clone(), VecDeque::new(), Vec::new());
+        Self { ports, node, metrics, bell, exchange, ready, occupied, tried: Instant::now(), told: 0 }
+    }
+
+    /// Opens the pools whose place a predecessor had, if it has left by now.
+    pub(crate) fn try_again(&mut self) {
+        if self.occupied.is_empty() || self.tried.elapsed() < TRY_AGAIN {
+            return;
+        }
+        self.tried = Instant::now();
+        for (port, at) in std::mem::take(&mut self.occupied) {
+            self.bell(port, &at);
+        }
     }
 
     /// Opens the pool that a doorbell names, if it is new.
     pub(crate) fn bell(&mut self, port: &str, at: &SlotRef) {
         let name = format!("{}/{port}", self.node);
         let Some(port) = self.ports.iter_mut().find(|p| p.spec.name == port) else { return };
+        self.occupied.retain(|(other, pool)| *other != port.spec.name || pool.pool != at.pool);
         if port.readers.iter().any(|r| r.pool() == at.pool) || port.done_with.contains(&at.pool) {
             return;
         }
@@ -139,6 +186,17 @@ impl Inputs {
                     "input '{}': its producer has ended before this node could read from it",
                     port.spec.name
                 );
+            }
+            // the process that this one takes the place of (`dora node replace`) has not ended yet
+            Err(PoolError::NameTaken { pid, .. }) => {
+                if self.told != at.pool {
+                    self.told = at.pool;
+                    tracing::info!(
+                        "input '{}': waiting until process {pid} has left this node's place",
+                        port.spec.name
+                    );
+                }
+                self.occupied.push((port.spec.name, *at));
             }
             Err(e) => {
                 port.done_with(at.pool);
@@ -174,7 +232,7 @@ impl Inputs {
     pub(crate) fn next(&mut self) -> Option<(&'static str, Input)> {
         if self.ready.is_empty() {
             for port in &mut self.ports {
-                port.collect(&self.metrics, &mut self.ready);
+                port.collect(&self.metrics, self.exchange, &mut self.ready);
             }
         }
         self.ready.pop_front()
@@ -192,14 +250,14 @@ impl Port {
 
     /// Moves what is there into `ready`: at most one item of a port that wants every one (so that ports take turns), and
     /// the newest of each camera of a port that wants only that.
-    fn collect(&mut self, metrics: &Metrics, ready: &mut VecDeque<(&'static str, Input)>) {
+    fn collect(&mut self, metrics: &Metrics, exchange: Exchange, ready: &mut VecDeque<(&'static str, Input)>) {
         let mut newest: Vec<(&'static str, Input)> = Vec::new();
         let mut place: HashMap<String, usize> = HashMap::new();
         while let Some(reader) = self.readers.first_mut() {
             let thin = self.spec.order == Order::Newest && reader.flow() == Flow::Live;
             match reader.poll() {
                 Next::Frame(lease) => {
-                    let Some((source, input)) = accept(self.spec, lease, metrics) else { continue };
+                    let Some((source, input)) = accept(self.spec, lease, metrics, exchange) else { continue };
                     if !thin {
                         ready.push_back((self.spec.name, input));
                         return;
@@ -236,7 +294,12 @@ impl Port {
 }
 
 /// Checks what another process says of a slot before anyone touches a byte of it.
-fn accept(spec: &PortIn, lease: millrace_pool::Lease, metrics: &Metrics) -> Option<(String, Input)> {
+fn accept(
+    spec: &PortIn,
+    lease: millrace_pool::Lease,
+    metrics: &Metrics,
+    exchange: Exchange,
+) -> Option<(String, Input)> {
     let refuse = |source: &str, cause: &'static str, why: String| {
         metrics.drop_port(cause, spec.name, source, 1);
         tracing::warn!("input '{}', camera '{source}': {why}", spec.name);
@@ -265,9 +328,16 @@ fn accept(spec: &PortIn, lease: millrace_pool::Lease, metrics: &Metrics) -> Opti
     }
     let source = item.source.clone();
     metrics.count_port("in", spec.name, &source, 1);
+    metrics.count_port("bytes_in", spec.name, &source, item.payload.bytes());
     metrics.observe_ns("age", &source, crate::run::unix_ns().saturating_sub(item.timing.capture_ns).max(0) as u64);
     if kind != PayloadKind::Detections {
-        return Some((source, Input::Frame(Lease { item: Arc::new(item), lease })));
+        let frame = if exchange == Exchange::Copy && lease.gpu().is_none() {
+            metrics.copied(&source, item.payload.bytes());
+            Frame::Copied(Arc::new(lease.bytes()[..item.payload.end_bytes() as usize].to_vec()))
+        } else {
+            Frame::Shared(lease)
+        };
+        return Some((source, Input::Frame(Lease { item: Arc::new(item), frame })));
     }
     let Payload::Detections { len_bytes } = item.payload else { return None };
     match compact::detections_from_bytes(&lease.bytes()[..len_bytes as usize]) {

@@ -85,6 +85,18 @@ impl Metrics {
         *self.state().counters.entry(key(name, port, source)).or_default() += n;
     }
 
+    /// Counts a frame of `bytes` that was copied: read once, written once.
+    pub(crate) fn copied(&self, source: &str, bytes: u64) {
+        self.count("copies", source, 1);
+        self.moved(source, 2 * bytes);
+    }
+
+    /// Counts bytes of frames of camera `source` that the node read or wrote besides what it takes in and publishes,
+    /// which the harness counts.
+    pub fn moved(&self, source: &str, bytes: u64) {
+        self.count("bytes_inside", source, bytes);
+    }
+
     /// Counts a loss of `n` frames or messages of camera `source`. It is also logged, at most once a second a cause.
     pub fn drop(&self, cause: &'static str, source: &str, n: u64) {
         self.drop_port(cause, "", source, n);

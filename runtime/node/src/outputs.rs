@@ -6,7 +6,8 @@ use crate::gpu::{Held, Queue, Sync};
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{PortOut, Ports};
-use crate::settings::{Common, Doorbell};
+use crate::settings::{Common, Doorbell, Exchange, Handover};
+use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
 use millrace_frame::{Detections, Device, Fence, Item, Payload, PayloadKind, Timing};
@@ -54,12 +55,17 @@ impl Port {
 pub struct SlotMut {
     slot: Slot,
     port: &'static str,
+    /// With `EXCHANGE: copy`, what is written here is copied into the slot when it is published.
+    apart: Option<Vec<u8>>,
 }
 
 impl SlotMut {
     /// The slot's bytes; what a former frame left stands in them.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.slot.bytes_mut()
+        match &mut self.apart {
+            Some(apart) => apart,
+            None => self.slot.bytes_mut(),
+        }
     }
 }
 
@@ -85,6 +91,8 @@ const RING_AGAIN: Duration = Duration::from_millis(100);
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// How long a producer that waits for a slot lets a stop wait.
 const LISTEN: Duration = Duration::from_millis(20);
+/// How long a producer that hands over by blocking waits for its consumers.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(2);
 /// At the end of a live stream, consumers get this long to read what stands in the pool.
 const LIVE_DRAIN: Duration = Duration::from_secs(3);
 
@@ -138,7 +146,8 @@ impl Outputs {
     /// # Panics
     /// When the node has no such port.
     pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
-        Ok(self.acquire(port, source, bytes, &Place::Host)?.map(|slot| SlotMut { slot, port }))
+        let apart = (self.common.exchange == Exchange::Copy).then(|| vec![0; bytes as usize]);
+        Ok(self.acquire(port, source, bytes, &Place::Host)?.map(|slot| SlotMut { slot, port, apart }))
     }
 
     /// A free slot of `port` on the GPU of `queue`, as [`slot`](Self::slot) gives one in host memory. Work that is queued
@@ -156,6 +165,11 @@ impl Outputs {
         bytes: u64,
         queue: &Queue,
     ) -> Result<Option<DeviceSlotMut>, NodeError> {
+        if self.common.exchange == Exchange::Copy {
+            return Err(NodeError::fatal(format!(
+                "output '{port}': EXCHANGE=copy is for frames in host memory, and this node's lie on a GPU; leave EXCHANGE out, or set MEMORY=host where the node has it"
+            )));
+        }
         let Some(slot) = self.acquire(port, source, bytes, &queue.place())? else { return Ok(None) };
         slot.follow(queue.stream()).map_err(NodeError::fatal)?;
         let span = slot.span().expect("the pool was made on a GPU");
@@ -174,10 +188,11 @@ impl Outputs {
             Sync::Device => fence,
             Sync::Host => {
                 queue.stream().synchronize().map_err(NodeError::fatal)?;
+                self.metrics.count("host_syncs", &item.source, 1);
                 Fence::Complete
             }
         };
-        self.publish_with(SlotMut { slot: slot.slot, port: slot.port }, &item, None)
+        self.publish_with(SlotMut { slot: slot.slot, port: slot.port, apart: None }, &item, None)
     }
 
     /// Keeps something (a lease, a mapped surface) until everything queued so far is done, and drops it then.
@@ -242,27 +257,61 @@ impl Outputs {
         self.publish_with(slot, &item, Some(found))
     }
 
-    fn publish_with(&mut self, slot: SlotMut, item: &Item, found: Option<&Detections>) -> Result<(), NodeError> {
+    fn publish_with(&mut self, mut slot: SlotMut, item: &Item, found: Option<&Detections>) -> Result<(), NodeError> {
         let lost = |cause, e: String| NodeError::frame(cause, &item.source, format!("frame {}: {e}", item.seq));
         let at = self.at(slot.port);
         let spec = self.ports[at].spec;
         assert_eq!(item.payload.kind(), spec.carries, "output '{}' carries what it declares", spec.name);
         let bytes = compact::item_to_bytes(item).map_err(|e| lost("unencodable", e.to_string()))?;
+        if let Some(apart) = slot.apart.take() {
+            let len = apart.len().min(item.payload.end_bytes() as usize);
+            slot.slot.bytes_mut()[..len].copy_from_slice(&apart[..len]);
+            self.metrics.copied(&item.source, item.payload.bytes());
+        }
         let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
         let published = pool.publish(slot.slot, &bytes).map_err(|e| lost("unpublishable", e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
+        self.metrics.count_port("bytes_out", spec.name, &item.source, item.payload.bytes());
         let deaf = pool.ring();
         let always = self.common.doorbell == Doorbell::Always;
-        if !deaf && !always && self.ports[at].rung.elapsed() < TELL_AGAIN {
-            return Ok(());
+        if deaf || always || self.ports[at].rung.elapsed() >= TELL_AGAIN {
+            self.tell(at, row::encode(&published, item, found), &item.source);
         }
+        match self.common.handover {
+            Handover::Event => Ok(()),
+            Handover::Blocking => self.await_return(at, &item.source),
+        }
+    }
+
+    /// Sends a dora message to a port's consumers.
+    fn tell(&mut self, at: usize, message: StructArray, source: &str) {
+        let spec = self.ports[at].spec;
         self.ports[at].rung = Instant::now();
-        self.metrics.count_port("doorbells", spec.name, &item.source, 1);
+        self.metrics.count_port("doorbells", spec.name, source, 1);
         // A doorbell that cannot be rung is like one that got lost: the pool has the frame, the next bell brings it.
-        if let Err(e) = self.link.ring(spec.name, row::encode(&published, item, found)) {
-            self.metrics.drop_port("doorbell", spec.name, &item.source, 1);
+        if let Err(e) = self.link.ring(spec.name, message) {
+            self.metrics.drop_port("doorbell", spec.name, source, 1);
             tracing::warn!("{e}");
         }
+    }
+
+    /// `HANDOVER: blocking`: waits until every consumer has given everything back. One that keeps a frame longer than
+    /// [`HANDOVER_LIMIT`], or has died, is not waited for: that is counted.
+    fn await_return(&mut self, at: usize, source: &str) -> Result<(), NodeError> {
+        let began = Instant::now();
+        self.metrics.count("handover_waits", source, 1);
+        while let Some(pool) = self.ports[at].pool.as_mut() {
+            if pool.behind().is_empty() {
+                break;
+            }
+            if began.elapsed() >= HANDOVER_LIMIT {
+                pool.reap(false);
+                self.metrics.count("handover_timeouts", source, 1);
+                break;
+            }
+            self.wait(at)?;
+        }
+        self.metrics.observe_ns("handover", source, began.elapsed().as_nanos() as u64);
         Ok(())
     }
 

@@ -105,7 +105,7 @@ fn live<N: Node>(
         waker: crate::gpu::waker(bell),
         slots: common.slots,
     };
-    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone());
+    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), common.exchange);
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
@@ -113,6 +113,9 @@ fn live<N: Node>(
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
+    // before the goodbye to dora, which may take long: a successor may wait for its place at a pool, or for a port
+    drop(node);
+    drop(inputs);
     for result in [ended, drained, finished] {
         match result {
             Err(e) if !e.is_stopped() => return Err(e.to_string()),
@@ -147,6 +150,7 @@ fn turn<N: Node>(
         if stop.is_set() {
             return Ok(());
         }
+        inputs.try_again();
         let batch: Vec<_> = std::iter::from_fn(|| inputs.next()).take(node.batch()).collect();
         if !batch.is_empty() {
             let sources: Vec<String> = batch.iter().map(|(_, input)| input.source().to_owned()).collect();

@@ -26,6 +26,15 @@ pub(crate) struct Common {
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]
     pub(crate) doorbell: Doorbell,
+    /// How frames cross to the next process: in memory that both have mapped (`shared`), or copied into the slot by the
+    /// producer and out of it by the consumer, as a message would be (`copy`, the slower arm of a comparison). Frames in
+    /// host memory alone.
+    #[serde(default)]
+    pub(crate) exchange: Exchange,
+    /// What a producer does after a publication: it goes on, and is woken by events (`event`), or it waits until every
+    /// consumer has given the frame back (`blocking`, the slower arm of a comparison: stages of a chain never overlap).
+    #[serde(default)]
+    pub(crate) handover: Handover,
     /// How much the node logs.
     #[serde(default)]
     pub(crate) log: LogLevel,
@@ -64,6 +73,24 @@ impl From<FlowSetting> for Flow {
             FlowSetting::Lossless => Self::Lossless,
         }
     }
+}
+
+/// How frames cross to the next process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Exchange {
+    #[default]
+    Shared,
+    Copy,
+}
+
+/// What a producer does after a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Handover {
+    #[default]
+    Event,
+    Blocking,
 }
 
 /// When a dora message tells of a publication.

@@ -143,15 +143,12 @@ fn offer(socket: &UnixDatagram, to: &Path, message: &Message<'_>, tries: u32) ->
     socket.send_to(&bytes, to).map(drop).map_err(|e| e.kind())
 }
 
-/// Where watchers of a dataflow may have their sockets. A daemon and a user's shell need not agree about the folder for
-/// sockets, so all that are usual are looked at.
+/// Where watchers of a dataflow may have their sockets. A daemon's environment is not that of a user's shell, so no variable
+/// is asked.
 fn folders(dataflow: &str) -> Vec<PathBuf> {
     let user = rustix::process::getuid().as_raw();
-    let bases = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let mut bases: Vec<PathBuf> =
-        bases.into_iter().chain([format!("/run/user/{user}").into(), "/tmp".into()]).collect();
-    bases.dedup();
-    bases.into_iter().map(|base| base.join(format!("millrace-{user}")).join(dataflow)).collect()
+    let bases = [format!("/run/user/{user}"), "/tmp".to_owned()];
+    bases.map(|base| Path::new(&base).join(format!("millrace-{user}")).join(dataflow)).into()
 }
 
 /// The sockets in a folder, if it is one of this user's alone.

@@ -8,7 +8,7 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortIn, PortOut, Ports};
 use crate::outputs::Outputs;
-use crate::settings::{Common, Doorbell, FlowSetting, LogLevel};
+use crate::settings::{Common, Doorbell, Exchange, FlowSetting, Handover, LogLevel};
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_cuda::Gpu;
@@ -131,6 +131,8 @@ impl Bench {
             flow: FlowSetting::Lossless,
             slots: 4,
             doorbell: Doorbell::Needed,
+            exchange: Exchange::Shared,
+            handover: Handover::Event,
             log: LogLevel::Info,
             start_timeout_ms: 20_000,
             restart_timeout_ms: 1_000,
@@ -146,8 +148,9 @@ impl Bench {
             Metrics::default(),
             StopFlag::default(),
         );
+        let sinks_alone = Ports { inputs: sinks, outputs: &[] };
         let results =
-            crate::inputs::Inputs::new(&Ports { inputs: sinks, outputs: &[] }, &tester, Metrics::default(), test_bell);
+            crate::inputs::Inputs::new(&sinks_alone, &tester, Metrics::default(), test_bell, Exchange::Shared);
         let outputs: Vec<_> = sinks.iter().map(|p| (p.name, p.name.to_owned(), to_test.clone())).collect();
         let node = std::thread::spawn(move || {
             let link = ChannelLink { signals: node_signals, bells: outputs };

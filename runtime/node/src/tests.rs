@@ -259,3 +259,61 @@ fn a_lossless_source_waits_for_a_slow_consumer_and_loses_nothing() {
         assert!(expected.contains(&rung), "DOORBELL={doorbell}: {rung} doorbells for 1000 publications");
     }
 }
+
+/// What an adder makes of three frames, and its counters.
+fn three(settings: &[(&str, &str)]) -> (Vec<(u64, u8)>, crate::Metrics) {
+    let settings: Vec<_> = settings.iter().copied().chain([("ADD", "1")]).collect();
+    let mut bench = Bench::start::<Adder>(&settings);
+    for seq in 0..3 {
+        bench.send("frame", &image(seq), &[10 * seq as u8; 3]).unwrap();
+    }
+    let (seen, metrics) = bench.finish();
+    (seen.iter().map(|(_, seen)| value(seen)).collect(), metrics.unwrap())
+}
+
+#[test]
+fn frames_that_are_copied_are_the_same_frames_and_the_copies_are_counted() {
+    let (shared, plain) = three(&[]);
+    let (copied, copies) = three(&[("EXCHANGE", "copy")]);
+    assert_eq!(shared, [(0, 1), (1, 11), (2, 21)]);
+    assert_eq!(shared, copied);
+    // three frames of 3 bytes in, three tensors of 1 byte out; a copy reads and writes each byte
+    for metrics in [&plain, &copies] {
+        assert_eq!((metrics.counted("bytes_in", "cam"), metrics.counted("bytes_out", "cam")), (9, 3));
+    }
+    assert_eq!((plain.counted("copies", "cam"), plain.counted("bytes_inside", "cam")), (0, 0));
+    assert_eq!((copies.counted("copies", "cam"), copies.counted("bytes_inside", "cam")), (6, 2 * 9 + 2 * 3));
+}
+
+#[test]
+fn a_producer_that_hands_over_by_blocking_waits_until_its_frame_is_given_back() {
+    let run = |handover: &str| {
+        let mut bench = Bench::start::<Adder>(&[("ADD", "1"), ("HANDOVER", handover)]);
+        for seq in 0..3 {
+            bench.send("frame", &image(seq), &[0; 3]).unwrap();
+        }
+        let (_, first) = bench.receive(SOON).unwrap();
+        // the second can come only from a node that did not wait for the first
+        let beside = bench.receive(Duration::from_millis(300)).is_some();
+        drop(first);
+        let then = beside || bench.receive(SOON).is_some();
+        let (_, metrics) = bench.finish();
+        let metrics = metrics.unwrap();
+        (beside, then, metrics.counted("handover_waits", "cam"), metrics.counted("handover_timeouts", "cam"))
+    };
+    assert_eq!(run("event"), (true, true, 0, 0));
+    assert_eq!(run("blocking"), (false, true, 3, 0));
+}
+
+#[test]
+fn a_consumer_that_keeps_its_frame_does_not_stop_a_producer_that_hands_over_by_blocking() {
+    let mut bench = Bench::start::<Adder>(&[("ADD", "1"), ("HANDOVER", "blocking")]);
+    for seq in 0..3 {
+        bench.send("frame", &image(seq), &[0; 3]).unwrap();
+    }
+    let kept = bench.receive(SOON).unwrap();
+    assert!(bench.receive(SOON).is_some());
+    drop(kept);
+    let (_, metrics) = bench.finish();
+    assert!(metrics.unwrap().counted("handover_timeouts", "cam") > 0);
+}

@@ -4,7 +4,7 @@ use crate::load::{Loaded, absolute_sets};
 use crate::scratch::{Scratch, script_text};
 use anyhow::Context;
 use millrace_graph::Feed;
-use millrace_graph::check::{CheckedNode, From, Set};
+use millrace_graph::check::{CheckedNode, Effective, From, Set};
 use millrace_graph::describe::{Description, find_program};
 use millrace_graph::model::Node;
 use millrace_graph::settings::{document, is_environment};
@@ -303,15 +303,14 @@ fn inputs(node: &Node, raw: Option<&Value>) -> Vec<PlanInput> {
 
 /// What the graph and the command line say to a node.
 fn given(checked: &CheckedNode, sets: &[Set]) -> Vec<(String, String)> {
-    let own = checked.description.is_some();
-    let concerns = |key: &str, from: &From, described: bool| match from {
-        From::Default => false,
-        // the graph's own env goes to all nodes; of a setting that this one does not have it would be told as a fault
-        From::Graph(_) => !own || described || is_environment(key),
-        From::Node(_) | From::Set => true,
-    };
-    let all = checked.settings.iter().filter(|s| concerns(&s.key, &s.from, s.described));
+    let all = checked.settings.iter().filter(|s| s.from != From::Default && concerns(checked, s));
     all.filter_map(|s| Some((s.key.clone(), set_value(checked, sets, &s.key).or_else(|| s.value.clone())?))).collect()
+}
+
+/// The graph's own `env:` is for all nodes: a name in it that this node does not know is some other node's.
+fn concerns(checked: &CheckedNode, setting: &Effective) -> bool {
+    let graphs = matches!(setting.from, From::Graph(_));
+    !graphs || checked.description.is_none() || setting.described || is_environment(&setting.key)
 }
 
 fn set_value(checked: &CheckedNode, sets: &[Set], key: &str) -> Option<String> {
@@ -320,7 +319,7 @@ fn set_value(checked: &CheckedNode, sets: &[Set], key: &str) -> Option<String> {
 
 fn effective(checked: &CheckedNode, sets: &[Set], folder: &std::path::Path) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for setting in &checked.settings {
+    for setting in checked.settings.iter().filter(|setting| concerns(checked, setting)) {
         let Some(value) = set_value(checked, sets, &setting.key).or_else(|| setting.value.clone()) else { continue };
         let is_file = setting.is_path && !value.is_empty() && !value.contains("://");
         let value = if is_file {

@@ -8,14 +8,15 @@ use millrace_frame::wire::row;
 use millrace_pool::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// dora's events come by a thread of their own, which rings the node's bell for each: so the harness's loop sleeps on
 /// one thing, whoever wakes it.
 pub(crate) struct DoraLink {
-    node: DoraNode,
+    /// `None` only while this is dropped.
+    node: Option<DoraNode>,
     signals: Receiver<Signal>,
     over: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
@@ -23,6 +24,9 @@ pub(crate) struct DoraLink {
 
 /// How long the end of a node may wait for the listener.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long each half of the goodbye to dora may take. The daemon does not answer a process that `dora node replace` has
+/// put another in the place of, which would wait until it is killed 10 s later. Its exit tells the daemon as much.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 impl DoraLink {
     /// Connects to the daemon that started this process; `bell` rings for each event.
@@ -42,7 +46,7 @@ impl DoraLink {
             let listen = move || listen(events, &inputs, &to, &bell, &over);
             std::thread::Builder::new().name("dora-events".into()).spawn(listen).map_err(|e| e.to_string())?
         };
-        Ok((Self { node, signals, over, listener: Some(listener) }, graph))
+        Ok((Self { node: Some(node), signals, over, listener: Some(listener) }, graph))
     }
 }
 
@@ -100,8 +104,8 @@ impl Link for DoraLink {
 
     fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String> {
         let row: ArrayRef = Arc::new(row);
-        self.node
-            .send_output(DataId::from(port.to_owned()), MetadataParameters::default(), row)
+        let Some(node) = &mut self.node else { return Ok(()) };
+        node.send_output(DataId::from(port.to_owned()), MetadataParameters::default(), row)
             .map_err(|e| format!("output '{port}': {e}"))
     }
 }
@@ -109,9 +113,29 @@ impl Link for DoraLink {
 impl Drop for DoraLink {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+        let (listener, node) = (self.listener.take(), self.node.take());
         // dora wants its event stream closed before its node
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
+        let heard_out = in_time("dora-stream-end", move || {
+            if let Some(listener) = listener {
+                let _ = listener.join();
+            }
+        });
+        // also then: it is what removes zenoh's segments
+        let left = in_time("dora-node-end", move || drop(node));
+        if !(heard_out && left) {
+            tracing::debug!("dora's daemon did not answer the goodbye; leaving without it");
         }
     }
+}
+
+/// Does something in a thread and waits for its end, not longer than [`GOODBYE`]; `false` when it still runs.
+fn in_time(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, over) = channel::<()>();
+    let run = move || {
+        work();
+        drop(done);
+    };
+    // where no thread can be made, the work is dropped here, which does it or nothing
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).is_err()
+        || over.recv_timeout(GOODBYE) == Err(RecvTimeoutError::Disconnected)
 }

@@ -40,7 +40,7 @@ pub(crate) struct Topology {
     pub(crate) node: String,
     /// The dataflow's id; empty where there is none.
     pub(crate) dataflow: String,
-    /// What dora started this node from: its entry in the graph, and the graph's `env:`.
+    /// What dora started this node from: its entry in the graph, the graph's `env:`, and the folder that paths count from.
     pub(crate) definition: serde_json::Value,
     /// How often the node was started again.
     pub(crate) restarts: u64,
@@ -76,7 +76,9 @@ impl Topology {
             }
             if id == node {
                 this.env = environment(&other["env"], &value_of);
-                this.definition = serde_json::json!({ "node": other, "env": descriptor["env"] });
+                this.definition = serde_json::json!({
+                    "node": other, "env": descriptor["env"], "folder": std::env::current_dir().ok(),
+                });
             }
         }
         this.root_env = environment(&descriptor["env"], &value_of);

@@ -1,0 +1,112 @@
+//! dora's coordinator, by dora's own command line.
+
+use crate::{dora, make};
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The coordinator that `DORA_COORDINATOR_ADDR` and `DORA_COORDINATOR_PORT` name.
+pub(crate) struct Control {
+    program: PathBuf,
+}
+
+/// A dataflow as `dora list` shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Dataflow {
+    /// Its id.
+    pub(crate) uuid: String,
+    /// Its name; empty where it has none.
+    #[serde(default)]
+    pub(crate) name: String,
+    status: String,
+}
+
+impl Dataflow {
+    /// What a user calls it.
+    pub(crate) fn called(&self) -> &str {
+        if self.name.is_empty() { &self.uuid } else { &self.name }
+    }
+}
+
+impl Control {
+    /// Finds dora.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self { program: dora::ensure(&mut |line| eprintln!("{line}"))? })
+    }
+
+    fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        make::outside_cargo(&mut command);
+        let output = command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("dora ({}) cannot be started", self.program.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("'dora {}' failed: {}", args.join(" "), said.trim().lines().next().unwrap_or("without a word"));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The running dataflow of this name or id; the only one, where none is named.
+    pub(crate) fn dataflow(&self, wanted: Option<&str>) -> anyhow::Result<Dataflow> {
+        let text = self.ask(&["list", "--format", "json"]).context(
+            "no coordinator of dora answers. 'millrace switch' changes what 'dora up' and 'dora start' run, \
+             not what 'millrace run' or 'dora run' does; DORA_COORDINATOR_PORT must be the one of 'dora up'",
+        )?;
+        let all: Vec<Dataflow> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let mut running: Vec<Dataflow> = all.into_iter().filter(|flow| flow.status == "Running").collect();
+        let names = running.iter().map(Dataflow::called).collect::<Vec<_>>().join(", ");
+        if let Some(wanted) = wanted {
+            running.retain(|flow| flow.name == wanted || flow.uuid == wanted);
+        }
+        match (running.pop(), running.is_empty(), wanted) {
+            (Some(flow), true, _) => Ok(flow),
+            (None, _, Some(wanted)) if names.is_empty() => bail!("no dataflow runs, so none is called '{wanted}'"),
+            (None, _, Some(wanted)) => bail!("no running dataflow is called '{wanted}'; there are: {names}"),
+            (None, _, None) => bail!("no dataflow runs; start A by 'dora start A.yml --name NAME --detach'"),
+            (Some(_), false, _) => {
+                bail!("several dataflows run: {names}; choose one by --dataflow (its id, if need be)")
+            }
+        }
+    }
+
+    /// The ids of its nodes.
+    pub(crate) fn nodes(&self, dataflow: &str) -> anyhow::Result<Vec<String>> {
+        let text = self.ask(&["node", "list", "--dataflow", dataflow, "--quiet"])?;
+        Ok(text.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Puts this definition in the place of the node that runs.
+    pub(crate) fn replace(&self, dataflow: &str, node: &str, definition: &Value) -> anyhow::Result<()> {
+        let file = Definition::write(definition)?;
+        self.ask(&["node", "replace", "--dataflow", dataflow, "--from-yaml", &file.0.display().to_string(), node])?;
+        Ok(())
+    }
+}
+
+/// A node's definition in a file of its own, removed when dropped.
+struct Definition(PathBuf);
+
+impl Definition {
+    fn write(definition: &Value) -> anyhow::Result<Self> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = std::env::temp_dir().join(format!("millrace-switch-{}.yml", std::process::id()));
+        let write = || {
+            // left by an earlier process of this number
+            let _ = std::fs::remove_file(&path);
+            let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+            file.write_all(format!("{definition:#}\n").as_bytes())
+        };
+        write().with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Definition {
+    fn drop(&mut self) {
+        // a leftover in the temporary folder harms nobody
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
