@@ -213,7 +213,7 @@ impl Bound {
         plan: &Plan,
     ) -> Result<Vec<Vec<usize>>, EngineError> {
         let own = self.own(stream, plan)?;
-        stream.fill(own, 0).and_then(|()| stream.synchronize()).map_err(EngineError::setup)?;
+        stream.synchronize().map_err(EngineError::setup)?;
         self.bind(stream, plan, own).map_err(EngineError::setup)?;
         let host = MemoryInfo::default();
         for (name, _) in &plan.outputs {
@@ -234,12 +234,14 @@ impl Bound {
         shapes
     }
 
-    /// The session's own input.
+    /// The session's own input, of zeros at first.
     fn own(&mut self, stream: &Stream, plan: &Plan) -> Result<Span, EngineError> {
         if self.own.is_none() {
             let bytes = plan.bytes() * self.frames as u64;
             let what = plan.input.to_string_lossy();
-            self.own = Some(DeviceMemory::allocate(stream.gpu(), bytes, &what).map_err(EngineError::setup)?);
+            let memory = DeviceMemory::allocate(stream.gpu(), bytes, &what).map_err(EngineError::setup)?;
+            stream.fill(memory.span(), 0).map_err(EngineError::setup)?;
+            self.own = Some(memory);
         }
         Ok(self.own.as_ref().expect("allocated above").span())
     }
@@ -260,8 +262,9 @@ impl Bound {
         Ok(())
     }
 
-    /// Runs the session on as many frames as this was made for, waits for it, asleep, and hands each frame's outputs to
-    /// `read`. When it returns, the GPU does not use the frames any more.
+    /// Runs the session on the frames, at most as many as this was made for (what is missing is computed on what stood
+    /// there), waits for it, asleep, and hands each frame's outputs to `read`. When it returns, the GPU does not use the
+    /// frames any more.
     pub(crate) fn run(
         &mut self,
         session: &mut Session,
@@ -270,6 +273,10 @@ impl Bound {
         input: Input<'_>,
         read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
+        let frames = match input {
+            Input::Host(_) => 1,
+            Input::Device(slots) => slots.len(),
+        };
         let queued = self.queue(session, stream, plan, input);
         // asleep until all of it is done: the context is told to block (`Gpu::open`)
         let waited = stream.synchronize();
@@ -285,7 +292,7 @@ impl Bound {
             data.push(bytemuck::cast_slice::<u8, f32>(output.host.bytes()));
         }
         let shapes: Vec<Vec<usize>> = self.outputs.iter().map(|output| of_one(&output.shape, self.frames)).collect();
-        for frame in 0..self.frames {
+        for frame in 0..frames {
             let outputs: Vec<RawTensor<'_>> = (self.outputs.iter().zip(&shapes).zip(&data))
                 .map(|((output, shape), data)| {
                     let each = data.len() / self.frames;
@@ -308,10 +315,10 @@ impl Bound {
         let span = match input {
             Input::Host(bytes) => {
                 let own = self.own(stream, plan)?;
-                stream.upload(bytes, own).map_err(gpu)?;
+                stream.upload(bytes, own.part(0, bytes.len() as u64)).map_err(gpu)?;
                 own
             }
-            Input::Device(&[slot]) if !plan.graph => slot,
+            Input::Device(&[slot]) if !plan.graph && self.frames == 1 => slot,
             Input::Device(slots) => {
                 let own = self.own(stream, plan)?;
                 for (n, slot) in slots.iter().enumerate() {

@@ -26,6 +26,9 @@ struct Gpu {
     stream: &'static Stream,
     /// For one frame, for two, and so on, made when so many first come.
     bound: Vec<Option<Bound>>,
+    /// Frames go through the model as many as BATCH says, or padded to it. cuDNN plans each convolution anew when the
+    /// number differs from the run before, which takes seconds for a model of a hundred nodes.
+    padded: bool,
     plan: Plan,
 }
 
@@ -64,12 +67,13 @@ impl Gpu {
         input: Input<'_>,
         read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
-        let Self { stream, bound, plan } = self;
+        let Self { stream, bound, plan, .. } = self;
+        let most = bound.len();
         let frames = match input {
             Input::Host(_) => 1,
+            Input::Device(slots) if self.padded && (1..=most).contains(&slots.len()) => most,
             Input::Device(slots) => slots.len(),
         };
-        let most = bound.len();
         let place = frames.checked_sub(1).and_then(|n| bound.get_mut(n));
         let place = place.ok_or_else(|| EngineError::run(format!("{frames} frames at once, and BATCH is {most}")))?;
         let bound = match place {
@@ -129,6 +133,7 @@ impl Engine for Ort {
         let on_gpu = stream.map(|stream| Gpu {
             stream,
             bound: (0..settings.batch.max(1)).map(|_| None).collect(),
+            padded: settings.provider == Provider::Cuda,
             plan: Plan {
                 input: CString::default(),
                 dtype: TensorDtype::F32,
@@ -194,7 +199,8 @@ impl Engine for Ort {
         let zeros = zeros.map_err(EngineError::setup)?;
         gpu.stream.fill(zeros.span(), 0).map_err(EngineError::setup)?;
         let run = || {
-            (1..=gpu.bound.len()).try_for_each(|frames| {
+            let least = if gpu.padded { gpu.bound.len() } else { 1 };
+            (least..=gpu.bound.len()).try_for_each(|frames| {
                 let tensors = vec![zeros.span(); frames];
                 gpu.run(session, Input::Device(&tensors), &mut |_, _| ())
             })

@@ -30,7 +30,7 @@ def step_of(name):
         command = [
             suite.target / "millrace", "ab", *(f"graphs/{arm}.yml" for arm in arms), "--no-build", "--quiet",
             "--set", "decode.SOURCE=", "--set", f"decode.SOURCES={sources}", "--title", title,
-            "--until", "to-rgb", "--rounds", suite.args.rounds, "--frames", 400, "--camera-frames", 120, "--warm-up", 40,
+            "--until", "to-rgb", "--rounds", suite.args.rounds, "--frames", 500, "--camera-frames", 60, "--warm-up", 40,
             "--quality-frames", 100, "--out", folder, "--page", suite.out / "pages" / f"{page}.md",
         ]
         done = step.run(command, 900, may_fail=True)

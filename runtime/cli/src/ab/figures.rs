@@ -61,7 +61,9 @@ pub(super) struct Window {
     dropped_percent: f64,
 }
 
-/// Finds the counted part: what arrived after the last frame of the warm-up.
+/// Finds the counted part. Where cameras keep their own time, that is what arrived after the last of them had its warm-up.
+/// Where every frame comes and cameras may run ahead of each other, it is what arrived after as many frames as the warm-ups
+/// of all have: so every run counts as many.
 pub(super) fn window(records: &[Record], asked: Asked) -> Result<Window, String> {
     let records: Vec<&Record> = records.iter().filter(|record| record.seq < asked.all).collect();
     let sources: BTreeSet<&str> = records.iter().map(|record| record.source.as_str()).collect();
@@ -70,11 +72,16 @@ pub(super) fn window(records: &[Record], asked: Asked) -> Result<Window, String>
     if asked.lossless && (records.len() as u64) < wanted {
         return Err(format!("{} of {wanted} frames arrived, and none may be lost", records.len()));
     }
-    let warm = records.iter().filter(|record| record.seq < asked.warm_up);
-    let first = records.iter().map(|record| record.arrival_ns).min().ok_or("nothing arrived")?;
-    let begin_ns = warm.map(|record| record.arrival_ns).max().unwrap_or(first);
-    let counted: Vec<&&Record> =
-        records.iter().filter(|record| record.seq >= asked.warm_up && record.arrival_ns > begin_ns).collect();
+    let mut by_arrival = records.clone();
+    by_arrival.sort_by_key(|record| record.arrival_ns);
+    let first = by_arrival.first().ok_or("nothing arrived")?.arrival_ns;
+    let warm_ups = match asked.lossless {
+        true => (asked.warm_up * cameras) as usize,
+        false => by_arrival.iter().rposition(|record| record.seq < asked.warm_up).map_or(0, |last| last + 1),
+    };
+    let begin_ns = warm_ups.checked_sub(1).and_then(|last| by_arrival.get(last)).map_or(first, |r| r.arrival_ns);
+    let late = |record: &&&Record| asked.lossless || record.seq >= asked.warm_up;
+    let counted: Vec<&&Record> = by_arrival.iter().skip(warm_ups).filter(late).collect();
     let end_ns = counted.iter().map(|record| record.arrival_ns).max().ok_or("nothing arrived after the warm-up")?;
     let mut latency_ns: Vec<u64> =
         counted.iter().map(|record| (record.arrival_ns - record.capture_ns).max(0) as u64).collect();
