@@ -32,7 +32,7 @@ fn walk(bytes: &[u8]) {
     assert!(text.ends_with('\n'));
     assert!(checked.graph.is_some() || !checked.report.is_ok(), "no graph and no fault");
     let _ = checked.report.json();
-    let _ = explain("g.yml", &checked);
+    let _ = explain(&checked);
     if let Some(graph) = &checked.graph {
         let _ = resolved::to_json(graph, &sets, &|_| Some("/p".to_owned())).to_string();
     }
