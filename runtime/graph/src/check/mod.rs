@@ -232,9 +232,7 @@ fn no_such_node(graph: &Graph, set: &Set) -> Fault {
         None => format!("the graph has no node '{}'; there are: {}", set.node, ids().collect::<Vec<_>>().join(", ")),
     };
     let near = nearest(&set.node, ids()).filter(|_| module.is_none());
-    // the last part of an id will do
-    let short = ids().filter_map(|id| id.rsplit_once('.').map(|(_, last)| last));
-    let near = near.or_else(|| nearest(&set.node, short));
+    let near = near.or_else(|| nearest(&set.node, graph.short_ids()));
     let fix = near.map(|near| format!("--set {near}.{}=…", set.key));
     Fault::new(Severity::Error, Span::default(), message).at(set.place()).fix_with(fix)
 }
