@@ -104,8 +104,12 @@ fn differing(a: &str, b: &str) -> (Vec<String>, Vec<String>) {
     (only(&a, &b), only(&b, &a))
 }
 
-const TOGGLES: [(&str, &str, &str); 4] =
-    [("FORMAT", "bgr24", "nv12"), ("FUSED", "false", "true"), ("HANDOVER", "blocking", "event"), ("EXCHANGE", "copy", "shared")];
+const TOGGLES: [(&str, &str, &str); 4] = [
+    ("FORMAT", "bgr24", "nv12"),
+    ("FUSED", "false", "true"),
+    ("HANDOVER", "blocking", "event"),
+    ("EXCHANGE", "copy", "shared"),
+];
 
 /// By dora's own flat graphs, and by the files as `diff` shows them.
 #[test]
@@ -170,7 +174,8 @@ fn dora_runs_a_graph_with_a_module() {
     std::fs::write(folder.path().join("detect.yml"), module.replace("../bin", "bin")).unwrap();
     std::os::unix::fs::symlink(root().join("target/release"), folder.path().join("bin")).unwrap();
     let graph = folder.path().join("graph.yml");
-    let text = "exit_when_nodes_finish: true\nenv: {FLOW: lossless, FRAMES: 30}\nnodes: [{id: p, module: detect.yml}]\n";
+    let text =
+        "exit_when_nodes_finish: true\nenv: {FLOW: lossless, FRAMES: 30}\nnodes: [{id: p, module: detect.yml}]\n";
     std::fs::write(&graph, text).unwrap();
     succeed(dora().arg("run").arg(&graph), LIMIT);
     let lines = std::fs::read_to_string(&out).unwrap();
@@ -188,12 +193,24 @@ fn modules_on_the_command_line() {
     assert!(!run.status.success() && printed(&run).contains("is a module, a part of graphs"), "{}", printed(&run));
     let ab = finish(&mut millrace(&["ab", module, "graphs/full.yml", "--no-build"]), LIMIT);
     assert!(!ab.status.success() && printed(&ab).contains("is a module, a part of graphs"), "{}", printed(&ab));
-    let explain = ["check", "graphs/nv12.yml", "--explain", "--set", "pipeline.decode.SOURCE=a.mp4", "--set", "detect.MODEL=m.yml"];
+    let explain = [
+        "check",
+        "graphs/nv12.yml",
+        "--explain",
+        "--set",
+        "pipeline.decode.SOURCE=a.mp4",
+        "--set",
+        "detect.MODEL=m.yml",
+    ];
     let said = succeed(&mut millrace(&explain), LIMIT);
     let has = |parts: &[&str]| said.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == parts);
     assert!(said.contains("pipeline.decode · sw-nv12"), "{said}");
     assert!(has(&["SOURCE", "a.mp4", "--set"]), "{said}");
     assert!(has(&["FORMAT", "nv12", "graphs/nv12.yml:10,", "for", "all", "nodes"]), "{said}");
     assert!(said.contains("graphs/modules/detect.yml:"), "{said}");
-    assert_eq!(said.lines().filter(|line| line.trim_start().starts_with("MODEL") && line.contains("m.yml")).count(), 2, "{said}");
+    assert_eq!(
+        said.lines().filter(|line| line.trim_start().starts_with("MODEL") && line.contains("m.yml")).count(),
+        2,
+        "{said}"
+    );
 }

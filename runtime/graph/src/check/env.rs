@@ -57,7 +57,13 @@ pub(super) fn check(
     }
 }
 
-fn read(value: &EnvValue, from: fn(Span) -> From, world: &World<'_>, is_module: bool, report: &mut Report) -> Option<Given> {
+fn read(
+    value: &EnvValue,
+    from: fn(Span) -> From,
+    world: &World<'_>,
+    is_module: bool,
+    report: &mut Report,
+) -> Option<Given> {
     match dora::env_text(&value.value.it, world.variables) {
         Ok(text) => Some(Given {
             text: text.text,

@@ -148,7 +148,8 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
     } else {
         env::check_common(&graph, &described, &mut report);
     }
-    for (node, checked) in graph.nodes.iter().zip(&nodes) {
+    // what flows through a module is for its graphs to say, and with it what a restart does
+    for (node, checked) in graph.nodes.iter().zip(&nodes).filter(|_| !graph.is_module) {
         check_restarts(node, checked, &mut report);
     }
     Checked { graph: Some(graph), report, nodes, sets }

@@ -28,14 +28,7 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
     }
 }
 
-fn no_such_node(
-    graph: &Graph,
-    node: &Node,
-    input: &Input,
-    from: &str,
-    output: &str,
-    report: &Report,
-) -> Option<Fault> {
+fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &str, report: &Report) -> Option<Fault> {
     let (name, id, at) = (&input.name.it, &node.id.it, input.source.at);
     // what a module takes and gives is checked where it is put in place
     let in_module = graph.is_module || !report.scope(at).is_empty();
@@ -52,8 +45,10 @@ fn no_such_node(
     let near_by = all.filter(|id| report.scope(id.at) == scope);
     let ids: Vec<&str> = near_by.map(|id| id.it.strip_prefix(scope).unwrap_or(&id.it)).collect();
     let fix = nearest(from, ids.iter().copied()).map(|near| format!("{name}: {near}/{output}"));
-    let message =
-        format!("input '{name}' of node '{id}' names node '{from}', which does not exist; there are: {}", ids.join(", "));
+    let message = format!(
+        "input '{name}' of node '{id}' names node '{from}', which does not exist; there are: {}",
+        ids.join(", ")
+    );
     Some(Fault::error(at, message).fix_with(fix))
 }
 

@@ -11,12 +11,8 @@ use std::path::{Component, Path, PathBuf};
 const LARGEST_BYTES: u64 = 1 << 20;
 
 pub(crate) const KEYS: &[(&str, Shape)] = &[("module", Shape::Map), ("nodes", Shape::List), ("build", Shape::Text)];
-pub(crate) const HEADER_KEYS: &[(&str, Shape)] = &[
-    ("name", Shape::Text),
-    ("inputs", Shape::List),
-    ("inputs_optional", Shape::List),
-    ("outputs", Shape::List),
-];
+pub(crate) const HEADER_KEYS: &[(&str, Shape)] =
+    &[("name", Shape::Text), ("inputs", Shape::List), ("inputs_optional", Shape::List), ("outputs", Shape::List)];
 
 /// What cannot be done, and how it is mended.
 pub(super) type Refusal = (String, Option<String>);

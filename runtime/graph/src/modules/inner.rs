@@ -183,7 +183,9 @@ pub(super) fn check_params_used(node: &Yaml, inner: &[Yaml], report: &mut Report
         let Some(name) = key.text() else { continue };
         if !named.iter().any(|named| named == name || *named == name.to_lowercase()) {
             let variable = format!("PARAM_{}", name.to_uppercase());
-            let message = format!("no args in the module name the param '{name}': its nodes get the variable {variable}, and no more");
+            let message = format!(
+                "no args in the module name the param '{name}': its nodes get the variable {variable}, and no more"
+            );
             let fix = format!("args: … ${{_param.{name}}}; settings of Millrace nodes go into env");
             report.push(Fault::warning(key.at, message).fix(fix));
         }

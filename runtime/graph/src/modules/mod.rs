@@ -183,7 +183,11 @@ impl<'a> Expander<'a> {
                 let message = format!(
                     "the module's output '{}' is ambiguous: {} give one",
                     output.it,
-                    ports.iter().map(|port| port.strip_prefix(scope.as_str()).unwrap_or(port)).collect::<Vec<_>>().join(" and ")
+                    ports
+                        .iter()
+                        .map(|port| port.strip_prefix(scope.as_str()).unwrap_or(port))
+                        .collect::<Vec<_>>()
+                        .join(" and ")
                 );
                 self.report.push(Fault::error(output.at, message).fix("give the outputs of its nodes unlike names"));
             } else if found.is_empty() && !hosts_others {
@@ -216,7 +220,8 @@ impl<'a> Expander<'a> {
                         let names: Vec<&str> = known.keys().map(String::as_str).collect();
                         let one = if let [one] = names[..] { Some(one) } else { None };
                         let near = nearest(&output, names.iter().copied()).or(one);
-                        let has = if names.is_empty() { " no outputs".to_owned() } else { format!(": {}", names.join(", ")) };
+                        let has =
+                            if names.is_empty() { " no outputs".to_owned() } else { format!(": {}", names.join(", ")) };
                         let message = format!(
                             "input '{name}' of node '{id}' names '{node}/{output}', which does not exist; the module '{node}' declares{has}"
                         );
@@ -276,7 +281,8 @@ impl<'a> Expander<'a> {
         };
         if matches!(root.data, Data::Map(_)) && root.get("module").is_none() {
             let message = format!("'{}' is no module: it has no key 'module'", named.it);
-            self.report.push(Fault::error(named.at, message).fix("in it: module: { name: …, inputs: […], outputs: […] }"));
+            self.report
+                .push(Fault::error(named.at, message).fix("in it: module: { name: …, inputs: […], outputs: […] }"));
             return None;
         }
         self.parts += count_parts(&root);
@@ -325,7 +331,8 @@ impl<'a> Expander<'a> {
                 self.report.push(Fault::error(value.at, message));
             }
             if let Some(other) = upper.insert(name.to_uppercase(), name).filter(|other| *other != name) {
-                let message = format!("the params '{other}' and '{name}' are one to dora: PARAM_{}", name.to_uppercase());
+                let message =
+                    format!("the params '{other}' and '{name}' are one to dora: PARAM_{}", name.to_uppercase());
                 self.report.push(Fault::error(key.at, message).fix("give them unlike names"));
             }
         }
@@ -348,14 +355,16 @@ impl<'a> Expander<'a> {
             meant.extend(near);
             let names: Vec<&str> = header.all_inputs().collect();
             let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            let message = format!("node '{}' has an input '{name}', which its module does not know; its inputs: {has}", id.it);
+            let message =
+                format!("node '{}' has an input '{name}', which its module does not know; its inputs: {has}", id.it);
             let source = source_of(value).and_then(Yaml::text).unwrap_or("…");
             self.report.push(Fault::error(key.at, message).fix_with(near.map(|near| format!("{near}: {source}"))));
         }
         for input in &header.inputs {
             let connected = entries.iter().any(|(key, _)| key.text() == Some(&input.it));
             if !connected && !meant.contains(&input.it.as_str()) {
-                let message = format!("input '{}' of node '{}', which its module needs, is not connected", input.it, id.it);
+                let message =
+                    format!("input '{}' of node '{}', which its module needs, is not connected", input.it, id.it);
                 self.report.push(Fault::error(id.at, message).fix(format!("inputs: {{ {}: node/output }}", input.it)));
             }
         }
