@@ -76,13 +76,17 @@ pub(crate) fn expand_alone(root: &mut Yaml, place: Place<'_>, report: &mut Repor
     expander.uses
 }
 
-/// By a module's id: the output of a node that each of its outputs is.
-type Outputs = BTreeMap<String, BTreeMap<String, Target>>;
+/// By a module's output: the node's output that it is; none where that was reported, or is a matter of dora's.
+type Targets = BTreeMap<String, Option<String>>;
+/// By a module's id.
+type Outputs = BTreeMap<String, Targets>;
 
-enum Target {
-    Port(String),
-    /// Reported, or a matter of dora's.
-    Unknown,
+/// By an output's name: all that the nodes of a module give under it. One is wanted.
+#[derive(Default)]
+struct Given {
+    ports: BTreeMap<String, Vec<Option<String>>>,
+    /// A node is among them whose outputs are not known here.
+    more: bool,
 }
 
 struct Expander<'a> {
@@ -132,7 +136,7 @@ impl<'a> Expander<'a> {
         mut root: Yaml,
         header: &Header,
         dir: &Path,
-    ) -> (Vec<Yaml>, BTreeMap<String, Target>) {
+    ) -> (Vec<Yaml>, Targets) {
         let scope = if id.it.is_empty() { String::new() } else { format!("{}.", id.it) };
         let build = root.get("build").cloned();
         let items = match root.get_mut("nodes").map(|nodes| &mut nodes.data) {
@@ -144,63 +148,45 @@ impl<'a> Expander<'a> {
         let user = Use { node, scope: &scope, header, ids, dir, alone: self.alone };
         let mut nodes = Vec::new();
         let mut nested = Outputs::new();
-        // by an output's name, all that give it: one is wanted
-        let mut given: BTreeMap<String, Vec<Target>> = BTreeMap::new();
-        let mut hosts_others = false;
+        let mut given = Given::default();
         for mut item in items {
             user.rewrite(&mut item, self.report);
             prepend_build(&mut item, build.as_ref());
             if let Some(inner) = id_of(&item) {
                 let name = inner.it.clone();
                 nodes.extend(self.expand(&item, inner, dir, &mut nested));
-                hosts_others |= !nested.contains_key(&name);
-                for (output, target) in nested.get(&name).into_iter().flatten() {
-                    let target = match target {
-                        Target::Port(port) => Target::Port(port.clone()),
-                        Target::Unknown => Target::Unknown,
-                    };
-                    given.entry(output.clone()).or_default().push(target);
-                }
-                continue;
+                given.add_module(nested.get(&name));
+            } else {
+                given.add_node(&item);
+                nodes.push(item);
             }
-            hosts_others |= ["operator", "operators", "ros2", "hub"].iter().any(|key| item.get(key).is_some());
-            if let (Some(inner), Some(Data::List(listed))) =
-                (text_of(&item, "id"), item.get("outputs").map(|list| &list.data))
-            {
-                let names: BTreeSet<&str> = listed.iter().filter_map(Yaml::text).collect();
-                for name in names {
-                    given.entry(name.to_owned()).or_default().push(Target::Port(format!("{}/{name}", inner.it)));
-                }
-            }
-            nodes.push(item);
         }
         self.connect(&mut nodes, &nested);
-        let names: Vec<String> = given.keys().cloned().collect();
-        let target = |output: &At<String>| {
-            let mut found = given.remove(&output.it).unwrap_or_default();
+        (nodes, self.targets(header, &given, &scope))
+    }
+
+    /// What each output of a module is.
+    fn targets(&mut self, header: &Header, given: &Given, scope: &str) -> Targets {
+        let mut targets = Targets::new();
+        for output in &header.outputs {
+            let found = given.ports.get(&output.it).map(Vec::as_slice).unwrap_or_default();
             if found.len() > 1 {
-                let ports: Vec<&str> = found.iter().filter_map(Target::port).collect();
-                let message = format!(
-                    "the module's output '{}' is ambiguous: {} give one",
-                    output.it,
-                    ports
-                        .iter()
-                        .map(|port| port.strip_prefix(scope.as_str()).unwrap_or(port))
-                        .collect::<Vec<_>>()
-                        .join(" and ")
-                );
+                let local = |port: &String| port.strip_prefix(scope).unwrap_or(port).to_owned();
+                let ports: Vec<String> = found.iter().flatten().map(local).collect();
+                let message =
+                    format!("the module's output '{}' is ambiguous: {} give one", output.it, ports.join(" and "));
                 self.report.push(Fault::error(output.at, message).fix("give the outputs of its nodes unlike names"));
-            } else if found.is_empty() && !hosts_others {
-                let near = nearest(&output.it, names.iter().map(String::as_str)).map(str::to_owned);
+            } else if found.is_empty() && !given.more {
+                let names: Vec<&str> = given.ports.keys().map(String::as_str).collect();
+                let near = nearest(&output.it, names.iter().copied()).map(str::to_owned);
                 let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 let message = format!("no node of the module has an output '{}'; there are: {has}", output.it);
                 self.report.push(Fault::error(output.at, message).fix_with(near));
             }
-            let one = if found.len() == 1 { found.pop() } else { None };
-            (output.it.clone(), one.unwrap_or(Target::Unknown))
-        };
-        let targets = header.outputs.iter().map(target).collect();
-        (nodes, targets)
+            let one = if let [one] = found { one.clone() } else { None };
+            targets.insert(output.it.clone(), one);
+        }
+        targets
     }
 
     /// Leads inputs that name a module's output to the node that gives it.
@@ -213,8 +199,8 @@ impl<'a> Expander<'a> {
                 let Some(Ok(Feed::Output { node, output })) = source.text().map(dora::parse_feed) else { continue };
                 let Some(known) = outputs.get(&node) else { continue };
                 match known.get(&output) {
-                    Some(Target::Port(port)) => set_source(value, port.clone()),
-                    Some(Target::Unknown) => {}
+                    Some(Some(port)) => set_source(value, port.clone()),
+                    Some(None) => {}
                     None => {
                         let name = name.text().unwrap_or("input");
                         let names: Vec<&str> = known.keys().map(String::as_str).collect();
@@ -371,8 +357,22 @@ impl<'a> Expander<'a> {
     }
 }
 
-impl Target {
-    fn port(&self) -> Option<&str> {
-        if let Self::Port(port) = self { Some(port) } else { None }
+impl Given {
+    fn add_node(&mut self, node: &Yaml) {
+        self.more |= ["operator", "operators", "ros2", "hub"].iter().any(|key| node.get(key).is_some());
+        let Some(id) = text_of(node, "id") else { return };
+        let Some(Data::List(listed)) = node.get("outputs").map(|list| &list.data) else { return };
+        let names: BTreeSet<&str> = listed.iter().filter_map(Yaml::text).collect();
+        for name in names {
+            self.ports.entry(name.to_owned()).or_default().push(Some(format!("{}/{name}", id.it)));
+        }
+    }
+
+    /// The outputs of a module in the module; none where it could not be read.
+    fn add_module(&mut self, targets: Option<&Targets>) {
+        self.more |= targets.is_none();
+        for (name, port) in targets.into_iter().flatten() {
+            self.ports.entry(name.clone()).or_default().push(port.clone());
+        }
     }
 }
