@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
-use millrace_tests::{finish, millrace, onnxruntime, printed, root, shared_data, succeed};
+use millrace_tests::{finish, millrace, onnxruntime, printed, root, shared_data, succeed, yolox_nano};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -100,19 +100,6 @@ fn real_clip(engine: &str, sets: &[String]) {
     assert!(agreement.matched as f64 >= 0.99 * agreement.reference as f64, "{agreement:?}");
     assert!(agreement.mean_iou >= 0.97, "{agreement:?}");
     assert!(agreement.surplus as f64 <= 0.01 * agreement.reference as f64, "{agreement:?}");
-}
-
-fn yolox_nano(data: &Path) -> String {
-    let models = data.join("models");
-    format!(
-        "schema: 1\nname: yolox-nano\nfile: {0}/yolox_nano.onnx\n\
-         input: {{name: images, width_px: 416, height_px: 416, layout: nchw, dtype: f32, colour: bgr}}\n\
-         letterbox: {{anchor: top_left, pad: 114}}\n\
-         head: {{kind: yolox, output: output}}\n\
-         thresholds: {{score: 0.3, iou: 0.45}}\n\
-         labels: {{file: {0}/coco_classes.txt}}\n",
-        models.display()
-    )
 }
 
 #[derive(Debug, Default)]

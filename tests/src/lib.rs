@@ -183,3 +183,17 @@ pub fn onnxruntime() -> Option<PathBuf> {
     }
     found
 }
+
+/// The `model.yml` of the detector among the real data.
+pub fn yolox_nano(data: &Path) -> String {
+    let models = data.join("models");
+    format!(
+        "schema: 1\nname: yolox-nano\nfile: {0}/yolox_nano.onnx\n\
+         input: {{name: images, width_px: 416, height_px: 416, layout: nchw, dtype: f32, colour: bgr}}\n\
+         letterbox: {{anchor: top_left, pad: 114}}\n\
+         head: {{kind: yolox, output: output}}\n\
+         thresholds: {{score: 0.3, iou: 0.45}}\n\
+         labels: {{file: {0}/coco_classes.txt}}\n",
+        models.display()
+    )
+}

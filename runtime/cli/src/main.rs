@@ -150,12 +150,12 @@ fn main() -> ExitCode {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let Loaded { checked, name, .. } = load::load(&args.graph, &args.sets, &Programs::default())?;
+    let Loaded { checked, .. } = load::load(&args.graph, &args.sets, &Programs::default())?;
     if args.json {
         println!("{:#}", checked.report.json());
     } else {
         if args.explain {
-            print!("{}", explain(&name, &checked));
+            print!("{}", explain(&checked));
         }
         print!("{}", checked.report.text(args.explain));
     }

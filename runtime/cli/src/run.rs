@@ -68,8 +68,11 @@ fn refuse(report: &Report) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// dora fetches, hosts or expands these by the graph file's place; a copy of the file would miss them.
+/// dora fetches or hosts these by the graph file's place; a copy of the file would miss them.
 pub(crate) fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow::Result<()> {
+    if graph.is_module {
+        bail!("{} is a module, a part of graphs: name a graph that uses it", file.display());
+    }
     for node in &graph.nodes {
         let what = match node.origin {
             Origin::Program => continue,

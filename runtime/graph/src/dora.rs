@@ -79,6 +79,9 @@ pub(crate) const INPUT_KEYS: &[(&str, Shape)] = &[
     ("input_timeout", Shape::Number),
 ];
 
+/// What stands in a module for the graph around it: `_mod/frame` is the module's input `frame`.
+pub(crate) const MODULE: &str = "_mod";
+
 pub(crate) const RESTART_POLICIES: &[&str] = &["never", "on-failure", "always"];
 pub(crate) const QUEUE_POLICIES: &[&str] = &["drop_oldest", "backpressure"];
 const TIMER_UNITS: &[&str] = &["secs", "millis", "micros", "nanos", "hz"];

@@ -2,22 +2,23 @@
 
 use crate::check::{Checked, CheckedNode, Effective, From};
 use crate::dora::Feed;
+use crate::fault::Report;
 use crate::model::{Graph, Node};
 use crate::settings::shown;
 use std::fmt::Write as _;
 
 /// The tables of all nodes as text.
-pub fn explain(file: &str, checked: &Checked) -> String {
+pub fn explain(checked: &Checked) -> String {
     let Some(graph) = &checked.graph else { return String::new() };
     let mut out = String::new();
     for (node, found) in graph.nodes.iter().zip(&checked.nodes) {
-        write_node(&mut out, file, graph, node, found);
+        write_node(&mut out, &checked.report, graph, node, found);
         out.push('\n');
     }
     out
 }
 
-fn write_node(out: &mut String, file: &str, graph: &Graph, node: &Node, found: &CheckedNode) {
+fn write_node(out: &mut String, report: &Report, graph: &Graph, node: &Node, found: &CheckedNode) {
     let path = node.path.as_ref().map_or("", |path| path.it.as_str());
     // Writing to a String cannot fail.
     let _ = match &found.description {
@@ -26,7 +27,7 @@ fn write_node(out: &mut String, file: &str, graph: &Graph, node: &Node, found: &
     };
     let mut rows: Vec<[String; 3]> = Vec::new();
     for setting in &found.settings {
-        rows.push([setting.key.clone(), value(setting), origin(file, setting)]);
+        rows.push([setting.key.clone(), value(setting), origin(report, setting)]);
     }
     let carries = |port: &str, is_input: bool| -> String {
         let Some(is) = &found.description else { return String::new() };
@@ -63,10 +64,10 @@ fn value(setting: &Effective) -> String {
     }
 }
 
-fn origin(file: &str, setting: &Effective) -> String {
+fn origin(report: &Report, setting: &Effective) -> String {
     let from = match setting.from {
-        From::Node(line) => format!("{file}:{line}"),
-        From::Graph(line) => format!("{file}:{line}, for all nodes"),
+        From::Node(at) => report.place(at),
+        From::Graph(at) => format!("{}, for all nodes", report.place(at)),
         From::Set => "--set".to_owned(),
         From::Default => "default".to_owned(),
     };

@@ -19,7 +19,7 @@ pub enum Severity {
 /// Where a finding lies.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// In the graph file.
+    /// In the graph file, or in that of a module.
     File(Span),
     /// In a `--set` on the command line, by its text up to the `=`.
     Set(String),
@@ -78,26 +78,85 @@ impl Fault {
     }
 }
 
-/// All findings of one graph.
+/// A text that places lie in.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
-    file: String,
+struct Source {
+    name: String,
     lines: Vec<String>,
+    /// What the ids of a module's nodes begin with, its final dot included; nothing for the graph itself.
+    scope: String,
+}
+
+/// All findings of one graph.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The graph, then each use of a module: by [`Span::source`]. Never empty.
+    sources: Vec<Source>,
     faults: Vec<Fault>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::new("", "")
+    }
 }
 
 impl Report {
     /// An empty report of a file, named as the user named it.
     pub fn new(file: impl Into<String>, text: &str) -> Self {
-        Self { file: file.into(), lines: text.lines().map(mask).collect(), faults: Vec::new() }
+        let mut this = Self { sources: Vec::new(), faults: Vec::new() };
+        this.add_source(file.into(), text, String::new());
+        this
+    }
+
+    /// Adds the text of a module, as one node of the graph uses it, and gives its number.
+    pub(crate) fn add_source(&mut self, name: String, text: &str, scope: String) -> u16 {
+        self.sources.push(Source { name, lines: text.lines().map(mask).collect(), scope });
+        u16::try_from(self.sources.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    fn source(&self, at: Span) -> &Source {
+        self.sources.get(usize::from(at.source)).unwrap_or(&self.sources[0])
+    }
+
+    /// What the ids of the nodes begin with that stand in the same text; nothing in the graph itself.
+    pub(crate) fn scope(&self, at: Span) -> &str {
+        &self.source(at).scope
+    }
+
+    /// A place as text: `graphs/detect.yml:8`.
+    pub fn place(&self, at: Span) -> String {
+        format!("{}:{}", self.source(at).name, at.line)
+    }
+
+    /// A place as one says it who stands at `here`.
+    pub(crate) fn place_from(&self, here: Span, at: Span) -> String {
+        if here.source == at.source { format!("line {}", at.line) } else { self.place(at) }
     }
 
     /// Adds a finding.
     pub fn push(&mut self, fault: Fault) {
-        // The same fault can be reached by two rules; one line is enough.
-        if !self.faults.contains(&fault) {
+        // The same fault can be reached by two rules, or by two uses of a module; one line is enough.
+        if !self.faults.iter().any(|known| self.is_same(known, &fault)) {
             self.faults.push(fault);
         }
+    }
+
+    fn is_same(&self, a: &Fault, b: &Fault) -> bool {
+        let (Place::File(at), Place::File(bt)) = (&a.at, &b.at) else { return a == b };
+        if at.source == bt.source {
+            return a == b;
+        }
+        let (at_source, bt_source) = (self.source(*at), self.source(*bt));
+        let apart = |span: &Span| (span.line, span.column, span.len);
+        let local = |text: &str, source: &Source| match source.scope.as_str() {
+            "" => text.to_owned(),
+            scope => text.replace(scope, ""),
+        };
+        at_source.name == bt_source.name
+            && apart(at) == apart(bt)
+            && a.severity == b.severity
+            && local(&a.message, at_source) == local(&b.message, bt_source)
     }
 
     /// Adds findings.
@@ -148,11 +207,12 @@ impl Report {
     pub fn summary(&self) -> String {
         let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
         let counted = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let file = &self.sources[0].name;
         match (errors, warnings) {
-            (0, 0) => format!("{}: no faults", self.file),
-            (0, _) => format!("{}: {}", self.file, counted(warnings, "warning")),
-            (_, 0) => format!("{}: {}", self.file, counted(errors, "error")),
-            _ => format!("{}: {}, {}", self.file, counted(errors, "error"), counted(warnings, "warning")),
+            (0, 0) => format!("{file}: no faults"),
+            (0, _) => format!("{file}: {}", counted(warnings, "warning")),
+            (_, 0) => format!("{file}: {}", counted(errors, "error")),
+            _ => format!("{file}: {}, {}", counted(errors, "error"), counted(warnings, "warning")),
         }
     }
 
@@ -166,7 +226,7 @@ impl Report {
         let _ = match &fault.at {
             Place::Set(set) => writeln!(out, "--set {set}: {word}{}", fault.message),
             Place::File(at) => {
-                let _ = writeln!(out, "{}:{}:{}: {word}{}", self.file, at.line, at.column, fault.message);
+                let _ = writeln!(out, "{}:{}:{}: {word}{}", self.source(*at).name, at.line, at.column, fault.message);
                 self.write_excerpt(out, *at)
             }
         };
@@ -178,7 +238,7 @@ impl Report {
 
     fn write_excerpt(&self, out: &mut String, at: Span) -> std::fmt::Result {
         const WIDEST: usize = 160;
-        let Some(line) = self.lines.get(at.line.saturating_sub(1)) else { return Ok(()) };
+        let Some(line) = self.source(at).lines.get(at.line.saturating_sub(1)) else { return Ok(()) };
         let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if at.column > WIDEST || at.column > chars.len() + 1 {
             return Ok(());
@@ -198,9 +258,9 @@ impl Report {
             .faults()
             .iter()
             .map(|fault| {
-                let (line, column, set) = match &fault.at {
-                    Place::File(at) => (Some(at.line), Some(at.column), None),
-                    Place::Set(set) => (None, None, Some(set)),
+                let (file, line, column, set) = match &fault.at {
+                    Place::File(at) => (&self.source(*at).name, Some(at.line), Some(at.column), None),
+                    Place::Set(set) => (&self.sources[0].name, None, None, Some(set)),
                 };
                 let severity = match fault.severity {
                     Severity::Error => "error",
@@ -208,11 +268,11 @@ impl Report {
                     Severity::Note => "note",
                 };
                 json!({
-                    "severity": severity, "file": self.file, "line": line, "column": column, "set": set,
+                    "severity": severity, "file": file, "line": line, "column": column, "set": set,
                     "message": fault.message, "fix": fault.fix,
                 })
             })
             .collect();
-        json!({ "file": self.file, "ok": self.is_ok(), "faults": faults })
+        json!({ "file": self.sources[0].name, "ok": self.is_ok(), "faults": faults })
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of dora graphs: every fault at once, each with its place, its cause and how to mend it.
 //!
 //! Knows dora's graph format (1.1) but uses no part of dora. The way of a graph through the modules:
-//! [`yaml`] (a tree with places) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
+//! [`yaml`] (a tree with places) → `modules` (their nodes put in place) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
 //! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`]. [`schema`] is for editors.
 
 pub mod check;
@@ -10,6 +10,7 @@ mod dora;
 pub mod explain;
 pub mod fault;
 pub mod model;
+mod modules;
 pub mod nearest;
 pub mod redact;
 pub mod resolved;
@@ -18,3 +19,4 @@ pub mod settings;
 pub mod yaml;
 
 pub use dora::Feed;
+pub use modules::ModuleNode;

@@ -2,10 +2,11 @@
 
 use crate::dora::{self, Feed, Shape};
 use crate::fault::{Fault, Report};
+use crate::modules::{self, ModuleNode, Place};
 use crate::nearest::nearest;
 use crate::redact::redact;
 use crate::yaml::{Data, Scalar, Span, Yaml};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something with its place in the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,7 @@ pub struct At<T> {
 pub enum Origin {
     /// A program at `path:`.
     Program,
-    /// A graph file in this one's place.
+    /// A graph file in this one's place, where it was not looked for.
     Module,
     /// `path: dynamic`: somebody starts it by hand.
     Dynamic,
@@ -78,13 +79,25 @@ pub struct Node {
     pub index: usize,
 }
 
+impl Node {
+    /// Its id as its own file gives it. A module's nodes have the module's id before it.
+    fn local_id(&self) -> &str {
+        let id = self.id.it.as_str();
+        if self.id.at.source == 0 { id } else { id.rsplit_once('.').map_or(id, |(_, last)| last) }
+    }
+}
+
 /// A graph.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    /// The file as a tree.
+    /// The file as a tree, with the nodes of modules in their places.
     pub root: Yaml,
     /// The nodes that have an id.
     pub nodes: Vec<Node>,
+    /// The nodes that modules stood in for.
+    pub modules: Vec<ModuleNode>,
+    /// The file is a module itself, a part of a graph.
+    pub is_module: bool,
     /// The environment of all nodes.
     pub env: Vec<EnvValue>,
     /// The graph ends when its nodes have ended, although timers go on.
@@ -97,9 +110,45 @@ impl Graph {
         self.nodes.iter().find(|node| node.id.it == id)
     }
 
-    /// Reads a graph and reports all that is wrong with its form; what is right of it comes back all the same.
+    /// The node that a user means: the one of this id, or the only one whose id ends so (`decode` for `pipeline.decode`).
+    ///
+    /// # Errors
+    /// All that could be meant.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<&Node>, Vec<&str>> {
+        if let Some(exact) = self.node(name) {
+            return Ok(Some(exact));
+        }
+        let ends = |id: &str| id.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
+        let meant: Vec<&Node> = self.nodes.iter().filter(|node| ends(&node.id.it)).collect();
+        if meant.len() > 1 {
+            return Err(meant.iter().map(|node| node.id.it.as_str()).collect());
+        }
+        Ok(meant.first().copied())
+    }
+
+    /// The nodes' ids as short as they can be: without those of modules, where the rest still names each node.
+    pub fn short_ids(&self) -> Vec<&str> {
+        let short: Vec<&str> = self.nodes.iter().map(|node| node.local_id()).collect();
+        let unlike = short.iter().collect::<BTreeSet<_>>().len() == short.len();
+        if unlike { short } else { self.nodes.iter().map(|node| node.id.it.as_str()).collect() }
+    }
+
+    /// Whether a node of this id may be in a module that could not be read, which was reported.
+    pub(crate) fn is_unknown(&self, id: &str) -> bool {
+        let inside = |module: &ModuleNode| id.strip_prefix(&module.id.it).is_some_and(|rest| rest.starts_with('.'));
+        // a short name may be in any of them
+        self.modules.iter().any(|module| !module.loaded && (inside(module) || !id.contains('.')))
+    }
+
+    /// Reads a graph and reports all that is wrong with its form; what is right of it comes back all the same. Modules
+    /// stay the nodes that they are.
     pub fn read(text: &str, report: &mut Report) -> Option<Self> {
-        let root = match Yaml::parse(text) {
+        Self::read_at(text, None, report)
+    }
+
+    /// The same of a graph that lies somewhere: with the nodes of its modules.
+    pub(crate) fn read_at(text: &str, place: Option<Place<'_>>, report: &mut Report) -> Option<Self> {
+        let mut root = match Yaml::parse(text) {
             Ok(root) => root,
             Err(error) => {
                 report.push(Fault::error(error.at, error.what).fix_with(error.fix));
@@ -111,27 +160,33 @@ impl Graph {
             report.push(Fault::error(root.at, message).fix("nodes: [{ id: …, path: … }]"));
             return None;
         };
-        if root.get("module").is_some() {
-            let message = "this is a module, a part of a graph; modules are not checked on their own";
-            report.push(Fault::error(root.at, message).fix("check a graph that uses it"));
-            return None;
+        let is_module = root.get("module").is_some();
+        if !is_module {
+            check_keys(entries, dora::ROOT_KEYS, "a graph", report);
         }
-        check_keys(entries, dora::ROOT_KEYS, "a graph", report);
+        let modules = match place {
+            Some(place) if is_module => modules::expand_alone(&mut root, place, report),
+            Some(place) => modules::expand(&mut root, place, report),
+            None => Vec::new(),
+        };
         let env = root.get("env").map(|env| read_env(env, report)).unwrap_or_default();
         let exits = root.get("exit_when_nodes_finish").and_then(Yaml::text) == Some("true");
         let mut nodes = Vec::new();
         match root.get("nodes") {
+            None if is_module => {}
             None => report.push(Fault::error(root.at, "the graph has no nodes").fix("add a list 'nodes:'")),
             Some(list) => {
                 if let Data::List(items) = &list.data {
-                    if items.is_empty() {
-                        report.push(Fault::error(list.at, "the graph has no nodes"));
+                    // a module that could not be read was reported
+                    if items.is_empty() && modules.iter().all(|module| module.loaded) {
+                        let what = if is_module { "module" } else { "graph" };
+                        report.push(Fault::error(list.at, format!("the {what} has no nodes")));
                     }
                     nodes.extend(items.iter().enumerate().filter_map(|(index, item)| read_node(item, index, report)));
                 }
             }
         }
-        let graph = Self { root: root.clone(), nodes, env, exits };
+        let graph = Self { root, nodes, modules, is_module, env, exits };
         graph.check_doubles(report);
         Some(graph)
     }
@@ -140,7 +195,8 @@ impl Graph {
         let mut first: BTreeMap<&str, Span> = BTreeMap::new();
         for node in &self.nodes {
             if let Some(earlier) = first.get(node.id.it.as_str()) {
-                let message = format!("two nodes are called '{}'; the other is in line {}", node.id.it, earlier.line);
+                let other = report.place_from(node.id.at, *earlier);
+                let message = format!("two nodes are called '{}'; the other is in {other}", node.id.it);
                 report.push(Fault::error(node.id.at, message).fix("give each node an id of its own"));
             } else {
                 first.insert(&node.id.it, node.id.at);
@@ -209,7 +265,7 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
     })
 }
 
-fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
+pub(crate) fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
     let value = map.get(key)?;
     Some(At { at: value.at, it: value.text()?.to_owned() })
 }
@@ -329,12 +385,13 @@ fn read_env(env: &Yaml, report: &mut Report) -> Vec<EnvValue> {
     values
 }
 
-fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {
+pub(crate) fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {
     let mut first: BTreeMap<&str, Span> = BTreeMap::new();
     for (key, _) in entries {
         let Some(name) = key.text() else { continue };
         if let Some(earlier) = first.get(name) {
-            let message = format!("'{name}' is given twice; the other is in line {}", earlier.line);
+            let other = report.place_from(key.at, *earlier);
+            let message = format!("'{name}' is given twice; the other is in {other}");
             report.push(Fault::error(key.at, message).fix("keep one of them"));
         } else {
             first.insert(name, key.at);
@@ -342,7 +399,7 @@ fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {
     }
 }
 
-fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what: &str, report: &mut Report) {
+pub(crate) fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what: &str, report: &mut Report) {
     check_doubled(entries, report);
     for (key, value) in entries {
         let Some(name) = key.text() else {

@@ -2,6 +2,7 @@
 
 use crate::describe::Description;
 use crate::dora::{INPUT_KEYS, NODE_KEYS, QUEUE_POLICIES, RESTART_POLICIES, ROOT_KEYS, Shape};
+use crate::modules::{HEADER_KEYS, KEYS};
 use crate::settings::environment_pattern;
 use serde_json::{Map, Value, json};
 
@@ -53,12 +54,24 @@ pub fn graph_schema<'a>(nodes: impl IntoIterator<Item = &'a Description>) -> Val
     node["properties"]["outputs"] = json!({ "type": "array", "items": { "type": "string" } });
     node["allOf"] = Value::Array(cases);
     definitions.insert("node".to_owned(), node);
+    let mut header = closed(HEADER_KEYS, &[], &["name"]);
+    for key in ["inputs", "inputs_optional", "outputs"] {
+        header["properties"][key]["items"] = json!({ "type": "string" });
+    }
+    let mut module = closed(KEYS, &[], &["module", "nodes"]);
+    module["properties"]["module"] = header;
+    module["properties"]["nodes"]["items"] = json!({ "$ref": "#/$defs/node" });
     let mut graph = closed(ROOT_KEYS, &[], &["nodes"]);
     graph["properties"]["nodes"] = json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/node" } });
     graph["properties"]["env"] =
         json!({ "type": "object", "properties": common, "additionalProperties": { "$ref": "#/$defs/value" } });
+    // one file for both, and two forms: what has the key `module` is a module
+    definitions.insert("module".to_owned(), module);
+    let mut graph = json!({
+        "if": { "required": ["module"] }, "then": { "$ref": "#/$defs/module" }, "else": graph,
+    });
     graph["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    graph["title"] = json!("A Millrace graph (dora 1.1)");
+    graph["title"] = json!("A Millrace graph, or a module of graphs (dora 1.1)");
     graph["$defs"] = Value::Object(definitions);
     graph
 }
@@ -160,6 +173,6 @@ mod tests {
             assert!(schema.pointer(&reference[1..]).is_some(), "{reference} leads nowhere");
         }
         assert_eq!(schema["$defs"]["node"]["allOf"].as_array().unwrap().len(), nodes.len());
-        assert_eq!(schema["properties"]["env"]["properties"]["FLOW"]["default"], "live");
+        assert_eq!(schema["else"]["properties"]["env"]["properties"]["FLOW"]["default"], "live");
     }
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Span {
+    /// The text that it lies in, by its number in the report: 0 is the graph, others are its modules.
+    pub source: u16,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
@@ -62,7 +64,7 @@ pub struct SyntaxFault {
 /// Far deeper than any graph, and shallow enough to walk by recursion.
 const DEEPEST: usize = 48;
 /// Parts of a document, repeated ones included: aliases of aliases grow exponentially.
-const MOST_PARTS: usize = 200_000;
+pub(crate) const MOST_PARTS: usize = 200_000;
 
 impl Yaml {
     /// The first document of a text. An empty text is an empty scalar.
@@ -71,7 +73,39 @@ impl Yaml {
     /// The first place that is not YAML, that is nested deeper than 48 levels, or where the document outgrows
     /// 200,000 parts.
     pub fn parse(text: &str) -> Result<Self, SyntaxFault> {
-        Builder::default().build(text)
+        Self::parse_as(text, 0)
+    }
+
+    /// The same, of the text with this number: places and anchors are told from those of other texts.
+    ///
+    /// # Errors
+    /// As `parse`.
+    pub fn parse_as(text: &str, source: u16) -> Result<Self, SyntaxFault> {
+        let in_source = |mut fault: SyntaxFault| {
+            fault.at.source = source;
+            fault
+        };
+        Builder { source, ..Builder::default() }.build(text).map_err(in_source)
+    }
+
+    /// Plain text at a place.
+    pub(crate) fn plain(at: Span, text: impl Into<String>) -> Self {
+        Self { at, data: Data::Scalar(Scalar { text: text.into(), plain: true }), shared: None }
+    }
+
+    /// The value that `get` gives, to be changed.
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Self> {
+        let Data::Map(entries) = &mut self.data else { return None };
+        entries.iter_mut().rev().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
+    }
+
+    /// Gives a key of a mapping this value; a new key stands where its value does.
+    pub(crate) fn set(&mut self, name: &str, value: Self) {
+        if let Some(there) = self.get_mut(name) {
+            *there = value;
+        } else if let Data::Map(entries) = &mut self.data {
+            entries.push((Self::plain(value.at, name), value));
+        }
     }
 
     /// The scalar, where it is one.
@@ -122,7 +156,11 @@ struct Builder {
     anchors: HashMap<usize, Yaml>,
     parts: usize,
     root: Option<Yaml>,
+    source: u16,
 }
+
+/// More anchors than [`MOST_PARTS`] allow.
+const ANCHORS_A_SOURCE: usize = 1 << 20;
 
 fn fault(at: Span, what: impl Into<String>) -> SyntaxFault {
     SyntaxFault { at, what: what.into(), fix: None }
@@ -130,10 +168,10 @@ fn fault(at: Span, what: impl Into<String>) -> SyntaxFault {
 
 fn place(start: Marker, end: Marker) -> Span {
     let len = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 0 };
-    Span { line: start.line().max(1), column: start.col() + 1, len }
+    Span { source: 0, line: start.line().max(1), column: start.col() + 1, len }
 }
 
-fn count_parts(yaml: &Yaml) -> usize {
+pub(crate) fn count_parts(yaml: &Yaml) -> usize {
     1 + match &yaml.data {
         Data::Scalar(_) => 0,
         Data::List(items) => items.iter().map(count_parts).sum(),
@@ -153,7 +191,7 @@ impl Builder {
     fn build(mut self, text: &str) -> Result<Yaml, SyntaxFault> {
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| not_yaml(text, *error.marker(), error.info()))?;
-            let at = place(span.start, span.end);
+            let at = Span { source: self.source, ..place(span.start, span.end) };
             match event {
                 Event::Scalar(value, style, anchor, _tag) => {
                     let scalar = Scalar { text: value.into_owned(), plain: style == ScalarStyle::Plain };
@@ -170,15 +208,19 @@ impl Builder {
                     if self.open.len() + depth(&target) > DEEPEST {
                         return Err(fault(at, format!("nested deeper than {DEEPEST} levels")));
                     }
-                    self.add(Yaml { at, data: target.data, shared: Some(anchor) }, 0)?;
+                    self.add(Yaml { at, data: target.data, shared: Some(self.shared(anchor)) }, 0)?;
                 }
                 Event::DocumentEnd if self.root.is_some() => break,
                 _ => {}
             }
         }
         let empty = Scalar { text: String::new(), plain: true };
-        let at = Span { line: 1, column: 1, len: 0 };
+        let at = Span { source: self.source, line: 1, column: 1, len: 0 };
         Ok(self.root.unwrap_or(Yaml { at, data: Data::Scalar(empty), shared: None }))
+    }
+
+    fn shared(&self, anchor: usize) -> usize {
+        usize::from(self.source) * ANCHORS_A_SOURCE + anchor
     }
 
     fn open(&mut self, at: Span, anchor: usize, is_map: bool) -> Result<(), SyntaxFault> {
@@ -210,7 +252,7 @@ impl Builder {
             return Err(fault(part.at, format!("more than {MOST_PARTS} values; this is not a graph")));
         }
         if anchor > 0 {
-            part.shared = Some(anchor);
+            part.shared = Some(self.shared(anchor));
             self.anchors.insert(anchor, part.clone());
         }
         match self.open.last_mut() {
@@ -225,7 +267,7 @@ impl Builder {
 fn not_yaml(text: &str, marker: Marker, info: &str) -> SyntaxFault {
     match tab_indent(text) {
         Some((line, column)) if line <= marker.line() + 1 => SyntaxFault {
-            at: Span { line, column, len: 1 },
+            at: Span { source: 0, line, column, len: 1 },
             what: "this line is indented with a tab; YAML allows spaces only".to_owned(),
             fix: Some("indent with spaces".to_owned()),
         },
@@ -251,9 +293,9 @@ mod tests {
     #[test]
     fn knows_places_in_characters() {
         let yaml = Yaml::parse("# é\nä: é\nnodes:\n  - id: \"a b\"\n").unwrap();
-        assert_eq!(yaml.get("ä").unwrap().at, Span { line: 2, column: 4, len: 1 });
+        assert_eq!(yaml.get("ä").unwrap().at, Span { source: 0, line: 2, column: 4, len: 1 });
         let Data::List(nodes) = &yaml.get("nodes").unwrap().data else { panic!("a list") };
-        assert_eq!(nodes[0].get("id").unwrap().at, Span { line: 4, column: 9, len: 5 });
+        assert_eq!(nodes[0].get("id").unwrap().at, Span { source: 0, line: 4, column: 9, len: 5 });
         assert!(!nodes[0].get("id").unwrap().scalar().unwrap().plain);
     }
 

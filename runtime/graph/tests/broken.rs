@@ -48,7 +48,7 @@ fn report(name: &str, bytes: &[u8]) -> String {
     let variables = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
     let world = World { describer: &Recorded, variables: &variables };
     let sets = sets(&String::from_utf8_lossy(bytes));
-    check(name, Path::new("."), bytes, &sets, &world).report.text(true)
+    check(name, &here().join("broken"), bytes, &sets, &world).report.text(true)
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn no_report_shows_a_password() {
     let variables = |_: &str| None;
     let world = World { describer: &Recorded, variables: &variables };
     let checked = check("credentials.yml", Path::new("."), &bytes, &[], &world);
-    let all = [checked.report.text(true), checked.report.json().to_string(), explain("credentials.yml", &checked)];
+    let all = [checked.report.text(true), checked.report.json().to_string(), explain(&checked)];
     for shown in all {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
@@ -94,7 +94,7 @@ fn explains_every_setting_and_port() {
     let world = World { describer: &Recorded, variables: &|_| None };
     let sets = ["decode.PACE=realtime".parse().unwrap()];
     let checked = check("whole.yml", Path::new("."), &bytes, &sets, &world);
-    let text = explain("whole.yml", &checked);
+    let text = explain(&checked);
     let decode: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
     let expected = [
         "decode · sw-nv12 0.1.0 · For tests.",

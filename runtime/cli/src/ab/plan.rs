@@ -43,7 +43,8 @@ pub(super) struct PlanInput {
 #[derive(Clone, Debug)]
 pub(super) struct PlanNode {
     pub(super) id: String,
-    /// Its id in its own graph.
+    /// Its id in its own graph: `decode` for a module's `pipeline.decode`, where that names it alone. So nodes of two graphs
+    /// are told for the same, whether they stand in a module or not.
     pub(super) original: String,
     pub(super) program: PathBuf,
     pub(super) folder: PathBuf,
@@ -90,6 +91,10 @@ impl Plan {
         let sets = absolute_sets(&loaded.checked)?;
         let json = resolved::to_json(graph, &[], &|_| None);
         let mut nodes = Vec::new();
+        let short = |id: &str| {
+            let same = graph.nodes.iter().zip(graph.short_ids()).find(|(node, _)| node.id.it == id);
+            same.map_or(id, |(_, short)| short).to_owned()
+        };
         for (node, checked) in graph.nodes.iter().zip(&loaded.checked.nodes) {
             let path = node.path.as_ref().filter(|_| node.origin == Origin::Program);
             let path = path.with_context(|| format!("node '{}' is no program of its own", node.id.it))?;
@@ -97,11 +102,11 @@ impl Plan {
                 .with_context(|| format!("node '{}': there is no program {}", node.id.it, path.it))?;
             let program = program.canonicalize().unwrap_or(program);
             let mut rest = json["nodes"][node.index].as_object().cloned().unwrap_or_default();
-            let inputs = inputs(node, rest.get("inputs"));
+            let inputs = inputs(node, rest.get("inputs"), &short);
             rest.retain(|key, _| !OURS.contains(&key.as_str()));
             nodes.push(PlanNode {
-                id: node.id.it.clone(),
-                original: node.id.it.clone(),
+                id: short(&node.id.it),
+                original: short(&node.id.it),
                 program,
                 folder: loaded.folder.clone(),
                 description: checked.description.clone(),
@@ -151,8 +156,11 @@ impl Plan {
     /// The node `until` and all that it needs, and nothing else.
     pub(super) fn cut(&self, until: &str) -> anyhow::Result<Self> {
         let all = || self.nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>().join(", ");
-        self.node(until).with_context(|| format!("--until {until}: there is no such node; there are: {}", all()))?;
-        let mut wanted = vec![until.to_owned()];
+        // also by the id that it has in the graph, with the module's
+        let ends = |id: &str| until.strip_suffix(id).is_some_and(|before| before.ends_with('.'));
+        let last = self.node(until).or_else(|| self.nodes.iter().find(|node| ends(&node.id)));
+        let last = last.with_context(|| format!("--until {until}: there is no such node; there are: {}", all()))?;
+        let mut wanted = vec![last.id.clone()];
         let mut at = 0;
         while let Some(node) = wanted.get(at).and_then(|id| self.node(id)) {
             at += 1;
@@ -289,11 +297,11 @@ impl PlanNode {
     }
 }
 
-fn inputs(node: &Node, raw: Option<&Value>) -> Vec<PlanInput> {
+fn inputs(node: &Node, raw: Option<&Value>, short: &dyn Fn(&str) -> String) -> Vec<PlanInput> {
     let read = |input: &millrace_graph::model::Input| {
         let options = raw.and_then(|raw| raw.get(&input.name.it)).and_then(Value::as_object).cloned();
         let source = match input.feed.clone()? {
-            Feed::Output { node, output } => Source::Port(Port { node, output }),
+            Feed::Output { node, output } => Source::Port(Port { node: short(&node), output }),
             Feed::Timer | Feed::Logs => Source::Dora(input.source.it.clone()),
         };
         Some(PlanInput { name: input.name.it.clone(), source, options: options.unwrap_or_default() })

@@ -23,11 +23,11 @@ impl Definitions {
     /// Of a graph file that was checked.
     pub(crate) fn of_graph(loaded: &Loaded) -> anyhow::Result<Self> {
         let graph = loaded.checked.graph.as_ref().context("the graph was not read")?;
+        anyhow::ensure!(!graph.is_module, "{} is a module, a part of graphs: name a graph that uses it", loaded.name);
         for node in &graph.nodes {
             anyhow::ensure!(
                 node.origin == Origin::Program,
-                "node '{}' of {} is no program at a path, which 'dora node replace' needs; write modules out by \
-                 'dora expand'",
+                "node '{}' of {} is no program at a path, which 'dora node replace' needs",
                 node.id.it,
                 loaded.name
             );

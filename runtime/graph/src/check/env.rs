@@ -34,8 +34,8 @@ pub(super) fn check(
         Some(earlier) => earlier.1 = value,
         None => given.push((key.to_owned(), value)),
     };
-    let in_file = |values: &[EnvValue], from: fn(usize) -> From, report: &mut Report| -> Vec<(String, Given)> {
-        let read = |value: &EnvValue| Some((value.key.it.clone(), read(value, from, world, report)?));
+    let in_file = |values: &[EnvValue], from: fn(Span) -> From, report: &mut Report| -> Vec<(String, Given)> {
+        let read = |value: &EnvValue| Some((value.key.it.clone(), read(value, from, world, graph.is_module, report)?));
         values.iter().filter_map(read).collect()
     };
     let common = in_file(&graph.env, From::Graph, report);
@@ -57,26 +57,38 @@ pub(super) fn check(
     }
 }
 
-fn read(value: &EnvValue, from: fn(usize) -> From, world: &World<'_>, report: &mut Report) -> Option<Given> {
+fn read(
+    value: &EnvValue,
+    from: fn(Span) -> From,
+    world: &World<'_>,
+    is_module: bool,
+    report: &mut Report,
+) -> Option<Given> {
     match dora::env_text(&value.value.it, world.variables) {
         Ok(text) => Some(Given {
             text: text.text,
             written: text.written,
             quoted: !value.value.it.plain,
             at: Place::File(value.value.at),
-            from: from(value.key.at.line),
+            from: from(value.key.at),
         }),
         Err(fault) => {
-            report.push(env_fault(&value.key.it, &fault).at(Place::File(value.value.at)));
+            let in_module = !report.scope(value.value.at).is_empty() || is_module;
+            report.push(env_fault(&value.key.it, &fault, in_module).at(Place::File(value.value.at)));
             None
         }
     }
 }
 
-fn env_fault(key: &str, fault: &EnvFault) -> Fault {
+fn env_fault(key: &str, fault: &EnvFault, in_module: bool) -> Fault {
     let somewhere = Span::default();
     match fault {
         EnvFault::Nothing => Fault::error(somewhere, format!("{key} has no value, which dora refuses")),
+        EnvFault::Unset(name) if in_module && (name.starts_with("_param.") || name.starts_with("PARAM_")) => {
+            let message = format!("{key} names a param of the module, and dora puts params into args alone");
+            Fault::error(somewhere, message)
+                .fix("leave it out, and give the setting in the env of the graph or of the module's node")
+        }
         EnvFault::Unset(name) => {
             let message = format!("{key} names the variable ${name}, which is not set");
             Fault::error(somewhere, message).fix(format!("set it (export {name}=…), or give a default: ${{{name}:-…}}"))
@@ -112,7 +124,7 @@ fn against(
             for fault in faults {
                 // That a misspelt or unreadable setting is also missing is no second fault.
                 let reported = misspelt.contains(&fault.key) || stands_in_file(graph, node, &fault.key);
-                if fault.what == FaultKind::Missing && reported {
+                if fault.what == FaultKind::Missing && (reported || graph.is_module) {
                     continue;
                 }
                 let key_place = key_place(node, &fault);

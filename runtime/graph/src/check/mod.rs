@@ -6,6 +6,7 @@ mod wiring;
 use crate::describe::{Described, Describer, Description};
 use crate::fault::{Fault, Place, Report, Severity};
 use crate::model::{Graph, Node, Origin};
+use crate::modules::Place as FilePlace;
 use crate::nearest::nearest;
 use crate::yaml::Span;
 use serde_json::Value;
@@ -47,10 +48,10 @@ impl Set {
 /// Where a setting's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
-    /// The node's `env:`, in this line.
-    Node(usize),
-    /// The graph's `env:`, in this line.
-    Graph(usize),
+    /// The node's `env:`, or that of a module's node around it.
+    Node(Span),
+    /// The graph's `env:`.
+    Graph(Span),
     /// `--set`.
     Set,
     /// Nothing was given.
@@ -92,9 +93,9 @@ pub struct Checked {
     pub graph: Option<Graph>,
     /// What was found.
     pub report: Report,
-    /// Its nodes, in the order of the file.
+    /// Its nodes, in the order of the file, those of a module where it stands.
     pub nodes: Vec<CheckedNode>,
-    /// The `--set`s, with those that follow from them by aliases in the file.
+    /// The `--set`s by the nodes' whole ids, with those that follow from them by aliases in the file.
     pub sets: Vec<Set>,
 }
 
@@ -116,7 +117,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         refused => {
             let (at, what) = match refused {
                 Err(error) => (end_of(&bytes[..error.valid_up_to()]), "a byte that is not UTF-8: this is not a text"),
-                Ok(_) => (Span { line: 1, column: 1, len: 0 }, "larger than 4 MiB: this is not a graph"),
+                Ok(_) => (Span { source: 0, line: 1, column: 1, len: 0 }, "larger than 4 MiB: this is not a graph"),
             };
             let mut report = Report::new(file, "");
             report.push(Fault::error(at, what));
@@ -124,14 +125,14 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         }
     };
     let mut report = Report::new(file, text);
-    let Some(graph) = Graph::read(text, &mut report) else {
+    let Some(graph) = Graph::read_at(text, Some(FilePlace { folder, file }), &mut report) else {
         return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new() };
     };
     let described: Vec<Option<Arc<Description>>> =
         graph.nodes.iter().map(|node| describe(node, folder, world, &mut report)).collect();
     wiring::check(&graph, &described, &mut report);
-    check_sets(&graph, sets, &mut report);
-    let sets = spread(&graph, sets);
+    let sets = check_sets(&graph, sets, &mut report);
+    let sets = spread(&graph, &sets);
     let nodes: Vec<CheckedNode> = graph
         .nodes
         .iter()
@@ -141,8 +142,14 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
             CheckedNode { id: node.id.it.clone(), description: description.clone(), settings }
         })
         .collect();
-    env::check_common(&graph, &described, &mut report);
-    for (node, checked) in graph.nodes.iter().zip(&nodes) {
+    if graph.is_module {
+        let message = "this is a module, a part of graphs: what they give to it is checked with them";
+        report.push(Fault::note(graph.root.at, message));
+    } else {
+        env::check_common(&graph, &described, &mut report);
+    }
+    // what flows through a module is for its graphs to say, and with it what a restart does
+    for (node, checked) in graph.nodes.iter().zip(&nodes).filter(|_| !graph.is_module) {
         check_restarts(node, checked, &mut report);
     }
     Checked { graph: Some(graph), report, nodes, sets }
@@ -151,14 +158,14 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
 fn end_of(text: &[u8]) -> Span {
     let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
-    Span { line, column: String::from_utf8_lossy(&text[line_start..]).chars().count() + 1, len: 1 }
+    Span { source: 0, line, column: String::from_utf8_lossy(&text[line_start..]).chars().count() + 1, len: 1 }
 }
 
 fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) -> Option<Arc<Description>> {
     let id = &node.id.it;
     let why_not = match node.origin {
         Origin::Program => None,
-        Origin::Module => Some("is a module; its nodes are not checked here ('dora expand' prints the flat graph)"),
+        Origin::Module => Some("is a module"),
         Origin::Dynamic => Some("is started by hand"),
         Origin::ByDora => Some("is fetched or hosted by dora"),
     };
@@ -191,19 +198,44 @@ fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) 
     None
 }
 
-fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) {
-    let ids = || graph.nodes.iter().map(|node| node.id.it.as_str());
-    for (index, set) in sets.iter().enumerate() {
+/// The sets by the whole ids of their nodes: the end of an id will do, where one node alone has it.
+fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) -> Vec<Set> {
+    let mut all: Vec<Set> = Vec::new();
+    for set in sets {
         let error = |message: String| Fault::new(Severity::Error, Span::default(), message).at(set.place());
-        if graph.node(&set.node).is_none() {
-            let near = nearest(&set.node, ids()).map(|near| format!("--set {near}.{}=…", set.key));
-            let all = ids().collect::<Vec<_>>().join(", ");
-            report.push(error(format!("the graph has no node '{}'; there are: {all}", set.node)).fix_with(near));
+        let mut set = set.clone();
+        match graph.find(&set.node) {
+            Ok(Some(node)) => set.node.clone_from(&node.id.it),
+            Ok(None) if graph.is_unknown(&set.node) => {}
+            Ok(None) => report.push(no_such_node(graph, &set)),
+            Err(meant) => {
+                let fix = format!("--set {}.{}=…", meant[0], set.key);
+                report.push(error(format!("'{}' may be {}", set.node, meant.join(" or "))).fix(fix));
+            }
         }
-        if sets[..index].iter().any(|earlier| earlier.node == set.node && earlier.key == set.key) {
+        if all.iter().any(|earlier| earlier.node == set.node && earlier.key == set.key) {
             report.push(error(format!("{}.{} is set twice", set.node, set.key)));
         }
+        all.push(set);
     }
+    all
+}
+
+fn no_such_node(graph: &Graph, set: &Set) -> Fault {
+    let ids = || graph.nodes.iter().map(|node| node.id.it.as_str());
+    let module = graph.modules.iter().find(|module| module.id.it == set.node);
+    let message = match module {
+        Some(module) => {
+            let scope = format!("{}.", module.id.it);
+            let inside = ids().filter(|id| id.starts_with(&scope)).collect::<Vec<_>>().join(", ");
+            format!("'{}' is a module, and settings are its nodes'; there are: {inside}", set.node)
+        }
+        None => format!("the graph has no node '{}'; there are: {}", set.node, ids().collect::<Vec<_>>().join(", ")),
+    };
+    let near = nearest(&set.node, ids()).filter(|_| module.is_none());
+    let near = near.or_else(|| nearest(&set.node, graph.short_ids()));
+    let fix = near.map(|near| format!("--set {near}.{}=…", set.key));
+    Fault::new(Severity::Error, Span::default(), message).at(set.place()).fix_with(fix)
 }
 
 /// Adds what follows from each set: `MODEL: &model …` in one node and `MODEL: *model` in another are one value, and

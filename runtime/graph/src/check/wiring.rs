@@ -1,7 +1,7 @@
 //! Inputs against outputs: that they exist, that nodes declare them, that payloads match.
 
 use crate::describe::Description;
-use crate::dora::Feed;
+use crate::dora::{self, Feed};
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node, Origin};
 use crate::nearest::nearest;
@@ -18,7 +18,7 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
             if let Some(Feed::Output { node: from, output }) = &input.feed {
                 let source = graph.nodes.iter().position(|node| node.id.it == *from);
                 let Some(index) = source else {
-                    report.push(no_such_node(graph, node, input, from, output));
+                    report.extend(no_such_node(graph, node, input, from, output, report));
                     continue;
                 };
                 let (source, theirs) = (&graph.nodes[index], described[index].as_deref());
@@ -28,16 +28,28 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
     }
 }
 
-fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &str) -> Fault {
-    let ids = graph.nodes.iter().map(|node| node.id.it.as_str());
-    let fix = nearest(from, ids.clone()).map(|near| format!("{}: {near}/{output}", input.name.it));
+fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &str, report: &Report) -> Option<Fault> {
+    let (name, id, at) = (&input.name.it, &node.id.it, input.source.at);
+    // what a module takes and gives is checked where it is put in place
+    let in_module = graph.is_module || !report.scope(at).is_empty();
+    if graph.modules.iter().any(|module| module.id.it == from) || (from == dora::MODULE && in_module) {
+        return None;
+    }
+    if from == dora::MODULE {
+        let message = format!("input '{name}' of node '{id}' names an input of a module, and this is a graph");
+        return Some(Fault::error(at, message).fix("name a node's output: node/output"));
+    }
+    // what can be named where the input stands: a module's nodes have other names outside of it
+    let scope = report.scope(at);
+    let all = graph.nodes.iter().map(|node| &node.id).chain(graph.modules.iter().map(|module| &module.id));
+    let near_by = all.filter(|id| report.scope(id.at) == scope);
+    let ids: Vec<&str> = near_by.map(|id| id.it.strip_prefix(scope).unwrap_or(&id.it)).collect();
+    let fix = nearest(from, ids.iter().copied()).map(|near| format!("{name}: {near}/{output}"));
     let message = format!(
-        "input '{}' of node '{}' names node '{from}', which does not exist; there are: {}",
-        input.name.it,
-        node.id.it,
-        ids.collect::<Vec<_>>().join(", ")
+        "input '{name}' of node '{id}' names node '{from}', which does not exist; there are: {}",
+        ids.join(", ")
     );
-    Fault::error(input.source.at, message).fix_with(fix)
+    Some(Fault::error(at, message).fix_with(fix))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -57,6 +69,9 @@ fn check_edge(
         return;
     }
     let (name, id) = (&input.name.it, &node.id.it);
+    // as it is to be written where the input stands
+    let scope = report.scope(input.source.at).to_owned();
+    let local = |id: &str| id.strip_prefix(&scope).unwrap_or(id).to_owned();
     let port = theirs.and_then(|theirs| theirs.outputs.iter().find(|port| port.name == output));
     let names: Vec<&str> = source.outputs.iter().map(|listed| listed.it.as_str()).collect();
     if !names.contains(&output) {
@@ -75,7 +90,7 @@ fn check_edge(
             let message = format!(
                 "input '{name}' of node '{id}' names '{from}/{output}', which does not exist; '{from}' declares{declares}"
             );
-            let fix = near.map(|near| format!("{name}: {from}/{near}"));
+            let fix = near.map(|near| format!("{name}: {}/{near}", local(from)));
             report.push(Fault::error(input.source.at, message).fix_with(fix));
             return;
         }
@@ -94,7 +109,7 @@ fn check_edge(
     let others = std::iter::once((source, theirs)).chain(all.iter().map(|(node, is)| (*node, is.as_deref())));
     let fitting = others.filter_map(|(from, is)| {
         let port = is?.outputs.iter().find(|port| mine.accepts.contains(&port.carries))?;
-        (from.id.it != *id).then(|| format!("{name}: {}/{}", from.id.it, port.name))
+        (from.id.it != *id).then(|| format!("{name}: {}/{}", local(&from.id.it), port.name))
     });
     let fix = fitting.into_iter().next();
     report.push(Fault::error(input.source.at, message).fix_with(fix));

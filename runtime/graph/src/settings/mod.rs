@@ -240,10 +240,24 @@ pub fn shown(key: &str, text: &str) -> String {
     if is_secret(key) { "***".to_owned() } else { redact(text) }
 }
 
+// PARAM_: what dora gives to the nodes of a module that has params.
 const VARIABLES: [&str; 10] =
     ["PATH", "HOME", "TMPDIR", "TZ", "LANG", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "RAYON_NUM_THREADS"];
-const VARIABLE_PREFIXES: [&str; 12] =
-    ["RUST_", "DORA_", "OTEL_", "CUDA_", "NVIDIA_", "NCCL_", "ZENOH_", "MILLRACE_", "LC_", "LD_", "OMP_", "ORT_"];
+const VARIABLE_PREFIXES: [&str; 13] = [
+    "PARAM_",
+    "RUST_",
+    "DORA_",
+    "OTEL_",
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "ZENOH_",
+    "MILLRACE_",
+    "LC_",
+    "LD_",
+    "OMP_",
+    "ORT_",
+];
 
 /// Variables that any process may be given and that are nobody's setting.
 pub fn is_environment(key: &str) -> bool {
