@@ -125,7 +125,7 @@ fn a_graph_whose_node_crashes_goes_back() {
     let _one = alone();
     let street = Street::new();
     let why = street.put_back("boxes.CRASH_AT=20");
-    assert!(why.contains("node 'boxes' ended without a word"), "{why}");
+    assert!(why.contains("node 'boxes' failed: panicked: CRASH_AT: item 20"), "{why}");
 }
 
 #[test]

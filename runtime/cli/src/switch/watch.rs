@@ -192,13 +192,10 @@ impl Watch {
                 return Some(format!("node '{node}' failed: {error}"));
             }
             if status.restarts > 0 && self.replaced.contains(node) {
-                return Some(format!(
-                    "node '{node}' ended without a word and was started again {} times",
-                    status.restarts
-                ));
+                return Some(format!("node '{node}' ended without a word and was started again{}", last_words(node)));
             }
             if expected.is_some_and(|pid| *pid != status.pid) {
-                return Some(format!("node '{node}' ended and was started again"));
+                return Some(format!("node '{node}' ended and was started again{}", last_words(node)));
             }
             if matches!(status.state, State::Done | State::Stopped) && expected.is_some() {
                 return Some(format!("node '{node}' has ended"));
@@ -208,11 +205,16 @@ impl Watch {
             if runs {
                 process.gone = None;
             } else if expected.is_some() && since.elapsed() > MISSED {
-                return Some(format!("node '{node}' ended without a word and was not started again"));
+                return Some(format!("node '{node}' ended without a word{}", last_words(node)));
             }
         }
         None
     }
+}
+
+/// Where to look for the reason.
+fn last_words(node: &str) -> String {
+    format!(" (what it said last: 'dora logs DATAFLOW --node {node}')")
 }
 
 /// Makes a folder that is this user's alone, or makes sure that it is one.
