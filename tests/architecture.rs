@@ -52,7 +52,7 @@ fn dependencies_run_one_way() {
         ("millrace-ab", &["millrace-frame"]),
         ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab"]),
         ("saboteur", &["millrace-frame", "millrace-node"]),
-        ("millrace-tests", &["millrace-ingest"]),
+        ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),
         ("millrace-cuda-driver-folder", &[]),
     ]);

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// What a machine with other things to do keeps all the same.
-const GUARD: &str = "fps >= 0.5x, boxes >= 0.97x";
+const GUARD: &str = "fps >= 0.3x, boxes >= 0.97x";
 
 /// A running camera.
 struct Street {
@@ -140,8 +140,8 @@ fn a_graph_whose_node_does_not_open_goes_back() {
 fn a_graph_that_is_slow_goes_back() {
     let _one = alone();
     let street = Street::new();
-    let why = street.put_back("boxes.DELAY_US=300000");
-    assert!(why.contains("fps >= 0.5x does not hold: fps of street at write/detections: A "), "{why}");
+    let why = street.put_back("boxes.DELAY_US=1000000");
+    assert!(why.contains("fps >= 0.3x does not hold: fps of street at write/detections: A "), "{why}");
 }
 
 #[test]

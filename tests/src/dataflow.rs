@@ -1,7 +1,6 @@
 //! A dataflow under a coordinator of its own: what `dora up` and `dora start` run.
 
 use crate::{finish, millrace, printed, root};
-use millrace_ingest::{Event, Ingest, Options};
 use rustix::process::{Pid, Signal};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,15 +172,10 @@ impl Default for Dataflow {
 
 impl Drop for Dataflow {
     fn drop(&mut self) {
-        // it stops the dataflow first; what remains after a test that failed is ended below
-        let mut down = self.dora(&["down"]);
-        if let Ok(mut child) = down.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            let until = Instant::now() + Duration::from_secs(30);
-            while child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
+        // what remains, after a test that failed, is ended below
+        for verb in [&["stop", "--all"], &["down", "--force"]] {
+            let Ok(child) = self.dora(verb).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { continue };
+            crate::Running(child).wait(Duration::from_secs(30));
         }
         for (pid, _) in self.environments() {
             if let Some(pid) = Pid::from_raw(pid as i32) {
@@ -196,27 +190,32 @@ fn environment(pid: u32) -> String {
     String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()).into_owned()
 }
 
-/// The first second of the demo's clip as a stream of its own: with so short a loop any few seconds show the same things.
+/// The first second of the demo's clip, up to its second key picture, as a stream of its own: with so short a loop any few
+/// seconds show the same things.
 ///
 /// # Panics
 /// When the clip cannot be read, or the file not be written.
 pub fn short_clip(to: &Path) {
-    let clip = root().join("tests/data/demo/clip.mp4").display().to_string();
-    let mut source = Ingest::open(&clip, &Options::default()).expect("the clip can be read");
+    const PICTURES: usize = 25;
+    let mp4 = std::fs::read(root().join("tests/data/demo/clip.mp4")).expect("the clip is in the repository");
+    // the boxes that matter stand once each, before the pictures; ISO/IEC 14496-12 and -15
+    let inside = |name: &[u8; 4]| mp4.windows(4).position(|tag| tag == name).expect("an MP4 of H.264 has it") + 4;
+    let number = |at: usize, bytes: usize| mp4[at..at + bytes].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
     let mut stream = Vec::new();
-    let mut keys = 0;
-    loop {
-        match source.next_event().expect("the clip can be read on") {
-            Event::Unit(unit) => {
-                keys += u32::from(unit.key);
-                if keys > 1 {
-                    break;
-                }
-                stream.extend(unit.data);
-            }
-            Event::End => break,
-            Event::Loss(_) | Event::Wait(_) => {}
-        }
+    let mut unit = |at: usize, len: usize| {
+        stream.extend([0, 0, 0, 1]);
+        stream.extend(&mp4[at..at + len]);
+    };
+    let set = inside(b"avcC") + 6;
+    unit(set + 2, number(set, 2));
+    let picture_set = set + 2 + number(set, 2) + 1;
+    unit(picture_set + 2, number(picture_set, 2));
+    let (sizes, mut at) = (inside(b"stsz") + 12, number(inside(b"stco") + 8, 4));
+    let end = at + (0..PICTURES).map(|n| number(sizes + 4 * n, 4)).sum::<usize>();
+    while at < end {
+        let len = number(at, 4);
+        unit(at + 4, len);
+        at += 4 + len;
     }
     std::fs::write(to, stream).expect("the folder is ours");
 }
