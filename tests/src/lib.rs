@@ -1,6 +1,8 @@
 //! What the whole-graph tests share: the built programs, `millrace run`, and what must not be left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+pub mod dataflow;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -78,6 +80,7 @@ pub fn printed(output: &Output) -> String {
 }
 
 /// A child that does not outlive the test.
+#[derive(Debug)]
 pub struct Running(pub Child);
 
 impl Drop for Running {

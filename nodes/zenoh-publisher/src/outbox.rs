@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// The longest that RELIABLE waits for room. zenoh gives a stalled subscriber up sooner, so this is for what it overlooks.
 const WAIT_MOST: Duration = Duration::from_secs(10);
 
+/// How long the thread may take to close the session.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
 /// One frame in its encodings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Put {
@@ -127,6 +130,14 @@ impl Outbox {
             Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         self.shared.lock().waiting.drain(..).map(|put| Lost { source: put.source }).collect()
+    }
+}
+
+impl Drop for Outbox {
+    /// A node that is told to stop sends no more. The session is to be closed when the node is gone: its port is waited for.
+    fn drop(&mut self) {
+        self.shared.lock().waiting.clear();
+        self.finish(LEAVE_WITHIN);
     }
 }
 

@@ -23,6 +23,7 @@ mod metrics;
 mod node;
 mod outputs;
 mod run;
+mod seat;
 mod settings;
 mod status;
 pub mod testing;

@@ -9,9 +9,12 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
+use crate::seat::{self, Seat};
 use crate::settings::{self, Common};
 use crate::status::{State, Status};
 use millrace_pool::Bell;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,7 +68,9 @@ pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology, bell: &Bell) -
     let result = settings::read::<N::Settings>(graph).and_then(|(own, common)| {
         crate::log::install(common.log.as_str());
         status.send(State::Opening, &metrics, None);
-        live::<N>(link, graph, bell, own, common, &metrics, &mut status)
+        let life = || live::<N>(link, graph, bell, own, common, &metrics, &mut status);
+        // a node that panics has a last word, too
+        catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))
     });
     match result {
         Ok(state) => {
@@ -79,6 +84,12 @@ pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology, bell: &Bell) -
             Err(e)
         }
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 fn live<N: Node>(
@@ -95,6 +106,7 @@ fn live<N: Node>(
             return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
         }
     }
+    let seat = Seat::take(graph, seat::PATIENCE);
     let stop = StopFlag::default();
     let cx = Context {
         node: graph.node.as_str().into(),
@@ -113,9 +125,10 @@ fn live<N: Node>(
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
-    // before the goodbye to dora, which may take long: a successor may wait for its place at a pool, or for a port
+    // before the goodbye to dora, which may take long: a successor waits
     drop(node);
     drop(inputs);
+    drop(seat);
     for result in [ended, drained, finished] {
         match result {
             Err(e) if !e.is_stopped() => return Err(e.to_string()),

@@ -92,3 +92,10 @@ impl Sink for Never {
         Ok(())
     }
 }
+
+#[test]
+fn when_it_is_dropped_the_session_is_closed() {
+    let (outbox, puts, _open) = gated(2, false);
+    drop(outbox);
+    assert_eq!(puts.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected));
+}

@@ -42,8 +42,7 @@ impl Control {
         let output = command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("dora ({}) cannot be started", self.program.display()))?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("'dora {}' failed: {}", args.join(" "), said.trim().lines().next().unwrap_or("without a word"));
+            bail!("'dora {}' failed: {}", args.join(" "), words(&String::from_utf8_lossy(&output.stderr)));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -85,6 +84,13 @@ impl Control {
     }
 }
 
+/// What dora says of an error, without the heading above it and the places in its code below.
+fn words(stderr: &str) -> String {
+    let lines = stderr.lines().map(str::trim).take_while(|line| !matches!(*line, "Location:" | "Stack backtrace:"));
+    let words: Vec<&str> = lines.filter(|line| !line.is_empty() && *line != "[ERROR]").collect();
+    if words.is_empty() { "without a word".to_owned() } else { words.join(" ") }
+}
+
 /// A node's definition in a file of its own, removed when dropped.
 struct Definition(PathBuf);
 
@@ -108,5 +114,21 @@ impl Drop for Definition {
     fn drop(&mut self) {
         // a leftover in the temporary folder harms nobody
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn of_what_dora_says_the_words_are_kept() {
+        // as dora 1.1.0 prints it
+        let said = "\n\n[ERROR]\ncannot connect to coordinator at 127.0.0.1:16302: IO error: refused\n\n  hint: is the \
+                    coordinator running?\n\nLocation:\n    binaries/cli/src/ws_client.rs:105:21\n\nStack backtrace:\n   0: <unknown>\n";
+        let kept =
+            "cannot connect to coordinator at 127.0.0.1:16302: IO error: refused hint: is the coordinator running?";
+        assert_eq!(words(said), kept);
+        assert_eq!(words(""), "without a word");
     }
 }

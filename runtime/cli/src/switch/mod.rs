@@ -124,7 +124,8 @@ fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Pla
         println!("dataflow '{}' runs {} already: nothing to do", flow.called(), graph.display());
         return Ok(true);
     }
-    println!("dataflow '{}': {} nodes to replace, from the end of the graph:", flow.called(), steps.len());
+    let nodes = if steps.len() == 1 { "node" } else { "nodes" };
+    println!("dataflow '{}': {} {nodes} to replace, from the end of the graph:", flow.called(), steps.len());
     for step in &steps {
         println!("  {}: {}", step.node, plan::changes(step));
     }

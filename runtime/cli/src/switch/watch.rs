@@ -20,6 +20,8 @@ const MIXED: Duration = Duration::from_secs(10);
 struct Process {
     /// Its newest report.
     last: Status,
+    /// What dora started it from.
+    definition: Option<Value>,
     /// When it was started.
     began: Instant,
     /// The one with which a span began.
@@ -32,7 +34,6 @@ struct Process {
 #[derive(Default)]
 struct Seen {
     processes: Vec<Process>,
-    definition: Option<Value>,
     ages: Vec<(Instant, String, u64)>,
 }
 
@@ -102,19 +103,20 @@ impl Watch {
 
     fn take(&mut self, mut status: Status) {
         let seen = self.nodes.entry(status.node.clone()).or_default();
-        if let Some(definition) = status.definition.take() {
-            seen.definition = Some(definition);
-        }
+        let definition = status.definition.take();
         let ages = status.latency.iter().filter(|latency| latency.name == "age");
         let now = Instant::now();
         seen.ages.extend(ages.filter_map(|age| Some((now, age.source.clone(), age.recent_p95_ns?))));
         match seen.processes.iter_mut().find(|process| process.last.pid == status.pid) {
-            Some(process) => process.last = status,
+            Some(process) => {
+                process.last = status;
+                process.definition = definition.or(process.definition.take());
+            }
             None => {
                 let began = now.checked_sub(Duration::from_nanos(status.uptime_ns)).unwrap_or(now);
                 // the last word of one that was replaced is no news
                 if seen.processes.last().is_none_or(|newest| newest.began <= began) {
-                    seen.processes.push(Process { last: status, began, base: None, gone: None });
+                    seen.processes.push(Process { last: status, definition, began, base: None, gone: None });
                 }
             }
         }
@@ -125,9 +127,12 @@ impl Watch {
         self.nodes.keys().map(String::as_str)
     }
 
-    /// What dora started this node from: its entry, the graph's `env`, and the folder.
+    /// What dora started this node from: its entry, the graph's `env`, and the folder. A process that ends, for one because
+    /// another has taken its place, tells of what runs no more.
     pub(crate) fn definition(&self, node: &str) -> Option<&Value> {
-        self.nodes.get(node)?.definition.as_ref()
+        let newest = self.nodes.get(node)?.processes.last()?;
+        let runs = matches!(newest.last.state, State::Opening | State::Running);
+        newest.definition.as_ref().filter(|_| runs)
     }
 
     /// The newest report of the newest process of a node.
@@ -192,13 +197,10 @@ impl Watch {
                 return Some(format!("node '{node}' failed: {error}"));
             }
             if status.restarts > 0 && self.replaced.contains(node) {
-                return Some(format!(
-                    "node '{node}' ended without a word and was started again {} times",
-                    status.restarts
-                ));
+                return Some(format!("node '{node}' ended without a word and was started again{}", last_words(node)));
             }
             if expected.is_some_and(|pid| *pid != status.pid) {
-                return Some(format!("node '{node}' ended and was started again"));
+                return Some(format!("node '{node}' ended and was started again{}", last_words(node)));
             }
             if matches!(status.state, State::Done | State::Stopped) && expected.is_some() {
                 return Some(format!("node '{node}' has ended"));
@@ -208,11 +210,16 @@ impl Watch {
             if runs {
                 process.gone = None;
             } else if expected.is_some() && since.elapsed() > MISSED {
-                return Some(format!("node '{node}' ended without a word and was not started again"));
+                return Some(format!("node '{node}' ended without a word{}", last_words(node)));
             }
         }
         None
     }
+}
+
+/// Where to look for the reason.
+fn last_words(node: &str) -> String {
+    format!(" (what it said last: 'dora logs DATAFLOW --node {node}')")
 }
 
 /// Makes a folder that is this user's alone, or makes sure that it is one.
@@ -228,4 +235,34 @@ fn own_folder(folder: &Path, user: u32) -> anyhow::Result<()> {
         bail!("{} is not a folder of this user alone, so nodes will not report there; remove it", folder.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_that_another_took_the_place_of_says_nothing_of_what_runs() {
+        let report = |pid: u32, state: State, definition: &str, uptime_s: u64| Status {
+            node: "detect".into(),
+            pid,
+            state,
+            definition: Some(definition.into()),
+            uptime_ns: uptime_s * 1_000_000_000,
+            ..Status::default()
+        };
+        let old = || report(1, State::Stopped, "old", 100);
+        let new = || report(2, State::Opening, "new", 1);
+        for reports in [[new(), old()], [old(), new()]] {
+            let (_to, heard) = sync_channel(1);
+            let (nodes, replaced, expected) = Default::default();
+            let mut watch = Watch { heard, socket: PathBuf::new(), nodes, span: Instant::now(), replaced, expected };
+            reports.into_iter().for_each(|report| watch.take(report));
+            assert_eq!(watch.definition("detect"), Some(&Value::from("new")));
+            assert_eq!(watch.newest("detect").unwrap().pid, 2);
+            watch.take(report(2, State::Failed, "new", 2));
+            assert_eq!(watch.definition("detect"), None);
+        }
+    }
 }

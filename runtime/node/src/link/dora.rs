@@ -3,7 +3,7 @@
 use super::{Link, Signal, Topology};
 use arrow::array::{ArrayRef, StructArray};
 use dora_node_api::dora_core::config::DataId;
-use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, StopCause};
+use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, NodeResult, StopCause};
 use millrace_frame::wire::row;
 use millrace_pool::Bell;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 impl DoraLink {
     /// Connects to the daemon that started this process; `bell` rings for each event.
     pub(crate) fn connect(bell: Bell) -> Result<(Self, Topology), String> {
-        let (node, events) = DoraNode::init_from_env_force()
+        let (node, events) = initialized()
             .map_err(|e| format!("{e}; a node is started by `dora run` or `millrace run`, not by hand"))?;
         let descriptor = node.dataflow_descriptor().map_err(|e| e.to_string())?;
         let descriptor = serde_json::to_value(descriptor).map_err(|e| e.to_string())?;
@@ -48,6 +48,29 @@ impl DoraLink {
         };
         Ok((Self { node: Some(node), signals, over, listener: Some(listener) }, graph))
     }
+}
+
+/// Connects with every output on the way by the daemon.
+///
+/// dora's own choice is a direct one from process to process, over ports that belong to nodes and not to processes. The
+/// process that `dora node replace` puts in the place of another starts while that holds the port, so it gets none; who is
+/// replaced next on the other side of an edge then looks for it there, and not a message comes through. By the daemon, none
+/// is lost for want of processor time either, and we send two a second.
+fn initialized() -> NodeResult<(DoraNode, EventStream)> {
+    let given = std::env::var("DORA_NODE_CONFIG").ok();
+    match given.and_then(|text| by_the_daemon(&text)).map(serde_yaml::from_value) {
+        Some(Ok(config)) => DoraNode::init(config),
+        _ => DoraNode::init_from_env_force(),
+    }
+}
+
+/// A node's configuration with the way of its outputs changed; `None` where it is not what dora 1.1 gives.
+fn by_the_daemon(config: &str) -> Option<serde_yaml::Value> {
+    let mut config: serde_yaml::Value = serde_yaml::from_str(config).ok()?;
+    for (_, route) in config.get_mut("output_routing")?.as_mapping_mut()? {
+        route.as_mapping_mut()?.insert("daemon_only".into(), true.into());
+    }
+    Some(config)
 }
 
 /// Passes dora's events on until its stream closes or the node ends.
@@ -138,4 +161,19 @@ fn in_time(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
     // where no thread can be made, the work is dropped here, which does it or nothing
     std::thread::Builder::new().name(name.to_owned()).spawn(run).is_err()
         || over.recv_timeout(GOODBYE) == Err(RecvTimeoutError::Disconnected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_the_daemon;
+
+    #[test]
+    fn outputs_go_by_the_daemon() {
+        let config = "node_id: a\ndaemon_communication: !Tcp\n  socket_addr: 127.0.0.1:1\noutput_routing:\n  frame:\n    \
+                      daemon_only: false\n    required_ackers:\n    - node_id: b\n      input_id: frame\n";
+        let changed = by_the_daemon(config).and_then(|config| serde_yaml::to_string(&config).ok());
+        assert_eq!(changed, Some(config.replace("false", "true")));
+        assert_eq!(by_the_daemon("node_id: a"), None);
+        assert_eq!(by_the_daemon("a: ["), None);
+    }
 }
