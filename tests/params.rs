@@ -195,7 +195,10 @@ fn pages_and_explanations_tell_which_settings_are_live() {
         let graphs = std::fs::read_to_string(root().join("docs/graphs.md")).unwrap();
         for (part, text) in [("settings", &page), ("common_settings", &graphs)] {
             for (key, schema) in description[part]["properties"].as_object().into_iter().flatten() {
-                let row = text.lines().find(|line| line.trim_start().starts_with(&format!("| `{key}` |")));
+                let first = |line: &str| {
+                    line.trim_start().strip_prefix('|').and_then(|row| row.split('|').next().map(str::to_owned))
+                };
+                let row = text.lines().find(|line| first(line).is_some_and(|cell| cell.contains(&format!("`{key}`"))));
                 let row = row.unwrap_or_else(|| panic!("{node}: {key} has no row in its table"));
                 let live = schema["x-millrace-live"] == true;
                 assert_eq!(row.contains("**Live.**"), live, "{node}: {key} is live: {live}, but its page says\n{row}");
