@@ -51,6 +51,15 @@ impl CudaSeparatePasses {
         Ok(Plan::new(source, &self.target)?.tensor())
     }
 
+    /// Bytes that the passes move between themselves for a frame: each picture is written by one and read by the next.
+    pub fn moved_bytes(&self, source: &ImageDesc) -> u64 {
+        let shown = source.display_size();
+        let placed = place(shown, self.target.size, self.target.fit).placed;
+        let rgb = |width_px: u32, height_px: u32| 3 * u64::from(width_px) * u64::from(height_px);
+        let pixels = if self.target.layout == TensorLayout::Nchw { target_bytes(&self.target) } else { 0 };
+        2 * (rgb(shown.width_px, shown.height_px) + rgb(placed.width_px, placed.height_px) + pixels)
+    }
+
     /// Queues the passes of all jobs.
     ///
     /// # Errors

@@ -4,12 +4,13 @@ use millrace_cuda::{Gpu, Span};
 use millrace_frame::{ImageDesc, Item, Payload, TensorDesc};
 use millrace_kernels::Target;
 use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses};
-use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, NodeError, Outputs, Queue};
+use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, Metrics, NodeError, Outputs, Queue};
 
 /// A stream on one GPU and the kernels there. Tensors come out on the GPU that their frames lie on.
 pub(crate) struct OnGpu {
     queue: Queue,
     conversion: Conversion,
+    metrics: Metrics,
 }
 
 type Prepared = (Span, TensorDesc, DeviceSlotMut);
@@ -34,7 +35,7 @@ impl OnGpu {
         };
         let conversion = conversion.map_err(NodeError::fatal)?;
         tracing::info!(gpu = gpu.name(), way = if fused { "fused" } else { "separate passes" }, "converting");
-        Ok(Self { queue: Queue::new(gpu, settings, cx)?, conversion })
+        Ok(Self { queue: Queue::new(gpu, settings, cx)?, conversion, metrics: cx.metrics().clone() })
     }
 
     pub(crate) fn is_on(&self, gpu: &Gpu) -> bool {
@@ -79,6 +80,13 @@ impl OnGpu {
             (Conversion::Separate(passes), _) => passes.queue(self.queue.stream(), &jobs),
         };
         drop(jobs);
+        // of all cameras together: with batches there are fewer than frames
+        self.metrics.count("launches", "", u64::from(!ready.is_empty()));
+        if let Conversion::Separate(passes) = &self.conversion {
+            ready.iter().for_each(|(_, lease, image, ..)| {
+                self.metrics.moved(&lease.item().source, passes.moved_bytes(image));
+            });
+        }
         for (index, lease, _, _, tensor, slot) in ready {
             let item = lease.item();
             results[index] = match &queued {

@@ -26,11 +26,12 @@ pub(crate) trait Backend: Sized + Send + Sync + 'static {
     type Picture: Send + 'static;
     /// Its pixels.
     type Surface: Send + 'static;
-    /// What each camera has of its own.
+    /// What a camera works with.
     type Lane: Send + Sync + 'static;
 
     fn open(settings: &Settings, cx: &Context) -> Result<Self, NodeError>;
-    fn lane(&self, cx: &Context) -> Result<Self::Lane, NodeError>;
+    /// What a camera works with; cameras may share one.
+    fn lane(&self, cx: &Context) -> Result<Arc<Self::Lane>, NodeError>;
     fn decoder(&self, codec: PacketCodec, sink: Sink<Self::Picture>) -> Result<Self::Decoder, DecodeError>;
     /// Waits until the picture is decoded; gives its pixels, and what went wrong with them if anything did.
     fn map(

@@ -32,22 +32,30 @@ pub(crate) struct Events<B: Backend> {
     waker: Waker,
     /// The node has gone, or is about to.
     gone: Arc<AtomicBool>,
+    /// As many frames of this camera have come as the node wants.
+    enough: Arc<AtomicBool>,
 }
 
 impl<B: Backend> Clone for Events<B> {
     fn clone(&self) -> Self {
-        Self { to_loop: self.to_loop.clone(), waker: self.waker.clone(), gone: self.gone.clone() }
+        self.of(self.enough.clone())
     }
 }
 
 impl<B: Backend> Events<B> {
     pub(crate) fn new(room: usize, waker: Waker) -> (Self, Receiver<Event<B>>) {
         let (to_loop, from_cameras) = sync_channel(room);
-        (Self { to_loop, waker, gone: Arc::default() }, from_cameras)
+        (Self { to_loop, waker, gone: Arc::default(), enough: Arc::default() }, from_cameras)
     }
 
+    /// The same way, for the camera that `enough` ends.
+    pub(crate) fn of(&self, enough: Arc<AtomicBool>) -> Self {
+        Self { to_loop: self.to_loop.clone(), waker: self.waker.clone(), gone: self.gone.clone(), enough }
+    }
+
+    /// Nobody wants what comes.
     fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+        self.gone.load(Ordering::Relaxed) || self.enough.load(Ordering::Relaxed)
     }
 
     /// Waits for room. False when the node has gone.

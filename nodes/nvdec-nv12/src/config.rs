@@ -32,6 +32,10 @@ pub(crate) struct Settings {
     /// Where the frames are published.
     #[serde(default)]
     pub(crate) memory: Memory,
+    /// In how many CUDA streams the cameras' work is queued: each camera's beside the others' (`per_camera`), or all in one
+    /// row (`one`, the slower arm of a comparison).
+    #[serde(default)]
+    pub(crate) streams: Streams,
     #[serde(flatten)]
     pub(crate) feed: FeedSettings,
     #[serde(flatten)]
@@ -47,6 +51,17 @@ pub(crate) enum Memory {
     Cuda,
     /// Copied to host memory: for consumers on the CPU, and the slower arm of a comparison.
     Host,
+}
+
+/// In how many CUDA streams the cameras' work is queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Streams {
+    /// Each camera has one.
+    #[default]
+    PerCamera,
+    /// All cameras share one.
+    One,
 }
 
 /// A camera, and where its video comes from.

@@ -1,16 +1,15 @@
 //! The GPU's decoder, and frames in its memory.
 
 use crate::backend::{Backend, DecodeError, Decoder, Frame, Sink};
-use crate::config::{Memory, Settings};
-use millrace_cuda::nvdec::{Codec, Mapped, MappedPlane, Nvdec, NvdecError, Options, Picture, Session, Status};
-use millrace_cuda::{CudaError, DeviceMemory, Gpu, Rows, Span};
-use millrace_frame::{Colour, ImageDesc, Item, PacketCodec, Payload, PixelFormat, Size};
+use crate::config::{Memory, Settings, Streams};
+use crate::surface::Writer;
+use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, Session, Status};
+use millrace_cuda::{DeviceMemory, Gpu};
+use millrace_frame::{Item, PacketCodec, Payload};
 use millrace_ingest::AccessUnit;
-use millrace_node::{Context, GpuSettings, NodeError, Outputs, Queue};
-use std::sync::{Arc, Mutex, PoisonError};
+use millrace_node::{Context, GpuSettings, Metrics, NodeError, Outputs, Queue};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Rows begin at multiples of this: what a warp reads at once, and what kernels with wide loads want.
-const PITCH_ALIGN_BYTES: u32 = 256;
 /// Pictures of a camera that wait for the loop or for their copy, beyond what its stream needs.
 const EXTRA_SURFACES: u32 = 6;
 const OUTPUT_SURFACES: u32 = 3;
@@ -21,9 +20,13 @@ pub(crate) struct Cuda {
     options: Options,
     memory: Memory,
     settings: GpuSettings,
+    writer: Writer,
+    metrics: Metrics,
+    /// The lane of all cameras, with `STREAMS: one`.
+    one: Option<OnceLock<Arc<Lane>>>,
 }
 
-/// A camera's row of work on the GPU.
+/// A row of work on the GPU.
 pub(crate) struct Lane {
     queue: Queue,
     /// Where frames on the way to host memory are packed.
@@ -38,17 +41,24 @@ impl Backend for Cuda {
     type Surface = Mapped;
     type Lane = Lane;
 
-    fn open(settings: &Settings, _: &Context) -> Result<Self, NodeError> {
+    fn open(settings: &Settings, cx: &Context) -> Result<Self, NodeError> {
         let gpu = Gpu::open(settings.device).map_err(NodeError::fatal)?;
         let nvdec = Nvdec::open().map_err(NodeError::fatal)?;
         tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
         let options =
             Options { low_delay: settings.low_delay, extra_surfaces: EXTRA_SURFACES, output_surfaces: OUTPUT_SURFACES };
-        Ok(Self { gpu, nvdec, options, memory: settings.memory, settings: settings.gpu })
+        let writer = Writer::new(&gpu, settings.feed.format)?;
+        let one = (settings.streams == Streams::One).then(OnceLock::new);
+        let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());
+        Ok(Self { gpu, nvdec, options, memory, settings, writer, metrics, one })
     }
 
-    fn lane(&self, cx: &Context) -> Result<Lane, NodeError> {
-        Ok(Lane { queue: Queue::new(&self.gpu, self.settings, cx)?, staging: Mutex::new(None) })
+    fn lane(&self, cx: &Context) -> Result<Arc<Lane>, NodeError> {
+        if let Some(lane) = self.one.as_ref().and_then(OnceLock::get) {
+            return Ok(lane.clone());
+        }
+        let lane = Arc::new(Lane { queue: Queue::new(&self.gpu, self.settings, cx)?, staging: Mutex::new(None) });
+        Ok(self.one.as_ref().map_or(lane.clone(), |one| one.get_or_init(|| lane).clone()))
     }
 
     fn decoder(&self, codec: PacketCodec, mut sink: Sink<Picture>) -> Result<Stream, DecodeError> {
@@ -80,19 +90,17 @@ impl Backend for Cuda {
         frame: &Frame<'_>,
         out: &mut Outputs,
     ) -> Result<(), NodeError> {
-        let lost = |e: NvdecError| NodeError::frame("unreadable_surface", frame.camera, e);
-        let planes = surface.planes().map_err(lost)?;
-        let (desc, bytes) = described(&surface, frame);
+        let (desc, bytes) = self.writer.described(&surface, frame);
         let item = Item::on_host(frame.camera, frame.seq, frame.timing(), Payload::Image(desc.clone()));
         let queue = &lane.queue;
         match self.memory {
             Memory::Cuda => {
                 // a surface is dropped unread where no slot is free: nothing was queued on it but the driver's own step
                 let Some(slot) = out.device_slot("frame", frame.camera, bytes, queue)? else { return Ok(()) };
-                let copied = copy(queue, &planes, &desc, slot.span());
+                let read = self.writer.write(queue, &surface, frame, &desc, slot.span());
                 // first of all: whatever was queued on the surface is done before it goes
                 out.hold(surface, queue)?;
-                copied.map_err(NodeError::fatal)?;
+                self.metrics.moved(frame.camera, read?);
                 out.publish_device(slot, item, queue)
             }
             Memory::Host => {
@@ -105,37 +113,17 @@ impl Backend for Cuda {
                 let Some(memory) = staging.as_ref() else { return Ok(()) };
                 let packed = memory.span().part(0, bytes);
                 let to = &mut slot.bytes_mut()[..bytes as usize];
-                let copied = copy(queue, &planes, &desc, packed).and_then(|()| queue.stream().download(packed, to));
+                let read = self.writer.write(queue, &surface, frame, &desc, packed);
+                let copied = queue.stream().download(packed, to);
                 // nothing of the surface is read any more, however it went
                 let done = queue.stream().synchronize();
                 copied.and(done).map_err(NodeError::fatal)?;
+                // into the staging memory, and out of it
+                self.metrics.moved(frame.camera, read? + 2 * desc.bytes());
                 out.publish(slot, &item)
             }
         }
     }
-}
-
-/// What the frame is: the shown size as the decoder has it, the colour as the parameter sets have it.
-fn described(surface: &Mapped, frame: &Frame<'_>) -> (ImageDesc, u64) {
-    let format = surface.picture().format();
-    let pixels = if format.bit_depth > 8 { PixelFormat::P016 } else { PixelFormat::Nv12 };
-    let mut colour: Colour = frame.shown.info.colour;
-    frame.settings.feed.override_colour(&mut colour);
-    ImageDesc::packed(pixels, Size::new(format.width_px, format.height_px), colour, PITCH_ALIGN_BYTES)
-}
-
-fn copy(queue: &Queue, planes: &[MappedPlane; 2], desc: &ImageDesc, to: Span) -> Result<(), CudaError> {
-    for (from, plane) in planes.iter().zip(&desc.planes) {
-        let rows = Rows {
-            row_bytes: from.row_bytes,
-            rows: from.rows,
-            from_pitch_bytes: from.pitch_bytes,
-            to_pitch_bytes: plane.pitch_bytes.into(),
-        };
-        let to = to.part(plane.offset_bytes, to.bytes() - plane.offset_bytes);
-        queue.stream().copy_rows(from.span, to, rows)?;
-    }
-    Ok(())
 }
 
 fn said(e: NvdecError) -> DecodeError {

@@ -6,6 +6,7 @@ mod config;
 mod cuda;
 mod node;
 mod one;
+mod surface;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
 use millrace_ingest::{AccessUnit, Shown};
 use millrace_node::{Context, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -51,9 +52,6 @@ impl<B: Backend> Node for NvdecNv12<B> {
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let sources = settings.cameras(cx.node_id()).map_err(NodeError::fatal)?;
-        if settings.feed.frames.is_some() {
-            return Err(NodeError::fatal("FRAMES ends sw-nv12 alone so far; leave it out for nvdec-nv12"));
-        }
         let backend = Arc::new(B::open(&settings, cx)?);
         let (events_in, events) = Events::new(ROOM_PER_CAMERA * sources.len(), cx.waker());
         let cameras: Result<Vec<_>, _> = sources.iter().map(|s| One::open(s, &settings, &*backend, cx)).collect();
@@ -116,7 +114,7 @@ impl<B: Backend> NvdecNv12<B> {
                 feed,
                 packets,
                 losses: one.losses.clone(),
-                events: self.events_in.clone(),
+                events: self.events_in.of(one.enough.clone()),
                 stop: self.cx.stopping(),
             };
             camera.start(threads).map_err(|e| NodeError::fatal(format!("no thread for camera '{}': {e}", one.name)))?;
@@ -136,8 +134,16 @@ impl<B: Backend> NvdecNv12<B> {
 
     fn frame(&mut self, camera: usize, shown: &Shown, surface: B::Surface, out: &mut Outputs) -> Result<(), NodeError> {
         let one = &mut self.cameras[camera];
+        let limit = self.settings.feed.frames.unwrap_or(u64::MAX);
+        if one.frames >= limit {
+            return Ok(()); // under way when there were enough
+        }
         let frame = Frame { camera: &one.name, seq: one.frames, shown, settings: &self.settings };
         one.frames += 1;
+        if one.frames == limit {
+            one.ended = true;
+            one.enough.store(true, Ordering::Relaxed);
+        }
         if !out.connected("frame") {
             return Ok(());
         }

@@ -6,6 +6,7 @@ use crate::config::{Settings, Source};
 use millrace_ingest::{Feed, redact_url};
 use millrace_node::{Context, NodeError};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A camera as the node's loop sees it.
 pub(crate) struct One<B: Backend> {
@@ -16,6 +17,8 @@ pub(crate) struct One<B: Backend> {
     pub(crate) feed: Option<Feed>,
     pub(crate) frames: u64,
     pub(crate) packets: u64,
+    /// As many frames have come out as FRAMES asks for: its threads end.
+    pub(crate) enough: Arc<AtomicBool>,
     pub(crate) ended: bool,
     pub(crate) failed: Option<String>,
 }
@@ -25,10 +28,10 @@ impl<B: Backend> One<B> {
     pub(crate) fn open(source: &Source, settings: &Settings, backend: &B, cx: &Context) -> Result<Self, NodeError> {
         let name = source.camera.clone();
         let losses = Losses { camera: name.clone(), metrics: cx.metrics().clone(), told: Default::default() };
-        let lane = Arc::new(backend.lane(cx)?);
+        let lane = backend.lane(cx)?;
         let losses = Arc::new(losses);
-        let (frames, packets, feed) = (0, 0, None);
-        let mut one = Self { name, lane, losses, feed, frames, packets, ended: false, failed: None };
+        let (frames, packets, feed, enough) = (0, 0, None, Arc::default());
+        let mut one = Self { name, lane, losses, feed, frames, packets, enough, ended: false, failed: None };
         match Feed::open(&source.source, &settings.feed) {
             Ok(feed) => {
                 tracing::info!(source = redact_url(&source.source), camera = one.name, "opened");

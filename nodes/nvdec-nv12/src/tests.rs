@@ -84,8 +84,8 @@ impl<const N: usize> Backend for Fake<N> {
         Ok(Self)
     }
 
-    fn lane(&self, _: &Context) -> Result<(), NodeError> {
-        Ok(())
+    fn lane(&self, _: &Context) -> Result<Arc<()>, NodeError> {
+        Ok(Arc::new(()))
     }
 
     fn decoder(&self, _: PacketCodec, sink: Sink<FakePicture<N>>) -> Result<FakeDecoder<N>, DecodeError> {
@@ -195,6 +195,20 @@ fn a_repeated_file_goes_on_in_time_and_a_stop_ends_it() {
     assert_eq!(frames, times(60));
     bench.stop();
     bench.join().unwrap();
+}
+
+#[test]
+fn every_camera_ends_after_as_many_frames_as_are_asked_for() {
+    // one that ends before, one within a pass, one after several
+    for frames in [10, 25, 60] {
+        let sources = format!("a={} b={}", clip_text("crop_b.mp4"), clip_text("crop_b.mp4"));
+        let (came, result) = play(&[("SOURCES", &sources), ("LOOP", "true"), ("FRAMES", &frames.to_string())]);
+        result.unwrap();
+        assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b"]);
+        for (camera, came) in came {
+            assert_eq!(came.frames, times(frames), "{camera}");
+        }
+    }
 }
 
 #[test]

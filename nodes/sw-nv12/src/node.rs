@@ -1,9 +1,9 @@
 //! The node: a source in, NV12 frames and encoded packets out.
 
-use crate::config::{Format, Settings};
+use crate::config::Settings;
 use crate::feed::{Feed, Step};
 use millrace_frame::{ImageDesc, Item, PacketDesc, Payload, PayloadKind, PixelFormat, Timing};
-use millrace_ingest::{AccessUnit, Loss, Picture, redact_url};
+use millrace_ingest::{AccessUnit, FrameFormat, Loss, Picture, redact_url};
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -84,14 +84,14 @@ impl SwNv12 {
         self.settings.feed.override_colour(&mut desc.colour);
         // the decoder's own picture has as many samples as nv12 has
         self.metrics.moved(&self.camera, desc.bytes());
-        if self.settings.format == Format::Bgr24 {
+        if self.settings.feed.format == FrameFormat::Bgr24 {
             (desc, bytes) = ImageDesc::packed(PixelFormat::Bgr24, desc.coded, desc.colour, PITCH_ALIGN_BYTES);
         }
         let Some(mut slot) = out.slot("frame", &self.camera, bytes)? else { return Ok(()) };
         let began = Instant::now();
-        match self.settings.format {
-            Format::Nv12 => picture.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
-            Format::Bgr24 => picture.write_bgr24(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
+        match self.settings.feed.format {
+            FrameFormat::Nv12 => picture.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
+            FrameFormat::Bgr24 => picture.write_bgr24(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
         }
         self.metrics.observe_ns("write_frame", &self.camera, began.elapsed().as_nanos() as u64);
         let timing = Timing { pts_ns: picture.pts_ns, timebase: picture.timebase, capture_ns: picture.capture_ns };

@@ -67,6 +67,34 @@ pub fn device_count() -> Result<u32, CudaError> {
     }
 }
 
+/// What tells a device from every other, in every process. Opens no context on it.
+///
+/// # Errors
+/// No driver; no device of that number.
+pub fn device_uuid(ordinal: u32) -> Result<[u8; 16], CudaError> {
+    let api = api()?;
+    let device = device(api, ordinal)?;
+    let mut uuid = [0; 16];
+    // SAFETY: a place of the size that the call writes, and the driver's own answer.
+    match unsafe { (api.cuDeviceGetUuid_v2)(&raw mut uuid, device) } {
+        sys::SUCCESS => Ok(uuid),
+        code => Err(call_error(api, "cuDeviceGetUuid", "its name", ordinal, code)),
+    }
+}
+
+fn device(api: &'static Api, ordinal: u32) -> Result<sys::Device, CudaError> {
+    let count = device_count()?;
+    if ordinal >= count {
+        return Err(CudaError::NoSuchDevice { ordinal, count });
+    }
+    let mut device = 0;
+    // SAFETY: a place for the answer.
+    match unsafe { (api.cuDeviceGet)(&raw mut device, ordinal as i32) } {
+        sys::SUCCESS => Ok(device),
+        code => Err(call_error(api, "cuDeviceGet", "opening it", ordinal, code)),
+    }
+}
+
 /// Facts that the driver states about a device; the numbers are those of `CUdevice_attribute`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the driver's")]
@@ -116,21 +144,17 @@ impl Gpu {
     /// No driver; no device of that number; a device that refuses.
     pub fn open(ordinal: u32) -> Result<Self, CudaError> {
         let api = api()?;
-        let count = device_count()?;
-        if ordinal >= count {
-            return Err(CudaError::NoSuchDevice { ordinal, count });
-        }
+        let device = device(api, ordinal)?;
+        let uuid = device_uuid(ordinal)?;
         let check = |call: &'static str, code: u32| match code {
             sys::SUCCESS => Ok(()),
             code => Err(call_error(api, call, "opening it", ordinal, code)),
         };
-        let (mut device, mut context) = (0, std::ptr::null_mut());
-        let (mut name, mut uuid) = ([0; 128], [0; 16]);
+        let mut context = std::ptr::null_mut();
+        let mut name = [0; 128];
         // SAFETY: each place has the size that the call writes, and `device` is the driver's own answer.
         unsafe {
-            check("cuDeviceGet", (api.cuDeviceGet)(&raw mut device, ordinal as i32))?;
             check("cuDeviceGetName", (api.cuDeviceGetName)(name.as_mut_ptr(), 127, device))?;
-            check("cuDeviceGetUuid", (api.cuDeviceGetUuid_v2)(&raw mut uuid, device))?;
             // the context may be active already, for another library's sake: then its owner chose
             (api.cuDevicePrimaryCtxSetFlags_v2)(device, sys::CTX_SCHED_BLOCKING_SYNC);
             check("cuDevicePrimaryCtxRetain", (api.cuDevicePrimaryCtxRetain)(&raw mut context, device))?;

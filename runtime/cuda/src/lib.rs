@@ -8,6 +8,7 @@
 //! | `memory` | device memory by plain allocation, by IPC handle and by file descriptor; pinned host memory; copies |
 //! | `module` | PTX modules and launches |
 //! | [`nvdec`] | the video decoder |
+//! | [`nvml`] | how busy a device is, for reports |
 //! | `libraries` | which libraries are there, and their versions, for reports |
 //! | `tensorrt` | TensorRT: an ONNX model to an engine, and an engine to its outputs |
 //!
@@ -20,12 +21,13 @@ pub mod libraries;
 mod memory;
 mod module;
 pub mod nvdec;
+pub mod nvml;
 mod stream;
 mod sys;
 pub mod tensorrt;
 
 pub use error::CudaError;
-pub use gpu::{Attribute, Gpu, device_count, driver_version};
+pub use gpu::{Attribute, Gpu, device_count, device_uuid, driver_version};
 pub use memory::{DeviceMemory, PinnedMemory, Rows, Span};
 pub use module::{Function, Grid, Module};
 pub use stream::{Event, Stream, Waker};

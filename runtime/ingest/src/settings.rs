@@ -23,6 +23,10 @@ pub struct FeedSettings {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub frames: Option<u64>,
+    /// What the frames are published as. `nv12` is what a decoder gives; `bgr24` converts each frame at its full size
+    /// first, as programs do that know no YCbCr: the slow arm of a comparison.
+    #[serde(default)]
+    pub format: FrameFormat,
     /// The YCbCr matrix, over what the bitstream says.
     #[serde(default)]
     pub matrix: Option<MatrixName>,
@@ -32,6 +36,17 @@ pub struct FeedSettings {
     /// How a camera sends its packets.
     #[serde(default)]
     pub rtsp_transport: Transport,
+}
+
+/// What frames are published as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameFormat {
+    /// Luma, and chroma at half the size: 1.5 bytes a pixel of 8 bits.
+    #[default]
+    Nv12,
+    /// Blue, green, red: 3 bytes a pixel.
+    Bgr24,
 }
 
 /// How fast a file is played.

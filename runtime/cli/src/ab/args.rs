@@ -1,5 +1,6 @@
 //! The command line of `millrace ab`.
 
+use super::speed::Amount;
 use crate::parse_set;
 use anyhow::{Context, bail};
 use millrace_ab::model::Pace;
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Counted frames of each camera in a run.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) frames: u64,
+    /// The same for runs at the cameras' rate, which take as long as the frames do. By default as many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) camera_frames: Option<u64>,
     /// Frames of each camera that come before those.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(super) warm_up: u64,
@@ -151,6 +155,15 @@ impl Args {
 
     pub(super) fn load_count(&self) -> u32 {
         if self.quality_only { 0 } else { (self.paces().len() + usize::from(self.until.is_some())) as u32 }
+    }
+
+    /// How much is run of a load.
+    pub(super) fn amount(&self, pace: Pace) -> Amount {
+        let frames = match pace {
+            Pace::Saturated => self.frames,
+            Pace::Cameras => self.camera_frames.unwrap_or(self.frames),
+        };
+        Amount { rounds: self.rounds, frames, warm_up: self.warm_up }
     }
 
     /// How the whole graphs are driven.

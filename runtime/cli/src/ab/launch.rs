@@ -125,7 +125,7 @@ struct Watch {
     enough: Option<u64>,
     had_enough: bool,
     looks: u32,
-    gpu: Option<Box<dyn gpu::Probe>>,
+    gpu: gpu::Probe,
     /// When something last moved, and what stood where then.
     moved: (Instant, u64),
     /// Nodes whose process is gone without a last word.
@@ -140,7 +140,7 @@ impl Watch {
         let node = |id: &str| NodeWatch { totals: Totals::new(id), cpu: Vec::new() };
         let out = Watched { nodes: plan.nodes.iter().map(|n| node(&n.id)).collect(), ..Watched::default() };
         let moved = (Instant::now(), 0);
-        let gpu = gpu::probe();
+        let gpu = gpu::Probe::of(plan);
         Self {
             out,
             family: Family::of(root),
@@ -173,7 +173,7 @@ impl Watch {
             let pss = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, |last| pss_bytes(last.pid));
             self.out.memory.push(self.out.nodes.iter().map(pss).collect());
         }
-        if let Some(sample) = self.gpu.as_mut().and_then(|gpu| gpu.sample()) {
+        if let Some(sample) = self.gpu.sample() {
             self.out.gpu.push((unix_ns(), sample));
         }
     }

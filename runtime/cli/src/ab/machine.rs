@@ -1,24 +1,27 @@
 //! Where an experiment ran, and when.
 
+use super::gpu::Probe;
+use super::plan::Plan;
 use crate::dora;
 use millrace_ab::model::Machine;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The facts of this machine.
-pub(super) fn machine() -> Machine {
+/// The facts of this machine, with the GPUs that `plan` works on.
+pub(super) fn machine(plan: &Plan) -> Machine {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let memory = read("/proc/meminfo");
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    let (gpu, driver) = Probe::of(plan).names().unzip();
     Machine {
         cpu: cpu.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned()),
         cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u32),
         memory_bytes: memory.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) << 10,
         kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
-        gpu: None,
-        driver: None,
+        gpu,
+        driver,
         versions: vec![("millrace".to_owned(), version()), ("dora".to_owned(), dora::VERSION.to_owned())],
     }
 }

@@ -28,7 +28,7 @@ use millrace_graph::describe::{Blind, Describer, Programs};
 use plan::Plan;
 use progress::Progress;
 use quality::Compared;
-use speed::{Amount, Load};
+use speed::Load;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -181,7 +181,7 @@ fn describe(args: &Args, sides: &[Sides; 2], plans: &[Plan; 2]) -> Experiment {
         title: args.title.clone().unwrap_or_else(|| format!("{} against {}", sides[1].name, sides[0].name)),
         date: machine::today(),
         command: args::command(),
-        machine: machine::machine(),
+        machine: machine::machine(&plans[0]),
         arms: [arm(&sides[0]), arm(&sides[1])],
         differences: compare::differences(&plans[0], &plans[1]),
         loads: Vec::new(),
@@ -219,7 +219,6 @@ fn measure(
     if together {
         progress.say("the graphs' own sinks do not run: two of each would be in each other's way");
     }
-    let amount = Amount { rounds: args.rounds, frames: args.frames, warm_up: args.warm_up };
     let mut loads: Vec<Load> = args.paces().into_iter().map(|pace| Load { pace, until: None, together }).collect();
     if live {
         // nobody can make a camera wait
@@ -229,6 +228,7 @@ fn measure(
         loads.push(Load { pace: Pace::Saturated, until: Some(until), together });
     }
     for load in &loads {
+        let amount = args.amount(load.pace);
         let runs: LoadRuns = speed::run(launcher, plans, load, amount, progress)?;
         let failure = runs.runs.iter().find_map(|run| Some((run.side, run.failure.clone()?)));
         experiment.loads.push(runs);

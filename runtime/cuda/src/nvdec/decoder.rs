@@ -321,20 +321,26 @@ impl Mapped {
     pub fn planes(&self) -> Result<[MappedPlane; 2], NvdecError> {
         let format = self.picture.format();
         let pitch_bytes = u64::from(self.pitch_bytes);
-        let (width, height) = format.target_px();
+        let (width, _) = format.target_px();
         if pitch_bytes < u64::from(width) * u64::from(format.sample_bytes()) {
             let why = format!("rows of {width} samples at a pitch of {pitch_bytes} B");
             return Err(CudaError::misuse("a mapped surface", why).into());
         }
-        let bytes = pitch_bytes * u64::from(height) * 3 / 2;
-        // SAFETY: the library states that a 4:2:0 surface has the target's rows of luma, then half as many of chroma, at
-        // the pitch that it gave; they are mapped until `self` is dropped, whose documentation passes that on.
-        let surface = unsafe { Span::from_raw(self.ptr, bytes) };
+        let surface = self.whole();
         Ok(format.planes(pitch_bytes).map(|shape| {
             let bytes = (shape.rows - 1) * pitch_bytes + shape.row_bytes;
             let span = surface.part(shape.offset_bytes, bytes);
             MappedPlane { span, pitch_bytes, row_bytes: shape.row_bytes, rows: shape.rows }
         }))
+    }
+
+    /// All of the surface, what is not shown included: both planes lie in it.
+    pub fn whole(&self) -> Span {
+        let (_, height) = self.picture.format().target_px();
+        let bytes = u64::from(self.pitch_bytes) * u64::from(height) * 3 / 2;
+        // SAFETY: the library states that a 4:2:0 surface has the target's rows of luma, then half as many of chroma, at
+        // the pitch that it gave; they are mapped until `self` is dropped, whose documentation passes that on.
+        unsafe { Span::from_raw(self.ptr, bytes) }
     }
 }
 

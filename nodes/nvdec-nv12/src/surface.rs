@@ -1,0 +1,101 @@
+//! From a mapped surface of the decoder to a frame in a slot: copied as NV12, or converted to BGR24.
+
+use crate::backend::Frame;
+use millrace_cuda::nvdec::Mapped;
+use millrace_cuda::{Gpu, Rows, Span};
+use millrace_frame::{Colour, ImageDesc, PixelFormat, Plane, Size};
+use millrace_ingest::FrameFormat;
+use millrace_kernels::ChannelOrder;
+use millrace_kernels::cuda::{CudaJob, CudaToRgb};
+use millrace_node::{NodeError, Queue};
+use std::sync::{Mutex, PoisonError};
+
+/// Rows of NV12 begin at multiples of this: what a warp reads at once, and what kernels with wide loads want.
+const PITCH_ALIGN_BYTES: u32 = 256;
+
+/// The two ways of `FORMAT`.
+pub(crate) enum Writer {
+    /// What is shown of each plane is copied.
+    Nv12,
+    /// The kernel that makes pictures; only the node's loop uses it.
+    Bgr24(Mutex<CudaToRgb>),
+}
+
+impl Writer {
+    pub(crate) fn new(gpu: &Gpu, format: FrameFormat) -> Result<Self, NodeError> {
+        Ok(match format {
+            FrameFormat::Nv12 => Self::Nv12,
+            FrameFormat::Bgr24 => {
+                Self::Bgr24(Mutex::new(CudaToRgb::new(gpu, ChannelOrder::Bgr).map_err(NodeError::fatal)?))
+            }
+        })
+    }
+
+    /// What the frame is: the shown size as the decoder has it, the colour as the parameter sets have it.
+    pub(crate) fn described(&self, surface: &Mapped, frame: &Frame<'_>) -> (ImageDesc, u64) {
+        let shown = surface.picture().format();
+        let (format, align) = match self {
+            // the kernel's rows are not padded
+            Self::Bgr24(_) => (PixelFormat::Bgr24, 1),
+            Self::Nv12 => (stored(surface), PITCH_ALIGN_BYTES),
+        };
+        ImageDesc::packed(format, Size::new(shown.width_px, shown.height_px), colour(frame), align)
+    }
+
+    /// Queues the work. Gives the bytes that it reads of the surface.
+    pub(crate) fn write(
+        &self,
+        queue: &Queue,
+        surface: &Mapped,
+        frame: &Frame<'_>,
+        desc: &ImageDesc,
+        to: Span,
+    ) -> Result<u64, NodeError> {
+        let lost = |e: &dyn std::fmt::Display| NodeError::frame("unreadable_surface", frame.camera, e);
+        let planes = surface.planes().map_err(|e| lost(&e))?;
+        let read_bytes = planes.iter().map(|plane| plane.row_bytes * plane.rows).sum();
+        match self {
+            Self::Nv12 => {
+                for (from, plane) in planes.iter().zip(&desc.planes) {
+                    let rows = Rows {
+                        row_bytes: from.row_bytes,
+                        rows: from.rows,
+                        from_pitch_bytes: from.pitch_bytes,
+                        to_pitch_bytes: plane.pitch_bytes.into(),
+                    };
+                    let to = to.part(plane.offset_bytes, to.bytes() - plane.offset_bytes);
+                    queue.stream().copy_rows(from.span, to, rows).map_err(NodeError::fatal)?;
+                }
+            }
+            Self::Bgr24(kernel) => {
+                let whole = surface.whole();
+                let place = |plane: &millrace_cuda::nvdec::MappedPlane| Plane {
+                    offset_bytes: plane.span.ptr() - whole.ptr(),
+                    pitch_bytes: plane.pitch_bytes as u32,
+                };
+                let source = ImageDesc {
+                    format: stored(surface),
+                    coded: desc.coded,
+                    display: desc.display,
+                    planes: planes.iter().map(place).collect(),
+                    colour: desc.colour,
+                };
+                let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+                let job = CudaJob { source: &source, from: whole, to };
+                kernel.queue(queue.stream(), &[job]).map_err(NodeError::fatal)?;
+            }
+        }
+        Ok(read_bytes)
+    }
+}
+
+/// What the decoder's surfaces hold.
+fn stored(surface: &Mapped) -> PixelFormat {
+    if surface.picture().format().bit_depth > 8 { PixelFormat::P016 } else { PixelFormat::Nv12 }
+}
+
+fn colour(frame: &Frame<'_>) -> Colour {
+    let mut colour = frame.shown.info.colour;
+    frame.settings.feed.override_colour(&mut colour);
+    colour
+}
