@@ -137,6 +137,11 @@ impl Metrics {
         self.state().notes.push(text);
     }
 
+    /// What the node has told its user; for tests.
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
+    }
+
     /// A setting has this value since `dora param` changed it.
     pub(crate) fn param(&self, key: &str, value: String) {
         self.state().params.insert(key.to_owned(), value);

@@ -1,11 +1,11 @@
 //! What changes while the node runs: the rate and the quality of JPEG pictures.
 
-use super::{LOOPBACK, next};
+use super::next;
 use crate::node::WsPublisher;
 use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, Timebase, Timing};
 use millrace_node::testing::Bench;
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket};
 
@@ -42,12 +42,19 @@ fn picture(bench: &mut Bench, socket: &mut WebSocket<TcpStream>, seqs: &mut std:
 
 #[test]
 fn rate_and_quality_of_pictures_change() {
-    let port = TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port();
-    let port_text = port.to_string();
-    let mut bench = Bench::start::<WsPublisher>(&[("PORT", &port_text), ("JPEG_FPS", "0"), ("JPEG_QUALITY", "95")]);
-    let stream = TcpStream::connect((LOOPBACK, port)).unwrap();
+    let mut bench = Bench::start::<WsPublisher>(&[("PORT", "0"), ("JPEG_FPS", "0"), ("JPEG_QUALITY", "95")]);
+    let until = Instant::now() + Duration::from_secs(20);
+    let note = loop {
+        assert!(Instant::now() < until, "the node has not told its address");
+        match bench.metrics().notes().pop() {
+            Some(note) => break note,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let address = note.split_once("http://").and_then(|(_, rest)| rest.split('/').next()).expect("an address");
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let (mut socket, _) = tungstenite::client(format!("ws://127.0.0.1:{port}/ws?video=jpeg"), stream).unwrap();
+    let (mut socket, _) = tungstenite::client(format!("ws://{address}/ws?video=jpeg"), stream).unwrap();
     assert!(matches!(next(&mut socket), Message::Text(text) if text.contains("hello")));
     socket.get_mut().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
 
