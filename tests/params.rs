@@ -100,6 +100,21 @@ impl Graph {
         self.nodes.iter().map(|(node, report)| (node.clone(), report["pid"].as_u64().unwrap())).collect()
     }
 
+    /// A node's log has this text.
+    fn logged(&self, text: &str) -> bool {
+        let mut folders = vec![self.folder.path().join("out")];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if std::fs::read(path).is_ok_and(|log| String::from_utf8_lossy(&log).contains(text)) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Boxes in each line of the file.
     fn boxes(&self) -> Vec<usize> {
         let text = std::fs::read_to_string(self.folder.path().join("out.jsonl")).unwrap_or_default();
@@ -156,7 +171,10 @@ fn settings_change_while_the_graph_runs_and_no_process_is_started_anew() {
     graph.until("HANDOVER at event", |graph| graph.param("to-rgb", "HANDOVER").as_deref() == Some("event"));
     let waits = graph.count("to-rgb", "handover_waits");
 
-    // other pools, while the frames go on
+    // other pools, while the frames go on; their consumer says so where it is asked to
+    graph.set("detect", "LOG", "\"debug\"");
+    graph.until("LOG at debug", |graph| graph.param("detect", "LOG").is_some());
+    assert!(!graph.logged("DEBUG millrace_node::inputs"));
     for flow in ["\"lossless\"", "\"live\""] {
         graph.set("to-rgb", "FLOW", flow);
         graph.set("decode", "FLOW", flow);
@@ -164,6 +182,7 @@ fn settings_change_while_the_graph_runs_and_no_process_is_started_anew() {
         graph.until(flow, |graph| ["to-rgb", "decode"].iter().all(|node| graph.param(node, "FLOW").as_deref() == name));
         graph.next(30);
     }
+    graph.until("the log of a pool that was opened", |graph| graph.logged("DEBUG millrace_node::inputs"));
     assert_eq!(graph.count("to-rgb", "handover_waits"), waits, "it waits no longer");
     assert_eq!(graph.pids(), pids, "no process was started anew");
 
