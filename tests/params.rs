@@ -63,7 +63,8 @@ impl Graph {
 
     fn dora(&self, args: &[&str]) -> Output {
         let mut command = Command::new(root().join("target/tools/bin/dora"));
-        command.args(args).current_dir(self.folder.path());
+        // a coordinator locks its store in the home folder: one on another port needs another home
+        command.args(args).current_dir(self.folder.path()).env("HOME", self.folder.path());
         command.env("DORA_COORDINATOR_PORT", &self.port).env("MILLRACE_STATUS", self.folder.path().join("status"));
         finish(&mut command, Duration::from_secs(60))
     }
