@@ -129,7 +129,7 @@ impl Graph {
         const ON_THEIR_WAY: usize = 33;
         let have = self.boxes().len();
         self.until("further frames", |graph| graph.boxes().len() >= have + ON_THEIR_WAY + n);
-        self.boxes().split_off(have + ON_THEIR_WAY)
+        self.boxes()[have + ON_THEIR_WAY..][..n].to_vec()
     }
 }
 
