@@ -29,6 +29,11 @@ fn it_answers_as_a_node() {
     testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
 }
 
+#[test]
+fn it_changes_while_it_runs() {
+    testing::changes_while_it_runs::<Rten>(&[("THREADS", "1")]);
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -7,6 +7,7 @@ use millrace_node::GpuSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Either `MODEL` alone, or `WIDTH_PX` and `HEIGHT_PX` and what else differs from the defaults.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -54,6 +55,11 @@ pub(crate) struct Settings {
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 32))]
     pub(crate) batch: u32,
+    /// How long a frame waits for others to be converted with it, in milliseconds: until `BATCH` of them are there, or this
+    /// time is over. 0 waits for none.
+    #[serde(default)]
+    #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
+    pub(crate) batch_wait_ms: u32,
     #[serde(flatten)]
     pub(crate) gpu: GpuSettings,
 }
@@ -137,6 +143,10 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
+    pub(crate) fn batch_wait(&self) -> Duration {
+        Duration::from_millis(self.batch_wait_ms.into())
+    }
+
     /// The tensor that the settings ask for; reads the `model.yml` where one is named.
     pub(crate) fn target(&self) -> Result<Target, SettingsError> {
         let target = match &self.model {

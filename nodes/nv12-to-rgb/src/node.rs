@@ -8,6 +8,7 @@ use millrace_kernels::{ConvertError, Converter, SeparatePasses, Target};
 use millrace_node::{Context, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 /// The node. In host memory it has a converter for each camera, made anew when the camera's geometry or colour changes;
 /// on a GPU one for all.
@@ -15,6 +16,7 @@ pub(crate) struct Nv12ToRgb {
     target: Target,
     fused: bool,
     batch: usize,
+    batch_wait: Duration,
     gpu: GpuSettings,
     cx: Context,
     on_host: HashMap<String, Conversion>,
@@ -85,8 +87,18 @@ impl Node for Nv12ToRgb {
         let target = settings.target().map_err(NodeError::fatal)?;
         // tensors of a batch are published together: half the slots, so that the other half can be read meanwhile
         let batch = (settings.batch as usize).min(cx.slots() / 2).max(1);
-        let (fused, gpu) = (settings.fused, settings.gpu);
-        Ok(Self { target, fused, batch, gpu, cx: cx.clone(), on_host: HashMap::new(), on_gpu: Vec::new() })
+        let (fused, gpu, batch_wait) = (settings.fused, settings.gpu, settings.batch_wait());
+        Ok(Self { target, fused, batch, batch_wait, gpu, cx: cx.clone(), on_host: HashMap::new(), on_gpu: Vec::new() })
+    }
+
+    fn change(&mut self, settings: Settings) -> Result<(), String> {
+        (self.batch_wait, self.gpu) = (settings.batch_wait(), settings.gpu);
+        self.cx.set_sync(settings.gpu.sync);
+        Ok(())
+    }
+
+    fn batch_wait(&self) -> Duration {
+        self.batch_wait
     }
 
     fn batch(&self) -> usize {

@@ -267,6 +267,34 @@ mod on_a_gpu {
     }
 
     #[test]
+    fn who_waits_changes_while_the_node_runs_and_so_do_its_pools_on_the_gpu() {
+        let Some(gpu) = gpu() else { return };
+        let mut bench = Bench::start::<Nv12ToRgb>(&SMALL);
+        let mut seq = 0;
+        // converts one frame and gives how often the node has waited for the GPU
+        let mut waits = |bench: &mut Bench| {
+            let (item, _, pixels) = frame("door", seq, Size::new(64, 48));
+            bench.send_on(&gpu, "frame", &item, &pixels).unwrap();
+            let (item, ..) = next(bench);
+            assert_eq!((item.seq, item.device), (seq, millrace_frame::Device::Cuda(0)));
+            seq += 1;
+            bench.metrics().counted("host_syncs", "door")
+        };
+        assert_eq!(waits(&mut bench), 0);
+        assert!(bench.set("SYNC", r#""host""#));
+        assert_eq!(waits(&mut bench), 1);
+        for flow in [r#""live""#, r#""lossless""#] {
+            assert!(bench.set("FLOW", flow), "what was published is read");
+            waits(&mut bench);
+        }
+        assert_eq!(bench.metrics().counted("host_syncs", "door"), 3);
+        assert!(bench.set("SYNC", r#""device""#));
+        assert_eq!(waits(&mut bench), 3);
+        assert!(!bench.set("SHARE", r#""descriptor""#), "handles are out");
+        bench.finish().1.unwrap();
+    }
+
+    #[test]
     fn separate_passes() {
         same_as_on_the_host(&[&SMALL[..], &[("FUSED", "false")]].concat());
     }

@@ -68,6 +68,11 @@ impl<B: Backend> Node for NvdecNv12<B> {
         Ok(node)
     }
 
+    fn change(&mut self, settings: Settings) -> Result<(), String> {
+        self.cx.set_sync(settings.gpu.sync);
+        Ok(())
+    }
+
     fn on_input(&mut self, port: &str, _: Input, _: &mut Outputs) -> Result<(), NodeError> {
         Err(NodeError::fatal(format!("'{port}' is no input: this node is a source")))
     }

@@ -52,6 +52,13 @@ fn it_answers_as_a_node() {
 }
 
 #[test]
+fn it_changes_while_it_runs() {
+    if have_library() {
+        testing::changes_while_it_runs::<Ort>(&[("THREADS", "1")]);
+    }
+}
+
+#[test]
 fn settings_are_read() {
     let read = |text: &str| serde_json::from_str::<Settings>(text);
     let settings = read(r#"{"MODEL": "m/model.yml", "LIBRARY": "lib.so", "SPIN": true}"#).unwrap();

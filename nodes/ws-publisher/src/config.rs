@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::time::Duration;
 
 /// Settings of `ws-publisher`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -26,12 +27,19 @@ pub(crate) struct Settings {
     pub(crate) title: String,
     /// Quality of JPEG pictures, 1 to 100.
     #[serde(default = "default_jpeg_quality")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 100), extend("x-millrace-live" = true))]
     pub(crate) jpeg_quality: u8,
     /// Most JPEG pictures a second, per camera; 0 for none.
     #[serde(default = "default_jpeg_fps")]
-    #[schemars(range(min = 0.0, max = 1000.0))]
+    #[schemars(range(min = 0.0, max = 1000.0), extend("x-millrace-live" = true))]
     pub(crate) jpeg_fps: f64,
+}
+
+impl Settings {
+    /// The least time between two JPEG pictures of a camera; `None`: there are none.
+    pub(crate) fn jpeg_every(&self) -> Option<Duration> {
+        (self.jpeg_fps > 0.0).then(|| Duration::from_secs_f64(1.0 / self.jpeg_fps.max(0.001)))
+    }
 }
 
 fn default_bind() -> String {

@@ -8,6 +8,7 @@ use millrace_frame::{Detections, PacketCodec, Payload, PayloadKind};
 use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub(crate) struct WsPublisher {
     metrics: Metrics,
     jpeg: SyncSender<Lease>,
     jpeg_every: Option<Duration>,
+    /// The JPEG thread reads it before each picture.
+    jpeg_quality: Arc<AtomicU8>,
     next_jpeg: HashMap<String, Instant>,
 }
 
@@ -58,19 +61,27 @@ impl Node for WsPublisher {
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let ip = parse_bind(&settings.bind).map_err(NodeError::fatal)?;
         let max_clients = settings.max_clients as usize;
+        let (jpeg_every, jpeg_quality) = (settings.jpeg_every(), Arc::new(AtomicU8::new(settings.jpeg_quality)));
         let hub = Hub::new(settings.title, max_clients, Default::default());
         let server =
             Server::start(ip, settings.port, &settings.origins, max_clients, hub.clone()).map_err(NodeError::fatal)?;
         cx.note(server.page().to_string());
-        let (metrics, quality) = (cx.metrics().clone(), settings.jpeg_quality.clamp(1, 100));
+        let (metrics, quality) = (cx.metrics().clone(), jpeg_quality.clone());
         let (jpeg, frames) = sync_channel(1);
         let (to, counts) = (hub.clone(), metrics.clone());
         std::thread::Builder::new()
             .name("jpeg".into())
-            .spawn(move || encode_all(&frames, &to, &counts, quality))
+            .spawn(move || encode_all(&frames, &to, &counts, &quality))
             .map_err(|e| NodeError::fatal(format!("cannot start the JPEG thread: {e}")))?;
-        let jpeg_every = (settings.jpeg_fps > 0.0).then(|| Duration::from_secs_f64(1.0 / settings.jpeg_fps.max(0.001)));
-        Ok(Self { hub, server, metrics, jpeg, jpeg_every, next_jpeg: HashMap::new() })
+        Ok(Self { hub, server, metrics, jpeg, jpeg_every, jpeg_quality, next_jpeg: HashMap::new() })
+    }
+
+    fn change(&mut self, settings: Settings) -> Result<(), String> {
+        self.jpeg_every = settings.jpeg_every();
+        // what is due was reckoned by the rate before
+        self.next_jpeg.clear();
+        self.jpeg_quality.store(settings.jpeg_quality, Ordering::Relaxed);
+        Ok(())
     }
 
     fn on_input(&mut self, _port: &str, input: Input, _out: &mut Outputs) -> Result<(), NodeError> {
@@ -144,16 +155,20 @@ fn refused(error: &Refused, source: &str) -> NodeError {
 }
 
 /// The JPEG thread: an encoder takes longer than the node's thread may be held up. Ends when the node does.
-fn encode_all(frames: &Receiver<Lease>, hub: &Hub, metrics: &Metrics, quality: u8) {
+fn encode_all(frames: &Receiver<Lease>, hub: &Hub, metrics: &Metrics, quality: &AtomicU8) {
     for lease in frames {
         let item = lease.item();
         let Payload::Image(image) = &item.payload else { continue };
+        let quality = quality.load(Ordering::Relaxed);
         let sent = jpeg::encode(image, lease.bytes(), quality).map_err(|e| e.to_string()).and_then(|data| {
             hub.jpeg(&item.source, item.timing.pts_ns, image.display_size(), &data).map_err(|e| e.to_string())
         });
-        if let Err(error) = sent {
-            tracing::debug!(source = item.source, error, "no JPEG of a frame");
-            metrics.drop("jpeg_failed", &item.source, 1);
+        match sent {
+            Ok(_) => metrics.count("jpegs", &item.source, 1),
+            Err(error) => {
+                tracing::debug!(source = item.source, error, "no JPEG of a frame");
+                metrics.drop("jpeg_failed", &item.source, 1);
+            }
         }
     }
 }

@@ -183,7 +183,8 @@ fn describe(program: &Path, json: bool) -> anyhow::Result<ExitCode> {
             (None, _) => "with a default".to_owned(),
             (Some(value), _) => format!("default {}", settings::to_text(value)),
         };
-        println!("\n{}: {} ({default})\n    {}", doc.key, doc.allowed, doc.doc);
+        let live = if doc.live { "; live" } else { "" };
+        println!("\n{}: {} ({default}{live})\n    {}", doc.key, doc.allowed, doc.doc);
     }
     Ok(ExitCode::SUCCESS)
 }

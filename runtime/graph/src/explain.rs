@@ -15,6 +15,9 @@ pub fn explain(checked: &Checked) -> String {
         write_node(&mut out, &checked.report, graph, node, found);
         out.push('\n');
     }
+    if checked.nodes.iter().any(|node| node.settings.iter().any(|setting| setting.live)) {
+        out.push_str("live: can change while the graph runs, by 'dora param set NODE SETTING VALUE'\n\n");
+    }
     out
 }
 
@@ -71,7 +74,11 @@ fn origin(report: &Report, setting: &Effective) -> String {
         From::Set => "--set".to_owned(),
         From::Default => "default".to_owned(),
     };
-    if setting.described || setting.from == From::Default { from } else { format!("{from} (variable)") }
+    match setting {
+        Effective { live: true, .. } => format!("{from}; live"),
+        Effective { described: true, .. } | Effective { from: From::Default, .. } => from,
+        _ => format!("{from} (variable)"),
+    }
 }
 
 fn readers(graph: &Graph, id: &str, output: &str) -> Vec<String> {

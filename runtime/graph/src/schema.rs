@@ -120,6 +120,11 @@ fn described(property: &Value) -> Value {
             kept.insert(key.to_owned(), value.clone());
         }
     }
+    if property.get("x-millrace-live").is_some_and(|live| live == true) {
+        let text = kept.get("description").and_then(Value::as_str).unwrap_or_default();
+        let text = format!("{text}\n\nLive: can change while the graph runs, by `dora param set`.");
+        kept.insert("description".to_owned(), Value::String(text.trim_start().to_owned()));
+    }
     Value::Object(kept)
 }
 
@@ -174,5 +179,11 @@ mod tests {
         }
         assert_eq!(schema["$defs"]["node"]["allOf"].as_array().unwrap().len(), nodes.len());
         assert_eq!(schema["else"]["properties"]["env"]["properties"]["FLOW"]["default"], "live");
+        // editors show descriptions
+        let live = |schema: &Value| schema["description"].as_str().is_some_and(|text| text.contains("dora param set"));
+        let cases = schema["$defs"]["node"]["allOf"].as_array().unwrap();
+        let decode = cases.iter().find(|case| case.to_string().contains("/)sw-nv12$")).unwrap();
+        let env = &decode["then"]["properties"]["env"]["properties"];
+        assert_eq!((live(&env["LOG"]), live(&env["PACE"])), (true, false));
     }
 }

@@ -105,7 +105,7 @@ fn explains_every_setting_and_port() {
         "  FRAME_RATE     (unset)                         default",
         "  FLOW           live                            whole.yml:3, for all nodes",
         "  SLOTS          8                               default",
-        "  LOG            info                            default",
+        "  LOG            info                            default; live",
         "  RUST_LOG       info                            whole.yml:3, for all nodes (variable)",
         "  input tick     <- dora/timer/secs/5",
         "  output frame   -> to-rgb/frame                 image",

@@ -17,6 +17,7 @@ struct Settings {
     source: PathBuf,
     /// How fast. Second sentence.
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pace: Pace,
     #[serde(default)]
     plain: Option<Plain>,
@@ -152,6 +153,7 @@ fn the_manual_knows_types_defaults_and_words() {
     assert_eq!((of("SOURCE").allowed.as_str(), of("SOURCE").required, of("SOURCE").is_path), ("a path", true, true));
     assert_eq!(of("PACE").allowed, "one of as_fast, realtime");
     assert_eq!(of("PACE").default, Some("as_fast".into()));
+    assert_eq!((of("PACE").live, of("PLAIN").live), (true, false));
     assert_eq!(of("PACE").doc, "How fast. Second sentence.");
     assert_eq!(of("PLAIN").allowed, "one of one, two, or empty for unset");
     assert_eq!(of("THREADS").allowed, "a whole number from 0 to 255");

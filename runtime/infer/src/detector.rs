@@ -2,6 +2,7 @@
 
 use crate::{Elements, Engine, EngineError, OnGpu, Port, Signature};
 use millrace_cuda::{Gpu, Span};
+use millrace_detect::model::Thresholds;
 use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout};
 use millrace_node::Lease;
@@ -126,16 +127,8 @@ impl<E: Engine> Detector<E> {
     /// Every one names the description or the model file and what to change.
     pub fn open(settings: &E::Settings, threads: usize) -> Result<Self, DetectError> {
         let common = E::common(settings);
-        let mut model = Model::load(&common.model)?;
-        for (setting, value, place) in
-            [("SCORE", common.score, &mut model.thresholds.score), ("IOU", common.iou, &mut model.thresholds.iou)]
-        {
-            match value {
-                Some(value) if (0.0..=1.0).contains(&value) => *place = value,
-                Some(value) => return Err(DetectError::Threshold { setting, value }),
-                None => {}
-            }
-        }
+        let model = Model::load(&common.model)?;
+        let thresholds = common.thresholds(model.thresholds)?;
         let file = model.file()?;
         crate::onnx::check_whole(file)?;
         let (mut engine, signature) = E::open(file, threads, settings)?;
@@ -143,7 +136,8 @@ impl<E: Engine> Detector<E> {
         if let Some(why) = misfit(&model, &signature, &engine) {
             return Err(DetectError::Misfit { model: shown, why });
         }
-        let decoder = Decoder::new(&model);
+        let mut decoder = Decoder::new(&model);
+        decoder.set_thresholds(thresholds);
         let declared = model
             .head
             .outputs()
@@ -160,9 +154,14 @@ impl<E: Engine> Detector<E> {
         Ok(detector)
     }
 
-    /// The model's description, with the settings' thresholds.
+    /// The model's description, as its file has it.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What counts as found from the next frame on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.decoder.set_thresholds(thresholds);
     }
 
     fn shape(&self) -> [usize; 4] {

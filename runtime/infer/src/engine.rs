@@ -1,7 +1,9 @@
 //! What an inference engine does for a detector.
 
+use crate::DetectError;
 use millrace_cuda::{Span, Stream};
 use millrace_detect::RawTensor;
+use millrace_detect::model::Thresholds;
 use millrace_frame::TensorDtype;
 use millrace_node::Flow;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,11 @@ pub struct Common {
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub model: PathBuf,
     /// Boxes that score less are dropped, 0 to 1. In place of `thresholds.score` of the model.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0, max = 1.0), extend("x-millrace-live" = true))]
     pub score: Option<f32>,
     /// Of two boxes of a class that overlap by more than this intersection over union, the lower score is dropped,
     /// 0 to 1. In place of `thresholds.iou` of the model.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0, max = 1.0), extend("x-millrace-live" = true))]
     pub iou: Option<f32>,
     /// How many frames are computed at the same time, each by its own copy of the model. One frame by all cores is done
     /// soonest; as many frames as cores, each by one, are most frames a second. Left out, 1 in live flow, and in
@@ -28,6 +30,11 @@ pub struct Common {
     /// How many threads compute one frame. Left out, the cores of the machine divided among `WORKERS`.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
+    /// How long a frame waits for others to be computed with it, in milliseconds: until `WORKERS` times the frames that go
+    /// through the model together are there, or this time is over. 0 waits for none.
+    #[serde(default)]
+    #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
+    pub batch_wait_ms: u32,
 }
 
 /// The most workers where nothing is said: with the 8 slots that a pool has where nothing is said, as many tensors
@@ -35,6 +42,23 @@ pub struct Common {
 const MAX_DEFAULT_WORKERS: usize = 4;
 
 impl Common {
+    /// The model's thresholds, with those that are set in their place.
+    ///
+    /// # Errors
+    /// One that is no number from 0 to 1.
+    pub fn thresholds(&self, mut of_model: Thresholds) -> Result<Thresholds, DetectError> {
+        for (setting, value, place) in
+            [("SCORE", self.score, &mut of_model.score), ("IOU", self.iou, &mut of_model.iou)]
+        {
+            match value {
+                Some(value) if (0.0..=1.0).contains(&value) => *place = value,
+                Some(value) => return Err(DetectError::Threshold { setting, value }),
+                None => {}
+            }
+        }
+        Ok(of_model)
+    }
+
     /// Frames at a time, and threads for each, on this machine.
     pub fn share(&self, flow: Flow) -> (usize, usize) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,13 +1,15 @@
 //! The node around a [`Detector`].
 
 use crate::workers::{Answer, Workers};
-use crate::{Detector, Engine};
+use crate::{Common, Detector, Engine};
 use millrace_frame::PayloadKind;
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
+use std::time::Duration;
 
 /// A detector as a node of the dataflow: `tensor` in, `detections` out, one for one and in order.
 pub struct InferNode<E> {
     workers: Workers<E>,
+    batch_wait: Duration,
     metrics: Metrics,
 }
 
@@ -42,11 +44,23 @@ impl<E: Engine> Node for InferNode<E> {
         let others = (1..workers).map(|_| open()).collect::<Result<_, _>>()?;
         let workers = Workers::start(here, others)
             .map_err(|e| NodeError::fatal(format!("no thread for {workers} WORKERS: {e}")))?;
-        Ok(Self { workers, metrics: cx.metrics().clone() })
+        Ok(Self { workers, batch_wait: batch_wait(E::common(&settings)), metrics: cx.metrics().clone() })
+    }
+
+    fn change(&mut self, settings: E::Settings) -> Result<(), String> {
+        let common = E::common(&settings);
+        let thresholds = common.thresholds(self.workers.model().thresholds).map_err(|e| e.to_string())?;
+        self.workers.set_thresholds(thresholds);
+        self.batch_wait = batch_wait(common);
+        Ok(())
     }
 
     fn batch(&self) -> usize {
         self.workers.most()
+    }
+
+    fn batch_wait(&self) -> Duration {
+        self.batch_wait
     }
 
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
@@ -61,6 +75,10 @@ impl<E: Engine> Node for InferNode<E> {
         let answers = self.workers.detect(leases.collect());
         answers.into_iter().map(|answer| self.publish(answer, out)).collect()
     }
+}
+
+fn batch_wait(common: &Common) -> Duration {
+    Duration::from_millis(common.batch_wait_ms.into())
 }
 
 impl<E: Engine> InferNode<E> {

@@ -250,6 +250,53 @@ pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
     assert!(text.contains("came as f32 nchw [1, 3, 24, 16]: give the converter the same MODEL"), "{text}");
 }
 
+/// The thresholds and the wait of a batch change while the node runs, for every worker, and come back.
+pub fn changes_while_it_runs<E: Engine>(settings: &[(&str, &str)]) {
+    let (_folder, model) = describe("tiny.onnx", &[]);
+    let mut all = vec![("MODEL", model.to_str().unwrap()), ("WORKERS", "2"), ("BATCH_WAIT_MS", "10000")];
+    all.extend_from_slice(settings);
+    let floats: Vec<f32> = samples().iter().map(|&v| f32::from(v)).collect();
+    let tensor = TensorDesc {
+        shape: [1, 3, ROWS as u32, COLUMNS as u32],
+        dtype: TensorDtype::F32,
+        layout: TensorLayout::Nchw,
+        source_from_model: Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 0.0, offset_y: 0.0 },
+        source_size: Size::new(48, 32),
+    };
+    let mut bench = Bench::start::<InferNode<E>>(&all);
+    let mut seq = 0;
+    // a frame for each worker, computed together
+    let mut boxes = |bench: &mut Bench| {
+        for _ in 0..2 {
+            let timing = Timing { pts_ns: seq, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+            let item = Item::on_host("gate", seq as u64, timing, Payload::Tensor(tensor.clone()));
+            bench.send("tensor", &item, bytemuck::cast_slice(&floats)).unwrap();
+            seq += 1;
+        }
+        [(); 2].map(|()| match bench.receive(Duration::from_secs(20)) {
+            Some((_, Input::Detections(found))) => found.boxes.len(),
+            other => panic!("no detections but {other:?}"),
+        })
+    };
+    // three cells score 0.4 or more, which is the model's own threshold
+    assert_eq!(boxes(&mut bench), [3, 3]);
+    assert_eq!(bench.metrics().counted("batches", ""), 1, "the first waited for the second");
+    assert!(bench.set("SCORE", "1"));
+    assert_eq!(boxes(&mut bench), [0, 0]);
+    assert!(!bench.set("SCORE", "1.5"));
+    assert_eq!(boxes(&mut bench), [0, 0]);
+    assert!(bench.set("SCORE", "null"), "unset is the model's");
+    assert_eq!(boxes(&mut bench), [3, 3]);
+    // boxes of one class that do not overlap at all are all that is left
+    assert!(bench.set("IOU", "0"));
+    let apart = boxes(&mut bench);
+    assert!(apart[0] < 3 && apart[0] == apart[1], "{apart:?}");
+    assert!(bench.unset("IOU") && bench.set("BATCH_WAIT_MS", "0"));
+    assert_eq!(boxes(&mut bench), [3, 3]);
+    assert_eq!(bench.metrics().counted("params_refused", ""), 1);
+    bench.finish().1.unwrap();
+}
+
 /// Prints the shortest and the median time of an inference of the real YOLOX-nano `file`.
 #[allow(clippy::print_stdout, reason = "the measurement is what it is called for")]
 pub fn measure<E: Engine>(file: &Path, threads: usize, settings: &E::Settings, what: &str) {

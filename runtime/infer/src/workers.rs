@@ -2,6 +2,8 @@
 
 use crate::detector::Found;
 use crate::{DetectError, Detector, Engine};
+use millrace_detect::Model;
+use millrace_detect::model::Thresholds;
 use millrace_node::Lease;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -13,8 +15,14 @@ pub(crate) struct Workers<E> {
 }
 
 struct Worker {
-    frames: Sender<Vec<Lease>>,
+    work: Sender<Work>,
     answers: Receiver<Vec<Answer>>,
+}
+
+/// What a worker is told, in this order.
+enum Work {
+    Frames(Vec<Lease>),
+    Thresholds(Thresholds),
 }
 
 /// What became of a frame.
@@ -41,20 +49,39 @@ impl<E: Engine> Workers<E> {
     /// No thread can be started.
     pub(crate) fn start(here: Detector<E>, others: Vec<Detector<E>>) -> std::io::Result<Self> {
         let start = |(n, mut detector): (usize, Detector<E>)| {
-            let (frames, work) = channel();
+            let (to, work) = channel();
             let (done, answers) = channel();
             let turn = move || {
-                while let Ok(leases) = work.recv() {
-                    if done.send(Answer::of(&mut detector, leases)).is_err() {
-                        return;
+                while let Ok(work) = work.recv() {
+                    match work {
+                        Work::Thresholds(thresholds) => detector.set_thresholds(thresholds),
+                        Work::Frames(leases) => {
+                            if done.send(Answer::of(&mut detector, leases)).is_err() {
+                                return;
+                            }
+                        }
                     }
                 }
             };
             std::thread::Builder::new().name(format!("worker-{}", n + 1)).spawn(turn)?;
-            Ok(Worker { frames, answers })
+            Ok(Worker { work: to, answers })
         };
         let elsewhere = others.into_iter().enumerate().map(start).collect::<std::io::Result<_>>()?;
         Ok(Self { here, elsewhere })
+    }
+
+    /// The model's description.
+    pub(crate) fn model(&self) -> &Model {
+        self.here.model()
+    }
+
+    /// What counts as found from the next frame on, whoever computes it.
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.here.set_thresholds(thresholds);
+        for worker in &self.elsewhere {
+            // one that has panicked is found at the next frame
+            let _ = worker.work.send(Work::Thresholds(thresholds));
+        }
     }
 
     /// How many frames are computed at the same time at most: so many by each detector.
@@ -76,7 +103,7 @@ impl<E: Engine> Workers<E> {
             .filter(|(_, n)| **n > 0)
             .map(|(worker, &n)| {
                 // one that has panicked takes nothing, and gives no answer below
-                let _ = worker.frames.send(leases.by_ref().take(n).collect());
+                let _ = worker.work.send(Work::Frames(leases.by_ref().take(n).collect()));
                 (worker, n)
             })
             .collect();

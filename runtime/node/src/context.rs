@@ -1,5 +1,6 @@
 //! What a node knows of the graph around it.
 
+use crate::gpu::Sync;
 use crate::metrics::Metrics;
 use millrace_cuda::Waker;
 use millrace_pool::Flow;
@@ -16,6 +17,8 @@ pub struct Context {
     pub(crate) flow: Flow,
     pub(crate) waker: Waker,
     pub(crate) slots: u32,
+    /// `SYNC: host`, for all queues of the node.
+    pub(crate) sync: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -34,7 +37,7 @@ impl Context {
         self.stop.clone()
     }
 
-    /// Who waits for whom on this node's outputs, and so most likely in the whole graph.
+    /// Who waits for whom on this node's outputs, and so most likely in the whole graph, as the node started.
     pub fn flow(&self) -> Flow {
         self.flow
     }
@@ -47,6 +50,11 @@ impl Context {
     /// Slots of each pool that this node fills: `SLOTS`.
     pub fn slots(&self) -> usize {
         self.slots as usize
+    }
+
+    /// From the next frame on, all queues of the node publish so: for [`Node::change`](crate::Node::change).
+    pub fn set_sync(&self, sync: Sync) {
+        self.sync.store(sync == Sync::Host, Ordering::Relaxed);
     }
 
     /// The graph connects this input port.

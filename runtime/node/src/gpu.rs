@@ -8,6 +8,8 @@ use millrace_cuda::{CudaError, Event, Gpu, Stream, Waker};
 use millrace_pool::{Bell, Place, Share};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Settings of every node that works on a GPU, to be flattened into its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -16,6 +18,7 @@ pub struct GpuSettings {
     /// When a frame is published: with its work queued and an event to wait for (`device`), or after this process has
     /// waited for the work (`host`, the slower arm of a comparison).
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pub sync: Sync,
     /// How other processes come by this node's frames on a GPU: by IPC handles, or by file descriptors where those are
     /// not offered (`millrace doctor` tells).
@@ -53,7 +56,9 @@ pub struct Queue {
     /// Follows `stream` and calls the harness, so that the call holds nobody up.
     calls: Stream,
     waker: Waker,
-    settings: GpuSettings,
+    share: ShareSetting,
+    /// `SYNC: host`, while it is so.
+    sync: Arc<AtomicBool>,
 }
 
 impl Queue {
@@ -62,12 +67,18 @@ impl Queue {
     /// # Errors
     /// Those of the driver.
     pub fn new(gpu: &Gpu, settings: GpuSettings, cx: &Context) -> Result<Self, NodeError> {
-        Self::calling(gpu, settings, cx.waker())
+        cx.set_sync(settings.sync);
+        Self::calling(gpu, settings.share, cx.sync.clone(), cx.waker())
     }
 
-    pub(crate) fn calling(gpu: &Gpu, settings: GpuSettings, waker: Waker) -> Result<Self, NodeError> {
+    pub(crate) fn calling(
+        gpu: &Gpu,
+        share: ShareSetting,
+        sync: Arc<AtomicBool>,
+        waker: Waker,
+    ) -> Result<Self, NodeError> {
         let stream = || Stream::new(gpu).map_err(NodeError::fatal);
-        Ok(Self { stream: stream()?, calls: stream()?, waker, settings })
+        Ok(Self { stream: stream()?, calls: stream()?, waker, share, sync })
     }
 
     /// Its stream.
@@ -81,7 +92,7 @@ impl Queue {
     }
 
     pub(crate) fn place(&self) -> Place {
-        let share = match self.settings.share {
+        let share = match self.share {
             ShareSetting::Ipc => Share::Ipc,
             ShareSetting::Descriptor => Share::Descriptor,
         };
@@ -89,7 +100,7 @@ impl Queue {
     }
 
     pub(crate) fn sync(&self) -> Sync {
-        self.settings.sync
+        if self.sync.load(Ordering::Relaxed) { Sync::Host } else { Sync::Device }
     }
 }
 

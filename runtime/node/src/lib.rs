@@ -12,6 +12,7 @@
 //! Architecture invariant: dora is named in `link/dora.rs` and nowhere else in the workspace.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod context;
 mod describe;
 mod error;
@@ -22,6 +23,7 @@ mod log;
 mod metrics;
 mod node;
 mod outputs;
+mod params;
 mod run;
 mod seat;
 mod settings;

@@ -18,6 +18,7 @@ struct State {
     latency: BTreeMap<Key, Times>,
     last_logged: BTreeMap<&'static str, Instant>,
     notes: Vec<String>,
+    params: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +137,16 @@ impl Metrics {
         self.state().notes.push(text);
     }
 
+    /// What the node has told its user; for tests.
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
+    }
+
+    /// A setting has this value since `dora param` changed it.
+    pub(crate) fn param(&self, key: &str, value: String) {
+        self.state().params.insert(key.to_owned(), value);
+    }
+
     /// A counter's value; for tests and for pages that show it.
     pub fn counted(&self, name: &str, source: &str) -> u64 {
         self.state().counters.iter().filter(|(k, _)| k.name == name && k.source == source).map(|(_, n)| n).sum()
@@ -176,6 +187,7 @@ impl Metrics {
                 })
                 .collect(),
             notes: state.notes.clone(),
+            params: state.params.clone(),
         }
     }
 
@@ -196,6 +208,8 @@ pub(crate) struct Snapshot {
     gauges: Vec<Gauge>,
     latency: Vec<Latency>,
     notes: Vec<String>,
+    /// The settings that were changed since the node runs.
+    params: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize)]

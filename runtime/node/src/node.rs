@@ -24,9 +24,24 @@ pub trait Node: Sized {
     /// Takes one item of the input port `port`.
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError>;
 
-    /// How many items the node wants at once, where so many are there: the harness waits for none.
+    /// A setting that is live (`x-millrace-live` in its schema) has changed. `settings` are all of them, as
+    /// [`open`](Self::open) would get them now; what is not live is as it was. Called between two items.
+    ///
+    /// # Errors
+    /// Why it cannot be: everything stays as it was.
+    fn change(&mut self, settings: Self::Settings) -> Result<(), String> {
+        drop(settings);
+        Err(format!("{} declares the setting to be live and does not take it", Self::NAME))
+    }
+
+    /// How many items the node wants at once, where so many are there.
     fn batch(&self) -> usize {
         1
+    }
+
+    /// How long the first item of a batch waits for the others, at most.
+    fn batch_wait(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Takes up to [`batch`](Self::batch) items of any ports, in the order in which they came, and gives each item's

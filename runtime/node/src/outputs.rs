@@ -1,5 +1,7 @@
 //! The output side: slots to write, publications, and the wait for consumers that lossless flow asks for.
 
+mod pools;
+
 use crate::context::StopFlag;
 use crate::error::NodeError;
 use crate::gpu::{Held, Queue, Sync};
@@ -10,8 +12,8 @@ use crate::settings::{Common, Doorbell, Exchange, Handover};
 use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
-use millrace_frame::{Detections, Device, Fence, Item, Payload, PayloadKind, Timing};
-use millrace_pool::{Flow, Place, Pool, PoolSpec, Slot};
+use millrace_frame::{Detections, Device, Fence, Item, Payload, Timing};
+use millrace_pool::{Flow, Place, Pool, Slot};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ struct Port {
     /// Outgrown pools that somebody still reads.
     retired: Vec<Pool>,
     pools_made: u64,
+    /// Where the pool is.
+    place: Place,
     /// When its consumers were last told of something.
     rung: Instant,
 }
@@ -111,6 +115,7 @@ impl Outputs {
             pool: None,
             retired: Vec::new(),
             pools_made: 0,
+            place: Place::Host,
             rung: Instant::now(),
         };
         Self {
@@ -457,39 +462,6 @@ impl Outputs {
         }
     }
 
-    fn ensure_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
-        let port = &self.ports[at];
-        if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes && pool.is_in(place)) {
-            return Ok(());
-        }
-        self.make_pool(at, bytes, place)
-    }
-
-    /// Puts a new pool in the place of the port's. Its first doorbell brings the consumers.
-    fn make_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
-        let flow = self.flow();
-        let port = &mut self.ports[at];
-        port.let_go();
-        if let Some(mut outgrown) = port.pool.take() {
-            outgrown.close();
-            port.retired.push(outgrown);
-        }
-        let record = matches!(port.spec.carries, PayloadKind::Packet | PayloadKind::Detections);
-        let spec = PoolSpec {
-            name: format!("{}/{}", self.node, port.spec.name),
-            slots: if record { RECORD_SLOTS } else { self.common.slots },
-            // records vary in size: room to grow, so that a pool lasts
-            slot_bytes: if record { bytes.next_power_of_two().max(RECORD_BYTES) } else { bytes },
-            flow,
-            incarnation: self.restarts << 32 | port.pools_made,
-            consumers: port.consumers.clone(),
-            place: place.clone(),
-        };
-        port.pools_made += 1;
-        port.pool = Some(Pool::create(&spec).map_err(NodeError::fatal)?);
-        Ok(())
-    }
-
     fn flow(&self) -> Flow {
         self.common.flow.into()
     }
@@ -501,10 +473,6 @@ impl Outputs {
             .unwrap_or_else(|| panic!("the node declares its output '{port}'"))
     }
 }
-
-/// Packets and detections are small and come in bursts.
-const RECORD_SLOTS: u32 = 32;
-const RECORD_BYTES: u64 = 64 * 1024;
 
 /// What a doorbell describes that names a pool and no new frame.
 fn nothing() -> Item {

@@ -1,5 +1,6 @@
 //! The one event loop, and a node's life around it.
 
+use crate::batch::Batch;
 use crate::context::{Context, StopFlag};
 use crate::describe::describe;
 use crate::error::{Kind, NodeError};
@@ -9,13 +10,15 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
+use crate::params;
 use crate::seat::{self, Seat};
-use crate::settings::{self, Common};
+use crate::settings::{Common, Sheet, Unread};
 use crate::status::{State, Status};
 use millrace_pool::Bell;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A node's `main`: `--describe` prints its ports and settings, otherwise it runs as the node that dora started.
@@ -47,8 +50,8 @@ pub fn main<N: Node>() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run::<N>(link, &graph, &bell) {
-        Ok(_) => ExitCode::SUCCESS,
+    match run::<N>(link, &graph, &bell, &Metrics::default()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -62,25 +65,34 @@ fn keep_freed_pages() {
 
 /// Runs a node to its end, asleep on `bell` where there is nothing to do. Everything that can go wrong has been logged
 /// and reported when this returns.
-pub(crate) fn run<N: Node>(link: Box<dyn Link>, graph: &Topology, bell: &Bell) -> Result<Metrics, String> {
+pub(crate) fn run<N: Node>(
+    link: Box<dyn Link>,
+    graph: &Topology,
+    bell: &Bell,
+    metrics: &Metrics,
+) -> Result<(), String> {
     let mut status = Status::new(graph, N::NAME);
-    let metrics = Metrics::default();
-    let result = settings::read::<N::Settings>(graph).and_then(|(own, common)| {
-        crate::log::install(common.log.as_str());
-        status.send(State::Opening, &metrics, None);
-        let life = || live::<N>(link, graph, bell, own, common, &metrics, &mut status);
+    let sheet = Sheet::new::<N::Settings>(graph);
+    let named = |e: Unread| {
+        let lines: Vec<String> = e.to_string().lines().map(|line| format!("{}: {line}", graph.node)).collect();
+        lines.join("\n")
+    };
+    let result = sheet.read::<N::Settings>().map_err(named).and_then(|settings| {
+        crate::log::install(settings.1.log.as_str());
+        status.send(State::Opening, metrics, None);
+        let life = || live::<N>(link, graph, bell, sheet, settings, metrics, &mut status);
         // a node that panics has a last word, too
         catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))
     });
     match result {
         Ok(state) => {
-            status.send(state, &metrics, None);
-            Ok(metrics)
+            status.send(state, metrics, None);
+            Ok(())
         }
         Err(e) => {
             crate::log::install("info");
             tracing::error!("{}: {e}", graph.node);
-            status.send(State::Failed, &metrics, Some(&e));
+            status.send(State::Failed, metrics, Some(&e));
             Err(e)
         }
     }
@@ -96,8 +108,8 @@ fn live<N: Node>(
     link: Box<dyn Link>,
     graph: &Topology,
     bell: &Bell,
-    own: N::Settings,
-    common: Common,
+    sheet: Sheet,
+    (own, common): (N::Settings, Common),
     metrics: &Metrics,
     status: &mut Status,
 ) -> Result<State, String> {
@@ -116,12 +128,16 @@ fn live<N: Node>(
         flow: common.flow.into(),
         waker: crate::gpu::waker(bell),
         slots: common.slots,
+        sync: Arc::default(),
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), common.exchange);
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
-    let ended = out.open_ports().and_then(|()| turn(&mut node, &mut inputs, &mut out, bell, metrics, status, &stop));
+    let ended = out.open_ports().and_then(|()| {
+        let (node, inputs, out, stop) = (&mut node, &mut inputs, &mut out, &stop);
+        Turn { node, inputs, out, sheet, bell, metrics, status, stop }.run()
+    });
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
@@ -141,79 +157,109 @@ fn live<N: Node>(
 /// How long the loop sleeps at most: a dead producer rings no bell.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
-fn turn<N: Node>(
-    node: &mut N,
-    inputs: &mut Inputs,
-    out: &mut Outputs,
-    bell: &Bell,
-    metrics: &Metrics,
-    status: &mut Status,
-    stop: &StopFlag,
-) -> Result<(), NodeError> {
-    loop {
-        status.tick(metrics);
-        let heard = bell.heard(); // what comes from here on ends the sleep below
-        out.settle()?;
-        loop {
-            let signal = out.signals.pop_front().unwrap_or_else(|| out.link.next());
-            if !heed(signal, inputs, metrics, stop) {
-                break;
-            }
-        }
-        if stop.is_set() {
-            return Ok(());
-        }
-        inputs.try_again();
-        let batch: Vec<_> = std::iter::from_fn(|| inputs.next()).take(node.batch()).collect();
-        if !batch.is_empty() {
-            let sources: Vec<String> = batch.iter().map(|(_, input)| input.source().to_owned()).collect();
-            out.waited = Duration::ZERO;
-            let began = Instant::now();
-            let results = node.on_batch(batch, out);
-            let took = began.elapsed();
-            // what the node itself needs for one item: who waits for its consumers has time, and a batch is shared
-            let busy_ns = took.saturating_sub(out.waited).as_nanos() as u64 / sources.len() as u64;
-            for source in &sources {
-                metrics.observe_ns("on_input", source, took.as_nanos() as u64);
-                metrics.observe_ns("busy", source, busy_ns);
-            }
-            results.into_iter().try_for_each(|result| lost(result, metrics))?;
-            continue;
-        }
-        if inputs.finished() {
-            return Ok(());
-        }
-        let wait = match node.produce(out) {
-            Ok(Progress::Busy) => continue,
-            Ok(Progress::Idle(wait)) => wait.min(LOOK_AROUND),
-            Ok(Progress::End) => return Ok(()),
-            Ok(Progress::Passive) => LOOK_AROUND,
-            Err(e) => {
-                lost(Err(e), metrics)?;
-                continue;
-            }
-        };
-        if out.signals.is_empty() {
-            bell.wait(heard, wait);
-        }
-    }
+/// A node in its loop.
+struct Turn<'a, N> {
+    node: &'a mut N,
+    inputs: &'a mut Inputs,
+    out: &'a mut Outputs,
+    sheet: Sheet,
+    bell: &'a Bell,
+    metrics: &'a Metrics,
+    status: &'a mut Status,
+    stop: &'a StopFlag,
 }
 
-/// Acts on a signal; `false` when there was none.
-fn heed(signal: Signal, inputs: &mut Inputs, metrics: &Metrics, stop: &StopFlag) -> bool {
-    match signal {
-        Signal::Bell { port, at } => inputs.bell(&port, &at),
-        Signal::Noise { port, why } => {
-            metrics.drop("bad_doorbell", "", 1);
-            tracing::debug!("input '{port}': {why}");
+impl<N: Node> Turn<'_, N> {
+    /// Until the inputs or the source have ended, or a stop is asked for.
+    fn run(mut self) -> Result<(), NodeError> {
+        let mut batch = Batch::default();
+        loop {
+            self.status.tick(self.metrics);
+            let heard = self.bell.heard(); // what comes from here on ends the sleep below
+            self.out.settle()?;
+            loop {
+                let signal = self.out.signals.pop_front().unwrap_or_else(|| self.out.link.next());
+                if !self.heed(signal) {
+                    break;
+                }
+            }
+            if self.stop.is_set() {
+                return Ok(());
+            }
+            self.inputs.try_again();
+            let most = self.node.batch();
+            batch.fill(self.inputs, most);
+            let wait = if batch.is_empty() {
+                if self.inputs.finished() {
+                    return Ok(());
+                }
+                match self.node.produce(self.out) {
+                    Ok(Progress::Busy) => continue,
+                    Ok(Progress::Idle(wait)) => wait,
+                    Ok(Progress::End) => return Ok(()),
+                    Ok(Progress::Passive) => LOOK_AROUND,
+                    Err(e) => {
+                        lost(Err(e), self.metrics)?;
+                        continue;
+                    }
+                }
+            } else {
+                // nothing more comes of inputs that have ended
+                let patience = batch.patience(self.node.batch_wait(), most).filter(|_| !self.inputs.finished());
+                let Some(patience) = patience else {
+                    self.step(&mut batch)?;
+                    continue;
+                };
+                patience
+            };
+            if self.out.signals.is_empty() {
+                self.bell.wait(heard, wait.min(LOOK_AROUND));
+            }
         }
-        Signal::Closed { port } => inputs.close(&port),
-        Signal::AllClosed => inputs.close_all(),
-        Signal::Stop => stop.set(),
-        Signal::Nudge => {}
-        Signal::Quiet => return false,
     }
-    !stop.is_set()
+
+    /// Gives the node what is gathered.
+    fn step(&mut self, batch: &mut Batch) -> Result<(), NodeError> {
+        let (items, gathered) = batch.take();
+        let sources: Vec<String> = items.iter().map(|(_, input)| input.source().to_owned()).collect();
+        if self.node.batch() > 1 {
+            self.metrics.count("batches", "", 1);
+        }
+        if !self.node.batch_wait().is_zero() {
+            self.metrics.observe_ns("batch_wait", "", gathered.as_nanos() as u64);
+        }
+        self.out.waited = Duration::ZERO;
+        let began = Instant::now();
+        let results = self.node.on_batch(items, self.out);
+        let took = began.elapsed();
+        // what the node itself needs for one item: who waits for its consumers has time, and a batch is shared
+        let busy_ns = took.saturating_sub(self.out.waited).as_nanos() as u64 / sources.len() as u64;
+        for source in &sources {
+            self.metrics.observe_ns("on_input", source, took.as_nanos() as u64);
+            self.metrics.observe_ns("busy", source, busy_ns);
+        }
+        results.into_iter().try_for_each(|result| lost(result, self.metrics))
+    }
+
+    /// Acts on a signal; `false` when there was none.
+    fn heed(&mut self, signal: Signal) -> bool {
+        match signal {
+            Signal::Bell { port, at } => self.inputs.bell(&port, &at),
+            Signal::Noise { port, why } => {
+                self.metrics.drop("bad_doorbell", "", 1);
+                tracing::debug!("input '{port}': {why}");
+            }
+            Signal::Closed { port } => self.inputs.close(&port),
+            Signal::AllClosed => self.inputs.close_all(),
+            Signal::Param { key, value } => {
+                params::apply(&mut self.sheet, &key, value.as_ref(), self.node, self.out, self.metrics);
+            }
+            Signal::Stop => self.stop.set(),
+            Signal::Nudge => {}
+            Signal::Quiet => return false,
+        }
+        !self.stop.is_set()
+    }
 }
 
 /// Counts an item's fault and lets the node go on; passes every other fault.

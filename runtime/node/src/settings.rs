@@ -1,14 +1,14 @@
-//! Settings of a node: from the text in the graph's `env:` to the node's type, all faults at once.
+//! Settings of a node: from the text in the graph's `env:`, and of `dora param set`, to the node's type, all faults at once.
 
 use crate::describe::schema;
 use crate::link::Topology;
-use millrace_graph::settings;
+use millrace_graph::settings::{self, SettingDoc, SettingFault};
 use millrace_pool::Flow;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What every node understands.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -17,6 +17,7 @@ pub(crate) struct Common {
     /// Who waits when a consumer is slower: nobody (`live`, the oldest frame is overwritten and counted) or the
     /// producer (`lossless`, every frame arrives at every consumer exactly once).
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pub(crate) flow: FlowSetting,
     /// Slots of each pool of images and tensors that this node fills, 2 to 64.
     #[serde(default = "default_slots")]
@@ -25,6 +26,7 @@ pub(crate) struct Common {
     /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pub(crate) doorbell: Doorbell,
     /// How frames cross to the next process: in memory that both have mapped (`shared`), or copied into the slot by the
     /// producer and out of it by the consumer, as a message would be (`copy`, the slower arm of a comparison). Frames in
@@ -34,9 +36,11 @@ pub(crate) struct Common {
     /// What a producer does after a publication: it goes on, and is woken by events (`event`), or it waits until every
     /// consumer has given the frame back (`blocking`, the slower arm of a comparison: stages of a chain never overlap).
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pub(crate) handover: Handover,
     /// How much the node logs.
     #[serde(default)]
+    #[schemars(extend("x-millrace-live" = true))]
     pub(crate) log: LogLevel,
     /// How long a source waits at its first frame for its consumers to open their models and attach, in milliseconds.
     /// In live flow it goes on without the missing ones after that, in lossless flow it ends with an error.
@@ -45,6 +49,7 @@ pub(crate) struct Common {
     /// How long a lossless producer waits for a consumer that crashed to be started again, in milliseconds, before it
     /// ends with an error.
     #[serde(default = "default_restart_ms")]
+    #[schemars(extend("x-millrace-live" = true))]
     pub(crate) restart_timeout_ms: u64,
 }
 
@@ -125,35 +130,97 @@ impl LogLevel {
     }
 }
 
-/// Reads both kinds of settings from the graph's text.
-pub(crate) fn read<S: DeserializeOwned + JsonSchema>(graph: &Topology) -> Result<(S, Common), String> {
-    let (own, common) = (schema::<S>(), schema::<Common>());
-    let names = |schema: &Value| -> BTreeSet<String> {
-        schema["properties"].as_object().map(|p| p.keys().cloned().collect()).unwrap_or_default()
-    };
-    let (own_names, common_names) = (names(&own), names(&common));
-    // the graph's own `env:` is for all nodes: a name that this node does not know is some other node's
-    let root = graph.root_env.iter().filter(|(key, _)| own_names.contains(key) || common_names.contains(key));
-    let node = graph.env.iter().filter(|(key, _)| !settings::is_environment(key) || own_names.contains(key));
-    let mut given: Vec<(&str, &str)> = Vec::new();
-    for (key, value) in root.chain(node) {
-        given.retain(|(k, _)| k != key);
-        given.push((key, value));
-    }
-    let (common_given, own_given): (Vec<_>, Vec<_>) =
-        given.into_iter().partition(|(key, _)| common_names.contains(*key) && !own_names.contains(*key));
-    let resolved = (settings::resolve(&own, own_given), settings::resolve(&common, common_given));
-    let (own, common) = match resolved {
-        (Ok(own), Ok(common)) => (own, common),
-        (own, common) => {
-            let faults = own.err().into_iter().chain(common.err()).flatten();
-            let faults: Vec<String> = faults.map(|f| format!("{}: {f}", graph.node)).collect();
-            return Err(faults.join("\n"));
+/// The settings of a node as text: what the graph gives, and what has been set since it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Sheet {
+    node: String,
+    own: Value,
+    common: Value,
+    given: Vec<(String, String)>,
+    set: BTreeMap<String, String>,
+}
+
+impl Sheet {
+    /// What the graph gives to a node with settings `S`.
+    pub(crate) fn new<S: JsonSchema>(graph: &Topology) -> Self {
+        let (own, common) = (schema::<S>(), schema::<Common>());
+        let known = |key: &str| has(&own, key) || has(&common, key);
+        // the graph's own `env:` is for all nodes: a name that this node does not know is some other node's
+        let root = graph.root_env.iter().filter(|(key, _)| known(key));
+        let node = graph.env.iter().filter(|(key, _)| !settings::is_environment(key) || has(&own, key));
+        let mut given: Vec<(String, String)> = Vec::new();
+        for (key, value) in root.chain(node) {
+            given.retain(|(k, _)| k != key);
+            given.push((key.clone(), value.clone()));
         }
-    };
-    let typed = |e: serde_json::Error| format!("{}: {e}", graph.node);
-    Ok((
-        serde_json::from_value(Value::Object(own)).map_err(typed)?,
-        serde_json::from_value(Value::Object(common)).map_err(typed)?,
-    ))
+        Self { node: graph.node.clone(), own, common, given, set: BTreeMap::new() }
+    }
+
+    /// The node's id.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The same with another value of one setting; `None` puts the graph's back.
+    pub(crate) fn with(&self, key: &str, value: Option<String>) -> Self {
+        let mut changed = self.clone();
+        match value {
+            Some(value) => changed.set.insert(key.to_owned(), value),
+            None => changed.set.remove(key),
+        };
+        changed
+    }
+
+    /// The setting is one of the node's own.
+    pub(crate) fn is_own(&self, key: &str) -> bool {
+        has(&self.own, key)
+    }
+
+    /// What the node says of all its settings.
+    pub(crate) fn document(&self) -> Vec<SettingDoc> {
+        settings::document(&settings::merge(&self.own, &self.common))
+    }
+
+    /// A setting's value as it may be shown.
+    pub(crate) fn shown(&self, key: &str) -> String {
+        let given = || self.given.iter().find(|(k, _)| k == key).map(|(_, value)| value);
+        match self.set.get(key).or_else(given) {
+            Some(text) if !text.is_empty() => settings::shown(key, text),
+            _ => {
+                let schema = if self.is_own(key) { &self.own } else { &self.common };
+                settings::defaults(schema).get(key).map_or("unset".to_owned(), settings::to_text)
+            }
+        }
+    }
+
+    /// Both kinds of settings, typed.
+    pub(crate) fn read<S: DeserializeOwned>(&self) -> Result<(S, Common), Unread> {
+        let standing = self.given.iter().filter(|(key, _)| !self.set.contains_key(key));
+        let all = standing.map(|(key, value)| (key.as_str(), value.as_str()));
+        let all = all.chain(self.set.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let (common, own): (Vec<_>, Vec<_>) = all.partition(|(key, _)| has(&self.common, key) && !self.is_own(key));
+        match (settings::resolve(&self.own, own), settings::resolve(&self.common, common)) {
+            (Ok(own), Ok(common)) => {
+                Ok((serde_json::from_value(Value::Object(own))?, serde_json::from_value(Value::Object(common))?))
+            }
+            (own, common) => Err(Unread::Faults(own.err().into_iter().chain(common.err()).flatten().collect())),
+        }
+    }
+}
+
+fn has(schema: &Value, key: &str) -> bool {
+    schema["properties"].get(key).is_some()
+}
+
+/// Why settings are not what the node takes: all that is wrong with them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
+    #[error("{}", lines(.0))]
+    Faults(Vec<SettingFault>),
+    #[error(transparent)]
+    Typed(#[from] serde_json::Error),
+}
+
+fn lines(faults: &[SettingFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

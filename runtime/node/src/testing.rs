@@ -15,6 +15,7 @@ use millrace_cuda::Gpu;
 use millrace_frame::wire::row;
 use millrace_frame::{Detections, Item, Timing};
 use millrace_pool::Bell;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -88,7 +89,8 @@ pub struct Bench {
     inputs: Vec<&'static str>,
     results: crate::inputs::Inputs,
     from_node: Receiver<Signal>,
-    node: Option<JoinHandle<Result<Metrics, String>>>,
+    metrics: Metrics,
+    node: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Bench {
@@ -152,12 +154,14 @@ impl Bench {
         let results =
             crate::inputs::Inputs::new(&sinks_alone, &tester, Metrics::default(), test_bell, Exchange::Shared);
         let outputs: Vec<_> = sinks.iter().map(|p| (p.name, p.name.to_owned(), to_test.clone())).collect();
+        let metrics = Metrics::default();
+        let counts = metrics.clone();
         let node = std::thread::spawn(move || {
             let link = ChannelLink { signals: node_signals, bells: outputs };
-            crate::run::run::<N>(Box::new(link), &under_test, &node_bell)
+            crate::run::run::<N>(Box::new(link), &under_test, &node_bell, &counts)
         });
         let inputs = feeds.iter().map(|p| p.name).collect();
-        let mut bench = Self { feed, to_node, inputs, results, from_node, node: Some(node) };
+        let mut bench = Self { feed, to_node, inputs, results, from_node, metrics, node: Some(node) };
         // the node waits for its neighbours, unless it has refused its settings
         let until = Instant::now() + Duration::from_secs(20);
         while !bench.results.all_opened() && bench.node.as_ref().is_some_and(|n| !n.is_finished()) {
@@ -187,7 +191,8 @@ impl Bench {
 
     /// Publishes an item whose bytes lie on `gpu`.
     pub fn send_on(&mut self, gpu: &Gpu, port: &'static str, item: &Item, bytes: &[u8]) -> Result<(), NodeError> {
-        let queue = Queue::calling(gpu, GpuSettings::default(), crate::gpu::waker(&self.to_node.bell))?;
+        let (share, sync) = (GpuSettings::default().share, Arc::default());
+        let queue = Queue::calling(gpu, share, sync, crate::gpu::waker(&self.to_node.bell))?;
         if let Some(slot) = self.feed.device_slot(port, &item.source, bytes.len() as u64, &queue)? {
             let to = slot.span().part(0, bytes.len() as u64);
             queue.stream().upload(bytes, to).map_err(NodeError::fatal)?;
@@ -232,13 +237,41 @@ impl Bench {
             rest.push((port, Seen::of(input)));
         }
         let result = node.join().unwrap_or_else(|_| Err("the node panicked".into()));
-        (rest, result)
+        (rest, result.map(|()| self.metrics))
     }
 
     /// Waits for the node's end without receiving anything.
     pub fn join(mut self) -> Result<Metrics, String> {
         let node = self.node.take().expect("join consumes the bench");
-        node.join().unwrap_or_else(|_| Err("the node panicked".into()))
+        node.join().unwrap_or_else(|_| Err("the node panicked".into())).map(|()| self.metrics)
+    }
+
+    /// The node's counters, as they stand.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Sets a setting to a JSON value, as `dora param set` does. `true` once the node has taken it, `false` once it has
+    /// refused it.
+    pub fn set(&self, key: &str, json: &str) -> bool {
+        self.change(key, Some(serde_json::from_str(json).expect("the test gives JSON")))
+    }
+
+    /// Puts back what the node started with, as `dora param delete` does.
+    pub fn unset(&self, key: &str) -> bool {
+        self.change(key, None)
+    }
+
+    fn change(&self, key: &str, value: Option<serde_json::Value>) -> bool {
+        let count = |name| self.metrics.counted(name, "");
+        let before = (count("params_applied"), count("params_refused"));
+        self.to_node.send(Signal::Param { key: key.to_owned(), value });
+        let until = Instant::now() + Duration::from_secs(20);
+        while (count("params_applied"), count("params_refused")) == before {
+            assert!(Instant::now() < until, "the node has neither taken nor refused {key}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        count("params_applied") > before.0
     }
 
     /// Asks the node to stop, as `dora stop` does.

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod live;
+
 use crate::testing::{Bench, Seen};
 use crate::{Context, Input, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports, Progress};
 use millrace_frame::{
@@ -21,6 +23,7 @@ struct Adder {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 struct AdderSettings {
     /// What is added.
+    #[schemars(extend("x-millrace-live" = true))]
     add: u8,
     /// Refuses to open.
     #[serde(default)]
@@ -48,6 +51,14 @@ impl Node for Adder {
             return Err(NodeError::fatal("broken, as the setting BROKEN asks"));
         }
         Ok(Self { add: settings.add, held: None })
+    }
+
+    fn change(&mut self, settings: AdderSettings) -> Result<(), String> {
+        if settings.add == 13 {
+            return Err("thirteen is unlucky".to_owned());
+        }
+        self.add = settings.add;
+        Ok(())
     }
 
     fn on_input(&mut self, port: &str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod jpeg;
+mod live;
 mod malformed;
 mod queue;
 mod server;

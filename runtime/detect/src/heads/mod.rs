@@ -101,6 +101,11 @@ impl Decoder {
         }
     }
 
+    /// What counts as found, in place of what the model says.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// Names of the outputs that it reads.
     pub fn outputs(&self) -> Vec<&str> {
         self.head.outputs()

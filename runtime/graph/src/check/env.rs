@@ -97,7 +97,15 @@ fn env_fault(key: &str, fault: &EnvFault, in_module: bool) -> Fault {
 }
 
 fn plain(key: String, value: Given) -> Effective {
-    Effective { key, value: Some(value.text), from: value.from, is_path: false, described: false, optional: true }
+    Effective {
+        key,
+        value: Some(value.text),
+        from: value.from,
+        is_path: false,
+        live: false,
+        described: false,
+        optional: true,
+    }
 }
 
 fn against(
@@ -150,6 +158,7 @@ fn against(
             value: value.map_or_else(|| default_text(doc.default.as_ref()), |value| Some(value.text.clone())),
             from: value.map_or(From::Default, |value| value.from.clone()),
             is_path: doc.is_path,
+            live: doc.live,
             optional: doc.optional,
             described: true,
         }
@@ -157,7 +166,15 @@ fn against(
     let mut all: Vec<Effective> = docs.iter().map(effective).collect();
     for (key, value) in given.iter().filter(|(key, _)| !is_setting(key)) {
         let (value, from) = (Some(value.text.clone()), value.from.clone());
-        all.push(Effective { key: key.clone(), value, from, is_path: false, described: false, optional: true });
+        all.push(Effective {
+            key: key.clone(),
+            value,
+            from,
+            is_path: false,
+            live: false,
+            described: false,
+            optional: true,
+        });
     }
     all
 }

@@ -71,6 +71,8 @@ pub struct Effective {
     pub from: From,
     /// The value is a path.
     pub is_path: bool,
+    /// It can change while the node runs.
+    pub live: bool,
     /// It is a setting that the node describes, and not just a variable.
     pub described: bool,
 }

@@ -11,6 +11,9 @@
 //! | list | items joined by commas; empty text is the empty list |
 //! | optional | as its type; empty text leaves it unset |
 //!
+//! Two marks beside JSON Schema's own: `"x-millrace-kind": "path"` and `"x-millrace-live": true`, which is on a setting
+//! that can change while the node runs.
+//!
 //! [`resolve`] is the one place that reads them: the graph check calls it before anything starts and the harness of
 //! each node when it starts, so the two cannot disagree.
 
@@ -54,6 +57,16 @@ pub enum FaultKind {
     Twice,
 }
 
+impl SettingFault {
+    /// That none of the settings `known` is called `key`.
+    pub fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let near = nearest(key, known.clone()).map(str::to_owned);
+        let names: Vec<&str> = known.collect();
+        let allowed = if names.is_empty() { "none, the node has no settings".to_owned() } else { names.join(", ") };
+        Self { key: key.to_owned(), what: FaultKind::Unknown, allowed, nearest: near }
+    }
+}
+
 impl fmt::Display for SettingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, what, allowed, nearest } = self;
@@ -89,6 +102,8 @@ pub struct SettingDoc {
     pub optional: bool,
     /// Its value is a path, relative to the graph file's folder.
     pub is_path: bool,
+    /// It can change while the node runs.
+    pub live: bool,
 }
 
 /// The typed values of the `given` settings, or all that is wrong with them.
@@ -117,8 +132,7 @@ pub fn resolve<'a>(
             if open {
                 values.insert(key.to_owned(), Value::String(text.to_owned()));
             } else {
-                let near = nearest(key, properties.keys().map(String::as_str)).map(str::to_owned);
-                faults.push(fault(FaultKind::Unknown, names(&properties), near));
+                faults.push(SettingFault::unknown(key, properties.keys().map(String::as_str)));
             }
             continue;
         };
@@ -167,6 +181,7 @@ pub fn document(schema: &Value) -> Vec<SettingDoc> {
             required: is_required(schema, key),
             optional: matches!(Kind::of(property, schema), Kind::Optional(_)),
             is_path: is_path(property),
+            live: is_live(property),
         })
         .collect()
 }
@@ -282,11 +297,8 @@ fn is_path(property: &Value) -> bool {
     property.get("x-millrace-kind").and_then(Value::as_str) == Some("path")
 }
 
-fn names(properties: &Map<String, Value>) -> String {
-    if properties.is_empty() {
-        return "none, the node has no settings".to_owned();
-    }
-    properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+fn is_live(property: &Value) -> bool {
+    property.get("x-millrace-live").and_then(Value::as_bool) == Some(true)
 }
 
 fn description(property: &Value) -> String {

@@ -20,7 +20,7 @@ fn schema() -> Value {
             "PORT": { "type": ["integer", "null"], "format": "uint16", "minimum": 0, "maximum": 65535 },
             "MAYBE": { "anyOf": [{ "$ref": "#/$defs/Pace" }, { "type": "null" }] },
             "IDS": { "type": "array", "items": { "type": "integer", "format": "uint32", "minimum": 0 }, "default": [] },
-            "ON": { "type": "boolean", "default": true }
+            "ON": { "type": "boolean", "default": true, "x-millrace-live": true }
         },
         "required": ["SOURCE"],
         "additionalProperties": false,
@@ -126,6 +126,8 @@ fn states_defaults_and_manual() {
     assert!(docs[0].is_path && docs[0].required);
     assert_eq!(docs[0].doc, "What to decode. A file.");
     assert_eq!(docs[1].allowed, "one of fast, realtime");
+    let live: Vec<&str> = docs.iter().filter(|doc| doc.live).map(|doc| doc.key.as_str()).collect();
+    assert_eq!(live, ["ON"]);
 }
 
 #[test]

@@ -113,6 +113,8 @@ fn signal(event: Event, inputs: &[String]) -> Signal {
             }
         }
         Event::InputClosed { id } => Signal::Closed { port: id.to_string() },
+        Event::ParamUpdate { key, value } => Signal::Param { key, value: Some(value) },
+        Event::ParamDeleted { key } => Signal::Param { key, value: None },
         Event::Stop(StopCause::AllInputsClosed) => Signal::AllClosed,
         Event::Stop(_) => Signal::Stop,
         _ => Signal::Nudge,

@@ -17,6 +17,8 @@ pub(crate) enum Signal {
     Closed { port: String },
     /// Every input is closed.
     AllClosed,
+    /// A setting is to have this value from now on, or with none the graph's again.
+    Param { key: String, value: Option<serde_json::Value> },
     /// The dataflow stops.
     Stop,
     /// A timer, or news that only mean 'look around'.
