@@ -146,12 +146,15 @@ pub(super) fn counters(load: &LoadRuns) -> Vec<(&str, Option<u64>, Option<u64>)>
 pub(super) fn bottleneck(load: &LoadAnalysis, differences: &[Difference]) -> Option<String> {
     let [Some(a), Some(b)] = &load.bottleneck else { return None };
     let one = |name: &str, n: &crate::Bottleneck| {
-        format!(
-            "{name}: '{}' is the busiest node, {} ms of the {} ms between two frames",
-            n.node,
-            number(n.busy_ns_per_frame as f64 / 1e6),
-            number(n.frame_ns as f64 / 1e6)
-        )
+        let (busy, frame) = (number(n.busy_ns_per_frame as f64 / 1e6), number(n.frame_ns as f64 / 1e6));
+        if n.busy_ns_per_frame > n.frame_ns {
+            // a decoder has several cameras, a detector several workers
+            return format!(
+                "{name}: '{}' is the busiest node: {busy} ms a frame, several at a time, one every {frame} ms",
+                n.node
+            );
+        }
+        format!("{name}: '{}' is the busiest node, {busy} ms of the {frame} ms between two frames", n.node)
     };
     let mut text = format!("{}; {}.", one("A", a), one("B", b));
     let touched: Vec<&str> =
