@@ -72,7 +72,7 @@ impl Street {
         text.split_inclusive('\n').filter(|l| l.ends_with('\n')).map(line).collect()
     }
 
-    /// A switch of two nodes, killed while the second one is replaced.
+    /// A switch of two nodes, killed while the second one is replaced. What it leaves runs.
     fn killed_in_the_middle(&self) {
         let mut switch = self.switch(&["boxes.DELAY_US=1", "to-rgb.FUSED=false"]);
         switch.until("replacing 'to-rgb'");
