@@ -6,7 +6,6 @@ use super::journal::{Journal, Place, Runs};
 use super::watch::Watch;
 use crate::status::State;
 use anyhow::Context;
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -83,27 +82,32 @@ impl Swap {
     /// Replaces what is A's still. An error is the reason to go back.
     fn forward(&mut self) -> Result<(), String> {
         for at in 0..self.journal.steps.len() {
-            let step = &self.journal.steps[at];
-            if step.runs == Runs::B {
+            if self.journal.steps[at].runs == Runs::B {
                 continue;
             }
-            let (node, definition) = (step.node.clone(), step.b.clone());
-            println!("replacing '{node}'");
-            self.replace(at, &node, &definition, Runs::B).map_err(|e| format!("{e:#}"))?;
+            let node = self.replace(at, Runs::B).map_err(|e| format!("{e:#}"))?;
             self.settle(&node)?;
         }
         Ok(())
     }
 
-    /// Replaces one node: written down before and after.
-    fn replace(&mut self, at: usize, node: &str, definition: &Value, becomes: Runs) -> anyhow::Result<()> {
-        self.journal.steps[at].runs = Runs::Either;
+    /// Replaces one node, so that it `becomes` A's or B's: written down before and after. Gives its id.
+    fn replace(&mut self, at: usize, becomes: Runs) -> anyhow::Result<String> {
+        let step = &mut self.journal.steps[at];
+        step.runs = Runs::Either;
+        let node = step.node.clone();
+        let (definition, doing) = match becomes {
+            Runs::A => (step.a.clone(), format!("putting '{node}' back")),
+            Runs::B | Runs::Either => (step.b.clone(), format!("replacing '{node}'")),
+        };
         self.place.write(&self.journal)?;
-        self.watch.excuse(node);
+        println!("{doing}");
+        self.watch.excuse(&node);
         self.watch.begin();
-        self.control.replace(&self.journal.dataflow, node, definition)?;
+        self.control.replace(&self.journal.dataflow, &node, &definition)?;
         self.journal.steps[at].runs = becomes;
-        self.place.write(&self.journal)
+        self.place.write(&self.journal)?;
+        Ok(node)
     }
 
     /// Waits until the node's new process works and every camera that came to the end before comes there again.
@@ -180,15 +184,12 @@ impl Swap {
         self.place.write(&self.journal)?;
         let mut failed = Vec::new();
         for at in (0..self.journal.steps.len()).rev() {
-            let step = &self.journal.steps[at];
-            if step.runs == Runs::A {
+            if self.journal.steps[at].runs == Runs::A {
                 continue;
             }
-            let (node, definition) = (step.node.clone(), step.a.clone());
-            println!("putting '{node}' back");
-            if let Err(e) = self.replace(at, &node, &definition, Runs::A) {
+            if let Err(e) = self.replace(at, Runs::A) {
                 // the others are better off with A all the same
-                failed.push(format!("node '{node}': {e:#}"));
+                failed.push(format!("node '{}': {e:#}", self.journal.steps[at].node));
             }
         }
         anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
