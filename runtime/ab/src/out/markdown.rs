@@ -38,7 +38,7 @@ pub fn markdown(report: &Report, svg_name: &str) -> (String, String) {
         }
         line!("");
         for (what, lost_a, lost_b) in tables::drops(runs) {
-            line!("Lost at {}: {lost_a} frames of A, {lost_b} of B.\n", text(what));
+            line!("Lost at {}, starts and warm-ups included: {lost_a} frames of A, {lost_b} of B.\n", text(what));
         }
         if let Some(why) = tables::bottleneck(load, &e.differences) {
             line!("Why: {}\n", text(&why));
