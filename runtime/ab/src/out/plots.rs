@@ -108,8 +108,8 @@ pub(super) fn forest(load: &LoadAnalysis) -> Option<String> {
     let one = scale.at(0.0);
     for v in ratios.into_iter().filter(|v| inside(*v)) {
         let x = scale.at(log(v));
-        let crowds_one = v != 1.0 && (x - one).abs() < 30.0;
-        if x - last < 30.0 && v != 1.0 || crowds_one {
+        let crowds_one = v != 1.0 && (x - one).abs() < 38.0;
+        if x - last < 38.0 && v != 1.0 || crowds_one {
             continue;
         }
         last = x;
