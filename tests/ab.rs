@@ -100,7 +100,11 @@ fn check_run(run: &Value, lossless: bool, whole: bool) {
     assert!(lossless || fps < 26.0, "cameras give 25 frames a second, and not {fps}");
     let [p50, p95, p99] = ["latency_p50_ms", "latency_p95_ms", "latency_p99_ms"].map(|key| number(&figures[key]));
     assert!(0.0 < p50 && p50 <= p95 && p95 <= p99, "{figures}");
-    assert!(number(&figures["cpu_ms_per_frame"]) > 0.0 && number(&figures["memory_mib"]) > 1.0, "{figures}");
+    // nodes tell of their processor time twice a second, and memory is looked at a second after the start: a run as short as
+    // these may have neither
+    let told = |key: &str| figures.get(key).map(number);
+    assert!(told("cpu_ms_per_frame").is_none_or(|cpu| cpu > 0.0), "{figures}");
+    assert!(told("memory_mib").is_none_or(|memory| memory > 1.0), "{figures}");
     let nodes: Vec<&str> = run["stages"].as_array().unwrap().iter().map(|s| s["node"].as_str().unwrap()).collect();
     let expected: &[&str] = if whole { &["decode", "to-rgb", "detect", "write"] } else { &["decode", "to-rgb"] };
     assert_eq!(nodes, expected);

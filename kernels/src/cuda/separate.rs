@@ -87,7 +87,8 @@ impl CudaSeparatePasses {
             between.push(Between { placement, full, small, parts });
         }
         if self.scratch.as_ref().is_none_or(|memory| memory.span().bytes() < end) {
-            // freed first (which waits for its use): two of them may not fit
+            // freed first, when nobody uses it any more: two of them may not fit
+            stream.synchronize()?;
             self.scratch = None;
             let what = "full-size pictures between separate passes";
             self.scratch = Some(DeviceMemory::allocate(stream.gpu(), end.max(1), what)?);

@@ -43,7 +43,7 @@ enum Verb {
     Run(RunArgs),
     /// Compare two graphs, or a graph with and without a change: speed, cost and quality on the same frames.
     #[command(name = "ab")]
-    Ab(ab::Args),
+    Ab(Box<ab::Args>),
     /// Move a running dataflow to another graph, node by node, and put it back if that is not as good.
     Switch(switch::Args),
     /// Find all faults of a graph without running it.

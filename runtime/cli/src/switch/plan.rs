@@ -5,6 +5,7 @@ use crate::load::{Loaded, absolute_sets};
 use anyhow::Context;
 use millrace_graph::describe::find_program;
 use millrace_graph::model::{Node, Origin};
+use millrace_graph::settings::{document, is_environment};
 use millrace_graph::{resolved, settings};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ pub(crate) struct Definitions {
     pub(crate) nodes: Vec<(String, Value)>,
     /// Settings that are paths, by node.
     paths: BTreeMap<String, BTreeSet<String>>,
+    /// All settings that a node knows, by node; of a program that is none of ours nothing is known.
+    known: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Definitions {
@@ -41,6 +44,11 @@ impl Definitions {
         for checked in &loaded.checked.nodes {
             let keys = checked.settings.iter().filter(|setting| setting.is_path).map(|setting| setting.key.clone());
             this.paths.insert(checked.id.clone(), keys.collect());
+            if let Some(said) = &checked.description {
+                let all = [&said.settings, &said.common_settings].map(|schema| document(schema));
+                let keys = all.into_iter().flatten().map(|setting| setting.key);
+                this.known.insert(checked.id.clone(), keys.collect());
+            }
         }
         for node in root["nodes"].as_array().into_iter().flatten() {
             let id = node["id"].as_str().map_or_else(|| settings::to_text(&node["id"]), str::to_owned);
@@ -54,6 +62,7 @@ impl Definitions {
     pub(crate) fn add_running(&mut self, id: &str, said: &Value, of: &Self) {
         let folder = said["folder"].as_str().unwrap_or("/");
         self.paths.insert(id.to_owned(), of.paths.get(id).cloned().unwrap_or_default());
+        self.known.extend(of.known.get(id).map(|keys| (id.to_owned(), keys.clone())));
         let definition = self.absolute(id, &said["node"], &said["env"], Path::new(folder));
         self.nodes.push((id.to_owned(), definition));
     }
@@ -71,6 +80,10 @@ impl Definitions {
             *path = clean(&folder.join(&*path));
         }
         let mut env: Map<String, Value> = root_env.as_object().cloned().unwrap_or_default();
+        // what stands at the graph is for those who know it; at a node it would be refused
+        if let Some(known) = self.known.get(id) {
+            env.retain(|key, _| known.contains(key) || is_environment(key));
+        }
         env.extend(node.get("env").and_then(Value::as_object).cloned().unwrap_or_default());
         let paths = self.paths.get(id);
         for (key, value) in &mut env {
