@@ -235,7 +235,7 @@ mod tests {
 
     fn graph(nodes: &[Value]) -> Definitions {
         let node = |node: &Value| (node["id"].as_str().unwrap().to_owned(), node.clone());
-        Definitions { nodes: nodes.iter().map(node).collect(), paths: BTreeMap::new() }
+        Definitions { nodes: nodes.iter().map(node).collect(), ..Definitions::default() }
     }
 
     fn chain(score: Value, source: &str) -> Definitions {
@@ -256,6 +256,25 @@ mod tests {
         assert_eq!(last_nodes(&a), BTreeSet::from(["write".to_owned()]));
         // the same number, written in another way
         assert!(super::steps(&a, &chain(json!("0.50"), "decode/frame")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_node_is_given_what_it_knows_of_the_graphs_env() {
+        let mut of = Definitions::default();
+        of.known.insert("to-rgb".into(), ["FUSED", "FLOW"].map(str::to_owned).into());
+        let said = |id: &str| {
+            json!({
+                "folder": "/", "env": { "FUSED": true, "FORMAT": "nv12", "RUST_LOG": "debug" },
+                "node": { "id": id, "path": "/n", "env": { "FLOW": "live" } },
+            })
+        };
+        let mut a = Definitions::default();
+        a.add_running("to-rgb", &said("to-rgb"), &of);
+        // of another program nothing is known, so nothing is kept from it
+        a.add_running("theirs", &said("theirs"), &of);
+        let env = |id: &str| a.get(id).unwrap()["env"].clone();
+        assert_eq!(env("to-rgb"), json!({ "FUSED": true, "RUST_LOG": "debug", "FLOW": "live" }));
+        assert_eq!(env("theirs")["FORMAT"], "nv12");
     }
 
     #[test]
