@@ -299,10 +299,8 @@ mod tests {
             "env": { "FLOW": "live", "N": 2 },
             "folder": "/none/graphs",
         });
-        let of = Definitions {
-            nodes: Vec::new(),
-            paths: BTreeMap::from([("a".to_owned(), BTreeSet::from(["P".to_owned()]))]),
-        };
+        let paths = BTreeMap::from([("a".to_owned(), BTreeSet::from(["P".to_owned()]))]);
+        let of = Definitions { paths, ..Definitions::default() };
         let mut running = Definitions::default();
         running.add_running("a", &said, &of);
         let expected = json!({ "id": "a", "path": "/none/bin/x", "outputs": [], "inputs": { "i": "b/o" },
