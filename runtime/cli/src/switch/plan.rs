@@ -45,7 +45,7 @@ impl Definitions {
             let keys = checked.settings.iter().filter(|setting| setting.is_path).map(|setting| setting.key.clone());
             this.paths.insert(checked.id.clone(), keys.collect());
             if let Some(said) = &checked.description {
-                let all = [&said.settings, &said.common_settings].map(|schema| document(schema));
+                let all = [&said.settings, &said.common_settings].map(document);
                 let keys = all.into_iter().flatten().map(|setting| setting.key);
                 this.known.insert(checked.id.clone(), keys.collect());
             }
