@@ -2,9 +2,8 @@
 
 use crate::config::Settings;
 use crate::records::{self, Record};
-use millrace_frame::PayloadKind;
+use millrace_frame::{PayloadKind, monotonic_ns};
 use millrace_node::{Context, Input, Node, NodeError, Order, Outputs, PortIn, Ports};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `ab-sink`.
 pub(crate) struct AbSink {
@@ -67,8 +66,8 @@ impl Node for AbSink {
                     source: item.source.clone(),
                     seq: item.seq,
                     pts_ns: item.timing.pts_ns,
-                    capture_ns: item.timing.capture_ns,
-                    arrival_ns: unix_ns(),
+                    capture_ns: item.timing.arrival_ns,
+                    arrival_ns: monotonic_ns(),
                     boxes: None,
                 }
             }
@@ -76,8 +75,8 @@ impl Node for AbSink {
                 source: found.source,
                 seq: found.seq,
                 pts_ns: found.pts_ns,
-                capture_ns: found.capture_ns,
-                arrival_ns: unix_ns(),
+                capture_ns: found.arrival_ns,
+                arrival_ns: monotonic_ns(),
                 boxes: self.settings.boxes.then_some(found.boxes),
             },
         };
@@ -104,8 +103,4 @@ impl Drop for AbSink {
 
 fn cannot_write(settings: &Settings, e: &std::io::Error) -> NodeError {
     NodeError::fatal(format!("PATH: the records cannot be written to {}: {e}", settings.path.display()))
-}
-
-fn unix_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }

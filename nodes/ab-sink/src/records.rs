@@ -15,7 +15,7 @@ pub(crate) struct Record {
     pub(crate) seq: u64,
     /// Presentation time, nanoseconds.
     pub(crate) pts_ns: i64,
-    /// When the frame came into the first node, nanoseconds of the Unix clock.
+    /// When the frame arrived at the first node, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) capture_ns: i64,
     /// When it was complete here, by the same clock.
     pub(crate) arrival_ns: i64,

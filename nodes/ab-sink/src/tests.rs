@@ -1,16 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::node::AbSink;
-use millrace_frame::{DetBox, Detections, Timebase, Timing};
+use millrace_frame::{DetBox, Detections, Timebase, Timing, monotonic_ns};
 use millrace_node::testing::Bench;
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-fn now_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
-}
-
-fn found(seq: u64, capture_ns: i64) -> Detections {
+fn found(seq: u64, arrival_ns: i64) -> Detections {
     let car =
         DetBox { x1: 1.5, y1: 2.0, x2: 30.0, y2: 40.0, score: 0.5, class_id: 1, label: "car".into(), track_id: None };
     Detections {
@@ -19,15 +14,17 @@ fn found(seq: u64, capture_ns: i64) -> Detections {
         seq,
         pts_ns: 40_000_000 * seq as i64,
         boxes: vec![car],
-        capture_ns,
+        capture_ns: 0,
+        arrival_ns,
+        sender_ns: None,
         model: "m".into(),
         width_px: 640,
         height_px: 480,
     }
 }
 
-fn timing(seq: u64, capture_ns: i64) -> Timing {
-    Timing { pts_ns: 40_000_000 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns }
+fn timing(seq: u64, arrival_ns: i64) -> Timing {
+    Timing { pts_ns: 40_000_000 * seq as i64, timebase: Timebase::NANOSECONDS, arrival_ns, ..Timing::default() }
 }
 
 fn run(boxes: &str) -> Vec<Value> {
@@ -36,7 +33,7 @@ fn run(boxes: &str) -> Vec<Value> {
     // a bench makes detections' pools by a port's first kind, which is theirs
     let mut bench = Bench::start::<AbSink>(&[("PATH", &path.display().to_string()), ("BOXES", boxes)]);
     for seq in 0..3 {
-        let captured = now_ns();
+        let captured = monotonic_ns();
         bench.send_detections("in0", &found(seq, captured), timing(seq, captured)).unwrap();
     }
     // the node may not have opened its file yet
@@ -49,9 +46,9 @@ fn run(boxes: &str) -> Vec<Value> {
 
 #[test]
 fn every_arrival_is_a_record_with_its_times() {
-    let before = now_ns();
+    let before = monotonic_ns();
     let records = run("true");
-    let after = now_ns();
+    let after = monotonic_ns();
     assert_eq!(records.len(), 3);
     for (seq, record) in records.iter().enumerate() {
         assert_eq!(record["source"], "gate");

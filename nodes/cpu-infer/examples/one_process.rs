@@ -10,7 +10,7 @@ mod engine;
 #[allow(dead_code, reason = "the node reads one more setting")]
 mod to_rgb;
 
-use millrace_frame::{Item, Payload, Timing};
+use millrace_frame::{Item, Payload};
 use millrace_infer::{Common, Detector};
 use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, SoftwareDecoder};
 use millrace_kernels::{Converter, Target};
@@ -41,7 +41,7 @@ impl<W: Write> Stages<W> {
         let tensor = converter.tensor();
         self.tensor.resize(tensor.bytes() as usize / size_of::<f32>(), 0.0);
         converter.convert(&self.frame, bytemuck::cast_slice_mut(&mut self.tensor))?;
-        let timing = Timing { pts_ns: picture.pts_ns, timebase: picture.timebase, capture_ns: picture.capture_ns };
+        let timing = picture.timing;
         let item = Item::on_host("decode", self.frames, timing, Payload::Tensor(tensor));
         let (found, ..) = self.detector.detect(&item, bytemuck::cast_slice(&self.tensor))?;
         serde_json::to_writer(&mut self.out, &found)?;

@@ -8,7 +8,7 @@ use millrace_node::testing::Bench;
 use proptest::prelude::*;
 
 fn timing(pts_ns: i64) -> Timing {
-    Timing { pts_ns, timebase: Timebase { num: 1, den: 25 }, capture_ns: 0 }
+    Timing { pts_ns, timebase: Timebase { num: 1, den: 25 }, capture_ns: 0, ..Timing::default() }
 }
 
 fn image(format: PixelFormat, w: u32, h: u32, align: u32) -> (ImageDesc, u64) {

@@ -12,7 +12,7 @@ fn chosen_frames_are_written_and_no_others() {
     let mut bench = Bench::start::<FramePicture>(&settings);
     let (image, bytes) = ImageDesc::packed(PixelFormat::Nv12, Size::new(16, 8), Colour::assumed_for_height(8), 1);
     for seq in 0..5 {
-        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
         let item = Item::on_host("gate/2", seq, timing, Payload::Image(image.clone()));
         bench.send("frame", &item, &vec![128; bytes as usize]).unwrap();
     }

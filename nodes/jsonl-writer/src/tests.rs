@@ -12,6 +12,8 @@ fn frame(seq: u64, boxes: Vec<DetBox>) -> Detections {
         pts_ns: 40_000_000 * seq as i64,
         boxes,
         capture_ns: 1,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 640,
         height_px: 480,

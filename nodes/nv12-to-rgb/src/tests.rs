@@ -119,7 +119,8 @@ fn frame(source: &str, seq: u64, size: Size) -> (Item, ImageDesc, Vec<u8>) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     });
-    let timing = Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+    let timing =
+        Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7, ..Timing::default() };
     (Item::on_host(source, seq, timing, Payload::Image(image.clone())), image, pixels.collect())
 }
 

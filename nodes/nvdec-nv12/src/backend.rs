@@ -58,8 +58,7 @@ pub(crate) struct Frame<'a> {
 
 impl Frame<'_> {
     pub(crate) fn timing(&self) -> Timing {
-        let Shown { pts_ns, timebase, capture_ns, .. } = *self.shown;
-        Timing { pts_ns, timebase, capture_ns }
+        self.shown.timing
     }
 }
 

@@ -230,7 +230,7 @@ impl<B: Backend> Feeding<B> {
             }
         }
         let Some((_, decoder)) = &mut self.decoder else { return Ok(()) };
-        let due = self.camera.feed.due(unit.pts_ns);
+        let due = self.camera.feed.due(unit.timing.pts_ns);
         {
             let mut book = lock(&self.book);
             book.admission.decoding(number, unit);

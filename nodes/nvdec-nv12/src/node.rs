@@ -4,7 +4,7 @@ use crate::backend::{Backend, Frame};
 use crate::camera::{Camera, Event, Events, Threads};
 use crate::config::Settings;
 use crate::one::One;
-use millrace_frame::{Item, PacketDesc, Payload, PayloadKind, Timing};
+use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
 use millrace_ingest::{AccessUnit, Shown};
 use millrace_node::{Context, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::sync::Arc;
@@ -158,8 +158,7 @@ impl<B: Backend> NvdecNv12<B> {
         let Some(mut slot) = out.slot("packet", &one.name, u64::from(len_bytes))? else { return Ok(()) };
         slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
         let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
-        let timing = Timing { pts_ns: unit.pts_ns, timebase: unit.timebase, capture_ns: unit.capture_ns };
-        out.publish(slot, &Item::on_host(one.name.as_str(), seq, timing, Payload::Packet(desc)))
+        out.publish(slot, &Item::on_host(one.name.as_str(), seq, unit.timing, Payload::Packet(desc)))
     }
 }
 

@@ -50,7 +50,7 @@ impl<const N: usize> FakeDecoder<N> {
         while let Some(decoded) = self.inner.take() {
             match decoded {
                 Decoded::Picture(picture) => {
-                    let number = self.numbers.remove(&picture.pts_ns).unwrap();
+                    let number = self.numbers.remove(&picture.timing.pts_ns).unwrap();
                     PICTURES[N].fetch_add(1, Ordering::Relaxed);
                     (self.sink)(number, FakePicture(picture));
                 }
@@ -63,7 +63,7 @@ impl<const N: usize> FakeDecoder<N> {
 
 impl<const N: usize> Decoder for FakeDecoder<N> {
     fn feed(&mut self, unit: &AccessUnit, number: i64) -> Result<(), DecodeError> {
-        self.numbers.insert(unit.pts_ns, number);
+        self.numbers.insert(unit.timing.pts_ns, number);
         self.inner.push(unit).map_err(|e| DecodeError::Hopeless(e.to_string()))?;
         self.emit()
     }

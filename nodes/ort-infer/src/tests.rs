@@ -173,7 +173,7 @@ fn a_tensor_on_a_gpu_is_refused_on_the_cpu_with_the_cure() {
         source_from_model: Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 },
         source_size: Size::new(24, 16),
     };
-    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     let mut item = Item::on_host("gate", 0, timing, Payload::Tensor(tensor));
     item.device = Device::Cuda(0);
     let error = detector.detect(&item, &[]).unwrap_err();

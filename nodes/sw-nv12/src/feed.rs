@@ -44,7 +44,7 @@ impl Feed {
     pub(crate) fn step(&mut self) -> Result<Step, FeedError> {
         loop {
             if let Some(picture) = self.shown_next.take() {
-                let wait = self.feed.until_shown(picture.pts_ns);
+                let wait = self.feed.until_shown(picture.timing.pts_ns);
                 if wait > Duration::ZERO {
                     self.shown_next = Some(picture);
                     return Ok(Step::Wait(wait));

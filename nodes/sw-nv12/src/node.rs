@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::feed::{Feed, Step};
-use millrace_frame::{ImageDesc, Item, PacketDesc, Payload, PayloadKind, PixelFormat, Timing};
+use millrace_frame::{ImageDesc, Item, PacketDesc, Payload, PayloadKind, PixelFormat};
 use millrace_ingest::{AccessUnit, FrameFormat, Loss, Picture, redact_url};
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::collections::BTreeSet;
@@ -94,8 +94,7 @@ impl SwNv12 {
             FrameFormat::Bgr24 => picture.write_bgr24(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?,
         }
         self.metrics.observe_ns("write_frame", &self.camera, began.elapsed().as_nanos() as u64);
-        let timing = Timing { pts_ns: picture.pts_ns, timebase: picture.timebase, capture_ns: picture.capture_ns };
-        out.publish(slot, &Item::on_host(self.camera.as_str(), seq, timing, Payload::Image(desc)))
+        out.publish(slot, &Item::on_host(self.camera.as_str(), seq, picture.timing, Payload::Image(desc)))
     }
 
     fn packet(&mut self, unit: &AccessUnit, out: &mut Outputs) -> Result<(), NodeError> {
@@ -108,8 +107,7 @@ impl SwNv12 {
         let Some(mut slot) = out.slot("packet", &self.camera, u64::from(len_bytes))? else { return Ok(()) };
         slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
         let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
-        let timing = Timing { pts_ns: unit.pts_ns, timebase: unit.timebase, capture_ns: unit.capture_ns };
-        out.publish(slot, &Item::on_host(self.camera.as_str(), seq, timing, Payload::Packet(desc)))
+        out.publish(slot, &Item::on_host(self.camera.as_str(), seq, unit.timing, Payload::Packet(desc)))
     }
 
     fn lose(&mut self, loss: &Loss) {

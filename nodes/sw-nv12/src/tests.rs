@@ -25,8 +25,8 @@ fn play(feed: &mut Feed, pictures: usize) -> (Vec<i64>, Vec<i64>) {
     let (mut packets, mut frames) = (Vec::new(), Vec::new());
     while frames.len() < pictures {
         match feed.step().unwrap() {
-            Step::Packet(unit) => packets.push(unit.pts_ns),
-            Step::Picture(picture) => frames.push(picture.pts_ns),
+            Step::Packet(unit) => packets.push(unit.timing.pts_ns),
+            Step::Picture(picture) => frames.push(picture.timing.pts_ns),
             Step::Loss(loss) => panic!("{loss:?}"),
             Step::Wait(wait) => std::thread::sleep(wait),
             Step::End => break,

@@ -19,7 +19,8 @@ fn run(frames: &[(&'static str, u64, TensorDesc, Vec<u8>)]) -> (Vec<TensorPair>,
     let path = folder.path().join("pairs.jsonl");
     let mut bench = Bench::start::<TensorCompare>(&[("PATH", &path.display().to_string())]);
     for (side, seq, tensor, bytes) in frames {
-        let timing = Timing { pts_ns: 1_000 * *seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+        let timing =
+            Timing { pts_ns: 1_000 * *seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
         bench.send(side, &Item::on_host("cam", *seq, timing, Payload::Tensor(tensor.clone())), bytes).unwrap();
     }
     let (_, metrics) = bench.finish();

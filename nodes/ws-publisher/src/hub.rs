@@ -7,10 +7,10 @@ use crate::queue::{ClientQueue, Limits, Video, VideoConfig};
 use crate::stats::Counters;
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
-use millrace_frame::{Detections, Size};
+use millrace_frame::{Detections, Size, monotonic_ns};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// What the hub says it is.
 const SERVER: &str = concat!("millrace ", env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
@@ -110,8 +110,7 @@ impl Hub {
         if let Some(index) = found.not_finite() {
             return Err(Refused::NotFinite { source_id: found.source.clone(), seq: found.seq, index });
         }
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
-        let latency_ns = now_ns.saturating_sub(found.capture_ns).max(0) as u64;
+        let latency_ns = monotonic_ns().saturating_sub(found.arrival_ns).max(0) as u64;
         let mut state = self.lock();
         let index = state.camera(&found.source)?;
         let camera = &mut state.cameras[usize::from(index)];

@@ -43,6 +43,12 @@ pub struct Detections {
     /// When the frame came in, nanoseconds of the Unix clock. Not part of the JSON.
     #[serde(skip)]
     pub capture_ns: i64,
+    /// The same moment in nanoseconds of `CLOCK_MONOTONIC`. Not part of the JSON.
+    #[serde(skip)]
+    pub arrival_ns: i64,
+    /// The camera's own wall clock for the picture; see [`Timing::sender_ns`](crate::Timing). Not part of the JSON.
+    #[serde(skip)]
+    pub sender_ns: Option<i64>,
     /// The model's name. Not part of the JSON.
     #[serde(skip)]
     pub model: String,
@@ -74,6 +80,8 @@ pub struct DetectionsMessage<'a> {
     seq: u64,
     pts_ns: i64,
     capture_ns: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_ns: Option<i64>,
     width_px: u32,
     height_px: u32,
     model: &'a str,
@@ -89,6 +97,7 @@ impl<'a> From<&'a Detections> for DetectionsMessage<'a> {
             seq: found.seq,
             pts_ns: found.pts_ns,
             capture_ns: found.capture_ns,
+            sender_ns: found.sender_ns,
             width_px: found.width_px,
             height_px: found.height_px,
             model: &found.model,

@@ -7,6 +7,7 @@
 #[macro_use]
 mod named;
 
+pub mod camera;
 pub mod colour;
 pub mod detections;
 pub mod format;
@@ -14,6 +15,7 @@ pub mod item;
 pub mod time;
 pub mod wire;
 
+pub use camera::{CameraState, CameraStatus};
 pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
 pub use detections::{DetBox, Detections, DetectionsMessage};
 pub use format::{
@@ -21,4 +23,4 @@ pub use format::{
     TensorDtype, TensorLayout,
 };
 pub use item::{Device, Fence, Item, Payload, PayloadKind, SlotRef};
-pub use time::{Timebase, Timing};
+pub use time::{Timebase, Timing, monotonic_ns, unix_ns};

@@ -11,6 +11,12 @@ pub struct Timebase {
     pub den: u32,
 }
 
+impl Default for Timebase {
+    fn default() -> Self {
+        Self::NANOSECONDS
+    }
+}
+
 impl Timebase {
     /// Nanoseconds.
     pub const NANOSECONDS: Self = Self { num: 1, den: 1_000_000_000 };
@@ -25,14 +31,41 @@ impl Timebase {
 }
 
 /// The times of one frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
     /// Presentation time in nanoseconds, from the stream's own zero.
     pub pts_ns: i64,
     /// The timebase that `pts_ns` was computed from.
     pub timebase: Timebase,
-    /// When the frame's last byte came into the first node, in nanoseconds of the Unix clock.
+    /// When the frame's last byte arrived at the first node, in nanoseconds of the Unix clock.
     pub capture_ns: i64,
+    /// The same moment in nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share. Ages are computed
+    /// from it, so that a step of the system clock does not change them.
+    pub arrival_ns: i64,
+    /// The camera's own wall clock for this picture, in nanoseconds of the Unix clock, by its RTCP sender reports
+    /// (RFC 3550, 6.4.1); `None` where it sent none.
+    pub sender_ns: Option<i64>,
+}
+
+impl Timing {
+    /// How old the frame is, in nanoseconds since its arrival.
+    pub fn age_ns(&self) -> u64 {
+        monotonic_ns().saturating_sub(self.arrival_ns).max(0) as u64
+    }
+}
+
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`.
+pub fn monotonic_ns() -> i64 {
+    nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+}
+
+/// Now, in nanoseconds of the Unix clock.
+pub fn unix_ns() -> i64 {
+    nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
+}
+
+fn nanoseconds(time: rustix::time::Timespec) -> i64 {
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as i64)
 }
 
 #[cfg(test)]

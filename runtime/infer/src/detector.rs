@@ -322,6 +322,8 @@ impl<E: Engine> Detector<E> {
             pts_ns: item.timing.pts_ns,
             boxes,
             capture_ns: item.timing.capture_ns,
+            arrival_ns: item.timing.arrival_ns,
+            sender_ns: item.timing.sender_ns,
             model: self.model.name.clone(),
             width_px: to.source_size.width_px,
             height_px: to.source_size.height_px,

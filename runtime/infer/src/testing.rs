@@ -94,7 +94,7 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
             source_from_model: Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 0.0, offset_y: 0.0 },
             source_size: Size::new(48, 32),
         };
-        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
         let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
         let slot = match elements {
             Elements::F32(data) => bytemuck::cast_slice(data),
@@ -189,7 +189,7 @@ pub fn opens_the_demo_model<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings
         source_size: Size::new(spec.width_px, spec.height_px),
     };
     let grey = vec![0.447f32; tensor.bytes() as usize / 4];
-    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
     let (found, not_finite, over_limit) = detector.detect(&item, bytemuck::cast_slice(&grey)).unwrap();
     assert_eq!((found.boxes.len(), not_finite, over_limit), (0, 0, 0), "{found:?}");
@@ -210,7 +210,8 @@ pub fn answers_as_a_node<E: Engine>(settings: &[(&str, &str)]) {
         source_size: Size::new(48, 32),
     };
     let item = |seq: u64, tensor: &TensorDesc| {
-        let timing = Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+        let timing =
+            Timing { pts_ns: 40 * seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 7, ..Timing::default() };
         Item::on_host("gate", seq, timing, Payload::Tensor(tensor.clone()))
     };
     let mut bench = Bench::start::<InferNode<E>>(&all);
@@ -268,7 +269,7 @@ pub fn changes_while_it_runs<E: Engine>(settings: &[(&str, &str)]) {
     // a frame for each worker, computed together
     let mut boxes = |bench: &mut Bench| {
         for _ in 0..2 {
-            let timing = Timing { pts_ns: seq, timebase: Timebase::NANOSECONDS, capture_ns: 7 };
+            let timing = Timing { pts_ns: seq, timebase: Timebase::NANOSECONDS, capture_ns: 7, ..Timing::default() };
             let item = Item::on_host("gate", seq as u64, timing, Payload::Tensor(tensor.clone()));
             bench.send("tensor", &item, bytemuck::cast_slice(&floats)).unwrap();
             seq += 1;

@@ -113,7 +113,7 @@ fn tensor(dtype: TensorDtype) -> TensorDesc {
 }
 
 fn item(payload: Payload) -> Item {
-    let timing = Timing { pts_ns: 77, timebase: Timebase::NANOSECONDS, capture_ns: 99 };
+    let timing = Timing { pts_ns: 77, timebase: Timebase::NANOSECONDS, capture_ns: 99, ..Timing::default() };
     Item::on_host("gate", 5, timing, payload)
 }
 
@@ -147,6 +147,8 @@ fn detections_carry_the_identity_of_the_frame() {
         pts_ns: 77,
         boxes: vec![box_],
         capture_ns: 99,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "told".into(),
         width_px: 80,
         height_px: 30,

@@ -5,7 +5,7 @@
 //! knowing; and everything that is left out is counted.
 
 use crate::{AccessUnit, Loss, Order, StreamInfo};
-use millrace_frame::Timebase;
+use millrace_frame::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -25,12 +25,8 @@ pub enum Admitted {
 /// What is known of a picture that is to be shown.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// Presentation time.
-    pub pts_ns: i64,
-    /// The timebase of the time.
-    pub timebase: Timebase,
-    /// When the access unit came in.
-    pub capture_ns: i64,
+    /// Its times, as the access unit had them.
+    pub timing: Timing,
     /// What the stream's parameter sets say.
     pub info: Arc<StreamInfo>,
     shown: bool,
@@ -83,13 +79,7 @@ impl Admission {
 
     /// The unit goes to the decoder now.
     pub fn decoding(&mut self, number: i64, unit: &AccessUnit) {
-        let shown = Shown {
-            pts_ns: unit.pts_ns,
-            timebase: unit.timebase,
-            capture_ns: unit.capture_ns,
-            info: unit.info.clone(),
-            shown: unit.shown,
-        };
+        let shown = Shown { timing: unit.timing, info: unit.info.clone(), shown: unit.shown };
         self.in_flight.insert(number, shown);
         while self.in_flight.len() > MOST_IN_FLIGHT {
             if self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown) {
@@ -173,12 +163,12 @@ mod tests {
             match book.admit(unit) {
                 Admitted::Decode(number) => {
                     book.decoding(number, unit);
-                    shown.extend(book.came_out(number).map(|s| s.pts_ns));
+                    shown.extend(book.came_out(number).map(|s| s.timing.pts_ns));
                 }
                 Admitted::Begin(number) => {
                     book.ended();
                     book.decoding(number, unit);
-                    shown.extend(book.came_out(number).map(|s| s.pts_ns));
+                    shown.extend(book.came_out(number).map(|s| s.timing.pts_ns));
                 }
                 Admitted::Stop => book.ended(),
                 Admitted::Leave => {}
@@ -199,7 +189,7 @@ mod tests {
         let (mut shown, mut lost) = (Vec::new(), Vec::new());
         while let Some(out) = decoder.take() {
             match out {
-                crate::Decoded::Picture(picture) => shown.push(picture.pts_ns),
+                crate::Decoded::Picture(picture) => shown.push(picture.timing.pts_ns),
                 crate::Decoded::Loss(loss) => lost.push((loss.cause, loss.count)),
             }
         }

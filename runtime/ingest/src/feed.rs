@@ -116,9 +116,9 @@ impl Feed {
 
     /// The unit with its times in this repetition.
     fn moved(&mut self, mut unit: AccessUnit) -> AccessUnit {
-        unit.pts_ns = unit.pts_ns.saturating_add(self.offset_ns);
+        unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(self.offset_ns);
         unit.dts_ns = unit.dts_ns.saturating_add(self.offset_ns);
-        self.end_ns = self.end_ns.max(unit.pts_ns.saturating_add(unit.duration_ns));
+        self.end_ns = self.end_ns.max(unit.timing.pts_ns.saturating_add(unit.duration_ns));
         self.units += 1;
         unit
     }

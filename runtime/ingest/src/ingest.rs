@@ -4,10 +4,10 @@ use crate::reorder::Reorder;
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
 use crate::{IngestError, Order, StreamInfo, source};
-use millrace_frame::Timebase;
+use millrace_frame::{Timebase, Timing, monotonic_ns, unix_ns};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How RTSP carries the packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,16 +64,12 @@ pub struct AccessUnit {
     pub damaged: bool,
     /// False for pictures that are only decoded, by an edit list or by the stream's own word.
     pub shown: bool,
-    /// Presentation time, nanoseconds from the stream's own zero.
-    pub pts_ns: i64,
+    /// When it is shown, and when it arrived.
+    pub timing: Timing,
     /// Decoding time on the same clock; paces a file as a camera would.
     pub dts_ns: i64,
     /// How long it is shown; 0 where nothing says so.
     pub duration_ns: i64,
-    /// The timebase of the times.
-    pub timebase: Timebase,
-    /// When it came in, in nanoseconds of the Unix clock.
-    pub capture_ns: i64,
     /// Found in its slices: why a software decoder cannot decode it.
     pub unsupported: Option<&'static str>,
 }
@@ -142,7 +138,6 @@ impl Ingest {
 
 fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
     let facts = unit.facts;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     AccessUnit {
         data: unit.data,
         order: facts.order,
@@ -151,11 +146,15 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
         after_loss: after_loss || facts.gap,
         damaged: unit.damaged_nals > 0,
         shown: times.shown && facts.output,
-        pts_ns: times.pts_ns,
+        timing: Timing {
+            pts_ns: times.pts_ns,
+            timebase: times.timebase,
+            capture_ns: unix_ns(),
+            arrival_ns: monotonic_ns(),
+            sender_ns: None,
+        },
         dts_ns: times.dts_ns,
         duration_ns: times.duration_ns,
-        timebase: times.timebase,
-        capture_ns: now.as_nanos() as i64,
         unsupported: facts.info.unsupported.or(facts.unsupported),
         info: facts.info,
     }

@@ -1,7 +1,7 @@
 //! A decoded picture, as the decoder left it, and the one pass that writes it as NV12.
 
 use crate::{StreamInfo, WriteError};
-use millrace_frame::{ImageDesc, PixelFormat, Size, Timebase};
+use millrace_frame::{ImageDesc, PixelFormat, Size, Timing};
 use std::sync::Arc;
 
 /// The samples of a picture: planes Y, Cb, Cr at 4:2:0.
@@ -14,12 +14,8 @@ pub(crate) enum Planes {
 
 /// A decoded picture with its place in time.
 pub struct Picture {
-    /// Presentation time in nanoseconds, as the access unit had it.
-    pub pts_ns: i64,
-    /// The timebase that `pts_ns` was computed from.
-    pub timebase: Timebase,
-    /// When the access unit came in, in nanoseconds of the Unix clock.
-    pub capture_ns: i64,
+    /// Its times, as the access unit had them.
+    pub timing: Timing,
     /// Size, crop and colour.
     pub info: Arc<StreamInfo>,
     pub(crate) planes: Planes,
@@ -156,7 +152,7 @@ mod tests {
             let (desc, bytes) = info.nv12(align);
             let origin_px = (crop_x as usize, crop_y as usize);
             let picture =
-                Picture { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, info, planes, origin_px };
+                Picture { timing: Timing::default(), info, planes, origin_px };
             let mut out = vec![0xAA; bytes as usize];
             picture.write_nv12(&desc, &mut out).unwrap();
             for y in 0..h as usize {
@@ -195,8 +191,7 @@ mod tests {
         let info = info(Rect { x_px: 0, y_px: 0, width_px: 4, height_px: 4 }, size);
         let planes = Planes::Bytes { planes: [vec![0; 16], vec![0; 4], vec![0; 4]], strides: [4, 2] };
         let (desc, bytes) = ImageDesc::packed(PixelFormat::Nv12, Size::new(2, 4), info.colour, 1);
-        let picture =
-            Picture { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, info, planes, origin_px: (0, 0) };
+        let picture = Picture { timing: Timing::default(), info, planes, origin_px: (0, 0) };
         let got = picture.write_nv12(&desc, &mut vec![0; bytes as usize]);
         assert_eq!(got, Err(WriteError::Size { picture: size, described: Size::new(2, 4) }));
     }

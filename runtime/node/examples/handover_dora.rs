@@ -99,7 +99,7 @@ impl Node for PoolSender {
         let (image, bytes) = ImageDesc::packed(PixelFormat::Nv12, SIZE, Colour::assumed_for_height(1080), 1);
         let Some(mut slot) = out.slot("frame", "bench", bytes)? else { return Ok(Progress::Busy) };
         write(&mut slot.bytes_mut()[..FRAME_BYTES], self.0);
-        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+        let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
         out.publish(slot, &Item::on_host("bench", self.0, timing, Payload::Image(image)))?;
         self.0 += 1;
         Ok(Progress::Busy)

@@ -329,7 +329,7 @@ fn accept(
     let source = item.source.clone();
     metrics.count_port("in", spec.name, &source, 1);
     metrics.count_port("bytes_in", spec.name, &source, item.payload.bytes());
-    metrics.observe_ns("age", &source, crate::run::unix_ns().saturating_sub(item.timing.capture_ns).max(0) as u64);
+    metrics.observe_ns("age", &source, item.timing.age_ns());
     if kind != PayloadKind::Detections {
         let frame = if exchange == Exchange::Copy && lease.gpu().is_none() {
             metrics.copied(&source, item.payload.bytes());

@@ -1,6 +1,7 @@
 //! Counters and latency histograms of one node, by port and camera.
 
 use hdrhistogram::Histogram;
+use millrace_frame::CameraStatus;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ struct State {
     last_logged: BTreeMap<&'static str, Instant>,
     notes: Vec<String>,
     params: BTreeMap<String, String>,
+    cameras: BTreeMap<String, CameraStatus>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +144,20 @@ impl Metrics {
         self.state().notes.clone()
     }
 
+    /// A camera has this state now.
+    pub(crate) fn camera(&self, status: CameraStatus) {
+        self.state().cameras.insert(status.source.clone(), status);
+    }
+
+    pub(crate) fn remove_camera(&self, source: &str) {
+        self.state().cameras.remove(source);
+    }
+
+    /// The state of each camera that was reported, by id; for tests and for pages that show it.
+    pub fn cameras(&self) -> Vec<CameraStatus> {
+        self.state().cameras.values().cloned().collect()
+    }
+
     /// A setting has this value since `dora param` changed it.
     pub(crate) fn param(&self, key: &str, value: String) {
         self.state().params.insert(key.to_owned(), value);
@@ -188,6 +204,7 @@ impl Metrics {
                 .collect(),
             notes: state.notes.clone(),
             params: state.params.clone(),
+            cameras: state.cameras.values().cloned().collect(),
         }
     }
 
@@ -210,6 +227,8 @@ pub(crate) struct Snapshot {
     notes: Vec<String>,
     /// The settings that were changed since the node runs.
     params: BTreeMap<String, String>,
+    /// The cameras that it reads or serves, with their states.
+    cameras: Vec<CameraStatus>,
 }
 
 #[derive(Clone, Debug, Serialize)]

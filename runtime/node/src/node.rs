@@ -1,7 +1,7 @@
 //! What a node is.
 
 use crate::{Context, Input, NodeError, Outputs};
-use millrace_frame::PayloadKind;
+use millrace_frame::{CameraStatus, PayloadKind};
 use std::time::Duration;
 
 /// A node: settings, ports, and what it does to what comes in.
@@ -32,6 +32,11 @@ pub trait Node: Sized {
     fn change(&mut self, settings: Self::Settings) -> Result<(), String> {
         drop(settings);
         Err(format!("{} declares the setting to be live and does not take it", Self::NAME))
+    }
+
+    /// A camera whose frames come in here has another state, or another node reports it now. Called between two items.
+    fn on_camera(&mut self, status: &CameraStatus) {
+        let _ = status;
     }
 
     /// How many items the node wants at once, where so many are there.

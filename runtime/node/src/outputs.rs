@@ -12,7 +12,7 @@ use crate::settings::{Common, Doorbell, Exchange, Handover};
 use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
-use millrace_frame::{Detections, Device, Fence, Item, Payload, Timing};
+use millrace_frame::{CameraStatus, Detections, Device, Fence, Item, Payload, Timing};
 use millrace_pool::{Flow, Place, Pool, Slot};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -130,6 +130,18 @@ impl Outputs {
             stop,
             held: Held::default(),
         }
+    }
+
+    /// Reports a camera's state: to every node behind ([`Node::on_camera`](crate::Node::on_camera)), to the node's own
+    /// report and to the log, where it differs from what was reported before. For sources; other nodes pass on what
+    /// comes in by themselves.
+    pub fn camera(&mut self, status: CameraStatus) {
+        self.metrics.camera(status);
+    }
+
+    /// The camera was removed: its pools are closed, and nothing more is said of it once its readers are through.
+    pub fn remove_camera(&mut self, source: &str) {
+        self.metrics.remove_camera(source);
     }
 
     /// Somebody in this graph reads the port. Where nobody does, the work for it can be left undone.
@@ -476,7 +488,8 @@ impl Outputs {
 
 /// What a doorbell describes that names a pool and no new frame.
 fn nothing() -> Item {
-    let timing = Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0 };
+    let timing =
+        Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     Item::on_host("", 0, timing, Payload::Detections { len_bytes: 0 })
 }
 

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A node's `main`: `--describe` prints its ports and settings, otherwise it runs as the node that dora started.
 pub fn main<N: Node>() -> ExitCode {
@@ -275,9 +275,4 @@ fn lost(result: Result<(), NodeError>, metrics: &Metrics) -> Result<(), NodeErro
         },
         Ok(()) => Ok(()),
     }
-}
-
-/// Now, in nanoseconds of the Unix clock.
-pub(crate) fn unix_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }

@@ -103,7 +103,7 @@ impl Adder {
 }
 
 fn timing(seq: u64) -> Timing {
-    Timing { pts_ns: seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0 }
+    Timing { pts_ns: seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() }
 }
 
 fn image(seq: u64) -> Item {
@@ -243,6 +243,8 @@ impl Node for Source {
             pts_ns: 0,
             boxes: Vec::new(),
             capture_ns: 0,
+            arrival_ns: 0,
+            sender_ns: None,
             model: "m".into(),
             width_px: 1,
             height_px: 1,

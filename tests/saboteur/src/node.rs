@@ -74,7 +74,7 @@ impl Node for Saboteur {
                     found.boxes.remove(0);
                 }
                 let (pts_ns, capture_ns) = (found.pts_ns, found.capture_ns);
-                let timing = Timing { pts_ns, timebase: Timebase::NANOSECONDS, capture_ns };
+                let timing = Timing { pts_ns, timebase: Timebase::NANOSECONDS, capture_ns, ..Timing::default() };
                 out.detections("detections", &found, timing)
             }
         }

@@ -13,7 +13,7 @@ use tungstenite::{Message, WebSocket};
 fn send(bench: &mut Bench, seq: u64) {
     let (image, bytes) = ImageDesc::packed(PixelFormat::Rgb24, Size::new(64, 64), Colour::assumed_for_height(64), 1);
     let pixels: Vec<u8> = (0..bytes).map(|i| (i * i / 7 % 251) as u8).collect();
-    let timing = Timing { pts_ns: seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0 };
+    let timing = Timing { pts_ns: seq as i64, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     bench.send("frame", &Item::on_host("gate", seq, timing, Payload::Image(image)), &pixels).unwrap();
 }
 

@@ -36,6 +36,8 @@ fn found(source: &str, seq: u64, n: usize) -> Detections {
         pts_ns: 40_000_000 * seq as i64,
         boxes: vec![car; n],
         capture_ns: 1_700_000_000_000_000_000,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 640,
         height_px: 480,

@@ -21,6 +21,8 @@ fn found(source: &str, seq: u64) -> Detections {
         pts_ns: 40_000_000 * seq as i64,
         boxes: vec![car],
         capture_ns: 5,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 640,
         height_px: 480,

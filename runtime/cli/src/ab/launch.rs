@@ -8,10 +8,11 @@ use crate::scratch::Scratch;
 use crate::status::{Inbox, State};
 use crate::totals::Totals;
 use anyhow::Context;
+use millrace_frame::monotonic_ns;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// What is needed for every run.
 pub(super) struct Launcher<'a> {
@@ -158,7 +159,7 @@ impl Watch {
 
     fn take(&mut self, status: crate::status::Status) {
         let Some(node) = self.out.nodes.iter_mut().find(|node| node.totals.id == status.node) else { return };
-        node.cpu.push((unix_ns(), status.cpu_ns));
+        node.cpu.push((monotonic_ns(), status.cpu_ns));
         if status.state == State::Failed && self.out.failure.is_none() {
             self.out.failure = Some(format!("{}: {}", status.node, status.error.as_deref().unwrap_or("failed")));
         }
@@ -174,7 +175,7 @@ impl Watch {
             self.out.memory.push(self.out.nodes.iter().map(pss).collect());
         }
         if let Some(sample) = self.gpu.sample() {
-            self.out.gpu.push((unix_ns(), sample));
+            self.out.gpu.push((monotonic_ns(), sample));
         }
     }
 
@@ -260,8 +261,4 @@ fn pss_bytes(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
     line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib << 10)
-}
-
-fn unix_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }

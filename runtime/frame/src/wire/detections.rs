@@ -34,7 +34,7 @@ pub(super) fn boxes_column(boxes: &[DetBox]) -> ArrayRef {
 
 /// Detections as an Arrow IPC stream of one batch with one row; the columns are listed in `docs/wire-schema.md`.
 pub fn detections_to_ipc(found: &Detections) -> Result<Vec<u8>, WireError> {
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("schema", Arc::new(UInt32Array::from(vec![SCHEMA]))),
         ("source", Arc::new(StringArray::from(vec![found.source.as_str()]))),
         ("seq", Arc::new(UInt64Array::from(vec![found.seq]))),
@@ -45,6 +45,9 @@ pub fn detections_to_ipc(found: &Detections) -> Result<Vec<u8>, WireError> {
         ("height_px", Arc::new(UInt32Array::from(vec![found.height_px]))),
         ("boxes", boxes_column(&found.boxes)),
     ];
+    if let Some(sender_ns) = found.sender_ns {
+        columns.push(("sender_ns", Arc::new(Int64Array::from(vec![sender_ns]))));
+    }
     let fields: Vec<Field> =
         columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), false)).collect();
     let damaged = |e: arrow::error::ArrowError| WireError::Damaged(e.to_string());
@@ -92,6 +95,12 @@ fn read_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
         seq: u64_of("seq")?,
         pts_ns: i64_of("pts_ns")?,
         capture_ns: i64_of("capture_ns")?,
+        // not part of the stream: it means nothing on another machine
+        arrival_ns: 0,
+        sender_ns: match batch.column_by_name("sender_ns") {
+            Some(_) => Some(i64_of("sender_ns")?),
+            None => None,
+        },
         model: text_of("model")?,
         width_px: u32_of("width_px")?,
         height_px: u32_of("height_px")?,

@@ -29,6 +29,10 @@ pub fn encode(slot: &SlotRef, item: &Item, found: Option<&Detections>) -> Struct
     row.one::<Int64Type>("pts_ns", item.timing.pts_ns);
     row.many::<UInt32Type>("timebase", &[item.timing.timebase.num, item.timing.timebase.den]);
     row.one::<Int64Type>("capture_ns", item.timing.capture_ns);
+    row.one::<Int64Type>("arrival_ns", item.timing.arrival_ns);
+    if let Some(sender_ns) = item.timing.sender_ns {
+        row.one::<Int64Type>("sender_ns", sender_ns);
+    }
     row.one::<Int32Type>(
         "device",
         match item.device {
@@ -88,6 +92,8 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
         pts_ns: row.one::<Int64Type>("pts_ns")?,
         timebase: Timebase { num, den },
         capture_ns: row.one::<Int64Type>("capture_ns")?,
+        arrival_ns: row.one::<Int64Type>("arrival_ns")?,
+        sender_ns: row.column("sender_ns").map(|_| row.one::<Int64Type>("sender_ns")).transpose()?,
     };
     let device = match row.one::<Int32Type>("device")? {
         -1 => Device::Host,

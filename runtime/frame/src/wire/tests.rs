@@ -51,8 +51,14 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    let timing = (any::<i64>(), any::<u32>(), any::<u32>(), any::<i64>())
-        .prop_map(|(pts_ns, num, den, capture_ns)| Timing { pts_ns, timebase: Timebase { num, den }, capture_ns });
+    let timing =
+        (any::<i64>(), any::<u32>(), any::<u32>(), any::<i64>()).prop_map(|(pts_ns, num, den, capture_ns)| Timing {
+            pts_ns,
+            timebase: Timebase { num, den },
+            capture_ns,
+            arrival_ns: capture_ns / 2,
+            sender_ns: (num % 2 == 0).then_some(pts_ns),
+        });
     let device = prop_oneof![Just(Device::Host), (0u32..1 << 31).prop_map(Device::Cuda)];
     let fence = prop_oneof![Just(Fence::Complete), prop::collection::vec(any::<u8>(), 64).prop_map(Fence::CudaEvent)];
     ("[a-z0-9äß/ ]{0,40}", any::<u64>(), timing, device, fence, payload())
@@ -95,6 +101,8 @@ fn detections() -> impl Strategy<Value = Detections> {
             pts_ns,
             boxes,
             capture_ns,
+            arrival_ns: 0,
+            sender_ns: (width_px % 2 == 0).then_some(pts_ns),
             model,
             width_px,
             height_px,
@@ -167,7 +175,8 @@ proptest! {
 
 fn sample() -> (SlotRef, Item) {
     let (image, _) = ImageDesc::packed(PixelFormat::Nv12, Size::new(5, 3), Colour::assumed_for_height(3), 64);
-    let timing = Timing { pts_ns: 40_000_000, timebase: Timebase { num: 1, den: 25 }, capture_ns: 7 };
+    let timing =
+        Timing { pts_ns: 40_000_000, timebase: Timebase { num: 1, den: 25 }, capture_ns: 7, ..Timing::default() };
     let slot = SlotRef { pool: 1, owner_pid: 2, owner_fd: 3, incarnation: 4, ticket: 5, slot: 6, generation: 7 };
     (slot, Item::on_host("cam", 9, timing, Payload::Image(image)))
 }
@@ -227,6 +236,8 @@ fn a_detections_message_shows_its_boxes_to_readers_without_the_pool() {
             track_id: None,
         }],
         capture_ns: 7,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 5,
         height_px: 3,
@@ -250,6 +261,8 @@ fn a_length_that_an_ipc_stream_claims_is_not_believed() {
         pts_ns: 4,
         boxes: Vec::new(),
         capture_ns: 7,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 5,
         height_px: 3,
@@ -283,6 +296,8 @@ fn json_has_the_documented_fields_in_the_documented_order() {
             track_id: None,
         }],
         capture_ns: 7,
+        arrival_ns: 0,
+        sender_ns: None,
         model: "m".into(),
         width_px: 5,
         height_px: 3,

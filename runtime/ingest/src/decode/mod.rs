@@ -8,7 +8,7 @@ mod rusty_h265;
 use crate::reorder::Reorder;
 use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
 use engine::{Engine, EngineError, Frame};
-use millrace_frame::PacketCodec;
+use millrace_frame::{PacketCodec, Timing};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -49,9 +49,7 @@ struct Running {
 
 struct Pending {
     number: i64,
-    pts_ns: i64,
-    timebase: millrace_frame::Timebase,
-    capture_ns: i64,
+    timing: Timing,
     info: Arc<StreamInfo>,
     order: Order,
     shown: bool,
@@ -199,14 +197,7 @@ impl SoftwareDecoder {
             return;
         }
         let depth = p.info.max_reorder;
-        let picture = Picture {
-            pts_ns: p.pts_ns,
-            timebase: p.timebase,
-            capture_ns: p.capture_ns,
-            info: p.info,
-            planes: frame.planes,
-            origin_px,
-        };
+        let picture = Picture { timing: p.timing, info: p.info, planes: frame.planes, origin_px };
         let due = running.reorder.push(p.order, depth, picture);
         self.ready.extend(due.into_iter().map(|p| Decoded::Picture(Box::new(p))));
     }
@@ -274,15 +265,7 @@ impl Running {
 
 impl Pending {
     fn of(unit: &AccessUnit, number: i64) -> Self {
-        Self {
-            number,
-            pts_ns: unit.pts_ns,
-            timebase: unit.timebase,
-            capture_ns: unit.capture_ns,
-            info: unit.info.clone(),
-            order: unit.order,
-            shown: unit.shown,
-        }
+        Self { number, timing: unit.timing, info: unit.info.clone(), order: unit.order, shown: unit.shown }
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn frame_of(picture: &Picture) -> Frame {
             hash.update(&slot[at..at + row as usize]);
         }
     }
-    Frame { pts_ns: picture.pts_ns, size, md5: format!("{:x}", hash.finalize()) }
+    Frame { pts_ns: picture.timing.pts_ns, size, md5: format!("{:x}", hash.finalize()) }
 }
 
 pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError> {
@@ -65,7 +65,7 @@ pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError>
         match ingest.next_event()? {
             Event::Unit(unit) => {
                 run.units.push(UnitFacts {
-                    pts_ns: unit.pts_ns,
+                    pts_ns: unit.timing.pts_ns,
                     dts_ns: unit.dts_ns,
                     key: unit.key,
                     bytes: unit.data.len(),

@@ -1,0 +1,59 @@
+//! The state of a camera, as the node that reads it reports it to every node behind.
+
+use serde::{Deserialize, Serialize};
+
+/// What a camera is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraState {
+    /// A connection is being made, or was lost and is tried again, or no picture has come yet.
+    #[default]
+    Connecting,
+    /// Pictures come.
+    Live,
+    /// The connection stands and no picture has come for longer than the stall timeout.
+    Stalled,
+    /// The camera or its server says no (401, 403, 404, 503, an unknown codec). It is tried again.
+    Refused,
+    /// The file is over, or the camera was removed or disabled: nothing more comes.
+    Ended,
+}
+
+impl CameraState {
+    /// Its name, as messages, metrics and tables have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Stalled => "stalled",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// A camera's state, and what led to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CameraStatus {
+    /// Camera id.
+    pub source: String,
+    /// What it is doing.
+    pub state: CameraState,
+    /// Since when, in nanoseconds of the Unix clock.
+    pub since_ns: i64,
+    /// The last error, without credentials; empty where there was none.
+    pub last_error: String,
+    /// Attempts to connect since it was last live.
+    pub tries: u32,
+    /// When its last frame arrived, in nanoseconds of the Unix clock; 0 where none has.
+    pub last_frame_ns: i64,
+    /// Its share of a consumer that cannot serve all cameras, relative to the others'. 1 where nothing is set.
+    pub weight: f32,
+}
+
+impl CameraStatus {
+    /// A camera of which nothing is known yet.
+    pub fn new(source: impl Into<String>) -> Self {
+        Self { source: source.into(), since_ns: crate::unix_ns(), weight: 1.0, ..Self::default() }
+    }
+}
