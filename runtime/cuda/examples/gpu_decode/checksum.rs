@@ -58,7 +58,7 @@ fn decode(player: &Player, clip: &str) -> Result<(Frames, Played), String> {
             let md5 = format!("{:x}", Md5::digest(&host));
             let mut frames = lock(&to);
             frames.flawed += u64::from(matches!(mapped.status(), Status::Concealed | Status::Damaged));
-            frames.frames.push(Frame { pts_ns: shown.pts_ns, bytes: host.len(), md5 });
+            frames.frames.push(Frame { pts_ns: shown.timing.pts_ns, bytes: host.len(), md5 });
             Ok(())
         }),
     )?;
