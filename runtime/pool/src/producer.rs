@@ -257,6 +257,11 @@ impl Pool {
         self.shared.block().consumers.iter().filter_map(owes).collect()
     }
 
+    /// Its slots are in a GPU's memory.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.shared.memory, Memory::Cuda(_))
+    }
+
     /// How often consumers have done something: given a lease back, moved their cursor, attached or left.
     pub fn activity(&self) -> u32 {
         protocol::heard(&self.shared.block().header.bell)

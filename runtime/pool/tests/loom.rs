@@ -378,7 +378,11 @@ fn reap_against_attach(flow: Flow) {
                 };
                 let came = drain(&pool, flow, 0, cursor, 3);
                 if flow == Flow::Live {
-                    assert_eq!((how, cursor), (Attached::Inherited { lost: 1 }, 1), "ticket 0 is lost, and counted once");
+                    assert_eq!(
+                        (how, cursor),
+                        (Attached::Inherited { lost: 1 }, 1),
+                        "ticket 0 is lost, and counted once"
+                    );
                 } else {
                     let owed: Vec<u64> = (cursor..3).collect();
                     let all = came == owed;
