@@ -56,10 +56,10 @@ pub(crate) struct Settings {
     #[schemars(range(min = 1, max = 32))]
     pub(crate) batch: u32,
     /// How long a frame waits for others to be converted with it, in milliseconds: until `BATCH` of them are there, or this
-    /// time is over. 0 waits for none.
+    /// time is over. 0 waits for none. Left out, it waits for none either.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
-    pub(crate) batch_wait_ms: u32,
+    pub(crate) batch_wait_ms: Option<u32>,
     #[serde(flatten)]
     pub(crate) gpu: GpuSettings,
 }
@@ -143,8 +143,9 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
-    pub(crate) fn batch_wait(&self) -> Duration {
-        Duration::from_millis(self.batch_wait_ms.into())
+    /// `None` where nothing is set.
+    pub(crate) fn batch_wait(&self) -> Option<Duration> {
+        self.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
     /// The tensor that the settings ask for; reads the `model.yml` where one is named.

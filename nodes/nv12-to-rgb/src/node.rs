@@ -16,7 +16,7 @@ pub(crate) struct Nv12ToRgb {
     target: Target,
     fused: bool,
     batch: usize,
-    batch_wait: Duration,
+    batch_wait: Option<Duration>,
     gpu: GpuSettings,
     cx: Context,
     on_host: HashMap<String, Conversion>,
@@ -98,7 +98,7 @@ impl Node for Nv12ToRgb {
     }
 
     fn batch_wait(&self) -> Duration {
-        self.batch_wait
+        self.batch_wait.unwrap_or_default()
     }
 
     fn batch(&self) -> usize {
