@@ -31,7 +31,9 @@ pub struct Common {
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
     /// How long a frame waits for others to be computed with it, in milliseconds: until `WORKERS` times the frames that go
-    /// through the model together are there, or this time is over. 0 waits for none. Left out, it waits for none either.
+    /// through the model together are there, or this time is over. 0 waits for none. Left out, a frame waits up to 4 ms, and
+    /// only where about six (or as many as go together, where those are fewer) are expected in that time by the rate at which
+    /// they come.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
     pub batch_wait_ms: Option<u32>,

@@ -60,8 +60,8 @@ impl<E: Engine> Node for InferNode<E> {
         self.workers.most()
     }
 
-    fn batch_wait(&self) -> Duration {
-        self.batch_wait.unwrap_or_default()
+    fn batch_wait(&self) -> Option<Duration> {
+        self.batch_wait
     }
 
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
@@ -78,7 +78,7 @@ impl<E: Engine> Node for InferNode<E> {
     }
 }
 
-/// `None` where nothing is set.
+/// `None` where nothing is set: as long as pays.
 fn batch_wait(common: &Common) -> Option<Duration> {
     common.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
 }
