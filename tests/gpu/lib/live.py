@@ -8,7 +8,7 @@ import time
 
 from lib import watch
 from lib.checks import example
-from lib.graphs import millrace, of_family
+from lib.graphs import millrace, of_family, threads_cpu_s
 from lib.suite import Failed
 
 FPS = 30
@@ -99,7 +99,9 @@ class Run:
 
     def look(self):
         counted = (self.reports.counted(), self.reports.lost()) if self.reports else ({}, {})
-        return {"at": time.monotonic(), "stats": self.stats(), "counted": counted, "cpu": {p: watch.cpu_s(pid) for p, pid in self.pids.items()}}
+        cpu = {program: watch.cpu_s(pid) for program, pid in self.pids.items()}
+        threads = {program: threads_cpu_s(pid) for program, pid in self.pids.items()}
+        return {"at": time.monotonic(), "stats": self.stats(), "counted": counted, "cpu": cpu, "threads": threads}
 
     def measure(self, seconds):
         """What happens within so many seconds, as one row."""
@@ -120,6 +122,10 @@ class Run:
         fps, count = [frames / duration for frames in added("frames")], len(self.cameras)
         counters = watch.differences(before["counted"][0], after["counted"][0])
         cpu = {program: (after["cpu"][program] - before["cpu"][program]) / duration for program in self.pids}
+        threads = {
+            program: {name: round(seconds / duration, 3) for name, seconds in names.items() if seconds > 0.01 * duration}
+            for program, names in watch.differences(before["threads"], after["threads"]).items()
+        }
         return {
             "cameras": count,
             "seconds": duration,
@@ -129,6 +135,7 @@ class Run:
             "age_ms": {"p50": statistics.median(p50 or [0]), "p99": max(p99, default=0)} if p50 else None,
             "frames_a_launch": self.batches(counters),
             "cores": {program: round(share, 3) for program, share in cpu.items()},
+            "cores_by_thread": threads,
             "cpu_percent_a_camera": 100 * sum(cpu.values()) / count,
             "decoder_cpu_percent_a_camera": 100 * cpu.get("nvdec-nv12", 0) / count,
             "gpu": use,
