@@ -3,6 +3,7 @@
 
 use super::decoder::{Decoder, Picture};
 use super::format::chroma_name;
+use super::surfaces::MAX_SURFACES;
 use super::{Closer, Codec, Format, Nvdec, NvdecError, sys};
 use crate::Gpu;
 use crate::sys::Handle;
@@ -96,6 +97,10 @@ struct State {
     closer: Closer,
     /// The access unit that is being fed, until its picture has come out in decoding order.
     feeding: Option<i64>,
+    /// The unit of a frame's first field, until the second has come.
+    first_field: Option<i64>,
+    /// The unit whose picture came out of each surface, in decoding order, until the parser shows it.
+    came_out: [Option<i64>; MAX_SURFACES],
 }
 
 impl Session {
@@ -115,6 +120,8 @@ impl Session {
             failed: None,
             closer: Closer::default(),
             feeding: None,
+            first_field: None,
+            came_out: [None; MAX_SURFACES],
         };
         let state = NonNull::from(Box::leak(Box::new(state)));
         let mut session = Self { state, parser: std::ptr::null_mut() };
@@ -194,6 +201,7 @@ impl Session {
     fn make_parser(&mut self) -> Result<(), NvdecError> {
         let user_data = self.state.as_ptr().cast();
         let state = self.state();
+        (state.first_field, state.came_out) = (None, [None; MAX_SURFACES]);
         let (nvdec, gpu, codec) = (state.nvdec, state.gpu.clone(), state.codec);
         let mut params = sys::ParserParams {
             codec: codec.raw(),
@@ -301,12 +309,14 @@ impl State {
     /// Gives out, in decoding order, the picture whose decoding was queued.
     fn decoded(&mut self, head: &sys::PicParamsHead) -> Result<(), NvdecError> {
         let fields = head.field_picture != 0;
-        // the first field of a frame alone is no picture yet
+        // the first field of a frame alone is no picture yet; the frame has the number of the unit that it is in
         if fields && head.second_field == 0 {
+            self.first_field = self.feeding.take();
             return Ok(());
         }
+        let (first, own) = (self.first_field.take(), self.feeding.take());
         // a unit holds one picture; what the parser makes up beside it has no place in any order
-        let Some(timestamp) = self.feeding.take() else { return Ok(()) };
+        let Some(timestamp) = (if fields { first.or(own) } else { own }) else { return Ok(()) };
         let info = sys::DispInfo {
             picture_index: head.picture_index,
             progressive_frame: (!fields).into(),
@@ -316,8 +326,23 @@ impl State {
         };
         let (decoder, format) = self.running()?;
         let picture = Picture::hold(decoder, format, &info)?;
+        // `hold` proved that there is a surface of this number
+        self.came_out[info.picture_index as usize] = Some(timestamp);
         (self.sink)(picture);
         Ok(())
+    }
+
+    /// The parser shows a picture that came out in decoding order: it has to name the same unit, since a picture under
+    /// another unit's number would have wrong times without anyone knowing.
+    fn shown(&mut self, info: &sys::DispInfo) -> Result<(), NvdecError> {
+        let place = usize::try_from(info.picture_index).ok().and_then(|at| self.came_out.get_mut(at));
+        match place.and_then(Option::take) {
+            Some(number) if number != info.timestamp => Err(NvdecError::Stream(format!(
+                "the picture of unit {} came out as that of unit {number}: it is not decoded with its own unit",
+                info.timestamp
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn running(&self) -> Result<(&Arc<Decoder>, &Format), NvdecError> {
@@ -381,7 +406,8 @@ unsafe extern "C" fn on_display(user: *mut c_void, info: *mut sys::DispInfo) -> 
             // SAFETY: the parser's structure, valid during the callback; null is the end of the stream.
             let Some(info) = info.as_ref() else { return Ok(1) };
             if state.options.order == PictureOrder::Decoding {
-                return Ok(1); // it came out when it was decoded
+                // it came out when it was decoded
+                return state.shown(info).map(|()| 1);
             }
             let (decoder, format) = state.running()?;
             let picture = Picture::hold(decoder, format, info)?;

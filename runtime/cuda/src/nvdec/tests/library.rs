@@ -10,11 +10,13 @@ use super::super::{Nvdec, sys};
 use crate::sys::{DevicePtr, Handle, SUCCESS, Status};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Decoders that were made and destroyed.
 pub(super) static MADE: AtomicUsize = AtomicUsize::new(0);
 pub(super) static DESTROYED: AtomicUsize = AtomicUsize::new(0);
+/// Makes the parser decode a unit when the next one begins, whatever its flags.
+pub(super) static END_IS_IGNORED: AtomicBool = AtomicBool::new(false);
 /// Surfaces that a picture of the stream may refer to, beside the reordered ones.
 pub(super) const MIN_SURFACES: u8 = 6;
 
@@ -124,7 +126,7 @@ impl Parser {
                 self.picture(unit, timestamp)?;
             }
             let timestamp = if packet.flags & sys::PACKET_TIMESTAMP == 0 { 0 } else { packet.timestamp };
-            if packet.flags & sys::PACKET_END_OF_PICTURE == 0 {
+            if packet.flags & sys::PACKET_END_OF_PICTURE == 0 || END_IS_IGNORED.load(Ordering::SeqCst) {
                 self.open = Some((unit, timestamp));
             } else {
                 self.picture(unit, timestamp)?;

@@ -8,7 +8,7 @@ fn sessions_on_the_stand_in() {
 }
 
 mod suite {
-    use super::super::library::{self, DESTROYED, MADE, MIN_SURFACES};
+    use super::super::library::{self, DESTROYED, END_IS_IGNORED, MADE, MIN_SURFACES};
     use crate::nvdec::{Codec, NvdecError, Options, Picture, PictureOrder, Session};
     use crate::{Gpu, Stream};
     use millrace_cuda_driver_folder::on_trial;
@@ -86,6 +86,17 @@ mod suite {
             assert_eq!(each.concat(), PLACES.map(i64::from));
             assert!(each.iter().all(|out| out.len() == 1) && rest.is_empty(), "{each:?}, {rest:?}");
         }
+    }
+
+    #[test]
+    fn a_parser_that_decodes_a_unit_late_is_an_error_and_no_wrong_number() {
+        let Some((gpu, _one)) = gpu() else { return };
+        END_IS_IGNORED.store(true, Ordering::SeqCst);
+        let (mut session, _pictures) = session(&gpu, options(PictureOrder::Decoding, true));
+        let failed = (0..20u8).find_map(|n| session.feed(&unit(n, 0), n.into()).err());
+        END_IS_IGNORED.store(false, Ordering::SeqCst);
+        let text = failed.unwrap().to_string();
+        assert!(text.contains("the picture of unit 0 came out as that of unit 1"), "{text}");
     }
 
     #[test]
