@@ -45,8 +45,12 @@ impl Backend for Cuda {
         let gpu = Gpu::open(settings.device).map_err(NodeError::fatal)?;
         let nvdec = Nvdec::open().map_err(NodeError::fatal)?;
         tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
-        let options =
-            Options { low_delay: settings.low_delay, extra_surfaces: EXTRA_SURFACES, output_surfaces: OUTPUT_SURFACES };
+        let options = Options {
+            low_delay: settings.low_delay,
+            extra_surfaces: EXTRA_SURFACES,
+            output_surfaces: OUTPUT_SURFACES,
+            ..Options::default()
+        };
         let writer = Writer::new(&gpu, settings.feed.format)?;
         let one = (settings.streams == Streams::One).then(OnceLock::new);
         let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());
