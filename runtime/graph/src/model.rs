@@ -270,11 +270,12 @@ pub(crate) fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
     Some(At { at: value.at, it: value.text()?.to_owned() })
 }
 
-fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
+pub(crate) fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
     if let Some(word) = word
         && !allowed.contains(&word.it.as_str())
     {
-        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{what}: {near}"));
+        let key = what.split(' ').next().unwrap_or(what);
+        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{key}: {near}"));
         let message = format!("{what} is '{}'; allowed are {}", word.it, allowed.join(", "));
         report.push(Fault::error(word.at, message).fix_with(near));
     }
