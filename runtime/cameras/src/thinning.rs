@@ -4,21 +4,24 @@
 #[derive(Debug, Default)]
 pub(crate) struct Thinning {
     next_ns: Option<i64>,
+    last_ns: Option<i64>,
 }
 
 impl Thinning {
     /// Whether the picture with this time goes on at this rate.
     pub(crate) fn lets_through(&mut self, pts_ns: i64, target_fps: Option<f64>) -> bool {
+        let last_ns = self.last_ns.replace(pts_ns).unwrap_or(pts_ns);
         let Some(fps) = target_fps else {
             self.next_ns = None;
             return true;
         };
         let interval_ns = (1e9 / fps) as i64;
         let next_ns = self.next_ns.unwrap_or(pts_ns);
-        // cameras are not exact: a picture that is a little early is the one that was due
+        // the picture that is nearest to the grid goes on, also where it is early
+        let tolerance_ns = pts_ns.saturating_sub(last_ns).clamp(0, interval_ns) / 2;
         let early_ns = next_ns.saturating_sub(pts_ns);
         let jumped_back = early_ns > interval_ns.saturating_mul(2);
-        if early_ns > interval_ns / 4 && !jumped_back {
+        if early_ns > tolerance_ns && !jumped_back {
             return false;
         }
         // on a grid, so that the average is the rate; after a gap the grid begins again

@@ -13,12 +13,13 @@ pub(super) type Fakes<const N: usize = 0> = Decode<Fake<N>>;
 
 pub(super) struct Fake<const N: usize>;
 
-/// A decoder of a camera. One whose id begins with `panics` panics at its 10th unit, with `hangs` it never comes back from
-/// its 10th.
+/// A decoder of a camera. One whose id begins with `panics` panics at the 10th unit of each group of
+/// pictures, with `hangs` it never comes back from it.
 pub(super) struct FakeDecoder<const N: usize> {
     inner: SoftwareDecoder,
     camera: String,
-    units: u32,
+    /// Since the last key picture.
+    units: Option<u32>,
     sink: Sink<FakePicture<N>>,
 }
 
@@ -50,8 +51,8 @@ impl<const N: usize> FakeDecoder<N> {
 
 impl<const N: usize> Decoder for FakeDecoder<N> {
     fn push(&mut self, unit: &AccessUnit) -> Result<(), String> {
-        self.units += 1;
-        if self.units == 10 {
+        self.units = if unit.key { Some(1) } else { self.units.map(|units| units + 1) };
+        if self.units == Some(10) {
             assert!(!self.camera.starts_with("panics"), "this camera's decoder panics");
             while self.camera.starts_with("hangs") {
                 std::thread::sleep(Duration::from_secs(1));
@@ -91,7 +92,7 @@ impl<const N: usize> Backend for Fake<N> {
     }
 
     fn decoder(&self, camera: &str, sink: Sink<FakePicture<N>>) -> Result<FakeDecoder<N>, String> {
-        Ok(FakeDecoder { inner: SoftwareDecoder::new(), camera: camera.to_owned(), units: 0, sink })
+        Ok(FakeDecoder { inner: SoftwareDecoder::new(), camera: camera.to_owned(), units: None, sink })
     }
 
     fn map(&self, (): &(), picture: FakePicture<N>) -> Result<FakePicture<N>, Unmapped> {
