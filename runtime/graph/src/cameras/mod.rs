@@ -21,6 +21,11 @@ pub use secret::{SecretError, password};
 
 use crate::model::At;
 
+/// What is wrong with the URL of a camera, and how it is corrected.
+pub(crate) fn address(url: &str) -> Result<(), (String, Option<String>)> {
+    address::check(url).map(drop)
+}
+
 /// What a cameras file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cameras {
@@ -55,6 +60,8 @@ pub struct Camera {
     pub password: Option<At<Password>>,
     /// The decoders with this `GROUP` serve it.
     pub group: Option<String>,
+    /// The size of its picture, for the check's estimate of memory.
+    pub size_px: Option<(u32, u32)>,
 }
 
 /// Where a camera's video comes from.

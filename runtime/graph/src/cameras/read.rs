@@ -23,6 +23,7 @@ pub(super) const CAMERA_KEYS: &[(&str, Shape)] = &[
     ("matrix", Shape::Text),
     ("range", Shape::Text),
     ("group", Shape::Text),
+    ("size", Shape::Text),
 ];
 pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp"];
 pub(super) const MATRICES: &[&str] = &["bt601", "bt709", "bt2020ncl"];
@@ -136,6 +137,7 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
         user: text_of(item, "user").map(|user| user.it),
         password,
         group: text_of(item, "group").map(|group| group.it),
+        size_px: size(item, &name, report),
         id: id?,
     })
 }
@@ -220,6 +222,18 @@ fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<At<Password>
         report.push(Fault::error(found.at, message).fix("user: …"));
     }
     Some(found)
+}
+
+/// `1280x720`.
+fn size(item: &Yaml, name: &str, report: &mut Report) -> Option<(u32, u32)> {
+    let given = text_of(item, "size")?;
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=16384).contains(side));
+    let read = given.it.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    if read.is_none() {
+        let message = format!("size of {name} is '{}', which is not the width and height of its picture in pixels", given.it);
+        report.push(Fault::error(given.at, message).fix("size: 1280x720"));
+    }
+    read
 }
 
 /// A number over 0; what is none at all was reported.

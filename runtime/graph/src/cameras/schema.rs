@@ -16,6 +16,9 @@ pub fn schema() -> Value {
             (None, Shape::Number) => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": MOST }),
             (None, _) => json!(true),
         };
+        if *key == "size" {
+            schema = json!({ "type": "string", "pattern": "^[0-9]+x[0-9]+$" });
+        }
         schema["description"] = json!(doc(key));
         ((*key).to_owned(), schema)
     };
@@ -50,6 +53,7 @@ fn doc(key: &str) -> &'static str {
         "weight" => "The camera's share of a consumer that cannot serve all cameras, relative to the others'. By default 1.",
         "matrix" => "The YCbCr matrix, over what the bitstream says.",
         "range" => "The sample range, over what the bitstream says.",
+        "size" => "Width and height of its picture in pixels, such as 1280x720: for the check's estimate of memory alone.",
         "group" => "Decoders with this GROUP serve the camera, so that one file is split over several decoders.",
         _ => "",
     }
