@@ -52,7 +52,8 @@ impl Running {
 
     fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         until(what, || {
-            self.receive(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
+            self.receive(Duration::ZERO);
             done(self)
         });
     }
@@ -119,7 +120,8 @@ fn rate_and_weight_change_without_opening_the_source_again() {
     replace(&run.file, &[camera("gate", ", target_fps: 5, weight: 3")]);
     let weight = |run: &Running| run.bench.metrics().cameras()[0].weight;
     run.until("the new weight", |run| weight(run) == 3.0);
-    run.receive(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
+    run.receive(Duration::ZERO);
     let before = run.frames("gate");
     run.until("frames at the new rate", |run| run.frames("gate") >= before + 6);
     let times = &run.came["gate"].frames[before + 1..];
