@@ -187,6 +187,15 @@ impl<B: Backend> Feeding<B> {
         match self.camera.feed.step().map_err(|e| e.to_string())? {
             FeedStep::Unit(unit) => self.unit(unit)?,
             FeedStep::Loss(loss) => self.camera.losses.tell(&loss),
+            FeedStep::Counted(counted) => {
+                self.camera.losses.metrics.count(counted.name, &self.camera.losses.camera, counted.count);
+            }
+            FeedStep::State(_) => {}
+            FeedStep::Flush => {
+                self.flush();
+                lock(&self.book).admission.finish();
+                self.settle();
+            }
             FeedStep::Wait(wait) => std::thread::sleep(wait.min(LISTEN)),
             FeedStep::End => {
                 self.flush();

@@ -82,6 +82,8 @@ impl Feed {
                     return Ok(Step::Packet(unit));
                 }
                 FeedStep::Loss(loss) => return Ok(Step::Loss(loss)),
+                FeedStep::Flush => self.decoder.flush(),
+                FeedStep::Counted(_) | FeedStep::State(_) => {}
                 FeedStep::Wait(wait) => return Ok(Step::Wait(wait)),
                 FeedStep::End => {
                     self.decoder.flush();
