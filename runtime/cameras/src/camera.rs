@@ -4,13 +4,13 @@ use crate::config::Config;
 use crate::feeding::Feeding;
 use crate::losses::Losses;
 use crate::mapping::Mapping;
-use crate::queue::{Event, Policy, Queue, SourceState};
+use crate::queue::{Event, Policy, Queue};
 use crate::shared::Shared;
 use crate::thinning::Thinning;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
-use millrace_ingest::Feed;
+use millrace_ingest::{Feed, SourceState};
 use millrace_node::{Context, NodeError};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -130,7 +130,8 @@ impl<B: Backend> Camera<B> {
     /// A frame comes out of it.
     pub(crate) fn shows(&mut self, captured_ns: i64) {
         self.last_frame_ns = captured_ns;
-        if self.source.state != CameraState::Live {
+        // a camera on the network says itself what it does: held pictures come out after a connection is lost
+        if !self.config.is_url() && self.source.state != CameraState::Live {
             self.source = SourceState { state: CameraState::Live, last_error: String::new(), tries: 0 };
         }
     }

@@ -4,11 +4,11 @@
 //! for the picture on it. The waits for decoded pictures are the second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
-use crate::queue::{Room, SourceState};
+use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
 use crate::{Backend, Shown};
 use millrace_frame::CameraState;
-use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next};
+use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
 use std::collections::BTreeMap;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
@@ -126,6 +126,14 @@ impl<B: Backend> Feeding<B> {
         match feed.step().map_err(|e| e.to_string())? {
             FeedStep::Unit(unit) => self.unit(feed, unit)?,
             FeedStep::Loss(loss) => self.camera.losses.report(&loss),
+            FeedStep::Counted(counted) => self.camera.losses.counted(&counted),
+            // a file's is known by its frames, which come later than its units
+            FeedStep::State(state) if self.camera.config.is_url() => {
+                self.tries = state.tries;
+                self.camera.queue.state(state);
+            }
+            FeedStep::State(_) => {}
+            FeedStep::Flush => self.flush(feed),
             FeedStep::Wait(wait) => self.camera.sleep(wait),
             FeedStep::End => {
                 self.flush(feed);

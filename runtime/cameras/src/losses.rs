@@ -1,6 +1,6 @@
 //! The losses of a camera: each is counted; the log has the first of each cause.
 
-use millrace_ingest::Loss;
+use millrace_ingest::{Counted, Loss};
 use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +21,21 @@ impl Losses {
         self.add(loss.cause, loss.count, &loss.detail);
     }
 
+    /// Counts what is worth a counter and loses nothing.
+    pub(crate) fn counted(&self, what: &Counted) {
+        let Counted { name, count, detail } = what;
+        self.metrics.count(name, &self.camera, *count);
+        self.log(name, *count, detail);
+    }
+
     pub(crate) fn add(&self, cause: &'static str, count: u64, detail: &str) {
         self.metrics.drop(cause, &self.camera, count);
+        self.log(cause, count, detail);
+    }
+
+    fn log(&self, cause: &'static str, count: u64, detail: &str) {
         if self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause) {
-            tracing::warn!(camera = self.camera, cause, count, "{detail}; further losses of this cause are counted only");
+            tracing::warn!(camera = self.camera, cause, count, "{detail} (logged once; the counter has the rest)");
         } else {
             tracing::debug!(camera = self.camera, cause, count, "{detail}");
         }

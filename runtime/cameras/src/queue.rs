@@ -5,8 +5,7 @@
 
 use crate::Shown;
 use millrace_cuda::Waker;
-use millrace_frame::CameraState;
-use millrace_ingest::AccessUnit;
+use millrace_ingest::{AccessUnit, SourceState};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,14 +21,6 @@ pub(crate) enum Event<S> {
     State(SourceState),
     /// Nothing more comes: the source is over, or it failed.
     End { failed: Option<String> },
-}
-
-/// What a source is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SourceState {
-    pub(crate) state: CameraState,
-    pub(crate) last_error: String,
-    pub(crate) tries: u32,
 }
 
 /// What became of a picture or packet.
