@@ -208,7 +208,10 @@ impl<B: Backend> Decode<B> {
                 metrics.gauge("cameras_file_faults", "", faults as i64);
                 metrics.count("cameras_file_refused", "", 1);
                 let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
-                tracing::error!("{path} has changed and is refused; the cameras stay as they were:\n{}", report.trim_end());
+                tracing::error!(
+                    "{path} has changed and is refused; the cameras stay as they were:\n{}",
+                    report.trim_end()
+                );
             }
         }
     }
@@ -253,9 +256,8 @@ impl<B: Backend> Decode<B> {
         if self.cameras.iter().any(|camera| camera.failed.is_none()) || self.cameras.is_empty() {
             return Ok(Progress::End);
         }
-        let reason = |camera: &Camera<B>| {
-            camera.failed.as_ref().map(|why| format!("camera '{}': {why}", camera.config.id))
-        };
+        let reason =
+            |camera: &Camera<B>| camera.failed.as_ref().map(|why| format!("camera '{}': {why}", camera.config.id));
         Err(NodeError::fatal(self.cameras.iter().filter_map(reason).collect::<Vec<_>>().join("; ")))
     }
 
