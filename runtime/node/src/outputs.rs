@@ -444,6 +444,7 @@ impl Outputs {
     /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
     fn wait(&mut self, at: usize) -> Result<(), NodeError> {
         let began = Instant::now();
+        self.metrics.beat();
         self.settle()?;
         let port = &self.ports[at];
         if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
