@@ -3,6 +3,7 @@
 
 mod jpeg;
 mod live;
+mod look;
 mod malformed;
 mod queue;
 mod server;
