@@ -187,6 +187,7 @@ impl<B: Backend> Feeding<B> {
         match self.camera.feed.step().map_err(|e| e.to_string())? {
             FeedStep::Unit(unit) => self.unit(unit)?,
             FeedStep::Loss(loss) => self.camera.losses.tell(&loss),
+            FeedStep::Flush => self.flush(),
             FeedStep::Wait(wait) => std::thread::sleep(wait.min(LISTEN)),
             FeedStep::End => {
                 self.flush();

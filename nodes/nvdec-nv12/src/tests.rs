@@ -6,7 +6,7 @@ use crate::backend::{Backend, DecodeError, Decoder, Frame, Sink};
 use crate::config::{Memory, Settings, Source};
 use crate::node::NvdecNv12;
 use millrace_frame::{Item, PacketCodec, Payload};
-use millrace_ingest::{AccessUnit, Decoded, Picture, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, Decoded, Picture, ReorderPolicy, SoftwareDecoder};
 use millrace_node::testing::Bench;
 use millrace_node::{Context, Input, Metrics, NodeError, Outputs};
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ impl<const N: usize> Backend for Fake<N> {
     }
 
     fn decoder(&self, _: PacketCodec, sink: Sink<FakePicture<N>>) -> Result<FakeDecoder<N>, DecodeError> {
-        Ok(FakeDecoder { inner: SoftwareDecoder::new(), numbers: BTreeMap::new(), sink })
+        Ok(FakeDecoder { inner: SoftwareDecoder::new(ReorderPolicy::Lossless), numbers: BTreeMap::new(), sink })
     }
 
     fn map(&self, (): &(), picture: FakePicture<N>) -> Result<(FakePicture<N>, Option<&'static str>), DecodeError> {

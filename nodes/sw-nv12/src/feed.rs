@@ -1,7 +1,9 @@
 //! A source and the software decoder as one row of steps: what to publish next, when, and what was lost.
 
 use crate::config::Settings;
-use millrace_ingest::{AccessUnit, Decoded, FeedError, FeedStep, IngestError, Loss, Next, Picture, SoftwareDecoder};
+use millrace_ingest::{
+    AccessUnit, Decoded, FeedError, FeedStep, IngestError, Loss, Next, Picture, ReorderPolicy, SoftwareDecoder,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +32,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn open(settings: &Settings) -> Result<Self, IngestError> {
+    pub(crate) fn open(settings: &Settings, policy: ReorderPolicy) -> Result<Self, IngestError> {
         Ok(Self {
             feed: millrace_ingest::Feed::open(&settings.source, &settings.feed)?,
-            decoder: SoftwareDecoder::new(),
+            decoder: SoftwareDecoder::new(policy),
             shown_next: None,
             next: None,
             ended: false,
@@ -82,6 +84,7 @@ impl Feed {
                     return Ok(Step::Packet(unit));
                 }
                 FeedStep::Loss(loss) => return Ok(Step::Loss(loss)),
+                FeedStep::Flush => self.decoder.flush(),
                 FeedStep::Wait(wait) => return Ok(Step::Wait(wait)),
                 FeedStep::End => {
                     self.decoder.flush();

@@ -3,8 +3,8 @@
 use crate::config::Settings;
 use crate::feed::{Feed, Step};
 use millrace_frame::{ImageDesc, Item, PacketDesc, Payload, PayloadKind, PixelFormat};
-use millrace_ingest::{AccessUnit, FrameFormat, Loss, Picture, redact_url};
-use millrace_node::{Context, Input, Metrics, Node, NodeError, Outputs, PortOut, Ports, Progress};
+use millrace_ingest::{AccessUnit, FrameFormat, Loss, Picture, ReorderPolicy, redact_url};
+use millrace_node::{Context, Flow, Input, Metrics, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -43,7 +43,11 @@ impl Node for SwNv12 {
     type Settings = Settings;
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let feed = Feed::open(&settings).map_err(NodeError::fatal)?;
+        let policy = match cx.flow() {
+            Flow::Live => ReorderPolicy::Live,
+            Flow::Lossless => ReorderPolicy::Lossless,
+        };
+        let feed = Feed::open(&settings, policy).map_err(NodeError::fatal)?;
         let camera = settings.camera.clone().unwrap_or_else(|| cx.node_id().to_owned());
         tracing::info!(source = redact_url(&settings.source), camera, "opened");
         let metrics = cx.metrics().clone();

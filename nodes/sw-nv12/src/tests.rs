@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::feed::{Feed, Step};
 use crate::node::SwNv12;
 use millrace_frame::{ImageDesc, Matrix, Origin, Payload, Range};
-use millrace_ingest::Pace;
+use millrace_ingest::{Pace, ReorderPolicy};
 use millrace_node::Input;
 use millrace_node::testing::Bench;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn play(feed: &mut Feed, pictures: usize) -> (Vec<i64>, Vec<i64>) {
 
 #[test]
 fn packets_and_frames_carry_the_same_times() {
-    let (mut packets, frames) = play(&mut Feed::open(&settings(&clip())).unwrap(), usize::MAX);
+    let (mut packets, frames) = play(&mut Feed::open(&settings(&clip()), ReorderPolicy::Lossless).unwrap(), usize::MAX);
     assert_eq!(frames, (0..25).map(|n| n * 40_000_000).collect::<Vec<_>>());
     assert_ne!(packets, frames, "packets come in decoding order");
     packets.sort();
@@ -48,7 +48,7 @@ fn packets_and_frames_carry_the_same_times() {
 fn a_repeated_file_goes_on_in_time() {
     let mut s = settings(&clip());
     s.feed.repeat = true;
-    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 60);
+    let (_, frames) = play(&mut Feed::open(&s, ReorderPolicy::Lossless).unwrap(), 60);
     assert_eq!(frames, (0..60).map(|n| n * 40_000_000).collect::<Vec<_>>());
 }
 
@@ -57,7 +57,7 @@ fn a_paced_file_takes_its_time() {
     let mut s = settings(&clip());
     s.feed.pace = Pace::Realtime;
     let began = Instant::now();
-    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 11);
+    let (_, frames) = play(&mut Feed::open(&s, ReorderPolicy::Lossless).unwrap(), 11);
     assert_eq!(frames.len(), 11);
     // the eleventh picture needs at least eleven units, of which the last is due after ten frame times
     assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
@@ -72,7 +72,7 @@ fn a_file_without_a_picture_is_a_clear_error() {
     let mdat = whole.windows(4).position(|w| w == b"mdat").unwrap();
     assert!(whole.windows(4).position(|w| w == b"moov").unwrap() < mdat, "the clip has its index in front");
     std::fs::write(&cut, &whole[..mdat + 8]).unwrap();
-    let mut feed = Feed::open(&settings(&cut)).unwrap();
+    let mut feed = Feed::open(&settings(&cut), ReorderPolicy::Lossless).unwrap();
     let error = loop {
         match feed.step() {
             Ok(Step::End) => panic!("it ended as if all were well"),

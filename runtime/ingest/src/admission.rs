@@ -4,7 +4,7 @@
 //! is decoded until the next key picture, since a picture that refers to what is not there would be wrong without anyone
 //! knowing; and everything that is left out is counted.
 
-use crate::{AccessUnit, Loss, Order, StreamInfo};
+use crate::{AccessUnit, Loss, Order, Place, StreamInfo};
 use millrace_frame::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +29,9 @@ pub struct Shown {
     pub timing: Timing,
     /// What the stream's parameter sets say.
     pub info: Arc<StreamInfo>,
+    /// Its place in presentation order, for a decoder that gives its pictures in decoding order: see
+    /// [`Reorder`](crate::Reorder).
+    pub place: Place,
     shown: bool,
 }
 
@@ -42,6 +45,8 @@ pub struct Admission {
     number: i64,
     /// The decoder has begun with a key picture.
     running: bool,
+    /// The next unit that goes to the decoder is the one that it begins with.
+    begins: bool,
     /// A decoder that begins at an open key picture cannot decode what is shown before it.
     leading_before: Option<Order>,
     in_flight: BTreeMap<i64, Shown>,
@@ -62,7 +67,7 @@ impl Admission {
         let begins = unit.key && (!self.running || unit.after_loss);
         if begins {
             self.report_waiting();
-            self.running = true;
+            (self.running, self.begins) = (true, true);
             self.leading_before = (!unit.closed).then_some(unit.order);
         }
         // not decoded at all: its references lie before the start
@@ -79,7 +84,8 @@ impl Admission {
 
     /// The unit goes to the decoder now.
     pub fn decoding(&mut self, number: i64, unit: &AccessUnit) {
-        let shown = Shown { timing: unit.timing, info: unit.info.clone(), shown: unit.shown };
+        let place = unit.place(std::mem::take(&mut self.begins));
+        let shown = Shown { timing: unit.timing, info: unit.info.clone(), place, shown: unit.shown };
         self.in_flight.insert(number, shown);
         while self.in_flight.len() > MOST_IN_FLIGHT {
             if self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown) {
@@ -181,7 +187,7 @@ mod tests {
 
     /// What the software decoder makes of the same row.
     fn software(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
-        let mut decoder = SoftwareDecoder::new();
+        let mut decoder = SoftwareDecoder::new(crate::ReorderPolicy::Lossless);
         for unit in units {
             decoder.push(unit).unwrap();
         }

@@ -1,6 +1,7 @@
 //! A source's access units at their times, once or again and again, and what was lost on the way.
 
 use crate::{AccessUnit, Event, FeedSettings, Ingest, IngestError, Loss, Pace, redact_url};
+use millrace_frame::{Timing, monotonic_ns, unix_ns};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ pub enum FeedStep {
     Unit(Arc<AccessUnit>),
     /// Something was lost. It is counted already for the feed's own report.
     Loss(Loss),
+    /// The connection has ended: give out what the decoder holds now, before anything later.
+    Flush,
     /// Nothing before this time has passed.
     Wait(Duration),
     /// The file has been read to its end: flush the decoder, tell of its pictures, then ask [`Feed::end`].
@@ -46,7 +49,7 @@ pub struct Feed {
     ingest: Ingest,
     /// Read and waiting for its time.
     early: Option<AccessUnit>,
-    pace: Option<Clock>,
+    clock: Option<Clock>,
     /// What is added to a file's times each time it is repeated, and where the file ends by then.
     offset_ns: i64,
     end_ns: i64,
@@ -56,11 +59,15 @@ pub struct Feed {
     lost: BTreeMap<&'static str, u64>,
 }
 
-/// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the first
-/// unit's decoding time, which no presentation time precedes.
+/// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the decoding time
+/// of the first unit that is shown, which no presentation time precedes.
 struct Clock {
     start: Instant,
     first_dts_ns: i64,
+    /// So much later than that pictures are shown, because some are decoded only then.
+    late_ns: i64,
+    /// When the first picture is shown that was not complete with the units so far.
+    next_pts_ns: Option<i64>,
 }
 
 /// A paced source that has fallen behind by more than this stops trying to catch up.
@@ -77,7 +84,7 @@ impl Feed {
             source: source.to_owned(),
             settings: settings.clone(),
             early: None,
-            pace: None,
+            clock: None,
             offset_ns: 0,
             end_ns: 0,
             units: 0,
@@ -92,7 +99,7 @@ impl Feed {
     /// # Errors
     /// When the file cannot be read any more, or the camera says that it never will be.
     pub fn step(&mut self) -> Result<FeedStep, FeedError> {
-        let unit = match self.early.take() {
+        let mut unit = match self.early.take() {
             Some(unit) => unit,
             None => match self.ingest.next_event()? {
                 Event::Unit(unit) => self.moved(*unit),
@@ -100,25 +107,40 @@ impl Feed {
                     self.lost(&loss);
                     return Ok(FeedStep::Loss(loss));
                 }
+                Event::Flush => return Ok(FeedStep::Flush),
                 Event::Wait(wait) => return Ok(FeedStep::Wait(wait)),
                 Event::End => return Ok(FeedStep::End),
             },
         };
-        if self.settings.pace == Pace::Realtime {
-            let wait = self.until_due(&unit);
-            if wait > Duration::ZERO {
+        if self.is_paced() && unit.shown {
+            let due = self.due_to_decode(&unit);
+            let now = Instant::now();
+            if due > now {
                 self.early = Some(unit);
-                return Ok(FeedStep::Wait(wait));
+                return Ok(FeedStep::Wait(due - now));
             }
+            unit.timing = arrived(unit.timing, now - due);
+        } else if !self.ingest.is_live() {
+            // a file's units are there when they are asked for
+            unit.timing = arrived(unit.timing, Duration::ZERO);
         }
         Ok(FeedStep::Unit(Arc::new(unit)))
     }
 
+    /// A file at its own speed. A camera has its speed already.
+    fn is_paced(&self) -> bool {
+        self.settings.pace == Pace::Realtime && !self.ingest.is_live()
+    }
+
     /// The unit with its times in this repetition.
     fn moved(&mut self, mut unit: AccessUnit) -> AccessUnit {
-        unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(self.offset_ns);
-        unit.dts_ns = unit.dts_ns.saturating_add(self.offset_ns);
-        self.end_ns = self.end_ns.max(unit.timing.pts_ns.saturating_add(unit.duration_ns));
+        let moved = |time_ns: i64| time_ns.saturating_add(self.offset_ns);
+        unit.timing.pts_ns = moved(unit.timing.pts_ns);
+        unit.dts_ns = moved(unit.dts_ns);
+        unit.earliest_next_pts_ns = unit.earliest_next_pts_ns.map(moved);
+        if unit.shown {
+            self.end_ns = self.end_ns.max(unit.timing.pts_ns.saturating_add(unit.duration_ns));
+        }
         self.units += 1;
         unit
     }
@@ -157,31 +179,46 @@ impl Feed {
 
     /// How long a picture has to wait for its time; a decoder gives out its pictures in bursts, a camera does not.
     pub fn until_shown(&self, pts_ns: i64) -> Duration {
-        self.pace.as_ref().map_or(Duration::ZERO, |clock| clock.until(pts_ns))
+        self.due(pts_ns).map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
     }
 
     /// When a picture is to be shown, where the source is paced.
     pub fn due(&self, pts_ns: i64) -> Option<Instant> {
-        self.pace.as_ref().map(|clock| clock.due(pts_ns))
+        self.clock.as_ref().map(|clock| clock.at(pts_ns.saturating_add(clock.late_ns)))
     }
 
-    fn until_due(&mut self, unit: &AccessUnit) -> Duration {
+    /// When a unit is to be decoded.
+    fn due_to_decode(&mut self, unit: &AccessUnit) -> Instant {
         let now = Instant::now();
-        let clock = self.pace.get_or_insert(Clock { start: now, first_dts_ns: unit.dts_ns });
-        let behind = now.saturating_duration_since(clock.due(unit.dts_ns));
+        let clock =
+            self.clock.get_or_insert(Clock { start: now, first_dts_ns: unit.dts_ns, late_ns: 0, next_pts_ns: None });
+        clock.expect(unit);
+        let behind = now.saturating_duration_since(clock.at(unit.dts_ns));
         if behind > MAX_BEHIND {
             clock.start += behind;
         }
-        clock.until(unit.dts_ns)
+        clock.at(unit.dts_ns)
     }
 }
 
 impl Clock {
-    fn due(&self, time_ns: i64) -> Instant {
+    fn at(&self, time_ns: i64) -> Instant {
         self.start + Duration::from_nanos(time_ns.saturating_sub(self.first_dts_ns).max(0) as u64)
     }
 
-    fn until(&self, time_ns: i64) -> Duration {
-        self.due(time_ns).saturating_duration_since(Instant::now())
+    /// Looks whether a picture that is complete with this unit is decoded later than it is to be shown: a byte stream has
+    /// no times, and the ones that are made up for it leave no room for its reordering.
+    fn expect(&mut self, unit: &AccessUnit) {
+        let Some(earliest_next_pts_ns) = unit.earliest_next_pts_ns else { return };
+        let complete_from_ns = self.next_pts_ns.replace(earliest_next_pts_ns).unwrap_or(unit.timing.pts_ns);
+        if complete_from_ns < earliest_next_pts_ns {
+            self.late_ns = self.late_ns.max(unit.dts_ns.saturating_sub(complete_from_ns));
+        }
     }
+}
+
+/// `timing` of a unit that arrived so long ago.
+fn arrived(timing: Timing, ago: Duration) -> Timing {
+    let ago_ns = ago.as_nanos().min(i64::MAX as u128) as i64;
+    Timing { capture_ns: unix_ns() - ago_ns, arrival_ns: monotonic_ns() - ago_ns, ..timing }
 }

@@ -65,7 +65,7 @@ struct Viewer {
 impl Viewer {
     fn open(url: &str, rtsp_transport: RtspTransport) -> Self {
         let ingest = Ingest::open(url, &Options { rtsp_transport, ..Options::default() }).unwrap();
-        Self { ingest, decoder: SoftwareDecoder::new(), lost: BTreeMap::new() }
+        Self { ingest, decoder: SoftwareDecoder::new(millrace_ingest::ReorderPolicy::Live), lost: BTreeMap::new() }
     }
 
     /// The next `count` frames, or as many as come within `limit`; ends early when something was lost by `cause`.
@@ -76,6 +76,7 @@ impl Viewer {
             match self.ingest.next_event()? {
                 Event::Unit(unit) => self.decoder.push(&unit)?,
                 Event::Loss(loss) => *self.lost.entry(loss.cause).or_default() += loss.count,
+                Event::Flush => self.decoder.flush(),
                 Event::Wait(wait) => std::thread::sleep(wait),
                 Event::End => panic!("a camera has no end"),
             }

@@ -129,6 +129,7 @@ impl Player {
                 match ingest.next_event().map_err(|e| e.to_string())? {
                     Event::Unit(unit) => self.unit(&unit, book, &mut session, sink)?,
                     Event::Loss(loss) => *played.lost.entry(loss.cause).or_default() += loss.count,
+                    Event::Flush => flush(&mut session, book)?,
                     Event::Wait(wait) => std::thread::sleep(wait),
                     Event::End => break,
                 }

@@ -3,6 +3,7 @@
 mod annexb;
 mod mp4;
 mod mp4_boxes;
+mod mp4_order;
 mod probe;
 mod rtsp;
 mod rtsp_session;
@@ -14,6 +15,7 @@ use millrace_frame::Timebase;
 use std::path::Path;
 use std::time::Duration;
 
+pub(crate) use url::is_rtsp;
 pub use url::redact_url;
 
 /// When a picture is shown and for how long, by its container.
@@ -36,6 +38,8 @@ pub(crate) enum SourceEvent {
         after_loss: bool,
     },
     Loss(Loss),
+    /// The connection has ended: whatever a decoder holds goes out now, before anything later.
+    Flush,
     /// Nothing now; ask again after this long.
     Wait(Duration),
     End,
@@ -43,6 +47,11 @@ pub(crate) enum SourceEvent {
 
 pub(crate) trait Source: Send {
     fn next(&mut self) -> Result<SourceEvent, IngestError>;
+
+    /// The earliest time at which a picture behind the last unit is shown; nothing where the source does not know it.
+    fn earliest_next_pts_ns(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.

@@ -60,6 +60,7 @@ impl Rtsp {
             }
             Transfer::Disconnected(reason) => {
                 let detail = format!("{}: {reason}", self.shown_url);
+                self.ready.push_back(SourceEvent::Flush);
                 self.ready.push_back(SourceEvent::Loss(Loss::new("connection_lost", 1, detail)));
             }
             Transfer::Refused { reason, fix } => {
