@@ -71,7 +71,8 @@ pub struct Reorder<T> {
     last: Option<(Order, i64)>,
     /// The picture that went out first in it.
     opened_by: Option<Order>,
-    /// Places of the pictures that went out last, newest last: what a late picture tells how much to hold back.
+    /// Places of the pictures that went out or were late last, newest last: by them a late picture shows how much has to be
+    /// held back.
     recent: VecDeque<Order>,
     /// Everything that is shown before this time has been put in.
     complete_before_ns: Option<i64>,
@@ -176,6 +177,7 @@ impl<T> Reorder<T> {
     fn learn_from_late(&mut self, place: &Place, last_pts_ns: i64, overtaken_by: u32) {
         let out_already = self.recent.iter().filter(|out| **out > place.order).count() as u32;
         self.learned.was_late(overtaken_by + out_already, self.opened_by.is_some_and(|first| place.order < first));
+        self.remember(place.order);
         // The times are to blame when they promised that nothing so early would come, or put the two the other way round.
         if let Some(before_ns) = self.complete_before_ns {
             self.times_are_wrong |= place.pts_ns < before_ns || place.pts_ns >= last_pts_ns;
@@ -216,10 +218,14 @@ impl<T> Reorder<T> {
         self.opened_by = self.opened_by.or(Some(order));
         self.above = 0;
         self.learned.released();
+        self.remember(order);
+        Some(held.item)
+    }
+
+    fn remember(&mut self, order: Order) {
         self.recent.push_back(order);
         if self.recent.len() > MOST_HELD as usize {
             self.recent.pop_front();
         }
-        Some(held.item)
     }
 }

@@ -138,10 +138,10 @@ fn after_an_outage_nothing_from_before_it_is_shown() {
             let flushed = pts_out(&mut decoder);
             assert_eq!(before + flushed.len(), outage, "{name}: everything is out when the connection has ended");
             // the camera is back an hour later
-            for unit in &units[..outage] {
+            for (n, unit) in units[..outage].iter().enumerate() {
                 let mut unit = unit.clone();
                 unit.timing.pts_ns += HOUR_NS;
-                unit.after_loss = unit.key;
+                unit.after_loss = n == 0;
                 decoder.push(&unit).unwrap();
             }
             let after = pts_out(&mut decoder);
@@ -153,18 +153,19 @@ fn after_an_outage_nothing_from_before_it_is_shown() {
 }
 const HOUR_NS: i64 = 3_600_000_000_000;
 
-/// `cargo test --release -p millrace-ingest --test order -- --ignored --nocapture holds_of` shows what each stream holds.
+/// `cargo test --release -p millrace-ingest --test order -- --ignored --nocapture holds_of` shows what each stream holds,
+/// and of the folder `MILLRACE_STREAMS`, too.
 #[test]
 #[ignore = "prints a table"]
 #[allow(clippy::print_stdout, reason = "it is what the test is for")]
 fn holds_of_all_streams() {
     let Some(data) = shared_data() else { return };
-    let folders = [data.join("clips"), data.join("h264"), own_data("")];
+    let mut folders = vec![data.join("clips"), data.join("h264"), own_data("")];
+    folders.extend(std::env::var_os("MILLRACE_STREAMS").map(PathBuf::from));
     let paths = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = paths
         .filter(|p| ["mp4", "264", "265"].map(|e| p.extension().is_some_and(|x| x == e)).contains(&true))
         .collect();
-    paths.extend(std::env::args().skip(1).filter(|a| a.starts_with('/')).map(PathBuf::from));
     paths.sort();
     println!("stream: frames; largest hold lossless, live file, live with bound, live without (late)");
     for path in paths {

@@ -199,10 +199,10 @@ fn breadth_first(size: i32, out: &mut Vec<i32>) {
 
 /// As x264 does with `b-pyramid`: one B picture that others refer to, the rest in order.
 fn one_middle(size: i32, out: &mut Vec<i32>) {
-    let middle = size / 2;
-    out.extend([size, middle]);
-    out.extend((1..size).filter(|&n| n != middle));
-    out.dedup();
+    let middle = (size > 1).then_some(size / 2);
+    out.push(size);
+    out.extend(middle);
+    out.extend((1..size).filter(|&n| Some(n) != middle));
 }
 
 fn flat(size: i32, out: &mut Vec<i32>) {
