@@ -224,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_that_a_decoder_begins_with_is_shown_first() {
+        // joined late, at a key picture of an open group: what is shown before it is left out
+        let whole = units("open_gop.264");
+        let mut book = Admission::default();
+        let mut places = Vec::new();
+        for unit in &whole[3..] {
+            if let Admitted::Begin(number) | Admitted::Decode(number) = book.admit(unit) {
+                book.decoding(number, unit);
+                places.extend(book.came_out(number).map(|shown| (unit.closed, shown.place.first_shown)));
+            }
+        }
+        assert_eq!(places[0], (false, true), "it is no IDR");
+        assert!(places[1..].iter().all(|(_, first_shown)| !first_shown));
+    }
+
+    #[test]
     fn what_never_comes_out_is_counted() {
         let whole = units("open_gop.264");
         let mut book = Admission::default();

@@ -230,7 +230,7 @@ impl SoftwareDecoder {
         }
     }
 
-    /// Takes what is left out of the decoder and drops it; of the picture `failed`, the caller has told.
+    /// Takes what is left out of the decoder and drops it; the picture `failed` is counted by the caller.
     fn stop(&mut self, failed: Option<i64>) {
         let Some(running) = &mut self.engine else { return };
         let mut frames = Vec::new();

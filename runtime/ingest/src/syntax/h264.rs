@@ -33,6 +33,11 @@ pub(crate) struct H264 {
 }
 
 impl H264 {
+    /// Why a parameter set could not be read, since this was last asked.
+    pub(crate) fn take_unreadable(&mut self) -> Option<String> {
+        self.unreadable.take()
+    }
+
     /// Whether `nal` is a sequence parameter set that can be read.
     pub(crate) fn knows_sps(&mut self, nal: &[u8]) -> bool {
         self.is_sps(nal) && nal[0] & 0x80 == 0 && self.nal(nal) == Role::Prefix && !self.sps.is_empty()

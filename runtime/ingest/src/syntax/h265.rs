@@ -66,6 +66,11 @@ fn pps_id(kind: u8, r: &mut Bits) -> Result<u8, OutOfBits> {
 }
 
 impl H265 {
+    /// Why a parameter set could not be read, since this was last asked.
+    pub(crate) fn take_unreadable(&mut self) -> Option<String> {
+        self.unreadable.take()
+    }
+
     /// Whether `nal` is a sequence parameter set that can be read.
     pub(crate) fn knows_sps(&mut self, nal: &[u8]) -> bool {
         self.is_sps(nal) && self.nal(nal) == Role::Prefix && !self.sps.is_empty()
