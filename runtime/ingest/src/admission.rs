@@ -99,7 +99,7 @@ impl Admission {
         self.in_flight.remove(&number).filter(|unit| unit.shown)
     }
 
-    /// The decoder gave up at a unit: flush it and tell [`ended`](Self::ended). The next key picture begins anew.
+    /// The decoder gave up at a unit: flush it and call [`ended`](Self::ended). A stream begins with the next key picture.
     pub fn failed(&mut self, detail: impl Into<String>) {
         self.losses.push_back(Loss::new("decode_error", 1, detail));
         self.running = false;
@@ -115,7 +115,7 @@ impl Admission {
         }
     }
 
-    /// The source has ended, and the decoder was flushed: a further unit begins anew.
+    /// The source has ended, and the decoder was flushed: a further unit begins a stream.
     pub fn finish(&mut self) {
         self.ended();
         self.running = false;
@@ -248,9 +248,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         book.decoding(number, &whole[0]);
-        book.failed("the decoder said no");
+        book.failed("no memory");
         book.ended();
-        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "the decoder said no");
+        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "no memory");
         assert_eq!(book.take_loss(), None, "the unit that failed is counted once");
         assert_eq!(book.admit(&whole[1]), Admitted::Leave, "no key picture");
         assert!(matches!(book.admit(&whole[0]), Admitted::Begin(_)));

@@ -68,6 +68,24 @@ fn a_repeated_file_goes_on_where_its_last_shown_picture_ends() {
 }
 
 #[test]
+fn the_shared_file_with_two_edits_repeats_without_a_gap() {
+    let Some(data) = shared_data() else { return };
+    // of its edits the first is followed: ten pictures
+    let times = shown_times(&data.join("../cases/09-edit-lists/two_cuts.mp4"), 30);
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 40_000_000), "{times:?}");
+}
+
+#[test]
+fn a_byte_stream_with_b_pictures_plays_evenly_though_it_has_no_times() {
+    let played = play(&own_data("pyramid.264"), 40);
+    let frame_ns = 33_366_667;
+    let gaps: Vec<i64> = played.shown_ns.windows(2).map(|w| w[1] - w[0]).collect();
+    // The first picture goes out before it is known how far the others are behind their times.
+    assert!((gaps[0] - 3 * frame_ns).abs() < frame_ns * 3 / 4, "{gaps:?}");
+    assert!(gaps[1..].iter().all(|gap_ns| (gap_ns - frame_ns).abs() < frame_ns * 3 / 4), "{gaps:?}");
+}
+
+#[test]
 fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
     let path = own_data("crop_b.mp4");
     let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();

@@ -165,7 +165,7 @@ fn after_a_flush_nothing_from_before_it_comes_out() {
     }
     assert_eq!(r.flush(), [4, 8]);
     assert_eq!(r.held(), 0);
-    // the next connection counts its sequences anew
+    // the next connection counts its sequences from the beginning
     assert_eq!(r.push(unknown(1, 0), 100).due, [100]);
     assert!(r.flush().is_empty());
 }
