@@ -62,7 +62,8 @@ pub struct Feed {
 /// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the decoding time
 /// of the first unit that is shown, which no presentation time precedes.
 struct Clock {
-    start: Instant,
+    /// On `CLOCK_MONOTONIC`.
+    start_ns: i64,
     first_dts_ns: i64,
     /// So much later than that pictures are shown, because some are decoded only then.
     late_ns: i64,
@@ -71,7 +72,7 @@ struct Clock {
 }
 
 /// A paced source that has fallen behind by more than this stops trying to catch up.
-const MAX_BEHIND: Duration = Duration::from_secs(1);
+const MAX_BEHIND_NS: i64 = 1_000_000_000;
 
 impl Feed {
     /// Opens a file or an `rtsp://` URL.
@@ -113,16 +114,15 @@ impl Feed {
             },
         };
         if self.is_paced() && unit.shown {
-            let due = self.due_to_decode(&unit);
-            let now = Instant::now();
-            if due > now {
+            let (due_ns, now_ns) = (self.due_to_decode_ns(&unit), monotonic_ns());
+            if due_ns > now_ns {
                 self.early = Some(unit);
-                return Ok(FeedStep::Wait(due - now));
+                return Ok(FeedStep::Wait(Duration::from_nanos((due_ns - now_ns) as u64)));
             }
-            unit.timing = arrived(unit.timing, now - due);
+            unit.timing = Timing { arrival_ns: due_ns, capture_ns: unix_ns() - (now_ns - due_ns), ..unit.timing };
         } else if !self.ingest.is_live() {
             // a file's units are there when they are asked for
-            unit.timing = arrived(unit.timing, Duration::ZERO);
+            unit.timing = Timing { arrival_ns: monotonic_ns(), capture_ns: unix_ns(), ..unit.timing };
         }
         Ok(FeedStep::Unit(Arc::new(unit)))
     }
@@ -179,31 +179,41 @@ impl Feed {
 
     /// How long a picture has to wait for its time; a decoder gives out its pictures in bursts, a camera does not.
     pub fn until_shown(&self, pts_ns: i64) -> Duration {
-        self.due(pts_ns).map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
+        let left_ns = self.due_ns(pts_ns).map_or(0, |due_ns| due_ns.saturating_sub(monotonic_ns()));
+        Duration::from_nanos(left_ns.max(0) as u64)
     }
 
     /// When a picture is to be shown, where the source is paced.
     pub fn due(&self, pts_ns: i64) -> Option<Instant> {
-        self.clock.as_ref().map(|clock| clock.at(pts_ns.saturating_add(clock.late_ns)))
+        self.clock.as_ref().map(|_| Instant::now() + self.until_shown(pts_ns))
+    }
+
+    /// The same on `CLOCK_MONOTONIC`, in nanoseconds.
+    pub fn due_ns(&self, pts_ns: i64) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.at_ns(pts_ns.saturating_add(clock.late_ns)))
     }
 
     /// When a unit is to be decoded.
-    fn due_to_decode(&mut self, unit: &AccessUnit) -> Instant {
-        let now = Instant::now();
-        let clock =
-            self.clock.get_or_insert(Clock { start: now, first_dts_ns: unit.dts_ns, late_ns: 0, next_pts_ns: None });
+    fn due_to_decode_ns(&mut self, unit: &AccessUnit) -> i64 {
+        let now_ns = monotonic_ns();
+        let clock = self.clock.get_or_insert(Clock {
+            start_ns: now_ns,
+            first_dts_ns: unit.dts_ns,
+            late_ns: 0,
+            next_pts_ns: None,
+        });
         clock.expect(unit);
-        let behind = now.saturating_duration_since(clock.at(unit.dts_ns));
-        if behind > MAX_BEHIND {
-            clock.start += behind;
+        let behind_ns = now_ns.saturating_sub(clock.at_ns(unit.dts_ns));
+        if behind_ns > MAX_BEHIND_NS {
+            clock.start_ns += behind_ns;
         }
-        clock.at(unit.dts_ns)
+        clock.at_ns(unit.dts_ns)
     }
 }
 
 impl Clock {
-    fn at(&self, time_ns: i64) -> Instant {
-        self.start + Duration::from_nanos(time_ns.saturating_sub(self.first_dts_ns).max(0) as u64)
+    fn at_ns(&self, time_ns: i64) -> i64 {
+        self.start_ns.saturating_add(time_ns.saturating_sub(self.first_dts_ns).max(0))
     }
 
     /// Looks whether a picture that is complete with this unit is decoded later than it is to be shown: a byte stream has
@@ -215,10 +225,4 @@ impl Clock {
             self.late_ns = self.late_ns.max(unit.dts_ns.saturating_sub(complete_from_ns));
         }
     }
-}
-
-/// `timing` of a unit that arrived so long ago.
-fn arrived(timing: Timing, ago: Duration) -> Timing {
-    let ago_ns = ago.as_nanos().min(i64::MAX as u128) as i64;
-    Timing { capture_ns: unix_ns() - ago_ns, arrival_ns: monotonic_ns() - ago_ns, ..timing }
 }

@@ -7,7 +7,7 @@ use common::{own_data, shared_data};
 use millrace_frame::monotonic_ns;
 use millrace_ingest::{Decoded, Feed, FeedSettings, FeedStep, Next, Pace, ReorderPolicy, SoftwareDecoder};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn settings(pace: Pace, repeat: bool) -> FeedSettings {
     FeedSettings { pace, repeat, ..FeedSettings::default() }
@@ -78,11 +78,11 @@ fn the_shared_file_with_two_edits_repeats_without_a_gap() {
 #[test]
 fn a_byte_stream_with_b_pictures_plays_evenly_though_it_has_no_times() {
     let played = play(&own_data("pyramid.264"), 40);
-    let frame_ns = 33_366_667;
-    let gaps: Vec<i64> = played.shown_ns.windows(2).map(|w| w[1] - w[0]).collect();
-    // The first picture goes out before it is known how far the others are behind their times.
-    assert!((gaps[0] - 3 * frame_ns).abs() < frame_ns * 3 / 4, "{gaps:?}");
-    assert!(gaps[1..].iter().all(|gap_ns| (gap_ns - frame_ns).abs() < frame_ns * 3 / 4), "{gaps:?}");
+    // The first picture goes out before it is known how far the others are behind their times: two frames.
+    for (n, shown) in played.iter().enumerate().skip(1) {
+        assert_eq!(shown.due_ns - played[0].due_ns, shown.pts_ns + 66_733_333, "picture {n}");
+        assert!(shown.complete_ns <= shown.due_ns, "picture {n} was decoded too late to be shown evenly");
+    }
 }
 
 #[test]
@@ -106,8 +106,7 @@ fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
     }
     let (first_dts_ns, first_ns) = arrivals[0];
     for (dts_ns, arrival_ns) in arrivals {
-        let off_ns = (arrival_ns - first_ns) - (dts_ns - first_dts_ns);
-        assert!(off_ns.abs() < 2_000_000, "{off_ns} ns off");
+        assert_eq!(arrival_ns - first_ns, dts_ns - first_dts_ns);
     }
 }
 
@@ -116,38 +115,38 @@ fn a_files_preroll_is_not_played_at_real_speed() {
     // the first shown picture needs those of 0.2 s before it
     let path = own_data("edit_list.mp4");
     let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
-    let began = Instant::now();
+    let mut before = 0;
     loop {
         match feed.step().unwrap() {
             FeedStep::Unit(unit) if unit.shown => break,
-            FeedStep::Unit(_) => {}
-            FeedStep::Wait(wait) => std::thread::sleep(wait),
-            other => panic!("{other:?}"),
+            FeedStep::Unit(_) => before += 1,
+            other => panic!("nothing is waited for: {other:?}"),
         }
     }
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(before > 0, "the file has units that are not shown");
 }
 
-struct Played {
-    /// Of each picture: when it came out and was due, after the first; and the units that went in after its own before it
-    /// was out of the decoder.
-    shown_ns: Vec<i64>,
-    pts_ns: Vec<i64>,
-    waited_units: Vec<usize>,
-    /// From its arrival to when it was due.
-    age_ns: Vec<i64>,
+/// A picture that came out of the decoder, by the source's own schedule: nothing of it depends on how fast this machine is.
+struct Shown {
+    pts_ns: i64,
+    /// Units that went in after its own before it came out.
+    waited_units: usize,
+    /// When it was due to be shown, its own unit to be decoded, and the unit with which it came out to be decoded.
+    due_ns: i64,
+    arrival_ns: i64,
+    complete_ns: i64,
 }
 
 /// Plays so many pictures as a node does: each is shown when it is due.
-fn play(path: &Path, pictures: usize) -> Played {
+fn play(path: &Path, pictures: usize) -> Vec<Shown> {
     let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Live);
     let mut units = Vec::new();
-    let mut played = Played { shown_ns: Vec::new(), pts_ns: Vec::new(), waited_units: Vec::new(), age_ns: Vec::new() };
-    while played.pts_ns.len() < pictures {
+    let mut played = Vec::new();
+    while played.len() < pictures {
         match feed.step().unwrap() {
             FeedStep::Unit(unit) => {
-                units.push(unit.timing.pts_ns);
+                units.push((unit.timing.pts_ns, unit.timing.arrival_ns));
                 decoder.push(&unit).unwrap();
             }
             FeedStep::Wait(wait) => std::thread::sleep(wait),
@@ -156,13 +155,16 @@ fn play(path: &Path, pictures: usize) -> Played {
         while let Some(out) = decoder.take() {
             let Decoded::Picture(picture) = out else { panic!("nothing is lost") };
             let pts_ns = picture.timing.pts_ns;
-            let own = units.iter().position(|&u| u == pts_ns).unwrap();
+            let own = units.iter().position(|&(unit_pts_ns, _)| unit_pts_ns == pts_ns).unwrap();
+            played.push(Shown {
+                pts_ns,
+                waited_units: units.len() - 1 - own,
+                due_ns: feed.due_ns(pts_ns).unwrap(),
+                arrival_ns: picture.timing.arrival_ns,
+                complete_ns: units[units.len() - 1].1,
+            });
             std::thread::sleep(feed.until_shown(pts_ns));
-            let now_ns = monotonic_ns();
-            played.waited_units.push(units.len() - 1 - own);
-            played.shown_ns.push(now_ns);
-            played.pts_ns.push(pts_ns);
-            played.age_ns.push(now_ns - picture.timing.arrival_ns);
+            assert!(monotonic_ns() >= feed.due_ns(pts_ns).unwrap());
         }
     }
     played
@@ -194,17 +196,15 @@ fn the_clip_without_a_bound_plays_evenly_at_every_rate() {
     for thread in threads {
         let (fps, played) = thread.join().unwrap();
         let frame_ns = 1_000_000_000 / i64::from(fps);
-        let most = *played.waited_units.iter().max().unwrap();
-        assert!(most <= LONGEST_WAIT, "{fps} fps: a picture waited for {most} units");
-        for (shown, pts) in played.shown_ns.windows(2).zip(played.pts_ns.windows(2)) {
-            assert_eq!(pts[1] - pts[0], frame_ns, "{fps} fps");
-            let off_ns = (shown[1] - shown[0]) - frame_ns;
-            assert!(off_ns.abs() < frame_ns.min(40_000_000) * 3 / 4, "{fps} fps: {} ns between two", off_ns + frame_ns);
+        for (n, shown) in played.iter().enumerate() {
+            let at = format!("{fps} fps, picture {n}");
+            assert!(shown.waited_units <= LONGEST_WAIT, "{at} waited for {} units", shown.waited_units);
+            assert_eq!(shown.due_ns - played[0].due_ns, n as i64 * frame_ns, "{at}");
+            assert!(shown.complete_ns <= shown.due_ns, "{at} was decoded too late to be shown evenly");
+            // a picture that waits for three others is shown a frame time after the last of them
+            let age_ns = shown.due_ns - shown.arrival_ns;
+            assert!(age_ns <= (LONGEST_WAIT as i64 + 1) * frame_ns, "{at} is {age_ns} ns old");
         }
-        let oldest_ns = *played.age_ns.iter().max().unwrap();
-        // a picture that waits for three others is shown a frame time after the last of them
-        let allowed_ns = (LONGEST_WAIT as i64 + 1) * frame_ns + 30_000_000;
-        assert!(oldest_ns <= allowed_ns, "{fps} fps: {oldest_ns} ns old, the stream's reordering needs {allowed_ns}");
     }
 }
 /// Units that follow a picture of the clip in decoding order before all that precede it in presentation order are there:

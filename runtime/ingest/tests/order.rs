@@ -101,6 +101,15 @@ fn a_camera_that_states_a_bound_is_never_late_and_never_over_it() {
     }
 }
 
+/// Two key pictures, and then seven pictures that are shown before the second of them: nobody can know that they come.
+#[test]
+fn a_picture_that_comes_too_late_is_counted_by_its_name() {
+    let Some(data) = shared_data() else { return };
+    let run = live(&data.join("h264/Cisco_Men_whisper_640x320_CABAC_Bframe_9.264"), as_camera_without_bound);
+    assert_eq!(run.lost, [("reordered_late", 7)].into());
+    assert_eq!(run.frames.len(), 2);
+}
+
 #[test]
 fn h265_is_held_back_by_its_stated_bound_alone() {
     // sps_max_num_reorder_pics, as ffprobe shows it (has_b_frames)

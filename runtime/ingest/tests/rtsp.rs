@@ -130,10 +130,12 @@ fn a_camera_that_went_away_is_taken_up_again() {
     assert_eq!(viewer.lost.remove("connection_lost"), Some(1));
     let Some(_server) = Server::start(port, &[]) else { panic!("it was there before") };
     let after = viewer.watch(20, Duration::from_secs(60), "").unwrap();
-    // the last pictures of the first connection come out when the second begins
-    let new = after.iter().position(|f| f.md5 == before[0].md5).expect("the file begins anew");
-    assert_like_the_file(&[&before[..], &rest, &after[..new]].concat());
-    assert_like_the_file(&after[new..]);
+    assert_like_the_file(&before);
+    // What the decoder held came out when the connection ended; pictures in between may never have arrived.
+    let file = decode(&clip(), &Options::default()).unwrap().frames;
+    let mut later = file.iter().skip(20);
+    assert!(rest.iter().all(|frame| later.any(|f| f.md5 == frame.md5)), "{} more", rest.len());
+    assert_like_the_file(&after);
     let times: Vec<i64> = [&before[..], &rest, &after[..]].concat().iter().map(|f| f.pts_ns).collect();
     assert!(times.windows(2).all(|t| t[0] < t[1]), "{times:?}");
 }
