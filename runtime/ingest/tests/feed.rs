@@ -80,7 +80,8 @@ fn a_byte_stream_with_b_pictures_plays_evenly_though_it_has_no_times() {
     let played = play(&own_data("pyramid.264"), 40);
     // The first picture goes out before it is known how far the others are behind their times: two frames.
     for (n, shown) in played.iter().enumerate().skip(1) {
-        assert_eq!(shown.due_ns - played[0].due_ns, shown.pts_ns + 66_733_333, "picture {n}");
+        let off_ns = shown.due_ns - played[0].due_ns - (shown.pts_ns + 66_733_333);
+        assert!(off_ns.abs() <= 2, "picture {n} is due {off_ns} ns off, more than rounding");
         assert!(shown.complete_ns <= shown.due_ns, "picture {n} was decoded too late to be shown evenly");
     }
 }
