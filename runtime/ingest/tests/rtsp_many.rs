@@ -51,7 +51,8 @@ fn a_thousand_reconnections_leave_nothing_behind() {
     let mut number = 0;
     while let Event::Unit(unit) = ingest.next_event().unwrap() {
         let nals: Vec<&[u8]> = annexb_nals(&unit.data).collect();
-        let after = Duration::from_millis(25);
+        // a connection of more than a second is tried again at once
+        let after = Duration::from_millis(45);
         let packets = packetizer.picture(&nals, number * 3600).into_iter();
         sent.extend(packets.enumerate().map(|(n, bytes)| Sent {
             after: if n == 0 { after } else { Duration::ZERO },
