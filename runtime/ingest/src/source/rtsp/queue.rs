@@ -181,11 +181,7 @@ fn join(events: &mut VecDeque<SourceEvent>, event: SourceEvent) {
                 }
             }
         }
-        SourceEvent::Flush => {
-            if tail.any(|before| matches!(before, SourceEvent::Flush)) {
-                return;
-            }
-        }
+        SourceEvent::Flush if tail.any(|before| matches!(before, SourceEvent::Flush)) => return,
         SourceEvent::State(_) => {
             let older = events.range(since_picture..).position(|before| matches!(before, SourceEvent::State(_)));
             if let Some(at) = older {
