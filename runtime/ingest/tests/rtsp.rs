@@ -20,6 +20,8 @@ impl Server {
     /// `None`, with a line that says why, where the server's packages are not installed. With `MILLRACE_CI=1` they have to
     /// be.
     fn start(port: u16, user: &[&str]) -> Option<Self> {
+        // no test decodes the file while another one watches a camera
+        file();
         let server = Self::start_if_installed(port, user);
         let required = std::env::var_os("MILLRACE_CI").is_some_and(|value| value == "1");
         assert!(server.is_some() || !required, "the RTSP server is missing, and MILLRACE_CI=1 requires it");
