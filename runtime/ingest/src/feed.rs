@@ -240,3 +240,29 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_file_is_live_with_its_first_unit_and_says_so_once() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bt2020.264");
+        let mut feed = Feed::open(path, &FeedSettings { repeat: true, ..FeedSettings::default() }).unwrap();
+        let mut steps = Vec::new();
+        while steps.len() < 30 {
+            match feed.step().unwrap() {
+                FeedStep::State(state) => steps.push(state.state.as_str()),
+                FeedStep::Unit(_) => {
+                    steps.push("unit");
+                    feed.shown(1);
+                }
+                FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(steps[..2], ["live", "unit"]);
+        assert!(steps[1..].iter().all(|step| *step == "unit"), "{steps:?}");
+    }
+}

@@ -264,6 +264,7 @@ impl Assembler {
             sender_ns: self.sender.at(rtp_ns),
         };
         // A decoder that has not begun waits for a key picture: what is before one is not decoded in any case.
+        unit.facts.gap &= self.has_begun;
         let after_loss = self.after_loss && self.has_begun || unit.facts.key && !self.has_begun;
         self.has_begun |= unit.facts.key;
         self.after_loss = false;
