@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(node.vital.text(), "GONE for 6 s");
         node.take(report(8, 0), start + s(30));
         let back = vitals.look(&mut node, Process::Runs, s(5), start + s(30)).unwrap();
-        assert!(back.ends_with("node cam1: it is back after 26 s"), "{back}");
+        assert!(back.ends_with("node cam1: it is back after 30 s"), "{back}");
         // a node that is never restarted is gone at once
         node.take(report(8, 1), start + s(31));
         vitals.look(&mut node, Process::Ended, s(0), start + s(31));
