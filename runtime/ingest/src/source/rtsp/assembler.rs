@@ -238,9 +238,10 @@ impl Assembler {
         let Some(what) = what else { return };
         self.after_loss |= self.has_begun;
         self.events.push(SourceEvent::Loss(if self.units.knows_sps() {
-            Loss::new("damaged_sample", 1, what)
+            self.units.loss("damaged_sample", 1, what)
         } else {
-            Loss::new("waiting_for_key", 1, "pictures before the stream's parameter sets")
+            // a set that cannot be read has its own name
+            self.units.loss("waiting_for_key", 1, "pictures before the stream's parameter sets")
         }));
     }
 
