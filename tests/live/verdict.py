@@ -1,0 +1,185 @@
+"""What became of each picture: numbers that were sent against numbers that arrived.
+
+Everything here works on plain data, so that test_verdict.py can plant a fault of each kind and see that it is found.
+"""
+
+from collections import Counter
+
+# drops that do not count pictures: a connection that ended, and packets
+NOT_PICTURES = {"connection_lost", "rtp_loss"}
+# how long a picture may be on its way when its connection is cut, and still count as cut off with it
+FLIGHT_NS = 500_000_000
+
+
+def quantiles_ms(values_ns):
+    """p50, p95, p99 and the largest, in milliseconds; empty where there are no values."""
+    if not values_ns:
+        return {}
+    ordered = sorted(values_ns)
+    at = lambda q: ordered[min(len(ordered) - 1, int(q * len(ordered)))] / 1e6  # noqa: E731
+    return {"p50": round(at(0.5), 2), "p95": round(at(0.95), 2), "p99": round(at(0.99), 2), "max": round(ordered[-1] / 1e6, 2)}
+
+
+def runs_of(keys):
+    """Consecutive (life, frame) together: [first, last, count]."""
+    runs = []
+    for key in sorted(keys):
+        if runs and runs[-1][1][0] == key[0] and runs[-1][1][1] + 1 == key[1]:
+            runs[-1][1] = key
+            runs[-1][2] += 1
+        else:
+            runs.append([key, key, 1])
+    return runs
+
+
+def missing_where(history, delivered, outages):
+    """What did not arrive, by where it is in its connection.
+
+    before_join: before the first picture of the connection that arrived (a decoder begins at a key picture)
+    at_cut: behind the last one, sent within half a second before the connection ended
+    outage: sent while a process of the graph was killed, stopped or on its way back
+    inside: everything else
+    """
+    where = {"before_join": [], "at_cut": [], "outage": [], "inside": []}
+    # pictures go to the connection of their life that had begun last when they were sent
+    by_connection = {}
+    for key, ns in history.sent.items():
+        mine = [n for n, c in enumerate(history.connections) if c[0] == key[0] and c[1] <= ns + FLIGHT_NS]
+        by_connection.setdefault(mine[-1] if mine else None, []).append((key, ns))
+    for number, pictures in by_connection.items():
+        arrived = sorted(key for key, _ in pictures if key in delivered)
+        ended = history.connections[number][2] if number is not None else None
+        for key, ns in pictures:
+            if key in delivered:
+                continue
+            if any(begin <= ns <= end for begin, end in outages):
+                where["outage"].append(key)
+            elif ended is not None and (not arrived or key > arrived[-1]) and ns >= ended - FLIGHT_NS:
+                where["at_cut"].append(key)
+            elif not arrived or key < arrived[0]:
+                where["before_join"].append(key)
+            else:
+                where["inside"].append(key)
+    return where
+
+
+def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000):
+    """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it."""
+    delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
+    last = None
+    ages, ages_from_sent, told = [], [], []
+    stale = []
+    for message in seen:
+        stamp = message.stamp
+        if stamp is None:
+            unreadable.append((message.seq, message.error))
+            continue
+        if stamp.camera != camera_number:
+            mixed.append((message.seq, stamp.camera))
+            continue
+        key = (stamp.life, stamp.frame)
+        if key not in history.made:
+            strangers.append(key)
+            continue
+        if history.made[key] // 1_000_000 & 0xFFFF != stamp.ms:
+            strangers.append(key)
+            continue
+        if key in delivered:
+            repeated.append(key)
+            continue
+        if last is not None and key < last:
+            backwards.append(key)
+        last = max(key, last) if last else key
+        delivered[key] = message.ns
+        ages.append(message.ns - history.made[key])
+        if key in history.sent:
+            age = message.ns - history.sent[key]
+            ages_from_sent.append(age)
+            if age > stale_ms * 1e6:
+                stale.append((key, round(age / 1e6)))
+    where = missing_where(history, delivered, outages)
+    named = Counter()
+    for cause, count in drops.items():
+        named[cause] += count
+    pictures_named = sum(count for cause, count in named.items() if cause not in NOT_PICTURES)
+    missing = {name: len(keys) for name, keys in where.items()}
+    missing["all"] = sum(missing.values())
+    times = sorted(delivered.values())
+    result = {
+        "made": len(history.made),
+        "sent": len(history.sent),
+        "received": received,
+        "delivered": len(delivered),
+        "missing": missing,
+        "missing_runs": {name: [[list(a), list(b), n] for a, b, n in runs_of(keys)] for name, keys in where.items() if keys},
+        "named_losses": dict(named),
+        "hurt_by_loss": len(history.hurt),
+        "repeated": len(repeated),
+        "backwards": len(backwards),
+        "mixed": len(mixed),
+        "unreadable": len(unreadable),
+        "strangers": len(strangers),
+        "stale": stale[:20],
+        "examples": {"unreadable": unreadable[:3], "mixed": mixed[:3], "strangers": strangers[:3], "repeated": repeated[:3], "backwards": backwards[:3]},
+        "age_from_made_ms": quantiles_ms(ages),
+        "age_from_sent_ms": quantiles_ms(ages_from_sent),
+        "largest_gap_ms": round(max((b - a for a, b in zip(times, times[1:])), default=0) / 1e6, 1),
+        "connections": len(history.connections),
+    }
+    problems = []
+    for name in ("repeated", "backwards", "mixed", "unreadable", "strangers"):
+        if result[name]:
+            problems.append(f"{result[name]} pictures {name}: {result['examples'].get(name)}")
+    if stale:
+        problems.append(f"{len(stale)} pictures older than {stale_ms} ms: {stale[:3]}")
+    if not delivered:
+        problems.append("nothing was delivered")
+    # what is missing has to have a name; what was cut off with its connection may never have arrived
+    unnamed = missing["inside"] + missing["before_join"] - pictures_named
+    result["missing_without_a_name"] = max(0, unnamed)
+    if unnamed > 0:
+        problems.append(f"{unnamed} pictures are missing without a name: {missing}, named {dict(named)}")
+    # a loss that is counted and did not happen is as wrong
+    beyond = pictures_named - missing["all"]
+    result["named_without_a_loss"] = max(0, beyond)
+    if beyond > 0:
+        problems.append(f"{beyond} losses are counted that did not happen: {missing}, named {dict(named)}")
+    if received is not None:
+        result["unaccounted"] = received - len(delivered) - pictures_named
+        if not outages and result["unaccounted"] != 0:
+            problems.append(f"received {received}, delivered {len(delivered)}, named losses {pictures_named}: {result['unaccounted']} unaccounted for")
+    result["problems"] = problems
+    return result
+
+
+def largest_gap_ms(seen, begin_ns, end_ns):
+    """The longest time between two messages of one camera that touches the span."""
+    times = [m.ns for m in seen]
+    worst = 0
+    for a, b in zip(times, times[1:]):
+        if b >= begin_ns and a <= end_ns:
+            worst = max(worst, b - a)
+    if times and times[-1] < end_ns:
+        worst = max(worst, end_ns - times[-1])
+    return round(worst / 1e6, 1)
+
+
+def healed_ms(history, seen, cure_ns):
+    """From the cure to the first message with a picture that was made after it."""
+    for message in seen:
+        if message.ns >= cure_ns and message.stamp is not None:
+            made = history.made.get((message.stamp.life, message.stamp.frame))
+            if made is not None and made >= cure_ns:
+                return round((message.ns - cure_ns) / 1e6, 1)
+    return None
+
+
+def shown_from_before_ms(history, seen, fault_ns, cure_ns):
+    """Pictures that were sent before an outage and shown after its end, with their age."""
+    late = []
+    for message in seen:
+        if message.ns > cure_ns and message.stamp is not None:
+            sent = history.sent.get((message.stamp.life, message.stamp.frame))
+            if sent is not None and sent < fault_ns:
+                late.append(round((message.ns - sent) / 1e6))
+    return late
