@@ -65,10 +65,11 @@ def launch(s):
         encoder += " ! video/x-h264,profile=main ! h264parse"
         pay = "rtph264pay"
     else:
-        b = s["b_frames"]
-        options = f"bframes={b}:b-adapt=0:rc-lookahead={max(b + 1, 1)}:pools=1:frame-threads=1:scenecut=0:open-gop=0:qp=28"
-        tune = "" if b else "tune=zerolatency"
-        encoder = f"x265enc speed-preset=ultrafast {tune} key-int-max={keys} option-string={options} ! h265parse"
+        if b := s["b_frames"]:
+            options = f"bframes={b}:b-adapt=0:rc-lookahead={b + 1}:frame-threads=1:scenecut=0:open-gop=0:qp=28"
+            encoder = f"x265enc speed-preset=ultrafast key-int-max={keys} option-string={options} ! h265parse"
+        else:
+            encoder = f"x265enc speed-preset=ultrafast tune=zerolatency key-int-max={keys} option-string=qp=28:open-gop=0 ! h265parse"
         pay = "rtph265pay"
     caps = f"video/x-raw,format=I420,width={s['width']},height={s['height']},framerate={s['fps']}/1"
     source = f"appsrc name=source is-live=true format=time block=false max-bytes=0 max-buffers=0 caps={caps}"
@@ -168,6 +169,7 @@ class Camera:
 
     def media_configure(self, _, media):
         media.set_latency(0)
+        media.set_rate_control(False)  # no sink waits for a clock: pictures are sent when they are encoded
         s = dict(self.s)
         element = media.get_element()
         source = element.get_by_name("source")
@@ -175,7 +177,6 @@ class Camera:
         element.get_by_name("parse").get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, feed.encoded)
         both = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
         element.get_by_name("pay0").get_static_pad("src").add_probe(both, feed.paid)
-        media.connect("prepared", feed.prepared)
         media.connect("unprepared", feed.end)
         feed.start()
 
@@ -203,22 +204,7 @@ class Feed(threading.Thread):
         self.first_pts = None
         self.offset = None
         self.over = threading.Event()
-
-    def prepared(self, media):
-        """No sink waits for a clock: pictures are sent when they are encoded."""
-        pipeline = media.get_element()
-        while pipeline.get_parent() is not None:
-            pipeline = pipeline.get_parent()
-        found = pipeline.iterate_sinks() if isinstance(pipeline, Gst.Bin) else None
-        while found is not None:
-            result, sink = found.next()
-            if result == Gst.IteratorResult.RESYNC:
-                found.resync()
-                continue
-            if result != Gst.IteratorResult.OK:
-                break
-            if sink.find_property("sync") is not None:
-                sink.set_property("sync", False)
+        self.waits_for_key = False
 
     def run(self):
         fps = self.s["fps"]
@@ -231,6 +217,9 @@ class Feed(threading.Thread):
             wait = due - time.monotonic_ns()
             if wait > 0:
                 time.sleep(wait / 1e9)
+            elif wait < -2 * step_ns:  # this process was stopped: a camera shows what is now
+                frame += -wait // step_ns
+                continue
             if self.over.is_set():
                 return
             now = time.monotonic_ns()
@@ -262,7 +251,10 @@ class Feed(threading.Thread):
 
     def encoded(self, _, info):
         self.frame_at(info.get_buffer().pts)
-        return Gst.PadProbeReturn.DROP if self.camera.stalled else Gst.PadProbeReturn.OK
+        key = not info.get_buffer().has_flags(Gst.BufferFlags.DELTA_UNIT)
+        # after a stall the stream goes on at a key picture: nothing in it would say that pictures are missing
+        self.waits_for_key = self.camera.stalled or (self.waits_for_key and not key)
+        return Gst.PadProbeReturn.DROP if self.waits_for_key else Gst.PadProbeReturn.OK
 
     def paid(self, _, info):
         buffers = info.get_buffer_list() if info.type & Gst.PadProbeType.BUFFER_LIST else None

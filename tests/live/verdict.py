@@ -32,6 +32,19 @@ def runs_of(keys):
     return runs
 
 
+def connection_of(connections, life, ns):
+    """The number of the connection that a picture was sent in; None where there was none.
+
+    A server encodes the first pictures before the client says PLAY, so these go to the connection that follows.
+    """
+    mine = [(n, c) for n, c in enumerate(connections) if c[0] == life]
+    before = [(n, c) for n, c in mine if c[1] <= ns]
+    after = [(n, c) for n, c in mine if ns < c[1] <= ns + FLIGHT_NS]
+    if after and (not before or (before[-1][1][2] or ns) < ns):
+        return after[0][0]
+    return before[-1][0] if before else None
+
+
 def missing_where(history, delivered, outages):
     """What did not arrive, by where it is in its connection.
 
@@ -41,11 +54,9 @@ def missing_where(history, delivered, outages):
     inside: everything else
     """
     where = {"before_join": [], "at_cut": [], "outage": [], "inside": []}
-    # pictures go to the connection of their life that had begun last when they were sent
     by_connection = {}
     for key, ns in history.sent.items():
-        mine = [n for n, c in enumerate(history.connections) if c[0] == key[0] and c[1] <= ns + FLIGHT_NS]
-        by_connection.setdefault(mine[-1] if mine else None, []).append((key, ns))
+        by_connection.setdefault(connection_of(history.connections, key[0], ns), []).append((key, ns))
     for number, pictures in by_connection.items():
         arrived = sorted(key for key, _ in pictures if key in delivered)
         ended = history.connections[number][2] if number is not None else None
