@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
-use millrace_tests::{finish, printed, python, root, succeed};
+use millrace_tests::{finish, printed, python, root, skipped, succeed};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -16,7 +16,7 @@ fn live(args: &[&str]) {
     println!("{}", printed(&output));
     match output.status.code() {
         Some(0) => {}
-        Some(SKIPPED) => eprintln!("skipped: the RTSP server's packages are not installed"),
+        Some(SKIPPED) => skipped("the RTSP server's packages are not installed"),
         _ => panic!("{}", printed(&output)),
     }
 }

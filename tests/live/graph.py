@@ -5,7 +5,11 @@ import os
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAMS = os.path.join(ROOT, "target/release")
-MODEL = os.path.join(ROOT, "tests/live/probe/model.yml")
+
+
+def model(name):
+    """The probe's description: 'model', or 'model-slow' for a detector that is too slow."""
+    return os.path.join(ROOT, f"tests/live/probe/{name}.yml")
 
 
 def node(id, program, inputs, outputs=(), **env):
@@ -18,20 +22,20 @@ def node(id, program, inputs, outputs=(), **env):
     return made
 
 
-def engine(id, detector, tensor, library):
+def engine(id, detector, tensor, library, model):
     env = {"LIBRARY": library} if detector == "ort-infer" else {}
-    return node(id, detector, {"tensor": tensor}, ["detections"], MODEL=MODEL, **env)
+    return node(id, detector, {"tensor": tensor}, ["detections"], MODEL=model, **env)
 
 
-def chains(cameras, ports, detector, library, zenoh):
+def chains(cameras, ports, detector, library, zenoh, model):
     """A chain of nodes for each camera, with a page each: all that there is without fan-in."""
     nodes = []
     for n, (camera, port) in enumerate(zip(cameras, ports), 1):
         env = {"SOURCE": camera.url, "CAMERA": camera.id, "RTSP_TRANSPORT": camera.transport}
         nodes += [
             node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], **env),
-            node(f"to-rgb{n}", "nv12-to-rgb", {"frame": f"decode{n}/frame"}, ["tensor"], MODEL=MODEL),
-            engine(f"detect{n}", detector, f"to-rgb{n}/tensor", library),
+            node(f"to-rgb{n}", "nv12-to-rgb", {"frame": f"decode{n}/frame"}, ["tensor"], MODEL=model),
+            engine(f"detect{n}", detector, f"to-rgb{n}/tensor", library, model),
             node(f"page{n}", "ws-publisher", {"detections": f"detect{n}/detections"}, PORT=port),
         ]
         if zenoh:
@@ -39,12 +43,12 @@ def chains(cameras, ports, detector, library, zenoh):
     return nodes
 
 
-def one(cameras_file, port, detector, library, zenoh):
+def one(cameras_file, port, detector, library, zenoh, model):
     """One graph of five processes for all cameras."""
     nodes = [
         node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], CAMERAS=cameras_file),
-        node("to-rgb", "nv12-to-rgb", {"frame": "decode/frame"}, ["tensor"], MODEL=MODEL),
-        engine("detect", detector, "to-rgb/tensor", library),
+        node("to-rgb", "nv12-to-rgb", {"frame": "decode/frame"}, ["tensor"], MODEL=model),
+        engine("detect", detector, "to-rgb/tensor", library, model),
         node("page", "ws-publisher", {"detections": "detect/detections"}, PORT=port),
     ]
     if zenoh:

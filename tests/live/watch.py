@@ -195,6 +195,17 @@ class Run:
         return code, time.monotonic() - began
 
 
+def resources(pid):
+    """What a process holds now."""
+    held = {"pss_kib": memory_kib([pid]), "fds": 0, "threads": 0}
+    for name, folder in (("fds", "fd"), ("threads", "task")):
+        try:
+            held[name] = len(os.listdir(f"/proc/{pid}/{folder}"))
+        except OSError:
+            pass
+    return held
+
+
 def memory_kib(pids):
     """Proportional set size of all together."""
     total = 0

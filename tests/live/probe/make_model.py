@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes model.onnx, the probe: it reads the cells that ../pattern.py draws and gives them back as the edges of boxes.
+"""Writes model.onnx and model-slow.onnx, the probe: it reads the cells that ../pattern.py draws and gives them back as the edges of boxes.
 
     pip install onnx==1.23.2 numpy && python3 make_model.py
 
 One convolution averages the inner part of each cell over the three channels, a comparison makes it 0 or 1, and a matrix
 product gathers six bits to a digit and puts it into an edge of a box. The output is YOLOv8's: [batch, 4 + 7, 7]. The score
-of all boxes is 0.5 plus the distance of the cell that is nearest to the threshold from it: 1 for black and white, 0.5 for grey.
+of all boxes is 0.5 plus the distance of the cell that is nearest to the threshold from it: 1 for black and white, 0.5 for grey. model-slow.onnx gives the same and takes tens of
+milliseconds: convolutions whose result is next to nothing, for tests of what happens when a detector is too slow.
 """
 
 import os
@@ -69,13 +70,41 @@ nodes = [
     helper.make_node("Mul", ["classes", "scores"], ["by_class"]),
     helper.make_node("Concat", ["boxes", "by_class"], ["output0"], axis=1),
 ]  # fmt: skip
-graph = helper.make_graph(
-    nodes,
-    "probe",
-    [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, MODEL_HEIGHT, MODEL_WIDTH])],
-    [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 4 + BOXES, BOXES])],
-    [numpy_helper.from_array(value, name) for name, value in constants.items()],
-)
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-onnx.checker.check_model(model, full_check=True)
-onnx.save(model, os.path.join(HERE, "model.onnx"))
+
+
+def burden(layers, channels, seed=1):
+    """Work that costs time and changes nothing: its sum, times 1e-12, is added to the score."""
+    random, made, weights, last = np.random.default_rng(seed), [], {}, "grid"
+    for n in range(layers):
+        inputs = 3 if n == 0 else channels
+        weights[f"w{n}"] = (random.standard_normal((channels, inputs, 3, 3)) / np.sqrt(9 * inputs)).astype(np.float32)
+        made.append(helper.make_node("Conv", [last, f"w{n}"], [f"c{n}"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
+        made.append(helper.make_node("Relu", [f"c{n}"], [f"r{n}"]))
+        last = f"r{n}"
+    weights["next_to_nothing"] = np.array(1e-12, np.float32)
+    made.append(helper.make_node("ReduceMean", [last], ["mean"], axes=[1, 2, 3], keepdims=0))
+    made.append(helper.make_node("Reshape", ["mean", "mean_shape"], ["means_of_all"]))
+    weights["mean_shape"] = np.array([0, 1], np.int64)
+    made.append(helper.make_node("Mul", ["means_of_all", "next_to_nothing"], ["added"]))
+    made.append(helper.make_node("Add", ["contrast", "added"], ["burdened"]))
+    return made, weights
+
+
+def write(name, nodes, constants):
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, MODEL_HEIGHT, MODEL_WIDTH])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 4 + BOXES, BOXES])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, os.path.join(HERE, name))
+
+
+write("model.onnx", nodes, constants)
+work, weights = burden(layers=5, channels=16)
+at = next(n for n, made in enumerate(nodes) if list(made.output) == ["score"])
+nodes[at] = helper.make_node("Add", ["burdened", "half"], ["score"])
+write("model-slow.onnx", [*nodes[:at], *work, *nodes[at:]], {**constants, **weights})
