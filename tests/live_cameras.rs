@@ -28,6 +28,13 @@ fn the_judge_finds_each_fault_that_is_planted() {
 }
 
 #[test]
+fn the_camera_of_the_tests_does_what_it_is_told() {
+    let Some(mut python) = python() else { return };
+    let output = finish(python.arg(root().join("tests/live/test_camera.py")), LIMIT);
+    assert!(output.status.success(), "{}", printed(&output));
+}
+
+#[test]
 fn four_cameras_lose_nothing_without_a_name_while_three_of_them_and_a_node_are_broken() {
     // cameras with and without B-frames, one by UDP, one of H.265
     live(&[

@@ -50,10 +50,11 @@ class Camera:
         }  # fmt: skip
         if not os.path.exists(PYTHON):
             raise Missing(f"{PYTHON} is absent")
-        self.process = subprocess.Popen(
-            [PYTHON, os.path.join(HERE, "camera.py"), json.dumps(settings)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.record + ".err", "ab"), text=True,
-        )  # fmt: skip
+        with open(self.record + ".err", "ab") as errors:
+            self.process = subprocess.Popen(
+                [PYTHON, os.path.join(HERE, "camera.py"), json.dumps(settings)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
         line = self.process.stdout.readline().strip()
         if line.startswith("missing: "):
             self.process.wait()
