@@ -85,8 +85,7 @@ impl Node for Nv12ToRgb {
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let target = settings.target().map_err(NodeError::fatal)?;
-        // tensors of a batch are published together: half the slots, so that the other half can be read meanwhile
-        let batch = (settings.batch as usize).min(cx.slots() / 2).max(1);
+        let batch = settings.batch as usize;
         let (fused, gpu, batch_wait) = (settings.fused, settings.gpu, settings.batch_wait());
         Ok(Self { target, fused, batch, batch_wait, gpu, cx: cx.clone(), on_host: HashMap::new(), on_gpu: Vec::new() })
     }
@@ -97,8 +96,8 @@ impl Node for Nv12ToRgb {
         Ok(())
     }
 
-    fn batch_wait(&self) -> Duration {
-        self.batch_wait
+    fn batch_wait(&self) -> Option<Duration> {
+        Some(self.batch_wait)
     }
 
     fn batch(&self) -> usize {

@@ -59,8 +59,8 @@ impl<E: Engine> Node for InferNode<E> {
         self.workers.most()
     }
 
-    fn batch_wait(&self) -> Duration {
-        self.batch_wait
+    fn batch_wait(&self) -> Option<Duration> {
+        Some(self.batch_wait)
     }
 
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {

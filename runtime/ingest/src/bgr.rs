@@ -82,7 +82,7 @@ mod tests {
         });
         let planes = Planes::Bytes { planes: samples, strides: [stride, stride] };
         let timebase = Timebase::NANOSECONDS;
-        Picture { timing: Timing::default(), info, planes, origin_px: (0, 0) }
+        Picture { timing: Default::default(), info, planes, origin_px: (0, 0) }
     }
 
     /// H.273 equations in f64: E'Y, E'Cb, E'Cr of the codes, and from them B, G, R in 0 to 255, clamped.

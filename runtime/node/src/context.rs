@@ -47,7 +47,7 @@ impl Context {
         self.waker.clone()
     }
 
-    /// Slots of each pool that this node fills: `SLOTS`.
+    /// Slots of each camera's pool that this node fills: `SLOTS`.
     pub fn slots(&self) -> usize {
         self.slots as usize
     }

@@ -15,6 +15,7 @@
 mod batch;
 mod context;
 mod describe;
+mod directory;
 mod error;
 mod gpu;
 mod inputs;

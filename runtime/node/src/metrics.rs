@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use millrace_frame::CameraStatus;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ struct State {
     drops: BTreeMap<Key, u64>,
     latency: BTreeMap<Key, Times>,
     last_logged: BTreeMap<&'static str, Instant>,
+    warned: BTreeMap<Key, (Instant, u64)>,
     notes: Vec<String>,
     params: BTreeMap<String, String>,
     cameras: BTreeMap<String, CameraStatus>,
@@ -121,6 +123,31 @@ impl Metrics {
             state.last_logged.insert(cause, now);
             drop(state);
             tracing::debug!(cause, port, camera = source, total, "dropped");
+        }
+    }
+
+    /// Logs a warning, at most once in ten seconds for each cause and camera. The next one says how many were left out.
+    pub(crate) fn warn_sometimes(&self, cause: &'static str, source: &str, text: impl FnOnce() -> String) {
+        const APART: Duration = Duration::from_secs(10);
+        let now = Instant::now();
+        let left_out = match self.state().warned.entry(key(cause, "", source)) {
+            Entry::Vacant(new) => {
+                new.insert((now, 0));
+                0
+            }
+            Entry::Occupied(mut known) => {
+                let (last, left_out) = known.get_mut();
+                if now - *last < APART {
+                    *left_out += 1;
+                    return;
+                }
+                *last = now;
+                std::mem::take(left_out)
+            }
+        };
+        match left_out {
+            0 => tracing::warn!("{}", text()),
+            n => tracing::warn!("{} ({n} more like it since the last line)", text()),
         }
     }
 

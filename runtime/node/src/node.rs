@@ -44,9 +44,10 @@ pub trait Node: Sized {
         1
     }
 
-    /// How long the first item of a batch waits for the others, at most.
-    fn batch_wait(&self) -> Duration {
-        Duration::ZERO
+    /// How long the first item of a batch waits for the others, at most. `None`: as long as pays by the rate at which
+    /// frames come, a few milliseconds at most.
+    fn batch_wait(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 
     /// Takes up to [`batch`](Self::batch) items of any ports, in the order in which they came, and gives each item's
@@ -110,7 +111,7 @@ pub struct PortIn {
 /// Which items an input port wants in live flow. In lossless flow it gets every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The newest of each camera: older ones that are still waiting are dropped and counted as `stale`.
+    /// The newest ones of each camera: a backlog over `BACKLOG` or `MAX_AGE_MS` loses its oldest, by name.
     Newest,
     /// Every one that is still there, in order: a decoder's packets, or records that must not be thinned out.
     Every,
@@ -125,10 +126,4 @@ pub struct PortOut {
     pub carries: PayloadKind,
     /// One line.
     pub doc: &'static str,
-}
-
-impl Ports {
-    pub(crate) fn input(&self, name: &str) -> Option<&'static PortIn> {
-        self.inputs.iter().find(|p| p.name == name)
-    }
 }

@@ -1,8 +1,10 @@
-//! The output side: slots to write, publications, and the wait for consumers that lossless flow asks for.
+//! The output side: slots to write, publications, and the waits for consumers.
 
 mod pools;
+mod waiting;
 
 use crate::context::StopFlag;
+use crate::directory::{Directory, Listing, Published};
 use crate::error::NodeError;
 use crate::gpu::{Held, Queue, Sync};
 use crate::link::{Link, Signal, Topology};
@@ -13,8 +15,10 @@ use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
 use millrace_frame::{CameraStatus, Detections, Device, Fence, Item, Payload, Timing};
-use millrace_pool::{Flow, Place, Pool, Slot};
-use std::collections::VecDeque;
+use millrace_pool::{Flow, Place, Slot};
+use pools::Lane;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// All output ports of a node.
@@ -27,31 +31,27 @@ pub struct Outputs {
     ports: Vec<Port>,
     node: String,
     restarts: u64,
+    pools_made: u64,
     common: Common,
     metrics: Metrics,
     stop: StopFlag,
     held: Held,
+    /// What the node's directories say of cameras.
+    cameras: BTreeMap<String, CameraStatus>,
 }
 
 struct Port {
     spec: &'static PortOut,
     consumers: Vec<String>,
-    pool: Option<Pool>,
-    /// Outgrown pools that somebody still reads.
-    retired: Vec<Pool>,
-    pools_made: u64,
-    /// Where the pool is.
-    place: Place,
-    /// When its consumers were last told of something.
-    rung: Instant,
-}
-
-impl Port {
-    /// Drops the outgrown pools that nobody reads. One on a GPU is not freed under its readers: they leave when they have seen its
-    /// end and given the last lease back.
-    fn let_go(&mut self) {
-        self.retired.retain(|pool| !pool.behind().is_empty() || pool.is_mapped());
-    }
+    /// `None` where the graph has no consumer for the port.
+    directory: Option<Directory>,
+    /// A pool for each camera.
+    lanes: BTreeMap<Arc<str>, Lane>,
+    /// The directory does not show yet what has changed.
+    unlisted: bool,
+    /// When the directory was last announced by a dora message.
+    announced: Instant,
+    opened: Instant,
 }
 
 /// A slot to write. Dropped unpublished, it goes back to its pool.
@@ -59,6 +59,7 @@ impl Port {
 pub struct SlotMut {
     slot: Slot,
     port: &'static str,
+    lane: Arc<str>,
     /// With `EXCHANGE: copy`, what is written here is copied into the slot when it is published.
     apart: Option<Vec<u8>>,
 }
@@ -79,6 +80,7 @@ pub struct DeviceSlotMut {
     slot: Slot,
     span: Span,
     port: &'static str,
+    lane: Arc<str>,
 }
 
 impl DeviceSlotMut {
@@ -88,17 +90,12 @@ impl DeviceSlotMut {
     }
 }
 
-/// While it waits for a consumer, a producer rings again this often, and looks whether that one is dead.
-const RING_AGAIN: Duration = Duration::from_millis(100);
-/// Whatever bells it could ring, a producer sends a dora message this often: the successor of a consumer that died knows
-/// of nothing, and dora's own tools see that the output lives.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
-/// How long a producer that waits for a slot lets a stop wait.
-const LISTEN: Duration = Duration::from_millis(20);
-/// How long a producer that hands over by blocking waits for its consumers.
-const HANDOVER_LIMIT: Duration = Duration::from_secs(2);
-/// At the end of a live stream, consumers get this long to read what stands in the pool.
-const LIVE_DRAIN: Duration = Duration::from_secs(3);
+/// How often each port announces its directory by a dora message: a consumer that was started again knows of nothing, and
+/// dora's own tools see that the output lives.
+const ANNOUNCE: Duration = Duration::from_millis(500);
+/// The same at the start, while a consumer is missing.
+const ANNOUNCE_TO_MISSING: Duration = Duration::from_millis(100);
+const START: Duration = Duration::from_secs(30);
 
 impl Outputs {
     pub(crate) fn new(
@@ -112,11 +109,11 @@ impl Outputs {
         let port = |spec: &'static PortOut| Port {
             spec,
             consumers: graph.consumers.get(spec.name).cloned().unwrap_or_default(),
-            pool: None,
-            retired: Vec::new(),
-            pools_made: 0,
-            place: Place::Host,
-            rung: Instant::now(),
+            directory: None,
+            lanes: BTreeMap::new(),
+            unlisted: false,
+            announced: Instant::now(),
+            opened: Instant::now(),
         };
         Self {
             link,
@@ -125,23 +122,47 @@ impl Outputs {
             ports: ports.outputs.iter().map(port).collect(),
             node: graph.node.clone(),
             restarts: graph.restarts,
+            pools_made: 0,
             common,
             metrics,
             stop,
             held: Held::default(),
+            cameras: BTreeMap::new(),
         }
     }
 
     /// Reports a camera's state: to every node behind ([`Node::on_camera`](crate::Node::on_camera)), to the node's own
-    /// report and to the log, where it differs from what was reported before. For sources; other nodes pass on what
-    /// comes in by themselves.
+    /// report, and to the log where it has changed. For sources; other nodes pass on what comes in by themselves.
     pub fn camera(&mut self, status: CameraStatus) {
-        self.metrics.camera(status);
+        if self.cameras.get(&status.source).is_none_or(|known| known.state != status.state) {
+            let (camera, state, error) = (&status.source, status.state.as_str(), &status.last_error);
+            match error.is_empty() {
+                true => tracing::info!("camera '{camera}': {state}"),
+                false => tracing::info!("camera '{camera}': {state}: {error}"),
+            }
+        }
+        self.pass_on(status);
     }
 
-    /// The camera was removed: its pools are closed, and nothing more is said of it once its readers are through.
+    /// Lists a camera's status in the directories.
+    pub(crate) fn pass_on(&mut self, status: CameraStatus) {
+        self.metrics.camera(status.clone());
+        self.cameras.insert(status.source.clone(), status);
+        self.ports.iter_mut().for_each(|port| port.unlisted = true);
+    }
+
+    /// The camera was removed: its pools are closed, and consumers read them to their end.
     pub fn remove_camera(&mut self, source: &str) {
         self.metrics.remove_camera(source);
+        self.cameras.remove(source);
+        for port in &mut self.ports {
+            port.unlisted = true;
+            if let Some(lane) = port.lanes.get_mut(source) {
+                lane.close();
+            }
+            // wakes its consumers to read the end
+            port.directory.as_mut().map(Directory::wake);
+        }
     }
 
     /// Somebody in this graph reads the port. Where nobody does, the work for it can be left undone.
@@ -164,7 +185,8 @@ impl Outputs {
     /// When the node has no such port.
     pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
         let apart = (self.common.exchange == Exchange::Copy).then(|| vec![0; bytes as usize]);
-        Ok(self.acquire(port, source, bytes, &Place::Host)?.map(|slot| SlotMut { slot, port, apart }))
+        let acquired = self.acquire(port, source, bytes, &Place::Host)?;
+        Ok(acquired.map(|(slot, lane)| SlotMut { slot, port, lane, apart }))
     }
 
     /// A free slot of `port` on the GPU of `queue`, as [`slot`](Self::slot) gives one in host memory. Work that is queued
@@ -187,10 +209,10 @@ impl Outputs {
                 "output '{port}': EXCHANGE=copy is for frames in host memory, and this node's lie on a GPU; leave EXCHANGE out, or set MEMORY=host where the node has it"
             )));
         }
-        let Some(slot) = self.acquire(port, source, bytes, &queue.place())? else { return Ok(None) };
+        let Some((slot, lane)) = self.acquire(port, source, bytes, &queue.place())? else { return Ok(None) };
         slot.follow(queue.stream()).map_err(NodeError::fatal)?;
         let span = slot.span().expect("the pool was made on a GPU");
-        Ok(Some(DeviceSlotMut { slot, span, port }))
+        Ok(Some(DeviceSlotMut { slot, span, port, lane }))
     }
 
     /// Publishes a slot that work in `queue` writes, with the event that says when it is complete.
@@ -209,7 +231,8 @@ impl Outputs {
                 Fence::Complete
             }
         };
-        self.publish_with(SlotMut { slot: slot.slot, port: slot.port, apart: None }, &item, None)
+        let DeviceSlotMut { slot, port, lane, .. } = slot;
+        self.publish_with(SlotMut { slot, port, lane, apart: None }, &item, None)
     }
 
     /// Keeps something (a lease, a mapped surface) until everything queued so far is done, and drops it then.
@@ -220,42 +243,14 @@ impl Outputs {
         self.held.hold(Box::new(keep), queue).map_err(NodeError::fatal)
     }
 
-    /// Lets go of what the GPU has done with, and of pools that nobody reads any more.
+    /// Lets go of what the GPU has done with and of pools that nobody reads any more, and tells consumers what has changed.
     pub(crate) fn settle(&mut self) -> Result<(), NodeError> {
-        self.ports.iter_mut().for_each(Port::let_go);
-        self.held.settle().map_err(NodeError::fatal)
-    }
-
-    fn acquire(
-        &mut self,
-        port: &'static str,
-        source: &str,
-        bytes: u64,
-        place: &Place,
-    ) -> Result<Option<Slot>, NodeError> {
-        let at = self.at(port);
-        self.ensure_pool(at, bytes, place)?;
-        let live = self.flow() == Flow::Live;
-        let mut waited = Waited::default();
-        loop {
-            let pool = self.ports[at].pool.as_mut().expect("ensure_pool made it");
-            if let Some(slot) = pool.acquire() {
-                return Ok(Some(slot));
-            }
-            if live || waited.is_due() {
-                let (dead, missing) = (pool.reap(false), pool.expected());
-                if let Some(slot) = pool.acquire() {
-                    return Ok(Some(slot));
-                }
-                if live {
-                    self.metrics.drop_port("pool_full", port, source, 1);
-                    return Ok(None);
-                }
-                self.give_up_on(port, &dead, &missing, &waited)?;
-                self.ring_again(at);
-            }
-            self.wait(at)?;
+        self.let_go();
+        for at in 0..self.ports.len() {
+            self.list(at)?;
+            self.announce_if_due(at);
         }
+        self.held.settle().map_err(NodeError::fatal)
     }
 
     /// Publishes a written slot and rings the port's consumers.
@@ -285,193 +280,81 @@ impl Outputs {
             slot.slot.bytes_mut()[..len].copy_from_slice(&apart[..len]);
             self.metrics.copied(&item.source, item.payload.bytes());
         }
-        let pool = self.ports[at].pool.as_mut().expect("the slot came from it");
+        let lane = self.ports[at].lanes.get_mut(&slot.lane);
+        let pool = lane.and_then(|lane| lane.pool.as_mut()).ok_or_else(|| {
+            lost("unpublishable", format!("camera '{}' was removed while the frame was in work", slot.lane))
+        })?;
         let published = pool.publish(slot.slot, &bytes).map_err(|e| lost("unpublishable", e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
         self.metrics.count_port("bytes_out", spec.name, &item.source, item.payload.bytes());
-        let deaf = pool.ring();
-        let always = self.common.doorbell == Doorbell::Always;
-        if deaf || always || self.ports[at].rung.elapsed() >= TELL_AGAIN {
+        let deaf = self.ports[at].directory.as_mut().is_some_and(Directory::wake);
+        if deaf || self.common.doorbell == Doorbell::Always {
             self.tell(at, row::encode(&published, item, found), &item.source);
         }
         match self.common.handover {
             Handover::Event => Ok(()),
-            Handover::Blocking => self.await_return(at, &item.source),
+            Handover::Blocking => self.await_return(at, &slot.lane),
         }
     }
 
-    /// Sends a dora message to a port's consumers.
+    /// Sends a dora message about a publication to a port's consumers.
     fn tell(&mut self, at: usize, message: StructArray, source: &str) {
         let spec = self.ports[at].spec;
-        self.ports[at].rung = Instant::now();
         self.metrics.count_port("doorbells", spec.name, source, 1);
-        // A doorbell that cannot be rung is like one that got lost: the pool has the frame, the next bell brings it.
+        // A message that cannot be sent is like one that got lost: the pool has the frame, and the directory has the pool.
         if let Err(e) = self.link.ring(spec.name, message) {
             self.metrics.drop_port("doorbell", spec.name, source, 1);
-            tracing::warn!("{e}");
+            self.metrics.warn_sometimes("doorbell", source, || e);
         }
     }
 
-    /// `HANDOVER: blocking`: waits until every consumer has given everything back. One that keeps a frame longer than
-    /// [`HANDOVER_LIMIT`], or has died, is not waited for: that is counted.
-    fn await_return(&mut self, at: usize, source: &str) -> Result<(), NodeError> {
-        let began = Instant::now();
-        self.metrics.count("handover_waits", source, 1);
-        while let Some(pool) = self.ports[at].pool.as_mut() {
-            if pool.behind().is_empty() {
-                break;
-            }
-            if began.elapsed() >= HANDOVER_LIMIT {
-                pool.reap(false);
-                self.metrics.count("handover_timeouts", source, 1);
-                break;
-            }
-            self.wait(at)?;
+    /// Announces a port's directory by a dora message, from time to time.
+    fn announce_if_due(&mut self, at: usize) {
+        let Port { directory, announced, opened, .. } = &mut self.ports[at];
+        let Some(directory) = directory else { return };
+        let elapsed = announced.elapsed();
+        if elapsed < ANNOUNCE_TO_MISSING {
+            return;
         }
-        self.metrics.observe_ns("handover", source, began.elapsed().as_nanos() as u64);
-        Ok(())
-    }
-
-    /// Closes every pool and waits until its consumers have read what stands in it: in lossless flow for as long as they
-    /// live, in live flow for a few seconds. A stop cuts both short.
-    pub(crate) fn finish(&mut self) -> Result<(), NodeError> {
-        self.held.finish().map_err(NodeError::fatal)?;
-        self.close_pools();
-        let mut waited = Waited::default();
-        for at in 0..self.ports.len() {
-            while !self.stop.is_set() {
-                let name = self.ports[at].spec.name;
-                let due = waited.is_due();
-                let (mut dead, mut missing) = (Vec::new(), Vec::new());
-                self.ports[at].retired.retain_mut(|pool| {
-                    if due {
-                        dead.extend(pool.reap(false));
-                        missing.extend(pool.expected());
-                    }
-                    !pool.behind().is_empty()
-                });
-                if self.ports[at].retired.is_empty() {
-                    break;
-                }
-                if due {
-                    self.ring_again(at);
-                }
-                if self.flow() == Flow::Lossless {
-                    self.give_up_on(name, &dead, &missing, &waited)?;
-                } else if waited.total() > LIVE_DRAIN {
-                    let behind = self.ports[at].retired.iter().flat_map(Pool::behind);
-                    for (consumer, tickets, _) in behind {
-                        self.metrics.drop_port("unread_at_end", name, "", tickets);
-                        tracing::warn!("output '{name}': {consumer} left {tickets} unread at the end");
-                    }
-                    break;
-                }
-                self.wait(at)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// No port publishes any more; what stands in the pools can still be read.
-    pub(crate) fn close_pools(&mut self) {
-        for port in &mut self.ports {
-            if let Some(mut pool) = port.pool.take() {
-                pool.close();
-                pool.ring();
-                port.retired.push(pool);
-            }
+        // a reader that is no Millrace node is missing for ever
+        let starting = opened.elapsed() < START;
+        if elapsed >= ANNOUNCE {
+            directory.reap();
+            self.announce(at);
+        } else if starting && !directory.missing().is_empty() {
+            self.announce(at);
         }
     }
 
-    /// Makes a pool for each port that somebody reads, rings its consumers, and waits until they have come. A node takes no
-    /// input before: so a graph starts from its sinks, and no frame is lost or gets old while a model is opened.
-    pub(crate) fn open_ports(&mut self) -> Result<(), NodeError> {
-        for at in 0..self.ports.len() {
-            if !self.ports[at].consumers.is_empty() {
-                self.make_pool(at, 1, &Place::Host)?; // the first frame gets one of its size
-                self.ring_again(at);
-            }
-        }
-        (0..self.ports.len()).try_for_each(|at| self.await_consumers(at))
-    }
-
-    /// Waits until every consumer that the graph names has opened the port's pool.
-    fn await_consumers(&mut self, at: usize) -> Result<(), NodeError> {
-        let mut waited = Waited::default();
-        while let Some(pool) = &self.ports[at].pool {
-            let missing = pool.expected();
-            if missing.is_empty() {
-                break;
-            }
-            if waited.is_due() {
-                let (name, ms) = (self.ports[at].spec.name, self.common.start_timeout_ms);
-                if self.flow() == Flow::Lossless {
-                    self.give_up_on(name, &[], &missing, &waited)?;
-                } else if waited.total().as_millis() > u128::from(ms) {
-                    let names = missing.join(", ");
-                    tracing::warn!(
-                        "output '{name}': going on without {names}, which did not begin to read within {ms} ms"
-                    );
-                    break;
-                }
-                self.ring_again(at);
-            }
-            self.wait(at)?;
-        }
-        Ok(())
-    }
-
-    /// In lossless flow the dead and those who never came are waited for, but not for ever.
-    fn give_up_on(&self, port: &str, dead: &[String], missing: &[String], waited: &Waited) -> Result<(), NodeError> {
-        let longer_than = |ms: u64| waited.total().as_millis() > u128::from(ms);
-        if !dead.is_empty() && longer_than(self.common.restart_timeout_ms) {
-            return Err(NodeError::fatal(format!(
-                "output '{port}': {} crashed and was not started again within {} ms; its frames cannot be delivered (lossless flow). Mend that node, give it a restart_policy, or raise RESTART_TIMEOUT_MS",
-                dead.join(", "),
-                self.common.restart_timeout_ms
-            )));
-        }
-        if !missing.is_empty() && longer_than(self.common.start_timeout_ms) {
-            return Err(NodeError::fatal(format!(
-                "output '{port}': {} did not begin to read within {} ms; see its own errors, or raise START_TIMEOUT_MS",
-                missing.join(", "),
-                self.common.start_timeout_ms
-            )));
-        }
-        Ok(())
-    }
-
-    /// Waits a moment for a lease to come back, and keeps the node's ears open meanwhile.
-    fn wait(&mut self, at: usize) -> Result<(), NodeError> {
-        let began = Instant::now();
-        self.settle()?;
-        let port = &self.ports[at];
-        if let Some(pool) = port.pool.as_ref().or(port.retired.first()) {
-            pool.wait(LISTEN);
-        }
-        self.waited += began.elapsed();
-        loop {
-            match self.link.next() {
-                Signal::Quiet => break,
-                Signal::Stop => {
-                    self.stop.set();
-                    self.signals.push_back(Signal::Stop);
-                    break;
-                }
-                signal => self.signals.push_back(signal),
-            }
-        }
-        if self.stop.is_set() { Err(NodeError::stopped()) } else { Ok(()) }
-    }
-
-    /// Rings with no new frame to tell of.
-    fn ring_again(&mut self, at: usize) {
+    fn announce(&mut self, at: usize) {
         let port = &mut self.ports[at];
-        let Some(pool) = port.pool.as_mut().or(port.retired.first_mut()) else { return };
-        pool.ring();
-        if let Err(e) = self.link.ring(port.spec.name, row::encode(&pool.locator(), &nothing(), None)) {
+        let Some(directory) = &mut port.directory else { return };
+        port.announced = Instant::now();
+        directory.wake();
+        if let Err(e) = self.link.ring(port.spec.name, row::encode(&directory.locator(), &nothing(), None)) {
             tracing::debug!("{e}");
         }
+    }
+
+    /// Publishes a port's directory, where something has changed.
+    fn list(&mut self, at: usize) -> Result<(), NodeError> {
+        let cameras = &self.cameras;
+        let port = &mut self.ports[at];
+        let Some(directory) = port.directory.as_mut().filter(|_| port.unlisted) else { return Ok(()) };
+        let pools = port.lanes.iter().flat_map(|(source, lane)| lane.entries(source)).collect();
+        let listing = Listing { pools, cameras: cameras.values().cloned().collect() };
+        match directory.publish(&listing)? {
+            Published::Yes => port.unlisted = false,
+            Published::InNewPool => {
+                port.unlisted = false;
+                self.announce(at);
+                return Ok(());
+            }
+            // tried again at the next look
+            Published::NoSlot => return Ok(()),
+        }
+        directory.wake();
+        Ok(())
     }
 
     fn flow(&self) -> Flow {
@@ -486,32 +369,7 @@ impl Outputs {
     }
 }
 
-/// What a doorbell describes that names a pool and no new frame.
+/// What a message describes that announces a directory and no frame: a camera without a name.
 fn nothing() -> Item {
-    let timing =
-        Timing { pts_ns: 0, timebase: millrace_frame::Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
-    Item::on_host("", 0, timing, Payload::Detections { len_bytes: 0 })
-}
-
-#[derive(Debug, Default)]
-struct Waited {
-    since: Option<Instant>,
-    looked: Option<Instant>,
-}
-
-impl Waited {
-    fn total(&self) -> Duration {
-        self.since.map(|at| at.elapsed()).unwrap_or_default()
-    }
-
-    /// Once every [`RING_AGAIN`] of waiting.
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        if now - self.looked.unwrap_or(since) < RING_AGAIN {
-            return false;
-        }
-        self.looked = Some(now);
-        true
-    }
+    Item::on_host("", 0, Timing::default(), Payload::Detections { len_bytes: 0 })
 }

@@ -3,6 +3,7 @@
 //! A change is read as the graph's text is: the whole sheet anew, by the same schema, into the same types. What does not
 //! fit changes nothing. dora's command hears nothing of it: the log and the node's counters say what came of it.
 
+use crate::inputs::Inputs;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outputs::Outputs;
@@ -33,11 +34,12 @@ pub(crate) fn apply<N: Node>(
     key: &str,
     value: Option<&Value>,
     node: &mut N,
+    inputs: &mut Inputs,
     out: &mut Outputs,
     metrics: &Metrics,
 ) {
     let before = sheet.shown(key);
-    match attempt(sheet, key, value, node, out) {
+    match attempt(sheet, key, value, node, inputs, out) {
         Ok(()) => {
             let now = sheet.shown(key);
             tracing::info!("{key} changes from {before} to {now}, by dora param");
@@ -56,13 +58,17 @@ fn attempt<N: Node>(
     key: &str,
     value: Option<&Value>,
     node: &mut N,
+    inputs: &mut Inputs,
     out: &mut Outputs,
 ) -> Result<(), Refusal> {
     let (changed, own, common) = plan::<N::Settings>(sheet, key, value)?;
     let done = match key {
         _ if changed.is_own(key) => node.change(own),
         "LOG" => crate::log::change(common.log.as_str()),
-        _ => out.change(common),
+        _ => {
+            inputs.change(&common);
+            out.change(common)
+        }
     };
     done.map_err(|why| Refusal::Kept { key: key.to_owned(), why })?;
     *sheet = changed;
@@ -173,7 +179,7 @@ mod tests {
             let text = refused(key, json!("x"));
             let whole = format!(
                 "{key} needs a restart: 'dora node replace detect --from-yaml FILE', where FILE has the node's entry \
-                 with the new value; what can change while it runs: SCORE, NAMES, FLOW, DOORBELL, HANDOVER, LOG, "
+                 with the new value; what can change while it runs: SCORE, NAMES, FLOW, BACKLOG, MAX_AGE_MS, LEASE_TIMEOUT_MS, DOORBELL, "
             );
             assert!(text.starts_with(&whole), "{text}");
         }

@@ -1,10 +1,10 @@
 //! The one event loop, and a node's life around it.
 
-use crate::batch::Batch;
+use crate::batch::Pace;
 use crate::context::{Context, StopFlag};
 use crate::describe::describe;
 use crate::error::{Kind, NodeError};
-use crate::inputs::Inputs;
+use crate::inputs::{Change, Inputs};
 use crate::link::dora::DoraLink;
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
@@ -14,6 +14,7 @@ use crate::params;
 use crate::seat::{self, Seat};
 use crate::settings::{Common, Sheet, Unread};
 use crate::status::{State, Status};
+use millrace_frame::{CameraState, CameraStatus, PayloadKind};
 use millrace_pool::Bell;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +39,7 @@ pub fn main<N: Node>() -> ExitCode {
         _ => {}
     }
     keep_freed_pages();
+    allow_descriptors();
     let connected = Bell::create().map_err(|e| e.to_string()).and_then(|bell| {
         let (link, graph) = DoraLink::connect(bell.clone())?;
         Ok((Box::new(link) as Box<dyn Link>, graph, bell))
@@ -61,6 +63,17 @@ pub fn main<N: Node>() -> ExitCode {
 /// freed (mallopt(3), `M_MMAP_THRESHOLD`: at most 32 MiB, and twice as much for the top of a heap), so one is.
 fn keep_freed_pages() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10))));
+}
+
+/// Each camera's pool has two descriptors, and a process may open 1024 unless it asks for more: it asks for all that it is
+/// allowed.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // where it is refused, a pool that finds no descriptor says so
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
 }
 
 /// Runs a node to its end, asleep on `bell` where there is nothing to do. Everything that can go wrong has been logged
@@ -130,13 +143,17 @@ fn live<N: Node>(
         slots: common.slots,
         sync: Arc::default(),
     };
-    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), common.exchange);
+    let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), &common);
+    // the tensors of a batch are published together: half the slots, so that the other half can be read meanwhile
+    let shared_out = N::PORTS.outputs.iter().any(|p| matches!(p.carries, PayloadKind::Image | PayloadKind::Tensor));
+    let per_camera = if shared_out { (common.slots as usize / 2).max(1) } else { usize::MAX };
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
 
     let ended = out.open_ports().and_then(|()| {
         let (node, inputs, out, stop) = (&mut node, &mut inputs, &mut out, &stop);
-        Turn { node, inputs, out, sheet, bell, metrics, status, stop }.run()
+        let pace = Pace::default();
+        Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace }.run()
     });
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
@@ -154,8 +171,10 @@ fn live<N: Node>(
     Ok(if stop.is_set() { State::Stopped } else { State::Done })
 }
 
-/// How long the loop sleeps at most: a dead producer rings no bell.
+/// How long the loop sleeps at most: a dead producer wakes nobody.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// The pause after a source's fault, so that one that lasts does not take a processor.
+const AFTER_FAULT: Duration = Duration::from_millis(20);
 
 /// A node in its loop.
 struct Turn<'a, N> {
@@ -167,12 +186,14 @@ struct Turn<'a, N> {
     metrics: &'a Metrics,
     status: &'a mut Status,
     stop: &'a StopFlag,
+    /// Frames of one camera in a batch, at most.
+    per_camera: usize,
+    pace: Pace,
 }
 
 impl<N: Node> Turn<'_, N> {
     /// Until the inputs or the source have ended, or a stop is asked for.
     fn run(mut self) -> Result<(), NodeError> {
-        let mut batch = Batch::default();
         loop {
             self.status.tick(self.metrics);
             let heard = self.bell.heard(); // what comes from here on ends the sleep below
@@ -186,53 +207,75 @@ impl<N: Node> Turn<'_, N> {
             if self.stop.is_set() {
                 return Ok(());
             }
-            self.inputs.try_again();
-            let most = self.node.batch();
-            batch.fill(self.inputs, most);
-            let wait = if batch.is_empty() {
-                if self.inputs.finished() {
-                    return Ok(());
+            self.inputs.look();
+            self.pass_on_cameras();
+            let most = self.node.batch().max(1);
+            let waiting = self.inputs.waiting(most);
+            if waiting > 0 {
+                match self.patience(waiting, most) {
+                    None => self.step(most)?,
+                    // not woken by each frame that joins: only the time counts here, and it is short or was asked for
+                    Some(patience) if patience <= Duration::from_millis(5) => std::thread::sleep(patience),
+                    Some(patience) => self.sleep(heard, patience),
                 }
-                match self.node.produce(self.out) {
-                    Ok(Progress::Busy) => continue,
-                    Ok(Progress::Idle(wait)) => wait,
-                    Ok(Progress::End) => return Ok(()),
-                    Ok(Progress::Passive) => LOOK_AROUND,
-                    Err(e) => {
-                        lost(Err(e), self.metrics)?;
-                        continue;
-                    }
+                continue;
+            }
+            self.pace.idle();
+            if self.inputs.finished() {
+                return Ok(());
+            }
+            match self.node.produce(self.out) {
+                Ok(Progress::Busy) => {}
+                Ok(Progress::Idle(wait)) => self.sleep(heard, wait),
+                Ok(Progress::End) => return Ok(()),
+                Ok(Progress::Passive) => self.sleep(heard, LOOK_AROUND),
+                Err(e) => {
+                    lost(Err(e), self.metrics)?;
+                    self.sleep(heard, AFTER_FAULT);
                 }
-            } else {
-                // nothing more comes of inputs that have ended
-                let patience = batch.patience(self.node.batch_wait(), most).filter(|_| !self.inputs.finished());
-                let Some(patience) = patience else {
-                    self.step(&mut batch)?;
-                    continue;
-                };
-                patience
-            };
-            if self.out.signals.is_empty() {
-                self.bell.wait(heard, wait.min(LOOK_AROUND));
             }
         }
     }
 
-    /// Gives the node what is gathered.
-    fn step(&mut self, batch: &mut Batch) -> Result<(), NodeError> {
-        let (items, gathered) = batch.take();
+    fn sleep(&self, heard: u32, wait: Duration) {
+        if self.out.signals.is_empty() {
+            self.bell.wait(heard, wait.min(LOOK_AROUND));
+        }
+    }
+
+    /// How much longer the frames that wait are left to wait for more.
+    fn patience(&mut self, waiting: usize, most: usize) -> Option<Duration> {
+        if self.inputs.ending() {
+            return None; // nothing more comes
+        }
+        // one camera's frames come apart: only what it sends itself would be waited for
+        let wait = if self.inputs.lanes() > 1 {
+            self.node.batch_wait()
+        } else {
+            self.node.batch_wait().or(Some(Duration::ZERO))
+        };
+        self.pace.patience(waiting, most, wait, Instant::now())
+    }
+
+    /// Leases what waits, and gives it to the node.
+    fn step(&mut self, most: usize) -> Result<(), NodeError> {
+        let items = self.inputs.take(most, self.per_camera);
+        let gathered = self.pace.launched(items.len(), Instant::now());
+        if items.is_empty() {
+            return Ok(()); // what waited was lost, and counted
+        }
         let sources: Vec<String> = items.iter().map(|(_, input)| input.source().to_owned()).collect();
         if self.node.batch() > 1 {
             self.metrics.count("batches", "", 1);
         }
-        if !self.node.batch_wait().is_zero() {
+        if self.node.batch_wait() != Some(Duration::ZERO) {
             self.metrics.observe_ns("batch_wait", "", gathered.as_nanos() as u64);
         }
         self.out.waited = Duration::ZERO;
         let began = Instant::now();
         let results = self.node.on_batch(items, self.out);
         let took = began.elapsed();
-        // what the node itself needs for one item: who waits for its consumers has time, and a batch is shared
+        // what the node itself needs for one item: a node that waits for its consumers has time, and a batch is shared
         let busy_ns = took.saturating_sub(self.out.waited).as_nanos() as u64 / sources.len() as u64;
         for source in &sources {
             self.metrics.observe_ns("on_input", source, took.as_nanos() as u64);
@@ -241,18 +284,35 @@ impl<N: Node> Turn<'_, N> {
         results.into_iter().try_for_each(|result| lost(result, self.metrics))
     }
 
+    /// Gives the node, and those behind it, what has changed of cameras.
+    fn pass_on_cameras(&mut self) {
+        for change in self.inputs.changes() {
+            match change {
+                Change::Status(status) => {
+                    self.node.on_camera(&status);
+                    self.out.pass_on(status);
+                }
+                Change::Removed(source) => {
+                    let status = CameraStatus { state: CameraState::Ended, ..CameraStatus::new(source.as_str()) };
+                    self.node.on_camera(&status);
+                    self.out.remove_camera(&source);
+                }
+            }
+        }
+    }
+
     /// Acts on a signal; `false` when there was none.
     fn heed(&mut self, signal: Signal) -> bool {
         match signal {
-            Signal::Bell { port, at } => self.inputs.bell(&port, &at),
-            Signal::Noise { port, why } => {
+            Signal::Announced { input, at } => self.inputs.announced(&input, &at),
+            Signal::Noise { input, why } => {
                 self.metrics.drop("bad_doorbell", "", 1);
-                tracing::debug!("input '{port}': {why}");
+                self.metrics.warn_sometimes("bad_doorbell", &input, || format!("input '{input}': {why}"));
             }
-            Signal::Closed { port } => self.inputs.close(&port),
+            Signal::Closed { input } => self.inputs.close(&input),
             Signal::AllClosed => self.inputs.close_all(),
             Signal::Param { key, value } => {
-                params::apply(&mut self.sheet, &key, value.as_ref(), self.node, self.out, self.metrics);
+                params::apply(&mut self.sheet, &key, value.as_ref(), self.node, self.inputs, self.out, self.metrics);
             }
             Signal::Stop => self.stop.set(),
             Signal::Nudge => {}
@@ -268,7 +328,7 @@ fn lost(result: Result<(), NodeError>, metrics: &Metrics) -> Result<(), NodeErro
         Err(e) => match &e.kind {
             Kind::Item { cause, source } => {
                 metrics.drop(cause, source, 1);
-                tracing::warn!("camera '{source}': {e}");
+                metrics.warn_sometimes(cause, source, || format!("camera '{source}': {e}"));
                 Ok(())
             }
             Kind::Fatal | Kind::Stopped => Err(e),

@@ -14,15 +14,36 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub(crate) struct Common {
-    /// Who waits when a consumer is slower: nobody (`live`, the oldest frame is overwritten and counted) or the
+    /// Who waits when a consumer is slower: nobody (`live`; a camera's oldest waiting frame is lost and counted) or the
     /// producer (`lossless`, every frame arrives at every consumer exactly once).
     #[serde(default)]
     #[schemars(extend("x-millrace-live" = true))]
     pub(crate) flow: FlowSetting,
-    /// Slots of each pool of images and tensors that this node fills, 2 to 64.
+    /// Slots of each camera's pool of images or tensors that this node fills, 2 to 64.
     #[serde(default = "default_slots")]
     #[schemars(range(min = 2, max = 64))]
     pub(crate) slots: u32,
+    /// The most memory that the pools of one output port use together, in MiB. A camera that finds too little left gets
+    /// fewer slots; its frames are lost (`pool_budget`) where not even three have room. By default only the machine's
+    /// memory limits them.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub(crate) pool_mib: Option<u64>,
+    /// In live flow, how many frames of each camera may wait for this node at an input of images or tensors. A longer
+    /// backlog loses its oldest frame (`backlog`). The slots of the producer's pool bound it, too.
+    #[serde(default = "default_backlog")]
+    #[schemars(range(min = 1, max = 64), extend("x-millrace-live" = true))]
+    pub(crate) backlog: u32,
+    /// In live flow, how old a frame may be when this node starts work on it, in milliseconds since its arrival. An older
+    /// one is lost (`late`).
+    #[serde(default = "default_max_age_ms")]
+    #[schemars(range(min = 1), extend("x-millrace-live" = true))]
+    pub(crate) max_age_ms: u64,
+    /// In live flow, how long consumers that do not move may hold every slot of a camera's pool, in milliseconds. Then the
+    /// camera gets a new pool, and frames go on to the other consumers.
+    #[serde(default = "default_lease_timeout_ms")]
+    #[schemars(range(min = 10), extend("x-millrace-live" = true))]
+    pub(crate) lease_timeout_ms: u64,
     /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]
@@ -55,6 +76,15 @@ pub(crate) struct Common {
 
 fn default_slots() -> u32 {
     8
+}
+fn default_backlog() -> u32 {
+    8
+}
+fn default_max_age_ms() -> u64 {
+    1_000
+}
+fn default_lease_timeout_ms() -> u64 {
+    2_000
 }
 fn default_start_ms() -> u64 {
     30_000

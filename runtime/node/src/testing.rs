@@ -50,10 +50,10 @@ impl Link for ChannelLink {
     }
 
     fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String> {
-        let at = row::decode_slot(&row).map_err(|e| e.to_string())?;
+        let at = row::decode_announcement(&row).map_err(|e| e.to_string())?;
         for (from, to, bell) in &self.bells {
             if *from == port {
-                bell.send(Signal::Bell { port: to.clone(), at });
+                bell.send(at.map_or(Signal::Nudge, |at| Signal::Announced { input: to.clone(), at }));
             }
         }
         Ok(())
@@ -132,6 +132,10 @@ impl Bench {
         let common = Common {
             flow: FlowSetting::Lossless,
             slots: 4,
+            pool_mib: None,
+            backlog: 64,
+            max_age_ms: u64::MAX / 1_000_000,
+            lease_timeout_ms: 2_000,
             doorbell: Doorbell::Needed,
             exchange: Exchange::Shared,
             handover: Handover::Event,
@@ -142,17 +146,17 @@ impl Bench {
         let bells = feeds.iter().map(|p| (p.name, p.name.to_owned(), to_node.clone())).collect();
         let (_unused, silent) = channel();
         std::mem::forget(_unused); // nothing is ever said to the feeding side, and it must not look like a stop
-        let feed = Outputs::new(
+        let mut feed = Outputs::new(
             Box::new(ChannelLink { signals: silent, bells }),
             &Ports { inputs: &[], outputs: feeds },
             &tester,
-            common,
+            common.clone(),
             Metrics::default(),
             StopFlag::default(),
         );
+        feed.make_directories().expect("a directory for each input of the node");
         let sinks_alone = Ports { inputs: sinks, outputs: &[] };
-        let results =
-            crate::inputs::Inputs::new(&sinks_alone, &tester, Metrics::default(), test_bell, Exchange::Shared);
+        let results = crate::inputs::Inputs::new(&sinks_alone, &tester, Metrics::default(), test_bell, &common);
         let outputs: Vec<_> = sinks.iter().map(|p| (p.name, p.name.to_owned(), to_test.clone())).collect();
         let metrics = Metrics::default();
         let counts = metrics.clone();
@@ -174,10 +178,11 @@ impl Bench {
 
     fn hear(&mut self) {
         while let Ok(signal) = self.from_node.try_recv() {
-            if let Signal::Bell { port, at } = signal {
-                self.results.bell(&port, &at);
+            if let Signal::Announced { input, at } = signal {
+                self.results.announced(&input, &at);
             }
         }
+        self.results.look();
     }
 
     /// Publishes an item with these bytes on an input of the node.
@@ -211,7 +216,7 @@ impl Bench {
         let until = Instant::now() + wait;
         loop {
             self.hear();
-            if let Some(found) = self.results.next() {
+            if let Some(found) = self.results.take(1, 1).pop() {
                 return Some(found);
             }
             if Instant::now() >= until {
@@ -225,9 +230,10 @@ impl Bench {
     /// counters or its fault.
     pub fn finish(mut self) -> (Vec<(&'static str, Seen)>, Result<Metrics, String>) {
         for port in std::mem::take(&mut self.inputs) {
-            self.to_node.send(Signal::Closed { port: port.to_owned() });
+            self.to_node.send(Signal::Closed { input: port.to_owned() });
         }
         self.feed.close_pools();
+        self.feed.close_directories();
         let node = self.node.take().expect("finish consumes the bench");
         let mut rest = Vec::new();
         while !node.is_finished() {

@@ -1,7 +1,7 @@
 //! The consumer's side of a pool.
 
 use crate::bell::{self, Bell};
-use crate::control::{self, Block, EXPORT_BYTES, FREE, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
+use crate::control::{self, Block, EXPORT_BYTES, FREE, FREED, LAYOUT, LEFT, MAGIC, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, open_shared};
 use crate::memory::Memory;
 use crate::process::Owner;
@@ -11,7 +11,7 @@ use crate::{Flow, PoolError};
 use millrace_cuda::{CudaError, Gpu, Span, Stream};
 use millrace_frame::{Fence, SlotRef};
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Reader {
     shared: Arc<Shared>,
     next: u64,
+    /// The ticket that [`newest`](Self::newest) gave last.
+    newest: Option<u64>,
     attached: Attached,
 }
 
@@ -79,15 +81,22 @@ impl Reader {
             )));
         }
         let export = load_bytes(&h.export, export_len);
-        let memory = Memory::open(kind, pool, pid, &export, slots, slot_bytes)?;
         let flow = if h.flow.load(Ordering::Relaxed) == 1 { Flow::Lossless } else { Flow::Live };
         let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
         let (index, attached) = find_place(block, flow, name, me, pool)?;
-        ring(block);
         let next = block.consumers[index].cursor.load(Ordering::Acquire);
+        block.consumers[index].next.store(next, Ordering::Release);
         let open = Mutex::new((BTreeSet::new(), next));
-        let shared = Arc::new(Shared { control, memory: Some(memory), index, me, pool, flow, open });
-        Ok(Self { shared, next, attached })
+        // From here on an error detaches, by the drop of `shared`.
+        let mut shared = Shared { control, memory: None, index, me, pool, flow, open };
+        // Pairs with the fence in `Pool`'s drop: the producer frees memory only where it sees no consumer attached.
+        fence(Ordering::SeqCst);
+        if shared.block().header.closed.load(Ordering::Acquire) == FREED {
+            return Err(PoolError::Ended { pool, pid });
+        }
+        shared.memory = Some(Memory::open(kind, pool, pid, &export, slots, slot_bytes)?);
+        ring(shared.block());
+        Ok(Self { shared: Arc::new(shared), next, newest: None, attached })
     }
 
     /// The pool's id.
@@ -126,6 +135,35 @@ impl Reader {
         self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
     }
 
+    /// The producer publishes no more.
+    pub fn is_closed(&self) -> bool {
+        self.shared.block().header.closed.load(Ordering::Acquire) != 0
+    }
+
+    /// The newest publication, also one from before this consumer attached; [`Next::Empty`] where it was given already.
+    /// For pools whose publications replace each other, in live flow.
+    pub fn newest(&mut self) -> Next {
+        loop {
+            let block = self.shared.block();
+            let closed = self.is_closed();
+            let head = block.header.head.load(Ordering::Acquire);
+            let Some(ticket) = head.checked_sub(1).filter(|ticket| self.newest != Some(*ticket)) else {
+                return if closed { Next::End } else { Next::Empty };
+            };
+            // it may be overwritten between the two looks: then the head has moved on
+            if let Taken::Lease(writing, item) = protocol::take(block, self.shared.flow, self.shared.index, ticket) {
+                self.newest = Some(ticket);
+                self.next = head;
+                self.shared.moved(|open, next| {
+                    *next = head;
+                    open.insert(ticket);
+                });
+                let shared = self.shared.clone();
+                return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
+            }
+        }
+    }
+
     /// From here on the producer rings `bell` at each publication.
     pub fn listen(&self, bell: &Bell) {
         let place = &self.shared.block().consumers[self.shared.index];
@@ -138,7 +176,7 @@ impl Reader {
         loop {
             let block = self.shared.block();
             // before the head: what was published before the end is not lost with it
-            let closed = block.header.closed.load(Ordering::Acquire) == 1;
+            let closed = self.is_closed();
             let ticket = self.next;
             let taken = protocol::take(block, flow, index, ticket);
             if taken == Taken::NotYet {
@@ -207,7 +245,9 @@ impl Shared {
         let (open, next) = &mut *guard;
         change(open, next);
         let cursor = open.first().copied().unwrap_or(*next).min(*next);
-        self.block().consumers[self.index].cursor.store(cursor, Ordering::Release);
+        let place = &self.block().consumers[self.index];
+        place.next.store(*next, Ordering::Release);
+        place.cursor.store(cursor, Ordering::Release);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// `MILLRACE` as a big-endian number.
 pub const MAGIC: u64 = 0x4d49_4c4c_5241_4345;
 /// Version of the layout below; another one is refused.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// The most slots of a pool.
 #[cfg(not(loom))]
@@ -81,13 +81,13 @@ pub struct Header {
     pub memory_kind: AtomicU32,
     /// Bytes used of `export`.
     pub export_len: AtomicU32,
-    /// 1 when no further ticket will come.
+    /// 1 when no further ticket will come; [`FREED`] when the producer is about to free the slots.
     pub closed: AtomicU32,
     /// How the slots' memory is opened.
     pub export: [AtomicU64; EXPORT_BYTES / 8],
     /// Tickets published so far: the next one's number.
     pub head: AtomicU64,
-    /// Rung for what a producer may wait for: leases given back, cursors moved, places taken and left.
+    /// The producer's bell. Consumers ring it when they give a lease back, move their cursor, attach or leave.
     pub bell: Bell,
 }
 
@@ -115,6 +115,10 @@ pub struct Consumer {
     pub owner: AtomicU64,
     /// The lowest ticket that this consumer has not done with.
     pub cursor: AtomicU64,
+    /// The next ticket that this consumer will look at; those from the cursor up to it are leased or done with.
+    pub next: AtomicU64,
+    /// Frames that dead predecessors had leased in live flow, until a successor counts them.
+    pub lost: AtomicU64,
     /// The descriptor, plus one, at which its process has its own bell; 0 for none.
     pub bell: AtomicU64,
     /// `node/input`, padded with zeros.
@@ -127,6 +131,8 @@ pub const FREE: u64 = 0;
 pub const EXPECTED: u64 = 1;
 /// A consumer that said goodbye.
 pub const LEFT: u64 = 2;
+/// What [`Header::closed`] shows before the slots' memory is freed: a consumer that attaches from then on must not map it.
+pub const FREED: u32 = 2;
 /// A place whose leases the producer takes back right now.
 pub const REAPING: u64 = u64::MAX;
 
@@ -166,6 +172,8 @@ impl Default for Block {
             consumers: std::array::from_fn(|_| Consumer {
                 owner: AtomicU64::new(FREE),
                 cursor: AtomicU64::new(0),
+                next: AtomicU64::new(0),
+                lost: AtomicU64::new(0),
                 bell: AtomicU64::new(0),
                 name: std::array::from_fn(zero),
             }),

@@ -1,15 +1,16 @@
 //! Frame pools: how a frame stays where it was produced while other processes read it.
 //!
-//! A pool belongs to one output port of one node. It is N equal slots of memory ([`Place`]: host shared memory,
+//! A pool belongs to one camera on one output port of one node: its lane. It is N equal slots of memory ([`Place`]: host shared memory,
 //! or a GPU's) and a control block in host shared memory ([`control`]). The producer writes a slot
 //! and its description and publishes both under the next *ticket*; consumers take a *lease* on the ticket's slot, read
 //! the bytes where they lie, and give the lease back. Nothing is copied and nothing is negotiated: each step is one
 //! atomic operation on the slot's state word ([`protocol`]).
 //!
-//! - [`Flow::Live`]: the producer reuses the oldest slot that nobody leases. A slow consumer loses frames, never time.
+//! - [`Flow::Live`]: the producer reuses the slot with the oldest frame among those that no consumer leases. What a consumer
+//!   has not leased yet waits in the pool, so a burst is lost only where it is longer than the pool has slots.
 //! - [`Flow::Lossless`]: a publication is leased to every consumer from the start, so the producer waits for the slowest.
 //!
-//! No name stands in `/dev/shm`: control block and slots are memfds, which the kernel frees with the last process that
+//! Pools have no names in `/dev/shm`: control block and slots are memfds, which the kernel frees with the last process that
 //! has them open, whatever it died of. A consumer opens them through the owner's `/proc/<pid>/fd`.
 
 pub mod control;
@@ -72,6 +73,8 @@ pub enum PoolError {
         "cannot open pool {pool:032x} of process {pid}: {source}; its node has ended, or runs as another user or in another container"
     )]
     Open { pool: u128, pid: u32, source: std::io::Error },
+    #[error("pool {pool:032x} of process {pid} has ended")]
+    Ended { pool: u128, pid: u32 },
     #[error("what process {pid} has at descriptor {fd} is not pool {pool:032x}: {why}")]
     NotAPool { pool: u128, pid: u32, fd: u32, why: String },
     #[error("consumer '{name}' is attached to pool {pool:032x} already, by process {pid}, which is alive")]

@@ -1,7 +1,7 @@
 //! The producer's side of a pool.
 
 use crate::bell::{self, Bell};
-use crate::control::{self, Block, EXPECTED, FREE, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
+use crate::control::{self, Block, EXPECTED, FREE, FREED, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
 use crate::map::{Mapping, shared_file};
 use crate::memory::{Memory, Place};
 use crate::process::Owner;
@@ -10,7 +10,7 @@ use crate::{Flow, PoolError};
 use millrace_cuda::{CudaError, Span, Stream};
 use millrace_frame::{Fence, SlotRef};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 /// What a pool is to be.
@@ -41,7 +41,6 @@ pub struct Pool {
     flow: Flow,
     pool: u128,
     incarnation: u64,
-    next_slot: u32,
     /// What the bell showed before the last look at slots and cursors.
     heard: AtomicU32,
     /// The bells of the consumers, by place.
@@ -119,7 +118,7 @@ impl Pool {
         let (flow, incarnation) = (spec.flow, spec.incarnation);
         let shared = Arc::new(Shared { control, memory });
         let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
-        Ok(Self { shared, name, flow, pool, incarnation, next_slot: 0, heard: AtomicU32::new(0), bells })
+        Ok(Self { shared, name, flow, pool, incarnation, heard: AtomicU32::new(0), bells })
     }
 
     /// `node/port`.
@@ -146,8 +145,7 @@ impl Pool {
     /// the producer [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
-        let writing = protocol::acquire(self.shared.block(), self.next_slot)?;
-        self.next_slot = (writing.slot + 1) % self.slots();
+        let writing = protocol::acquire(self.shared.block())?;
         Some(Slot { shared: self.shared.clone(), writing, published: false })
     }
 
@@ -233,11 +231,11 @@ impl Pool {
             match owner {
                 FREE | EXPECTED => {}
                 LEFT => {
-                    protocol::reap(block, index, LEFT);
+                    protocol::reap(block, self.flow, index, LEFT);
                 }
                 owner if Owner(owner).is_dead() => {
                     let leave = self.flow == Flow::Lossless && !give_up;
-                    if leave || protocol::reap(block, index, owner) {
+                    if leave || protocol::reap(block, self.flow, index, owner) {
                         dead.push(name_of(place));
                     }
                 }
@@ -257,6 +255,16 @@ impl Pool {
             (!matches!(owner, FREE | LEFT) && behind > 0).then(|| (name_of(place), behind, owner != EXPECTED))
         };
         self.shared.block().consumers.iter().filter_map(owes).collect()
+    }
+
+    /// Its slots are in a GPU's memory.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.shared.memory, Memory::Cuda(_))
+    }
+
+    /// How often consumers have done something: given a lease back, moved their cursor, attached or left.
+    pub fn activity(&self) -> u32 {
+        protocol::heard(&self.shared.block().header.bell)
     }
 
     /// Another process that lives has the slots' memory open. (Readers in this one share the mapping itself.)
@@ -282,7 +290,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.close();
+        self.shared.block().header.closed.store(FREED, Ordering::Release);
+        // Pairs with the fence in `Reader::open`: either that consumer sees FREED and does not map the memory, or it is
+        // seen here as attached.
+        fence(Ordering::SeqCst);
         if matches!(self.shared.memory, Memory::Cuda(_)) && self.is_mapped() {
             // Freeing memory that another process has opened is undefined behaviour (cuIpcCloseMemHandle's page). The end
             // of this process gives it back.

@@ -53,22 +53,31 @@ pub struct Writing {
     pub generation: u32,
 }
 
-/// Takes a slot that nobody has, looking first at `from`: the producer goes round, so that is the oldest.
-/// `None`: each slot was leased or written when it was looked at.
-pub fn acquire(block: &Block, from: u32) -> Option<Writing> {
+/// Acquires the slot with the oldest publication among those that no consumer leases. `None`: each slot was leased or
+/// written when the producer looked at it.
+pub fn acquire(block: &Block) -> Option<Writing> {
     let slots = block.header.slots.load(Ordering::Relaxed);
-    (0..slots).map(|i| (from + i) % slots).find_map(|slot| {
-        let word = &block.slots[slot as usize];
-        let seen = word.load(Ordering::Relaxed);
-        if bits_of(seen) != 0 {
-            return None;
-        }
+    // A consumer may lease the slot between the look and the exchange; each such race costs one more round.
+    for _ in 0..slots {
+        let free = (0..slots).filter_map(|slot| {
+            let seen = block.slots[slot as usize].load(Ordering::Relaxed);
+            let ticket = block.descriptions[slot as usize].ticket.load(Ordering::Relaxed);
+            (bits_of(seen) == 0).then_some((ticket, slot, seen))
+        });
+        let (_, slot, seen) = free.min()?;
         let generation = generation_of(seen).wrapping_add(1);
         // Acquire: the last reader's accesses come before our writes
-        word.compare_exchange(seen, state(generation, WRITING), Ordering::Acquire, Ordering::Relaxed)
-            .ok()
-            .map(|_| Writing { slot, generation })
-    })
+        let exchanged = block.slots[slot as usize].compare_exchange(
+            seen,
+            state(generation, WRITING),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
+        if exchanged.is_ok() {
+            return Some(Writing { slot, generation });
+        }
+    }
+    None
 }
 
 /// Publishes a written slot under the next ticket, which is returned. Only the producer calls this, one call at a time.
@@ -189,6 +198,22 @@ fn release_before(block: &Block, index: usize, cursor: u64) {
     }
 }
 
+/// Live flow: what a dead consumer had leased is lost, and its successor goes on behind it. The leases stand until the
+/// caller releases them.
+fn write_off(block: &Block, index: usize) {
+    let place = &block.consumers[index];
+    let mut next = place.next.load(Ordering::Acquire);
+    for slot in 0..block.header.slots.load(Ordering::Relaxed) as usize {
+        // Acquire: whoever set the bit had written the ticket
+        if block.slots[slot].load(Ordering::Acquire) & (1 << index) != 0 {
+            place.lost.fetch_add(1, Ordering::AcqRel);
+            // It may have died between a lease and the store of `next`. The description holds the ticket plus one.
+            next = next.max(block.descriptions[slot].ticket.load(Ordering::Relaxed));
+        }
+    }
+    place.cursor.store(next, Ordering::Release);
+}
+
 /// What a bell shows, to be read before its process looks for what it waits for.
 pub fn heard(bell: &Bell) -> u32 {
     bell.rung.load(Ordering::Acquire)
@@ -219,14 +244,19 @@ pub fn ring(bell: &Bell) -> bool {
 pub enum Attached {
     /// The place stood ready for it or was free.
     Fresh,
-    /// It had belonged to a process that is dead.
-    Inherited,
+    /// It had belonged to a process that is dead. In live flow `lost` frames were leased to it when it died.
+    Inherited {
+        /// Frames that the dead process was working on; 0 in lossless flow, where they are delivered again.
+        lost: u64,
+    },
 }
 
-/// Takes the place `index` for the process `me`, if nobody alive has it. `Err` is the owner that is alive.
+/// Attaches the process `me` to the place `index`, if no living process has it. `Err` is the owner that is alive.
 ///
-/// A consumer that the graph names starts at the first ticket. A lossless one that inherits its place goes on at its
-/// predecessor's cursor: what that had not given back comes once more. Every other one starts with the next ticket.
+/// A consumer that the graph names starts at the first ticket. One that inherits the place of a dead process goes on where
+/// that process stopped: in lossless flow at its cursor, so that what it had not given back is delivered once more; in live
+/// flow at the first ticket that it had not looked at, and what it had leased is lost ([`Attached::Inherited`] counts it).
+/// Every other consumer starts with the next ticket.
 pub fn attach(
     block: &Block,
     flow: Flow,
@@ -247,8 +277,11 @@ pub fn attach(
             continue;
         }
         place.bell.store(0, Ordering::Relaxed); // a predecessor's is nobody's now
-        let goes_on = seen == EXPECTED || (inherited && flow == Flow::Lossless);
-        if !goes_on {
+        if inherited && flow == Flow::Live {
+            write_off(block, index);
+        }
+        let lost = place.lost.swap(0, Ordering::AcqRel);
+        if !(seen == EXPECTED || inherited) {
             // Pairs with the fence in `publish`: a publication that raises the head which we do not see here either is
             // the one under way, or counts us. So at most the ticket at the cursor was published without counting us,
             // and `take` refuses that one.
@@ -257,7 +290,8 @@ pub fn attach(
         }
         // What counted our predecessor and stands at or after the cursor is ours; what is older, nobody reads any more.
         release_before(block, index, place.cursor.load(Ordering::Acquire));
-        return Ok(if inherited { Attached::Inherited } else { Attached::Fresh });
+        let goes_on = inherited || lost > 0;
+        return Ok(if goes_on { Attached::Inherited { lost } } else { Attached::Fresh });
     }
 }
 
@@ -274,14 +308,20 @@ pub fn detach(block: &Block, index: usize, me: u64) {
 }
 
 /// Takes back the leases of a place whose owner, as read, is dead or [`LEFT`]. Only the producer calls this, never at
-/// the same time as [`publish`]. `false`: a successor has taken the place meanwhile.
-pub fn reap(block: &Block, index: usize, owner: u64) -> bool {
+/// the same time as [`publish`]. `false`: a successor has attached to the place meanwhile.
+///
+/// In live flow the place of a dead process is kept for its successor, which goes on where that process stopped.
+pub fn reap(block: &Block, flow: Flow, index: usize, owner: u64) -> bool {
     let place = &block.consumers[index];
     if place.owner.compare_exchange(owner, REAPING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return false;
     }
+    let kept = owner != LEFT && flow == Flow::Live;
+    if kept {
+        write_off(block, index);
+    }
     release_all(block, index);
-    place.owner.store(LEFT, Ordering::Release);
+    place.owner.store(if kept { EXPECTED } else { LEFT }, Ordering::Release);
     true
 }
 

@@ -103,6 +103,48 @@ fn each_reuse_of_a_slot_is_a_new_generation<K: Kind>() {
     assert_eq!(generations, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
 }
 
+/// Two of three slots are leased out of turn, so that a walk round the slots would overwrite a newer frame than it has to.
+fn live_the_oldest_free_frame_is_overwritten<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 3, &["a/in", "b/in"]);
+    let mut a = Reader::open(&pool.locator(), "a/in").unwrap();
+    let mut b = Reader::open(&pool.locator(), "b/in").unwrap();
+    put(&mut pool);
+    let oldest = get(&mut a); // ticket 0, in slot 0
+    put_many(&mut pool, 5); // tickets 1 to 5 in the other two slots
+    drop(oldest);
+    assert_eq!(put(&mut pool).slot, 0, "ticket 0 goes before tickets 4 and 5");
+    let came: Vec<u64> = std::iter::from_fn(|| match b.poll() {
+        Next::Frame(lease) => Some(Some(lease.ticket())),
+        Next::Gone(_) => Some(None),
+        _ => None,
+    })
+    .flatten()
+    .collect();
+    assert_eq!(came, [4, 5, 6]);
+}
+
+/// What a directory is read by: the newest publication, whether it came before or after the reader.
+fn the_newest_publication_is_found_by_late_joiners<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 3, &[]);
+    put_many(&mut pool, 7);
+    let mut late = Reader::open(&pool.locator(), "late/in").unwrap();
+    let newest = |reader: &mut Reader| match reader.newest() {
+        Next::Frame(lease) => {
+            check(&lease);
+            Some(lease.ticket())
+        }
+        Next::Empty | Next::End => None,
+        Next::Gone(ticket) => panic!("{ticket} is gone"),
+    };
+    assert_eq!((newest(&mut late), newest(&mut late)), (Some(6), None));
+    put_many(&mut pool, 5);
+    assert_eq!((newest(&mut late), newest(&mut late)), (Some(11), None));
+    put(&mut pool);
+    pool.close();
+    assert_eq!(newest(&mut late), Some(12));
+    assert!(matches!(late.newest(), Next::End));
+}
+
 fn live_an_overwritten_frame_is_gone_and_counted<K: Kind>() {
     let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
     let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
@@ -440,6 +482,8 @@ macro_rules! conformance {
             each_reuse_of_a_slot_is_a_new_generation
             live_an_overwritten_frame_is_gone_and_counted
             live_the_producer_keeps_off_leased_slots
+            live_the_oldest_free_frame_is_overwritten
+            the_newest_publication_is_found_by_late_joiners
             clones_share_one_lease_that_outlives_the_reader
             an_unpublished_slot_is_given_back_unseen
             lossless_nobody_misses_anything

@@ -47,8 +47,8 @@ impl Pool {
     }
 
     /// Writes and publishes one frame, whose payload and description are its ticket; `false` when every slot is leased.
-    fn produce(&self, flow: Flow, from: u32) -> bool {
-        let Some(writing) = protocol::acquire(&self.block, from) else { return false };
+    fn produce(&self, flow: Flow) -> bool {
+        let Some(writing) = protocol::acquire(&self.block) else { return false };
         let ticket = self.block.header.head.load(Relaxed);
         // SAFETY: the slot is in writing state.
         self.payload[writing.slot as usize].with_mut(|payload| unsafe { *payload = ticket });
@@ -58,11 +58,8 @@ impl Pool {
 
     /// Produces frames until `tickets` are published, waiting where every slot is leased.
     fn produce_all(&self, flow: Flow, tickets: u64) {
-        let mut from = 0;
         while self.block.header.head.load(Relaxed) < tickets {
-            if self.produce(flow, from) {
-                from = (from + 1) % MAX_SLOTS as u32;
-            } else {
+            if !self.produce(flow) {
                 thread::yield_now();
             }
         }
@@ -154,7 +151,7 @@ fn live_no_reader_ever_sees_a_frame_being_written() {
         let mut from = 0;
         for _ in 0..3 {
             // one reader leases one slot, but it may change to the other while both are looked at
-            if pool.produce(Flow::Live, from) {
+            if pool.produce(Flow::Live) {
                 from = 1 - from;
             }
         }
@@ -169,13 +166,13 @@ fn live_two_readers_share_a_frame_and_the_producer_keeps_off_it() {
         let pool = Pool::new(2);
         pool.attach(Flow::Live, 0, A, &[]).unwrap();
         pool.attach(Flow::Live, 1, B, &[]).unwrap();
-        assert!(pool.produce(Flow::Live, 0));
+        assert!(pool.produce(Flow::Live));
         let readers = [0, 1].map(|index| {
             let pool = pool.clone();
             thread::spawn(move || pool.consume(Flow::Live, index, 0))
         });
         // the ticket's own slot, while it is read or not
-        pool.produce(Flow::Live, 0);
+        pool.produce(Flow::Live);
         for reader in readers {
             assert!(reader.join().unwrap().is_some(), "published before they came");
         }
@@ -187,7 +184,7 @@ fn live_two_readers_share_a_frame_and_the_producer_keeps_off_it() {
 fn live_an_abandoned_slot_is_never_read_as_the_frame_that_it_had() {
     model(3, || {
         let pool = Pool::new(1);
-        assert!(pool.produce(Flow::Live, 0));
+        assert!(pool.produce(Flow::Live));
         let reader = {
             let pool = pool.clone();
             thread::spawn(move || {
@@ -195,7 +192,7 @@ fn live_an_abandoned_slot_is_never_read_as_the_frame_that_it_had() {
                 pool.consume(Flow::Live, 0, 0)
             })
         };
-        if let Some(writing) = protocol::acquire(&pool.block, 0) {
+        if let Some(writing) = protocol::acquire(&pool.block) {
             // SAFETY: the slot is in writing state.
             pool.payload[writing.slot as usize].with_mut(|payload| unsafe { *payload = 77 });
             protocol::abandon(&pool.block, writing);
@@ -224,7 +221,7 @@ fn lossless_every_ticket_arrives_exactly_once_at_each_consumer() {
             })
         });
         for from in [0, 1, 0] {
-            pool.produce(Flow::Lossless, from);
+            pool.produce(Flow::Lossless);
         }
         let came = readers.map(|reader| reader.join().unwrap());
         for index in 0..2 {
@@ -262,7 +259,7 @@ fn lossless_leaving_and_coming_while_the_producer_publishes_leaves_no_lease_behi
     model(3, || {
         let pool = Pool::new(1);
         assert_eq!(pool.attach(Flow::Lossless, 0, A, &[]), Ok((Attached::Fresh, 0)));
-        assert!(pool.produce(Flow::Lossless, 0));
+        assert!(pool.produce(Flow::Lossless));
         let other = {
             let pool = pool.clone();
             thread::spawn(move || {
@@ -281,17 +278,17 @@ fn lossless_leaving_and_coming_while_the_producer_publishes_leaves_no_lease_behi
         };
         let mut from = 1;
         while pool.block.header.head.load(Relaxed) < 3 {
-            if pool.produce(Flow::Lossless, from) {
+            if pool.produce(Flow::Lossless) {
                 from = 1 - from;
             } else {
                 if pool.block.consumers[0].owner.load(Acquire) == LEFT {
-                    protocol::reap(&pool.block, 0, LEFT);
+                    protocol::reap(&pool.block, Flow::Lossless, 0, LEFT);
                 }
                 thread::yield_now();
             }
         }
         other.join().unwrap();
-        protocol::reap(&pool.block, 0, LEFT);
+        protocol::reap(&pool.block, Flow::Lossless, 0, LEFT);
         pool.assert_all_free();
     });
 }
@@ -301,7 +298,7 @@ fn lossless_one_who_leaves_takes_nothing_from_the_next_at_its_place() {
     model(3, || {
         let pool = Pool::new(1);
         pool.attach(Flow::Lossless, 0, A, &[]).unwrap();
-        assert!(pool.produce(Flow::Lossless, 0));
+        assert!(pool.produce(Flow::Lossless));
         let leaving = {
             let pool = pool.clone();
             thread::spawn(move || protocol::detach(&pool.block, 0, A))
@@ -313,7 +310,7 @@ fn lossless_one_who_leaves_takes_nothing_from_the_next_at_its_place() {
             }
         };
         assert_eq!(cursor, Some(1));
-        assert!(pool.produce(Flow::Lossless, 1), "this counts the newcomer");
+        assert!(pool.produce(Flow::Lossless), "this counts the newcomer");
         assert_eq!(pool.consume(Flow::Lossless, 0, 1), Some(true));
         leaving.join().unwrap();
         pool.assert_all_free();
@@ -325,13 +322,13 @@ fn lossless_a_successor_inherits_what_the_dead_had_not_given_back() {
     model(3, || {
         let pool = Pool::new(1);
         assert_eq!(pool.attach(Flow::Lossless, 0, A, &[]), Ok((Attached::Fresh, 0)));
-        assert!(pool.produce(Flow::Lossless, 0));
+        assert!(pool.produce(Flow::Lossless));
         // A has leased ticket 0 and dies with it, sooner or later in the run of the producer
         let successor = {
             let pool = pool.clone();
             thread::spawn(move || {
                 let (how, cursor) = pool.attach(Flow::Lossless, 0, B, &[A]).unwrap();
-                assert_eq!((how, cursor), (Attached::Inherited, 0));
+                assert_eq!((how, cursor), (Attached::Inherited { lost: 0 }, 0));
                 assert_eq!(drain(&pool, Flow::Lossless, 0, cursor, 4), [0, 1, 2, 3]);
             })
         };
@@ -368,7 +365,7 @@ fn reap_against_attach(flow: Flow) {
     model(3, move || {
         let pool = Pool::new(1);
         pool.attach(flow, 0, A, &[]).unwrap();
-        assert!(pool.produce(flow, 0));
+        assert!(pool.produce(flow));
         assert!(matches!(protocol::take(&pool.block, flow, 0, 0), Taken::Lease(..)), "A dies with a lease on ticket 0");
         let successor = {
             let pool = pool.clone();
@@ -380,7 +377,13 @@ fn reap_against_attach(flow: Flow) {
                     }
                 };
                 let came = drain(&pool, flow, 0, cursor, 3);
-                if flow == Flow::Lossless {
+                if flow == Flow::Live {
+                    assert_eq!(
+                        (how, cursor),
+                        (Attached::Inherited { lost: 1 }, 1),
+                        "ticket 0 is lost, and counted once"
+                    );
+                } else {
                     let owed: Vec<u64> = (cursor..3).collect();
                     let all = came == owed;
                     assert!(
@@ -390,9 +393,9 @@ fn reap_against_attach(flow: Flow) {
                 }
             })
         };
-        let reaped = protocol::reap(&pool.block, 0, A);
+        let reaped = protocol::reap(&pool.block, flow, 0, A);
         if reaped && flow == Flow::Live {
-            assert!(pool.produce(flow, 0), "a reaped lease is free at once");
+            assert!(pool.produce(flow), "a reaped lease is free at once");
         }
         pool.produce_all(flow, 3);
         successor.join().unwrap();
@@ -437,7 +440,7 @@ fn a_sleeping_producer_is_woken_by_what_it_waits_for() {
         // no time limit here: a lost wake-up is a deadlock, which loom reports
         loop {
             let heard = protocol::heard(&pool.block.header.bell);
-            if pool.produce(Flow::Lossless, 0) {
+            if pool.produce(Flow::Lossless) {
                 break;
             }
             protocol::announce_sleep(&pool.block.header.bell);
@@ -463,7 +466,7 @@ fn a_sleeping_consumer_is_woken_by_a_publication() {
             let (pool, bell, futex) = (pool.clone(), bell.clone(), futex.clone());
             thread::spawn(move || {
                 for slot in 0..2 {
-                    assert!(pool.produce(Flow::Lossless, slot));
+                    assert!(pool.produce(Flow::Lossless));
                     if protocol::ring(&bell) {
                         let _guard = futex.lock.lock().unwrap();
                         futex.woken.notify_one();

@@ -124,9 +124,15 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
     Ok((slot, Item { source, seq: row.one::<UInt64Type>("seq")?, timing, device, fence, payload }))
 }
 
-/// Reads only where the publication lies: all that a node with the pool's control block needs.
+/// Reads only where the publication is: all that a node with the pool's control block needs.
 pub fn decode_slot(array: &dyn Array) -> Result<SlotRef, WireError> {
     slot_of(&Read::new(array)?)
+}
+
+/// Where a port's directory is, if the message announces one: then its `source` is empty.
+pub fn decode_announcement(array: &dyn Array) -> Result<Option<SlotRef>, WireError> {
+    let row = Read::new(array)?;
+    Ok(row.text("source")?.is_empty().then(|| slot_of(&row)).transpose()?)
 }
 
 fn slot_of(row: &Read<'_>) -> Result<SlotRef, WireError> {

@@ -103,16 +103,17 @@ fn listen(mut events: EventStream, inputs: &[String], to: &Sender<Signal>, bell:
 fn signal(event: Event, inputs: &[String]) -> Signal {
     match event {
         Event::Input { id, data, .. } => {
-            let port = id.to_string();
-            if !inputs.contains(&port) {
+            let input = id.to_string();
+            if !inputs.contains(&input) {
                 return Signal::Nudge; // a timer
             }
-            match row::decode_slot(data.as_array()) {
-                Ok(at) => Signal::Bell { port, at },
-                Err(why) => Signal::Noise { port, why: why.to_string() },
+            match row::decode_announcement(data.as_array()) {
+                Ok(Some(at)) => Signal::Announced { input, at },
+                Ok(None) => Signal::Nudge, // of one frame, which the directory leads to
+                Err(why) => Signal::Noise { input, why: why.to_string() },
             }
         }
-        Event::InputClosed { id } => Signal::Closed { port: id.to_string() },
+        Event::InputClosed { id } => Signal::Closed { input: id.to_string() },
         Event::ParamUpdate { key, value } => Signal::Param { key, value: Some(value) },
         Event::ParamDeleted { key } => Signal::Param { key, value: None },
         Event::Stop(StopCause::AllInputsClosed) => Signal::AllClosed,

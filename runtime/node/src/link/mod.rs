@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 /// What came in.
 #[derive(Clone, Debug)]
 pub(crate) enum Signal {
-    /// A publication on an input port.
-    Bell { port: String, at: SlotRef },
-    /// A message on an input port that is no doorbell of this schema.
-    Noise { port: String, why: String },
-    /// No more will come on an input port.
-    Closed { port: String },
+    /// Where the directory of an input's producer is.
+    Announced { input: String, at: SlotRef },
+    /// A message on an input that this schema does not have.
+    Noise { input: String, why: String },
+    /// No more will come on an input.
+    Closed { input: String },
     /// Every input is closed.
     AllClosed,
     /// A setting is to have this value from now on, or with none the graph's again.
@@ -46,8 +46,10 @@ pub(crate) struct Topology {
     pub(crate) definition: serde_json::Value,
     /// How often the node was started again.
     pub(crate) restarts: u64,
-    /// Connected input ports, timers left out.
+    /// Connected inputs, timers left out: `frame`, or `frame.door` where several feed one port.
     pub(crate) inputs: Vec<String>,
+    /// What feeds each input, as `node/output`.
+    pub(crate) sources: BTreeMap<String, String>,
     /// For each output port, the inputs that it feeds, as `node/input`.
     pub(crate) consumers: BTreeMap<String, Vec<String>>,
     /// The node's own `env:`, expanded.
@@ -74,6 +76,7 @@ impl Topology {
                 }
                 if id == node {
                     this.inputs.push(input.clone());
+                    this.sources.insert(input.clone(), source.to_owned());
                 }
             }
             if id == node {
@@ -128,5 +131,6 @@ mod tests {
         let mut b = Topology::of("b", &descriptor, |_| None);
         b.inputs.sort();
         assert_eq!(b.inputs, ["found", "picture"]);
+        assert_eq!(b.sources["found"], "a/detections");
     }
 }

@@ -1,97 +1,262 @@
-//! The pools of the output ports: made, outgrown, and made anew where a setting changes.
+//! The pools of the output ports: one for each camera, made when its first frame comes, and replaced where a frame needs
+//! more room, a setting changes, or a consumer that does not move holds every slot.
 
 use super::Outputs;
+use crate::directory::{Directory, Entry};
 use crate::error::NodeError;
 use crate::settings::Common;
 use millrace_frame::PayloadKind;
 use millrace_pool::{Flow, Place, Pool, PoolSpec};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Packets and detections are small and come in bursts.
-const RECORD_SLOTS: u32 = 32;
-const RECORD_BYTES: u64 = 64 * 1024;
+const RECORD_SLOTS: u32 = 16;
+const DETECTIONS_BYTES: u64 = 4 * 1024;
+const PACKET_BYTES: u64 = 32 * 1024;
+/// The fewest slots of a camera, where the port's budget has no room for more: one that is written, one that is read, and
+/// one that waits.
+const FEWEST_SLOTS: u32 = 3;
+/// How long a closed pool in live flow is kept for consumers that have not opened it.
+pub(super) const LIVE_DRAIN: Duration = Duration::from_secs(3);
+
+/// A camera's pools on one port.
+pub(super) struct Lane {
+    /// The pool that frames are published in; `None` once the camera has been removed.
+    pub(super) pool: Option<Pool>,
+    /// Closed pools that somebody still reads, the oldest first, and when they were closed.
+    pub(super) retired: Vec<(Pool, Instant)>,
+    /// Where the pool's slots are.
+    place: Place,
+    /// Since when every slot is leased, and what consumers had done by then.
+    full: Option<(Instant, u32)>,
+}
+
+impl Lane {
+    /// No more is published; consumers read what there is.
+    pub(super) fn close(&mut self) {
+        if let Some(mut pool) = self.pool.take() {
+            pool.close();
+            self.retired.push((pool, Instant::now()));
+        }
+    }
+
+    pub(super) fn entries(&self, source: &Arc<str>) -> Vec<Entry> {
+        let pools = self.retired.iter().map(|(pool, _)| pool).chain(&self.pool);
+        pools.map(|pool| Entry { source: source.to_string(), at: pool.locator() }).collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.retired.iter().map(|(pool, _)| pool).chain(&self.pool).map(|p| p.slot_bytes() * u64::from(p.slots())).sum()
+    }
+
+    /// Every slot is leased. `true` when the consumers that lease them have not moved for `limit`.
+    pub(super) fn is_stuck(&mut self, limit: Duration) -> bool {
+        let Some(activity) = self.pool.as_ref().map(Pool::activity) else { return false };
+        match self.full {
+            Some((since, then)) if then == activity => since.elapsed() >= limit,
+            _ => {
+                self.full = Some((Instant::now(), activity));
+                false
+            }
+        }
+    }
+}
 
 impl Outputs {
-    pub(super) fn ensure_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
-        let port = &self.ports[at];
-        if port.pool.as_ref().is_some_and(|pool| pool.slot_bytes() >= bytes && pool.is_in(place)) {
-            return Ok(());
+    /// The place of a camera's lane, whose pool has room for `bytes`. `None`: the port's budget has no room for it.
+    pub(super) fn ensure_pool(
+        &mut self,
+        at: usize,
+        source: &str,
+        bytes: u64,
+        place: &Place,
+    ) -> Result<Option<Arc<str>>, NodeError> {
+        let known = self.ports[at].lanes.get_key_value(source);
+        let fits = known.and_then(|(name, lane)| Some((name, lane.pool.as_ref()?)));
+        if let Some((name, pool)) = fits
+            && pool.slot_bytes() >= bytes
+            && pool.is_in(place)
+        {
+            return Ok(Some(name.clone()));
         }
-        self.make_pool(at, bytes, place)
+        let name: Arc<str> = known.map_or_else(|| source.into(), |(name, _)| name.clone());
+        Ok(self.replace_pool(at, &name, bytes, place)?.then_some(name))
     }
 
-    /// Puts a new pool in the place of the port's. Its first doorbell brings the consumers.
-    pub(super) fn make_pool(&mut self, at: usize, bytes: u64, place: &Place) -> Result<(), NodeError> {
-        self.ports[at].let_go();
-        let pool = self.new_pool(at, bytes, place, self.flow())?;
-        self.ports[at].place = place.clone();
-        self.put_in_place(at, pool);
-        Ok(())
+    /// Puts a new pool in the place of a camera's, whose consumers read it to its end first. `false`: the port's budget has
+    /// no room for it.
+    pub(super) fn replace_pool(
+        &mut self,
+        at: usize,
+        name: &Arc<str>,
+        bytes: u64,
+        place: &Place,
+    ) -> Result<bool, NodeError> {
+        self.let_go();
+        let Some(pool) = self.new_pool(at, bytes, place, self.flow())? else { return Ok(false) };
+        self.put_in_place(at, name, pool, place);
+        self.list(at)?;
+        Ok(true)
     }
 
-    /// The port publishes in this pool from now on. Its consumers read the one before to its end first.
-    fn put_in_place(&mut self, at: usize, pool: Pool) {
+    fn put_in_place(&mut self, at: usize, name: &Arc<str>, pool: Pool, place: &Place) {
         let port = &mut self.ports[at];
-        port.pools_made += 1;
-        if let Some(mut outgrown) = port.pool.replace(pool) {
-            outgrown.close();
-            port.retired.push(outgrown);
-        }
+        let empty = || Lane { pool: None, retired: Vec::new(), place: place.clone(), full: None };
+        let lane = port.lanes.entry(name.clone()).or_insert_with(empty);
+        lane.close();
+        lane.pool = Some(pool);
+        lane.place = place.clone();
+        lane.full = None;
+        port.unlisted = true;
     }
 
-    fn new_pool(&self, at: usize, bytes: u64, place: &Place, flow: Flow) -> Result<Pool, NodeError> {
+    fn new_pool(&mut self, at: usize, bytes: u64, place: &Place, flow: Flow) -> Result<Option<Pool>, NodeError> {
         let port = &self.ports[at];
-        let record = matches!(port.spec.carries, PayloadKind::Packet | PayloadKind::Detections);
+        // records vary in size: room to grow, so that a pool lasts
+        let record = |least: u64| (RECORD_SLOTS, bytes.next_power_of_two().max(least));
+        let (mut slots, slot_bytes) = match port.spec.carries {
+            PayloadKind::Packet => record(PACKET_BYTES),
+            PayloadKind::Detections => record(DETECTIONS_BYTES),
+            PayloadKind::Image | PayloadKind::Tensor => (self.common.slots, bytes),
+        };
+        if let Some(budget_mib) = self.common.pool_mib {
+            let used: u64 = port.lanes.values().map(Lane::bytes).sum();
+            let room = (budget_mib << 20).saturating_sub(used) / slot_bytes.max(1);
+            if room < u64::from(FEWEST_SLOTS) {
+                return Ok(None);
+            }
+            slots = slots.min(u32::try_from(room).unwrap_or(u32::MAX));
+        }
+        self.pools_made += 1;
         let spec = PoolSpec {
             name: format!("{}/{}", self.node, port.spec.name),
-            slots: if record { RECORD_SLOTS } else { self.common.slots },
-            // records vary in size: room to grow, so that a pool lasts
-            slot_bytes: if record { bytes.next_power_of_two().max(RECORD_BYTES) } else { bytes },
+            slots,
+            slot_bytes,
             flow,
-            incarnation: self.restarts << 32 | port.pools_made,
+            incarnation: self.restarts << 32 | self.pools_made,
             consumers: port.consumers.clone(),
             place: place.clone(),
         };
-        Pool::create(&spec).map_err(NodeError::fatal)
+        Pool::create(&spec).map(Some).map_err(NodeError::fatal)
+    }
+
+    /// Drops closed pools that nobody reads any more. Slots on a GPU are not freed while a consumer has them mapped: it leaves
+    /// when it has read the pool to its end and given the last lease back. In live flow a consumer that has not opened a
+    /// closed pool within [`LIVE_DRAIN`] has lost what is in it.
+    pub(super) fn let_go(&mut self) {
+        let live = self.flow() == Flow::Live;
+        for port in &mut self.ports {
+            let Some(directory) = &port.directory else { continue };
+            if port.lanes.values().all(|lane| lane.pool.is_some() && lane.retired.is_empty()) {
+                continue;
+            }
+            // a consumer that never attached to the port reads by dora messages, or not at all
+            let missing = directory.missing();
+            for (source, lane) in &mut port.lanes {
+                lane.retired.retain(|(pool, closed)| {
+                    let behind = pool.behind();
+                    if behind.is_empty() {
+                        return pool.is_mapped() && pool.is_on_gpu();
+                    }
+                    let overdue = live && closed.elapsed() >= LIVE_DRAIN;
+                    if overdue && !(pool.is_mapped() && pool.is_on_gpu()) {
+                        for (consumer, tickets, attached) in behind {
+                            if !attached && !missing.contains(&consumer) {
+                                self.metrics.drop_port("unread_at_end", port.spec.name, source, tickets);
+                            }
+                        }
+                        return false;
+                    }
+                    true
+                });
+            }
+            let before = port.lanes.len();
+            port.lanes.retain(|_, lane| lane.pool.is_some() || !lane.retired.is_empty());
+            port.unlisted |= port.lanes.len() != before;
+        }
     }
 
     /// From the next publication on, these settings count.
     ///
-    /// `FLOW` stands in a pool's control block, where consumers have read it, so that a pool has one for its life. Another
-    /// one takes new pools: consumers read what stands in the old ones to its end, under the flow that it was published
-    /// with, and go over, as they do when a pool is outgrown. Between two items no slot of the old ones is being written.
+    /// `FLOW` is written in a pool's control block, where consumers have read it, so that a pool has one for its life. Another
+    /// one needs new pools: consumers read what is in the old ones to its end, under the flow that it was published with.
+    /// Between two items no slot of the old ones is being written.
     ///
     /// # Errors
     /// Why it cannot be; nothing has changed then.
     pub(crate) fn change(&mut self, common: Common) -> Result<(), String> {
         if common.flow != self.common.flow {
-            self.replace_pools(common.flow.into())?;
+            self.replace_all_pools(common.flow.into())?;
         }
         self.common = common;
         Ok(())
     }
 
-    fn replace_pools(&mut self, flow: Flow) -> Result<(), String> {
-        let mut pools: Vec<(usize, Pool)> = Vec::new();
+    fn replace_all_pools(&mut self, flow: Flow) -> Result<(), String> {
+        // each change keeps a pool until it is read: they must not pile up before a consumer that does not move
+        for port in &mut self.ports {
+            port.lanes.values_mut().flat_map(|lane| &mut lane.retired).for_each(|(pool, _)| drop(pool.reap(false)));
+        }
+        self.let_go();
+        let mut pools = Vec::new();
         for at in 0..self.ports.len() {
-            let port = &mut self.ports[at];
-            // each change keeps a pool until it is read: they must not pile up before a consumer that stands still
-            port.retired.iter_mut().for_each(|pool| drop(pool.reap(false)));
-            port.let_go();
-            if let Some((consumer, ..)) = port.retired.iter().flat_map(Pool::behind).next() {
+            let port = &self.ports[at];
+            let retired = port.lanes.values().flat_map(|lane| &lane.retired);
+            if let Some((consumer, ..)) = retired.flat_map(|(pool, _)| pool.behind()).next() {
                 let name = port.spec.name;
                 return Err(format!(
                     "{consumer} has yet to read what output '{name}' published before its last change; try again"
                 ));
             }
-            let port = &self.ports[at];
-            let Some(pool) = &port.pool else { continue };
-            let pool = self.new_pool(at, pool.slot_bytes(), &port.place, flow);
-            pools.push((at, pool.map_err(|e| e.to_string())?));
+            let lanes = port
+                .lanes
+                .iter()
+                .filter_map(|(name, lane)| Some((name.clone(), lane.pool.as_ref()?.slot_bytes(), lane.place.clone())));
+            for (name, bytes, place) in lanes.collect::<Vec<_>>() {
+                let pool = self.new_pool(at, bytes, &place, flow).map_err(|e| e.to_string())?;
+                pools.extend(pool.map(|pool| (at, name, place, pool)));
+            }
         }
-        for (at, pool) in pools {
-            self.put_in_place(at, pool);
-            self.ring_again(at);
+        for (at, name, place, pool) in pools {
+            self.put_in_place(at, &name, pool, &place);
+            self.list(at).map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    /// Makes the directory of each port that the graph has a consumer for, and waits until these have attached. A node takes
+    /// no input before: so a graph starts from its sinks, and no frame is lost or gets old while a model is opened.
+    pub(crate) fn open_ports(&mut self) -> Result<(), NodeError> {
+        self.make_directories()?;
+        (0..self.ports.len()).try_for_each(|at| self.await_consumers(at))
+    }
+
+    pub(crate) fn make_directories(&mut self) -> Result<(), NodeError> {
+        for at in 0..self.ports.len() {
+            let port = &mut self.ports[at];
+            if port.consumers.is_empty() {
+                continue;
+            }
+            let name = format!("{}/{}", self.node, port.spec.name);
+            port.directory = Some(Directory::create(name, port.consumers.clone(), self.restarts << 32)?);
+            port.unlisted = true;
+            self.list(at)?;
+            self.announce(at);
+        }
+        Ok(())
+    }
+
+    /// No port publishes any more; what is in the pools can still be read.
+    pub(crate) fn close_pools(&mut self) {
+        for port in &mut self.ports {
+            port.lanes.values_mut().for_each(Lane::close);
+            port.directory.as_mut().map(Directory::wake);
+        }
+    }
+
+    /// No consumer will find anything more: their last look shows the end.
+    pub(crate) fn close_directories(&mut self) {
+        self.ports.iter_mut().filter_map(|port| port.directory.as_mut()).for_each(Directory::close);
     }
 }

@@ -1,0 +1,103 @@
+//! One input of the graph: the directories of its producer, by which its pools are found.
+
+use crate::directory::{DirectoryReader, Entry, Listed, Listing};
+use millrace_frame::{CameraStatus, SlotRef};
+use millrace_pool::{Bell, PoolError};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One `inputs:` entry of a graph. Several feed one port: `frame`, `frame.door`, `frame.yard`.
+pub(super) struct Feed {
+    /// The input's id in the graph.
+    pub(super) input: String,
+    /// `node/output`, as the graph has it.
+    pub(super) from: String,
+    /// dora has said that no more will come.
+    pub(super) closed: bool,
+    /// The producer's directories, the oldest first. A producer that was started again has a new one.
+    directories: Vec<DirectoryReader>,
+    /// What the newest listing says of cameras.
+    pub(super) cameras: BTreeMap<String, CameraStatus>,
+    /// Pools and directories that were read to their end or could not be opened, the newest last.
+    done_with: VecDeque<u128>,
+    /// Pools and directories whose place a predecessor of this process has not left yet.
+    pub(super) occupied: Vec<Occupied>,
+}
+
+/// A pool to try again.
+pub(super) enum Occupied {
+    Directory(SlotRef),
+    Pool { entry: Entry, directory: u128 },
+}
+
+/// What a look at the directories brought.
+#[derive(Default)]
+pub(super) struct News {
+    /// Listings that were not read before, with their directory's id.
+    pub(super) listings: Vec<(u128, Listing)>,
+    /// Directories whose producer is dead.
+    pub(super) orphaned: Vec<u128>,
+}
+
+impl Feed {
+    pub(super) fn new(input: String, from: String) -> Self {
+        Self {
+            input,
+            from,
+            closed: false,
+            directories: Vec::new(),
+            cameras: BTreeMap::new(),
+            done_with: VecDeque::new(),
+            occupied: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
+    pub(super) fn is_done_with(&self, pool: u128) -> bool {
+        self.done_with.contains(&pool)
+    }
+
+    pub(super) fn done_with(&mut self, pool: u128) {
+        const REMEMBERED: usize = 1024;
+        if self.done_with.len() == REMEMBERED {
+            self.done_with.pop_front();
+        }
+        self.done_with.push_back(pool);
+    }
+
+    /// Opens the directory that an announcement names, where it is new.
+    pub(super) fn announced(&mut self, at: &SlotRef, node: &str, bell: &Bell) -> Result<(), PoolError> {
+        let known = self.directories.iter().any(|d| d.pool() == at.pool) || self.is_done_with(at.pool);
+        if known {
+            return Ok(());
+        }
+        self.closed = false;
+        let name = format!("{node}/{}", self.input);
+        self.directories.push(DirectoryReader::open(at, &name, bell)?);
+        Ok(())
+    }
+
+    /// Reads the directories. `look_around`: also looks whether their producers are alive.
+    pub(super) fn read(&mut self, look_around: bool) -> News {
+        let mut news = News::default();
+        let mut over = Vec::new();
+        for directory in &mut self.directories {
+            // before the read: what a producer listed until its death is not lost with it
+            let orphaned = look_around && directory.is_orphaned();
+            match directory.read() {
+                Listed::New(listing) => news.listings.push((directory.pool(), listing)),
+                Listed::Same => {}
+                Listed::End => over.push(directory.pool()),
+            }
+            if orphaned {
+                news.orphaned.push(directory.pool());
+                over.push(directory.pool());
+            }
+        }
+        self.directories.retain(|d| !over.contains(&d.pool()));
+        over.into_iter().for_each(|pool| self.done_with(pool));
+        news
+    }
+}

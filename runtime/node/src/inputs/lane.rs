@@ -1,0 +1,124 @@
+//! A camera at an input port: the pools that bring its frames, and its share of the port.
+
+use super::accept::{accept, described};
+use super::lease::Input;
+use super::{Bounds, Counts};
+use crate::node::{Order, PortIn};
+use millrace_pool::{Flow, Next, Reader};
+use std::collections::VecDeque;
+
+/// A camera's frames at one port, as one producer publishes them.
+pub(super) struct Lane {
+    pub(super) source: String,
+    /// Place of the feed that brings it.
+    pub(super) feed: usize,
+    /// Its pools, the oldest first: each is read to its end before the next.
+    pools: VecDeque<LanePool>,
+    weight: f64,
+    /// What the lane has been served, in frames over its weight: the lane with the least is served next.
+    served: f64,
+    /// It had no frame at the last look: it does not save up a share for later.
+    idle: bool,
+}
+
+struct LanePool {
+    reader: Reader,
+    /// The directory that listed it.
+    directory: u128,
+    /// The producer is dead: nothing more will be published.
+    orphaned: bool,
+}
+
+impl Lane {
+    pub(super) fn new(source: String, feed: usize, weight: f64) -> Self {
+        Self { source, feed, pools: VecDeque::new(), weight, served: 0.0, idle: true }
+    }
+
+    pub(super) fn push(&mut self, reader: Reader, directory: u128) {
+        self.pools.push_back(LanePool { reader, directory, orphaned: false });
+    }
+
+    pub(super) fn reads(&self, pool: u128) -> bool {
+        self.pools.iter().any(|p| p.reader.pool() == pool)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.pools.is_empty()
+    }
+
+    pub(super) fn set_weight(&mut self, weight: f32) {
+        let weight = f64::from(weight);
+        self.weight = if weight.is_finite() && weight > 0.0 { weight.clamp(1e-3, 1e3) } else { 1.0 };
+    }
+
+    /// The producer behind `directory` is dead.
+    pub(super) fn orphan(&mut self, directory: u128) {
+        self.pools.iter_mut().filter(|p| p.directory == directory).for_each(|p| p.orphaned = true);
+    }
+
+    /// Publications that nobody has looked at yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.pools.iter().map(|p| p.reader.pending()).sum()
+    }
+
+    /// Nothing will be published in it any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.pools.iter().all(|p| p.orphaned || p.reader.is_closed())
+    }
+
+    /// Its place in the order of service, where `now` is the port's.
+    pub(super) fn place(&mut self, waiting: bool, now: f64) -> Option<f64> {
+        if !waiting {
+            self.idle = true;
+            return None;
+        }
+        if std::mem::take(&mut self.idle) {
+            self.served = self.served.max(now);
+        }
+        Some(self.served)
+    }
+
+    /// Counts one frame of service, and returns the place that it had before.
+    pub(super) fn serve(&mut self) -> f64 {
+        let before = self.served;
+        self.served += 1.0 / self.weight;
+        before
+    }
+
+    /// Removes pools that have come to their end, and returns their ids.
+    pub(super) fn sweep(&mut self) -> Vec<u128> {
+        let over = |p: &LanePool| (p.orphaned || p.reader.is_closed()) && p.reader.pending() == 0;
+        let (gone, left) = self.pools.drain(..).partition(over);
+        self.pools = left;
+        VecDeque::<LanePool>::into_iter(gone).map(|p| p.reader.pool()).collect()
+    }
+
+    /// Leases the oldest frame that is within the bounds. What is outside of them is lost, counted by cause.
+    pub(super) fn take(&mut self, spec: &'static PortIn, bounds: Bounds, counts: &Counts) -> Option<Input> {
+        let Counts { metrics, exchange } = counts;
+        for pool in &mut self.pools {
+            let bounded = spec.order == Order::Newest && pool.reader.flow() == Flow::Live;
+            loop {
+                match pool.reader.poll() {
+                    Next::Frame(lease) => {
+                        if bounded && pool.reader.pending() >= u64::from(bounds.backlog) {
+                            metrics.drop_port("backlog", spec.name, &self.source, 1);
+                            continue;
+                        }
+                        let Some(item) = described(spec, &self.source, &lease, metrics) else { continue };
+                        if bounded && item.timing.arrival_ns != 0 && item.timing.age_ns() > bounds.max_age_ns {
+                            metrics.drop_port("late", spec.name, &self.source, 1);
+                            continue;
+                        }
+                        if let Some(input) = accept(spec, lease, item, metrics, *exchange) {
+                            return Some(input);
+                        }
+                    }
+                    Next::Gone(_) => metrics.drop_port("gone", spec.name, &self.source, 1),
+                    Next::Empty | Next::End => break,
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,108 @@
+//! What a node is given: a lease on a frame, or detections.
+
+use crate::NodeError;
+use millrace_cuda::{Gpu, Span, Stream};
+use millrace_frame::{Detections, Item};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// One thing that came in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An image, a tensor or a packet, where it lies.
+    Frame(Lease),
+    /// Detections; their slot is given back already.
+    Detections(Detections),
+}
+
+impl Input {
+    /// The camera that it is of.
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Frame(lease) => &lease.item().source,
+            Self::Detections(found) => &found.source,
+        }
+    }
+}
+
+/// The right to read one frame. Cheap to clone; the last clone dropped gives the slot back, so keep it no longer than
+/// the work on the frame takes.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    pub(super) item: Arc<Item>,
+    pub(super) frame: Frame,
+}
+
+/// Where the frame's bytes are.
+#[derive(Clone, Debug)]
+pub(super) enum Frame {
+    /// In its producer's slot.
+    Shared(millrace_pool::Lease),
+    /// In memory of this process; the slot was given back (`EXCHANGE: copy`).
+    Copied(Arc<Vec<u8>>),
+}
+
+impl Lease {
+    /// What it is. Checked against the slot's size: every plane and row that it names is there.
+    pub fn item(&self) -> &Item {
+        &self.item
+    }
+
+    /// The slot's bytes, from its start.
+    ///
+    /// # Panics
+    /// When they lie on a GPU, which only a port with `on_gpu` lets in.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.frame {
+            Frame::Shared(lease) => lease.bytes(),
+            Frame::Copied(bytes) => bytes,
+        }
+    }
+
+    /// The slot's bytes in host memory: where they lie, or a copy of a frame on a GPU, which this thread waits for.
+    ///
+    /// # Errors
+    /// Those of the GPU: the frame is lost, as `copy`.
+    pub fn on_host(&self) -> Result<Cow<'_, [u8]>, NodeError> {
+        let lost = |e| NodeError::frame("copy", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        match &self.frame {
+            Frame::Shared(lease) if lease.gpu().is_some() => {
+                lease.read(&self.item.fence, lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
+            }
+            _ => Ok(Cow::Borrowed(self.bytes())),
+        }
+    }
+
+    /// Waits, in this thread, until the frame is complete, and touches no byte of it: for nodes that only look when.
+    ///
+    /// # Errors
+    /// Those of the GPU: the frame is lost, as `fence`.
+    pub fn complete(&self) -> Result<(), NodeError> {
+        let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        match &self.frame {
+            Frame::Shared(lease) => lease.complete(&self.item.fence).map_err(lost),
+            Frame::Copied(_) => Ok(()),
+        }
+    }
+
+    /// The GPU that the frame lies on; `None` for host memory.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.frame {
+            Frame::Shared(lease) => lease.gpu(),
+            Frame::Copied(_) => None,
+        }
+    }
+
+    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins when the frame is complete; the lease
+    /// is to be held until that work is done ([`Outputs::hold`](crate::Outputs::hold)).
+    ///
+    /// # Errors
+    /// The frame lies in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
+    pub fn span(&self, stream: &Stream) -> Result<Span, NodeError> {
+        let lost = |e: String| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
+        match &self.frame {
+            Frame::Shared(lease) => lease.span(&self.item.fence, stream).map_err(|e| lost(e.to_string())),
+            Frame::Copied(_) => Err(lost("it was copied to host memory, by EXCHANGE=copy".to_owned())),
+        }
+    }
+}

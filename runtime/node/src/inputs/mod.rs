@@ -1,0 +1,357 @@
+//! The input side: every camera of every producer becomes a lane, and lanes become leases when the node starts work.
+//!
+//! A frame that waits is not leased: it stays in its camera's pool, where the bound on the backlog is. So a slow node holds
+//! no slot that another consumer or the producer could use, and it works on the frames that are there when it starts, not
+//! on those that were there when it woke.
+
+mod accept;
+mod cameras;
+mod feed;
+mod lane;
+mod lease;
+
+pub use lease::{Input, Lease};
+
+use crate::directory::{Entry, Listing};
+use crate::link::Topology;
+use crate::metrics::Metrics;
+use crate::node::{PortIn, Ports};
+use crate::settings::{Common, Exchange};
+use cameras::Cameras;
+pub(crate) use cameras::Change;
+use feed::{Feed, Occupied};
+use lane::Lane;
+use millrace_frame::SlotRef;
+use millrace_pool::protocol::Attached;
+use millrace_pool::{Bell, PoolError, Reader};
+use std::time::{Duration, Instant};
+
+/// All input ports of a node.
+pub(crate) struct Inputs {
+    ports: Vec<Port>,
+    node: String,
+    bell: Bell,
+    bounds: Bounds,
+    counts: Counts,
+    cameras: Cameras,
+    /// The port that is served first next time.
+    turn: usize,
+    looked_around: Instant,
+    /// When pools were last tried whose place a predecessor had.
+    tried: Instant,
+    /// The pool whose wait for a predecessor was logged last.
+    logged: u128,
+}
+
+/// What a bounded port lets wait for each camera, in live flow.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Frames.
+    backlog: u32,
+    /// Age of a frame since its arrival.
+    max_age_ns: u64,
+}
+
+/// What lanes need to count and to read.
+struct Counts {
+    metrics: Metrics,
+    exchange: Exchange,
+}
+
+struct Port {
+    spec: &'static PortIn,
+    feeds: Vec<Feed>,
+    lanes: Vec<Lane>,
+    /// Where the lanes' order of service stands.
+    now: f64,
+}
+
+/// How often a place is asked for that a predecessor has not left yet.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// How often the node looks whether its producers are alive: a death wakes nobody.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+impl Inputs {
+    /// `bell` is the node's: producers ring it at each publication.
+    pub(crate) fn new(ports: &Ports, graph: &Topology, metrics: Metrics, bell: Bell, common: &Common) -> Self {
+        let port = |spec: &'static PortIn| {
+            let inputs = graph.inputs.iter().filter(|input| port_of(input) == spec.name);
+            let from = |input: &str| graph.sources.get(input).cloned().unwrap_or_default();
+            let feeds: Vec<Feed> = inputs.map(|input| Feed::new(input.clone(), from(input))).collect();
+            (!feeds.is_empty()).then_some(Port { spec, feeds, lanes: Vec::new(), now: 0.0 })
+        };
+        let ports = ports.inputs.iter().filter_map(port).collect();
+        let (node, cameras, now) = (graph.node.clone(), Cameras::default(), Instant::now());
+        let counts = Counts { metrics, exchange: common.exchange };
+        let bounds = Bounds::of(common);
+        Self { ports, node, bell, bounds, counts, cameras, turn: 0, looked_around: now, tried: now, logged: 0 }
+    }
+
+    /// From the next frame on, these settings count.
+    pub(crate) fn change(&mut self, common: &Common) {
+        self.bounds = Bounds::of(common);
+    }
+
+    /// Opens the directory that a message announces, where it is new.
+    pub(crate) fn announced(&mut self, input: &str, at: &SlotRef) {
+        let Some((port, feed)) = self.find(input) else { return };
+        let feed = &mut self.ports[port].feeds[feed];
+        if feed.occupied.iter().any(|o| matches!(o, Occupied::Directory(other) if other.pool == at.pool)) {
+            return;
+        }
+        match feed.announced(at, &self.node, &self.bell) {
+            Ok(()) => {}
+            // the process that this one replaces (`dora node replace`) has not ended yet
+            Err(PoolError::NameTaken { pid, .. }) => {
+                if std::mem::replace(&mut self.logged, at.pool) != at.pool {
+                    tracing::info!("input '{input}': waiting until process {pid} has detached from it");
+                }
+                feed.occupied.push(Occupied::Directory(*at));
+            }
+            // it has ended meanwhile, with nothing in it: a producer that published waits for its consumers
+            Err(e) if has_ended(&e) => feed.done_with(at.pool),
+            Err(e) => {
+                feed.done_with(at.pool);
+                self.counts.metrics.drop_port("pool_refused", self.ports[port].spec.name, "", 1);
+                tracing::error!("input '{input}': {e}");
+            }
+        }
+    }
+
+    /// Reads the directories: opens new pools, leaves dead ones, and learns what cameras do.
+    pub(crate) fn look(&mut self) {
+        self.try_again();
+        let look_around = self.looked_around.elapsed() >= LOOK_AROUND;
+        if look_around {
+            self.looked_around = Instant::now();
+        }
+        for port in 0..self.ports.len() {
+            for feed in 0..self.ports[port].feeds.len() {
+                let news = self.ports[port].feeds[feed].read(look_around);
+                for (directory, listing) in news.listings {
+                    self.listed(port, feed, directory, listing);
+                }
+                for directory in news.orphaned {
+                    self.ports[port].lanes.iter_mut().for_each(|lane| lane.orphan(directory));
+                    let feed = &mut self.ports[port].feeds[feed];
+                    // where it was started again, the new directory says more
+                    if !feed.is_open() {
+                        self.cameras.orphaned(&feed.cameras, &feed.from);
+                    }
+                }
+            }
+            let Port { lanes, feeds, .. } = &mut self.ports[port];
+            for lane in lanes.iter_mut() {
+                lane.sweep().into_iter().for_each(|pool| feeds[lane.feed].done_with(pool));
+            }
+            lanes.retain(|lane| !lane.is_over());
+        }
+    }
+
+    fn listed(&mut self, port: usize, feed: usize, directory: u128, listing: Listing) {
+        for entry in listing.pools {
+            let Port { feeds, lanes, .. } = &self.ports[port];
+            let pool = entry.at.pool;
+            let waits =
+                feeds[feed].occupied.iter().any(|o| matches!(o, Occupied::Pool { entry, .. } if entry.at.pool == pool));
+            if !waits && !feeds[feed].is_done_with(pool) && !lanes.iter().any(|lane| lane.reads(pool)) {
+                self.open(port, feed, directory, entry);
+            }
+        }
+        let before = std::mem::take(&mut self.ports[port].feeds[feed].cameras);
+        let listed = listing.cameras.into_iter().map(|status| (status.source.clone(), status)).collect();
+        self.ports[port].feeds[feed].cameras = listed;
+        let removed: Vec<&String> = before
+            .keys()
+            .filter(|source| !self.ports.iter().flat_map(|p| &p.feeds).any(|f| f.cameras.contains_key(source.as_str())))
+            .collect();
+        self.cameras.listed(self.ports[port].feeds[feed].cameras.values(), &removed);
+        for lane in &mut self.ports[port].lanes {
+            if let Some(status) = self.cameras.get(&lane.source) {
+                lane.set_weight(status.weight);
+            }
+        }
+    }
+
+    fn open(&mut self, at_port: usize, at_feed: usize, directory: u128, entry: Entry) {
+        let port = &mut self.ports[at_port];
+        let (name, feed) = (port.spec.name, &mut port.feeds[at_feed]);
+        let metrics = &self.counts.metrics;
+        match Reader::open(&entry.at, &format!("{}/{}", self.node, feed.input)) {
+            Ok(reader) => {
+                tracing::debug!(input = feed.input, camera = entry.source, "reads a pool");
+                if let Attached::Inherited { lost } = reader.attached() {
+                    metrics.drop_port("crashed", name, &entry.source, lost);
+                }
+                let lane = port.lanes.iter().position(|l| l.feed == at_feed && l.source == entry.source);
+                let lane = lane.unwrap_or_else(|| {
+                    let weight = self.cameras.get(&entry.source).map_or(1.0, |status| f64::from(status.weight));
+                    port.lanes.push(Lane::new(entry.source, at_feed, if weight > 0.0 { weight } else { 1.0 }));
+                    port.lanes.len() - 1
+                });
+                port.lanes[lane].push(reader, directory);
+            }
+            Err(PoolError::NameTaken { .. }) => feed.occupied.push(Occupied::Pool { entry, directory }),
+            // what was published until the listing was written is lost
+            Err(e) if has_ended(&e) => {
+                feed.done_with(entry.at.pool);
+                metrics.drop_port("pool_ended", name, &entry.source, entry.at.ticket + 1);
+            }
+            Err(e) => {
+                feed.done_with(entry.at.pool);
+                metrics.drop_port("pool_refused", name, &entry.source, 1);
+                tracing::error!("input '{}', camera '{}': {e}", feed.input, entry.source);
+            }
+        }
+    }
+
+    /// Opens what a predecessor had its place in, if it has left by now.
+    fn try_again(&mut self) {
+        if self.tried.elapsed() < TRY_AGAIN {
+            return;
+        }
+        self.tried = Instant::now();
+        for port in 0..self.ports.len() {
+            for feed in 0..self.ports[port].feeds.len() {
+                let input = self.ports[port].feeds[feed].input.clone();
+                for occupied in std::mem::take(&mut self.ports[port].feeds[feed].occupied) {
+                    match occupied {
+                        Occupied::Directory(at) => self.announced(&input, &at),
+                        Occupied::Pool { entry, directory } => self.open(port, feed, directory, entry),
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, input: &str) -> Option<(usize, usize)> {
+        let port = self.ports.iter().position(|port| port.spec.name == port_of(input))?;
+        let feed = self.ports[port].feeds.iter().position(|feed| feed.input == input)?;
+        Some((port, feed))
+    }
+
+    /// What has changed of cameras since the last call.
+    pub(crate) fn changes(&mut self) -> Vec<Change> {
+        self.cameras.changes()
+    }
+
+    /// Every input has a directory to read from.
+    pub(crate) fn all_opened(&self) -> bool {
+        self.feeds().all(Feed::is_open)
+    }
+
+    fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.ports.iter().flat_map(|port| &port.feeds)
+    }
+
+    pub(crate) fn close(&mut self, input: &str) {
+        for feed in self.ports.iter_mut().flat_map(|p| &mut p.feeds).filter(|f| f.input == input) {
+            feed.closed = true;
+        }
+    }
+
+    pub(crate) fn close_all(&mut self) {
+        self.ports.iter_mut().flat_map(|p| &mut p.feeds).for_each(|feed| feed.closed = true);
+    }
+
+    /// Every input is closed and read to its end.
+    pub(crate) fn finished(&self) -> bool {
+        !self.ports.is_empty()
+            && self.feeds().all(|f| f.closed && !f.is_open() && f.occupied.is_empty())
+            && self.ports.iter().all(|port| port.lanes.is_empty())
+    }
+
+    /// Nothing more will be published on any input: what waits is all that comes.
+    pub(crate) fn ending(&self) -> bool {
+        self.feeds().all(|f| f.closed || !f.is_open()) && self.ports.iter().all(|p| p.lanes.iter().all(Lane::is_ending))
+    }
+
+    /// Publications that wait, of all cameras, counted up to `most`.
+    pub(crate) fn waiting(&self, most: usize) -> usize {
+        let mut waiting = 0;
+        for lane in self.ports.iter().flat_map(|port| &port.lanes) {
+            waiting += lane.waiting() as usize;
+            if waiting >= most {
+                return most;
+            }
+        }
+        waiting
+    }
+
+    /// How many cameras have come in.
+    pub(crate) fn lanes(&self) -> usize {
+        self.ports.iter().map(|port| port.lanes.len()).sum()
+    }
+
+    /// Leases up to `most` frames, no more than `per_lane` of one camera: ports by turns, and the cameras of a port by
+    /// their shares.
+    pub(crate) fn take(&mut self, most: usize, per_lane: usize) -> Vec<(&'static str, Input)> {
+        let mut taken = Vec::new();
+        let ports = self.ports.len();
+        for port in (0..ports).map(|n| (self.turn + n) % ports) {
+            if taken.len() == most {
+                break;
+            }
+            let port = &mut self.ports[port];
+            port.take(most - taken.len(), per_lane, self.bounds, &self.counts, &mut taken);
+        }
+        if ports > 0 {
+            self.turn = (self.turn + 1) % ports;
+        }
+        taken
+    }
+}
+
+impl Port {
+    fn take(
+        &mut self,
+        most: usize,
+        per_lane: usize,
+        bounds: Bounds,
+        counts: &Counts,
+        taken: &mut Vec<(&'static str, Input)>,
+    ) {
+        let now = self.now;
+        let place = |(at, lane): (usize, &mut Lane)| lane.place(lane.waiting() > 0, now).map(|place| (place, at, 0));
+        let mut candidates: Vec<(f64, usize, usize)> = self.lanes.iter_mut().enumerate().filter_map(place).collect();
+        for _ in 0..most {
+            // the lane that was served least, and the first of those
+            let Some(next) = (0..candidates.len()).min_by(|&a, &b| candidates[a].0.total_cmp(&candidates[b].0)) else {
+                return;
+            };
+            let (_, at, frames) = &mut candidates[next];
+            let lane = &mut self.lanes[*at];
+            let Some(input) = lane.take(self.spec, bounds, counts) else {
+                candidates.swap_remove(next);
+                continue;
+            };
+            self.now = self.now.max(lane.serve());
+            taken.push((self.spec.name, input));
+            *frames += 1;
+            if *frames == per_lane {
+                candidates.swap_remove(next);
+            } else if let Some(place) = lane.place(true, now) {
+                candidates[next].0 = place;
+            }
+        }
+    }
+}
+
+impl Bounds {
+    fn of(common: &Common) -> Self {
+        Self { backlog: common.backlog, max_age_ns: common.max_age_ms.saturating_mul(1_000_000) }
+    }
+}
+
+/// The port that an input feeds: `frame` for `frame` and for `frame.door`.
+pub(crate) fn port_of(input: &str) -> &str {
+    input.split_once('.').map_or(input, |(port, _)| port)
+}
+
+fn has_ended(error: &PoolError) -> bool {
+    match error {
+        PoolError::Ended { .. } => true,
+        PoolError::Open { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
