@@ -65,7 +65,7 @@ pub fn unix_ns() -> i64 {
 }
 
 fn nanoseconds(time: rustix::time::Timespec) -> i64 {
-    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as i64)
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ pub fn decode_slot(array: &dyn Array) -> Result<SlotRef, WireError> {
 /// Where a port's directory is, if the message announces one: then its `source` is empty.
 pub fn decode_announcement(array: &dyn Array) -> Result<Option<SlotRef>, WireError> {
     let row = Read::new(array)?;
-    Ok(row.text("source")?.is_empty().then(|| slot_of(&row)).transpose()?)
+    row.text("source")?.is_empty().then(|| slot_of(&row)).transpose()
 }
 
 fn slot_of(row: &Read<'_>) -> Result<SlotRef, WireError> {

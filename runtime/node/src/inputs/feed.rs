@@ -17,6 +17,8 @@ pub(super) struct Feed {
     directories: Vec<DirectoryReader>,
     /// What the newest listing says of cameras.
     pub(super) cameras: BTreeMap<String, CameraStatus>,
+    /// The directory of that listing.
+    listed_by: Option<u128>,
     /// Pools and directories that were read to their end or could not be opened, the newest last.
     done_with: VecDeque<u128>,
     /// Pools and directories whose place a predecessor of this process has not left yet.
@@ -36,6 +38,8 @@ pub(super) struct News {
     pub(super) listings: Vec<(u128, Listing)>,
     /// Directories whose producer is dead.
     pub(super) orphaned: Vec<u128>,
+    /// The last directory was closed, or its producer is dead.
+    pub(super) over: bool,
 }
 
 impl Feed {
@@ -46,6 +50,7 @@ impl Feed {
             closed: false,
             directories: Vec::new(),
             cameras: BTreeMap::new(),
+            listed_by: None,
             done_with: VecDeque::new(),
             occupied: Vec::new(),
         }
@@ -65,6 +70,17 @@ impl Feed {
             self.done_with.pop_front();
         }
         self.done_with.push_back(pool);
+    }
+
+    /// A directory lists these cameras now. Returns those that were listed before. A producer that was started again lists
+    /// none at first: that removes none.
+    pub(super) fn list(&mut self, directory: u128, cameras: Vec<CameraStatus>) -> BTreeMap<String, CameraStatus> {
+        if cameras.is_empty() && self.listed_by != Some(directory) {
+            return BTreeMap::new();
+        }
+        self.listed_by = Some(directory);
+        let cameras = cameras.into_iter().map(|status| (status.source.clone(), status)).collect();
+        std::mem::replace(&mut self.cameras, cameras)
     }
 
     /// Opens the directory that an announcement names, where it is new.
@@ -97,6 +113,7 @@ impl Feed {
             }
         }
         self.directories.retain(|d| !over.contains(&d.pool()));
+        news.over = !over.is_empty() && self.directories.is_empty();
         over.into_iter().for_each(|pool| self.done_with(pool));
         news
     }

@@ -133,11 +133,10 @@ impl Inputs {
                 }
                 for directory in news.orphaned {
                     self.ports[port].lanes.iter_mut().for_each(|lane| lane.orphan(directory));
-                    let feed = &mut self.ports[port].feeds[feed];
-                    // where it was started again, the new directory says more
-                    if !feed.is_open() {
-                        self.cameras.orphaned(&feed.cameras, &feed.from);
-                    }
+                }
+                if news.over {
+                    let feed = &self.ports[port].feeds[feed];
+                    self.cameras.orphaned(&feed.cameras, &feed.from);
                 }
             }
             let Port { lanes, feeds, .. } = &mut self.ports[port];
@@ -158,9 +157,7 @@ impl Inputs {
                 self.open(port, feed, directory, entry);
             }
         }
-        let before = std::mem::take(&mut self.ports[port].feeds[feed].cameras);
-        let listed = listing.cameras.into_iter().map(|status| (status.source.clone(), status)).collect();
-        self.ports[port].feeds[feed].cameras = listed;
+        let before = self.ports[port].feeds[feed].list(directory, listing.cameras);
         let removed: Vec<&String> = before
             .keys()
             .filter(|source| !self.ports.iter().flat_map(|p| &p.feeds).any(|f| f.cameras.contains_key(source.as_str())))
