@@ -4,7 +4,8 @@ import json
 import os
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PROGRAMS = os.path.join(ROOT, "target/release")
+# the programs that are tested: those of an installation, or of another build
+PROGRAMS = os.environ.get("MILLRACE_PROGRAMS", os.path.join(ROOT, "target/release"))
 
 
 def model(name):
@@ -43,11 +44,25 @@ def chains(cameras, ports, detector, library, zenoh, model):
     return nodes
 
 
+def fan_in(cameras, port, detector, library, zenoh, model):
+    """A decoder process for each camera, all in front of one converter."""
+    nodes = []
+    for n, camera in enumerate(cameras, 1):
+        env = {"SOURCE": camera.url, "CAMERA": camera.id, "RTSP_TRANSPORT": camera.transport}
+        nodes.append(node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], **env))
+    return nodes + behind({f"frame.{camera.id}": f"decode{n}/frame" for n, camera in enumerate(cameras, 1)}, port, detector, library, zenoh, model)
+
+
 def one(cameras_file, port, detector, library, zenoh, model):
     """One graph of five processes for all cameras."""
+    decode = node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], CAMERAS=cameras_file)
+    return [decode, *behind({"frame": "decode/frame"}, port, detector, library, zenoh, model)]
+
+
+def behind(frames, port, detector, library, zenoh, model):
+    """What all cameras share behind their decoders."""
     nodes = [
-        node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], CAMERAS=cameras_file),
-        node("to-rgb", "nv12-to-rgb", {"frame": "decode/frame"}, ["tensor"], MODEL=model),
+        node("to-rgb", "nv12-to-rgb", frames, ["tensor"], MODEL=model),
         engine("detect", detector, "to-rgb/tensor", library, model),
         node("page", "ws-publisher", {"detections": "detect/detections"}, PORT=port),
     ]

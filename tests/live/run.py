@@ -45,7 +45,9 @@ def arguments():
     parser.add_argument("--model", default="model", choices=("model", "model-slow"), help="model-slow: the detector cannot keep up")
     parser.add_argument("--fair-percent", type=float, help="each camera's pictures of the undisturbed time are so near to the mean")
     parser.add_argument("--age-p99-ms", type=float, help="largest p99 of the age from sending, of the undisturbed time")
-    parser.add_argument("--shape", choices=("one", "chains"), default="one", help="one graph for all, or a chain for each camera")
+    parser.add_argument("--shape", choices=("one", "fan-in", "chains"), default="one",
+                        help="one decoder process for all cameras; a decoder for each, and the rest for all; a chain for each")
+    parser.add_argument("--runner", choices=("millrace", "dora"), default="millrace")
     parser.add_argument("--detector", choices=("cpu-infer", "ort-infer"), default="cpu-infer")
     parser.add_argument("--zenoh", action="store_true", help="with a zenoh-publisher in the graph")
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="for the graph's env")

@@ -55,6 +55,8 @@ class Session:
         model = graph.model(args.model)
         if args.shape == "chains":
             nodes = graph.chains(cameras, ports, args.detector, library, args.zenoh, model)
+        elif args.shape == "fan-in":
+            nodes = graph.fan_in(cameras, ports[0], args.detector, library, args.zenoh, model)
         else:
             nodes = graph.one(graph.cameras_file(folder, cameras), ports[0], args.detector, library, args.zenoh, model)
         self.ids = [node["id"] for node in nodes]
@@ -63,7 +65,7 @@ class Session:
         self.reports = None
 
     def start(self):
-        self.run = Run(self.graph, self.folder)
+        self.run = Run(self.graph, self.folder, self.args.runner)
         late = wait_for("all nodes run", 60, lambda: set(self.run.nodes()[0]) >= set(self.ids) or self.ended)
         if late or self.ended:
             said = "\n".join(line for _, line in self.run.lines[-40:])

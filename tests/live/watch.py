@@ -14,9 +14,12 @@ from collections import namedtuple
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests/clients"))
 import ws_client  # noqa: E402
+import graph as graph_of  # noqa: E402
 from pattern import Unreadable, read  # noqa: E402
 from websockets.exceptions import ConnectionClosed, InvalidHandshake  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
+
+DORA = os.path.join(ROOT, "target/tools/bin/dora")  # as `millrace setup` installs it
 
 Seen = namedtuple("Seen", "ns source seq pts_ns capture_ns stamp error width height")
 
@@ -132,14 +135,14 @@ class Reports(threading.Thread):
 
 
 class Run:
-    """`millrace run` of a graph."""
+    """`millrace run` of a graph, or `dora run`, which checks nothing and shows nothing."""
 
-    def __init__(self, graph, folder):
+    def __init__(self, graph, folder, runner):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CARGO")}
         self.out_path = os.path.join(folder, "run.out")
         self.lines = []  # (ns, line)
         self.process = subprocess.Popen(
-            [os.path.join(ROOT, "target/release/millrace"), "run", graph, "--no-build"],
+            {"millrace": [os.path.join(graph_of.PROGRAMS, "millrace"), "run", graph, "--no-build"], "dora": [DORA, "run", graph]}[runner],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment,
         )  # fmt: skip
         self.reader = threading.Thread(target=self.read, daemon=True)
