@@ -48,6 +48,10 @@ fn dependencies_run_one_way() {
         ("millrace-ingest", &["millrace-frame"]),
         ("millrace-detect", &["millrace-frame"]),
         ("millrace-node", &["millrace-frame", "millrace-cuda", "millrace-pool", "millrace-graph", "millrace-unify"]),
+        (
+            "millrace-cameras",
+            &["millrace-frame", "millrace-cuda", "millrace-graph", "millrace-ingest", "millrace-node"],
+        ),
         ("millrace-infer", &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-node"]),
         ("millrace-ab", &["millrace-frame"]),
         ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab"]),
@@ -61,6 +65,7 @@ fn dependencies_run_one_way() {
         "millrace-cuda",
         "millrace-kernels",
         "millrace-ingest",
+        "millrace-cameras",
         "millrace-detect",
         "millrace-node",
         "millrace-infer",

@@ -84,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Event::Unit(unit) => decoder.push(&unit)?,
             Event::Loss(loss) => return Err(format!("lost {}: {}", loss.cause, loss.detail).into()),
             Event::Wait(wait) => std::thread::sleep(wait),
+            Event::Flush | Event::Counted(_) | Event::State(_) => {}
             Event::End => break,
         }
         stages.take(&mut decoder)?;

@@ -1,172 +1,193 @@
-//! The node: cameras in, frames on the GPU and encoded packets out.
+//! The GPU's decoder, and frames in its memory.
 
-use crate::backend::{Backend, Frame};
-use crate::camera::{Camera, Event, Events, Threads};
-use crate::config::Settings;
-use crate::one::One;
-use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
-use millrace_ingest::{AccessUnit, Shown};
-use millrace_node::{Context, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use crate::admitted::{DecodeError, NumberedSink, Parser, Stream};
+use crate::config::{Memory, Settings, Streams};
+use crate::surface::Writer;
+use millrace_cameras::{Backend, Decode, Frame, Sink, Unmapped};
+use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, Session, Status};
+use millrace_cuda::{DeviceMemory, Gpu};
+use millrace_frame::{PacketCodec, Payload};
+use millrace_ingest::AccessUnit;
+use millrace_node::{Context, Flow, GpuSettings, Metrics, NodeError, Outputs, Queue};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Events of a camera that may wait for the loop.
-const ROOM_PER_CAMERA: usize = 4;
-/// The loop is woken by what comes; this is for what nobody wakes it for.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Pictures of a camera that wait for the loop or for their copy, beyond what its stream needs.
+const EXTRA_SURFACES: u32 = 6;
+const OUTPUT_SURFACES: u32 = 3;
 
-/// `nvdec-nv12`, on any decoder.
-pub(crate) struct NvdecNv12<B: Backend> {
-    settings: Settings,
-    backend: Arc<B>,
-    cx: Context,
-    cameras: Vec<One<B>>,
-    /// Dropped before the threads are waited for: what they have to say then goes nowhere.
-    events: Option<Receiver<Event<B>>>,
-    events_in: Events<B>,
-    threads: Option<Threads>,
+/// `nvdec-nv12`.
+pub(crate) type NvdecNv12 = Decode<Cuda>;
+
+pub(crate) struct Cuda {
+    gpu: Gpu,
+    nvdec: Nvdec,
+    options: Options,
+    memory: Memory,
+    settings: GpuSettings,
+    writer: Writer,
+    metrics: Metrics,
+    /// The lane of all cameras, with `STREAMS: one`.
+    one: Option<OnceLock<Arc<Lane>>>,
 }
 
-impl<B: Backend> Node for NvdecNv12<B> {
+/// A row of work on the GPU.
+pub(crate) struct Lane {
+    queue: Queue,
+    /// Where frames on the way to host memory are packed.
+    staging: Mutex<Option<DeviceMemory>>,
+}
+
+pub(crate) struct Nvidia(Session);
+
+impl Backend for Cuda {
     const NAME: &'static str = "nvdec-nv12";
     const SUMMARY: &'static str = "decodes H.264 and H.265 of many cameras to NV12 or P016, on an NVIDIA GPU";
-    const PORTS: Ports = Ports {
-        inputs: &[],
-        outputs: &[
-            PortOut {
-                name: "frame",
-                carries: PayloadKind::Image,
-                doc: "nv12, or p016 for more than 8 bits, in the GPU's memory; what is shown of each picture, in \
-                      presentation order",
-            },
-            PortOut {
-                name: "packet",
-                carries: PayloadKind::Packet,
-                doc: "the encoded pictures as Annex-B in host memory, in decoding order; pts as of the frame",
-            },
-        ],
-    };
-    type Settings = Settings;
+    const FRAME_DOC: &'static str = "nv12, or p016 for more than 8 bits, in the GPU's memory; what is shown of each \
+                                     picture, in presentation order of each camera";
+    const PACKET_DOC: &'static str =
+        "the encoded pictures as Annex-B in host memory, in decoding order of each camera; pts as of the frame";
+    // more pictures than a decoder can hold
+    const DECODED: usize = 64;
+    // with the one that is copied, as many as there are output surfaces
+    const MAPPED: usize = OUTPUT_SURFACES as usize - 1;
+    const DECODES_IN_PUSH: bool = false;
 
-    fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let sources = settings.cameras(cx.node_id()).map_err(NodeError::fatal)?;
-        let backend = Arc::new(B::open(&settings, cx)?);
-        let (events_in, events) = Events::new(ROOM_PER_CAMERA * sources.len(), cx.waker());
-        let cameras: Result<Vec<_>, _> = sources.iter().map(|s| One::open(s, &settings, &*backend, cx)).collect();
-        let node = Self {
-            settings,
-            backend,
-            cx: cx.clone(),
-            cameras: cameras?,
-            events: Some(events),
-            events_in,
-            threads: None,
-        };
-        node.any_left()?;
-        Ok(node)
+    type Settings = Settings;
+    type Decoder = Stream<Nvidia>;
+    type Picture = Picture;
+    type Surface = Mapped;
+    type Lane = Lane;
+
+    fn open(settings: &Settings, cx: &Context) -> Result<Self, NodeError> {
+        let gpu = Gpu::open(settings.device).map_err(NodeError::fatal)?;
+        let nvdec = Nvdec::open().map_err(NodeError::fatal)?;
+        tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
+        let low_delay = settings.low_delay.unwrap_or(cx.flow() == Flow::Live);
+        let options =
+            Options { low_delay, extra_surfaces: EXTRA_SURFACES, output_surfaces: OUTPUT_SURFACES };
+        let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
+        let one = (settings.streams == Streams::One).then(OnceLock::new);
+        let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());
+        Ok(Self { gpu, nvdec, options, memory, settings, writer, metrics, one })
     }
 
-    fn change(&mut self, settings: Settings) -> Result<(), String> {
-        self.cx.set_sync(settings.gpu.sync);
+    fn lane(&self, cx: &Context) -> Result<Arc<Lane>, NodeError> {
+        if let Some(lane) = self.one.as_ref().and_then(OnceLock::get) {
+            return Ok(lane.clone());
+        }
+        let lane = Arc::new(Lane { queue: Queue::new(&self.gpu, self.settings, cx)?, staging: Mutex::new(None) });
+        Ok(self.one.as_ref().map_or(lane.clone(), |one| one.get_or_init(|| lane).clone()))
+    }
+
+    fn decoder(&self, _: &str, sink: Sink<Picture>) -> Result<Stream<Nvidia>, String> {
+        let (gpu, nvdec, options) = (self.gpu.clone(), self.nvdec, self.options);
+        let make = move |codec, mut sink: NumberedSink<Picture>| {
+            let codec = match codec {
+                PacketCodec::H264 => Codec::H264,
+                PacketCodec::H265 => Codec::H265,
+                other => {
+                    let what = format!("{other} is not decoded here; H.264 or H.265 is expected");
+                    return Err(DecodeError::Hopeless(what));
+                }
+            };
+            let sink = Box::new(move |picture: Picture| sink(picture.timestamp(), picture));
+            Session::new(nvdec, &gpu, codec, options, sink).map(Nvidia).map_err(classified)
+        };
+        Ok(Stream::new(Box::new(make), sink))
+    }
+
+    fn map(&self, lane: &Lane, picture: Picture) -> Result<Mapped, Unmapped> {
+        let lost = |e: NvdecError| Unmapped { cause: "decode_error", detail: e.to_string() };
+        let mapped = picture.map(lane.queue.stream()).map_err(lost)?;
+        let cause = match mapped.status() {
+            Status::Complete | Status::Unknown => return Ok(mapped),
+            Status::Concealed => "concealed_errors",
+            Status::Damaged => "decode_error",
+        };
+        Err(Unmapped { cause, detail: "the GPU met errors in the picture's bitstream".to_owned() })
+    }
+
+    fn change(&self, settings: &Settings, cx: &Context) -> Result<(), String> {
+        cx.set_sync(settings.gpu.sync);
         Ok(())
     }
 
-    fn on_input(&mut self, port: &str, _: Input, _: &mut Outputs) -> Result<(), NodeError> {
-        Err(NodeError::fatal(format!("'{port}' is no input: this node is a source")))
-    }
-
-    fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
-        if self.threads.is_none() {
-            self.start(out.connected("packet"))?;
-        }
-        let Some(event) = self.events.as_ref().and_then(|events| events.try_recv().ok()) else {
-            let over = self.cameras.iter().all(|c| c.ended);
-            return Ok(if over { Progress::End } else { Progress::Idle(LOOK_AROUND) });
-        };
-        match event {
-            Event::Packet { camera, unit } => self.packet(camera, &unit, out)?,
-            Event::Frame { camera, shown, surface } => self.frame(camera, &shown, surface, out)?,
-            Event::End { camera, failed } => {
-                let one = &mut self.cameras[camera];
-                one.ended = true;
-                if let Some(why) = failed {
-                    one.fail(why);
-                    self.any_left()?;
+    fn publish(
+        &self,
+        lane: &Arc<Lane>,
+        surface: Mapped,
+        frame: &Frame<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
+        let (desc, bytes) = self.writer.described(&surface, frame);
+        let item = frame.item(Payload::Image(desc.clone()));
+        let queue = &lane.queue;
+        match self.memory {
+            Memory::Cuda => {
+                // a surface is dropped unread where no slot is free: nothing was queued on it but the driver's own step
+                let Some(slot) = out.device_slot("frame", frame.camera, bytes, queue)? else { return Ok(()) };
+                let read = self.writer.write(queue, &surface, frame, &desc, slot.span());
+                // first of all: whatever was queued on the surface is done before it goes
+                out.hold(surface, queue)?;
+                self.metrics.moved(frame.camera, read?);
+                out.publish_device(slot, item, queue)
+            }
+            Memory::Host => {
+                let Some(mut slot) = out.slot("frame", frame.camera, bytes)? else { return Ok(()) };
+                let mut staging = lane.staging.lock().unwrap_or_else(PoisonError::into_inner);
+                if staging.as_ref().is_none_or(|memory| memory.span().bytes() < bytes) {
+                    let what = format!("a frame of camera '{}' on its way to the host", frame.camera);
+                    *staging = Some(DeviceMemory::allocate(&self.gpu, bytes, &what).map_err(NodeError::fatal)?);
                 }
+                let Some(memory) = staging.as_ref() else { return Ok(()) };
+                let packed = memory.span().part(0, bytes);
+                let to = &mut slot.bytes_mut()[..bytes as usize];
+                let read = self.writer.write(queue, &surface, frame, &desc, packed);
+                let copied = queue.stream().download(packed, to);
+                // nothing of the surface is read any more, however it went
+                let done = queue.stream().synchronize();
+                copied.and(done).map_err(NodeError::fatal)?;
+                // into the staging memory, and out of it
+                self.metrics.moved(frame.camera, read? + 2 * desc.bytes());
+                out.publish(slot, &item)
             }
         }
-        Ok(Progress::Busy)
     }
 }
 
-impl<B: Backend> NvdecNv12<B> {
-    /// Starts the cameras' threads, once the consumers are there.
-    fn start(&mut self, packets: bool) -> Result<(), NodeError> {
-        let threads = self.threads.insert(Threads::default());
-        for (index, one) in self.cameras.iter_mut().enumerate() {
-            let Some(feed) = one.feed.take() else { continue };
-            let camera = Camera {
-                index,
-                backend: self.backend.clone(),
-                lane: one.lane.clone(),
-                feed,
-                packets,
-                losses: one.losses.clone(),
-                events: self.events_in.of(one.enough.clone()),
-                stop: self.cx.stopping(),
-            };
-            camera.start(threads).map_err(|e| NodeError::fatal(format!("no thread for camera '{}': {e}", one.name)))?;
+fn classified(e: NvdecError) -> DecodeError {
+    if e.is_unsupported() { DecodeError::Hopeless(e.to_string()) } else { DecodeError::Lost(e.to_string()) }
+}
+
+impl Parser for Nvidia {
+    type Picture = Picture;
+
+    fn feed(&mut self, unit: &AccessUnit, number: i64) -> Result<(), DecodeError> {
+        if let Some(what) = refusal(unit) {
+            return Err(DecodeError::Hopeless(what));
         }
-        Ok(())
+        self.0.feed(&unit.data, number).map_err(classified)
     }
 
-    /// The node goes on while one camera does.
-    fn any_left(&self) -> Result<(), NodeError> {
-        if self.cameras.iter().any(|c| c.failed.is_none()) {
-            return Ok(());
-        }
-        let all =
-            self.cameras.iter().filter_map(|c| c.failed.as_ref().map(|why| format!("camera '{}': {why}", c.name)));
-        Err(NodeError::fatal(all.collect::<Vec<_>>().join("; ")))
-    }
-
-    fn frame(&mut self, camera: usize, shown: &Shown, surface: B::Surface, out: &mut Outputs) -> Result<(), NodeError> {
-        let one = &mut self.cameras[camera];
-        let limit = self.settings.feed.frames.unwrap_or(u64::MAX);
-        if one.frames >= limit {
-            return Ok(()); // under way when there were enough
-        }
-        let frame = Frame { camera: &one.name, seq: one.frames, shown, settings: &self.settings };
-        one.frames += 1;
-        if one.frames == limit {
-            one.ended = true;
-            one.enough.store(true, Ordering::Relaxed);
-        }
-        if !out.connected("frame") {
-            return Ok(());
-        }
-        self.backend.publish(&one.lane, surface, &frame, out)
-    }
-
-    fn packet(&mut self, camera: usize, unit: &AccessUnit, out: &mut Outputs) -> Result<(), NodeError> {
-        let one = &mut self.cameras[camera];
-        let seq = one.packets;
-        one.packets += 1;
-        let Ok(len_bytes) = u32::try_from(unit.data.len()) else { return Ok(()) };
-        let Some(mut slot) = out.slot("packet", &one.name, u64::from(len_bytes))? else { return Ok(()) };
-        slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
-        let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
-        out.publish(slot, &Item::on_host(one.name.as_str(), seq, unit.timing, Payload::Packet(desc)))
+    fn flush(&mut self) -> Result<(), DecodeError> {
+        self.0.flush().map_err(classified)
     }
 }
 
-impl<B: Backend> Drop for NvdecNv12<B> {
-    fn drop(&mut self) {
-        self.events = None;
-        if let Some(threads) = &mut self.threads {
-            threads.end(&self.events_in);
-        }
-    }
+/// What is known to be wrong before the GPU sees it. Depths are the GPU's to judge.
+fn refusal(unit: &AccessUnit) -> Option<String> {
+    let info = &unit.info;
+    let what = match unit.unsupported {
+        Some(what) if info.bit_depth == 8 => what,
+        _ if info.slice_groups => "uses slice groups (FMO), which no NVIDIA decoder knows",
+        _ => return None,
+    };
+    let codec = info.codec;
+    Some(format!(
+        "{codec} stream ({}, {}, {} bit) {what}; progressive 4:2:0 is expected: set the camera or transcode so; \
+         sw-nv12 decodes slice groups",
+        info.profile,
+        info.display_size(),
+        info.bit_depth
+    ))
 }

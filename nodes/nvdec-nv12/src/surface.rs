@@ -1,6 +1,6 @@
 //! From a mapped surface of the decoder to a frame in a slot: copied as NV12, or converted to BGR24.
 
-use crate::backend::Frame;
+use millrace_cameras::Frame;
 use millrace_cuda::nvdec::Mapped;
 use millrace_cuda::{Gpu, Rows, Span};
 use millrace_frame::{Colour, ImageDesc, PixelFormat, Plane, Size};
@@ -96,6 +96,6 @@ fn stored(surface: &Mapped) -> PixelFormat {
 
 fn colour(frame: &Frame<'_>) -> Colour {
     let mut colour = frame.shown.info.colour;
-    frame.settings.feed.override_colour(&mut colour);
+    frame.feed.override_colour(&mut colour);
     colour
 }

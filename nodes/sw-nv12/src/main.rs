@@ -1,7 +1,6 @@
 //! `sw-nv12`: video to NV12 on the CPU.
 
 mod config;
-mod feed;
 mod node;
 #[cfg(test)]
 mod tests;

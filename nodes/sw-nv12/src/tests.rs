@@ -1,43 +1,34 @@
 #![allow(clippy::unwrap_used)]
 
-use crate::config::Settings;
-use crate::feed::{Feed, Step};
 use crate::node::SwNv12;
 use millrace_frame::{ImageDesc, Matrix, Origin, Payload, Range};
-use millrace_ingest::Pace;
 use millrace_node::Input;
-use millrace_node::testing::Bench;
+use millrace_node::testing::{Bench, Seen};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// 25 frames of 190x106, H.264 High with B pictures, made by FFmpeg; its checksums stand beside it.
+/// 25 frames of 190x106, H.264 High with B pictures, made by FFmpeg; its checksums are beside it.
 fn clip() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtime/ingest/tests/data/crop_b.mp4")
 }
 
-fn settings(source: &Path) -> Settings {
-    let text = format!(r#"{{"SOURCE":{:?}}}"#, source.to_str().unwrap());
-    serde_json::from_str(&text).unwrap()
-}
-
-/// Times of the packets and of the pictures, and the steps until `pictures` of them have come or the feed has ended.
-fn play(feed: &mut Feed, pictures: usize) -> (Vec<i64>, Vec<i64>) {
-    let (mut packets, mut frames) = (Vec::new(), Vec::new());
-    while frames.len() < pictures {
-        match feed.step().unwrap() {
-            Step::Packet(unit) => packets.push(unit.timing.pts_ns),
-            Step::Picture(picture) => frames.push(picture.timing.pts_ns),
-            Step::Loss(loss) => panic!("{loss:?}"),
-            Step::Wait(wait) => std::thread::sleep(wait),
-            Step::End => break,
-        }
-    }
-    (packets, frames)
+/// Times of the packets and of the frames of a run that ends by itself.
+fn play(settings: &[(&str, &str)]) -> (Vec<i64>, Vec<i64>) {
+    let (seen, result) = Bench::start::<SwNv12>(settings).finish();
+    result.unwrap();
+    let times = |wanted: &str| {
+        let of = |(port, seen): &(&str, Seen)| match seen {
+            Seen::Frame(item, _) if *port == wanted => Some(item.timing.pts_ns),
+            _ => None,
+        };
+        seen.iter().filter_map(of).collect()
+    };
+    (times("packet"), times("frame"))
 }
 
 #[test]
 fn packets_and_frames_carry_the_same_times() {
-    let (mut packets, frames) = play(&mut Feed::open(&settings(&clip())).unwrap(), usize::MAX);
+    let (mut packets, frames) = play(&[("SOURCE", clip().to_str().unwrap())]);
     assert_eq!(frames, (0..25).map(|n| n * 40_000_000).collect::<Vec<_>>());
     assert_ne!(packets, frames, "packets come in decoding order");
     packets.sort();
@@ -46,20 +37,18 @@ fn packets_and_frames_carry_the_same_times() {
 
 #[test]
 fn a_repeated_file_goes_on_in_time() {
-    let mut s = settings(&clip());
-    s.feed.repeat = true;
-    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 60);
+    let (_, frames) = play(&[("SOURCE", clip().to_str().unwrap()), ("LOOP", "true"), ("FRAMES", "60")]);
     assert_eq!(frames, (0..60).map(|n| n * 40_000_000).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_paced_file_takes_its_time() {
-    let mut s = settings(&clip());
-    s.feed.pace = Pace::Realtime;
     let began = Instant::now();
-    let (_, frames) = play(&mut Feed::open(&s).unwrap(), 11);
+    let settings = [("SOURCE", clip().to_str().unwrap().to_owned()), ("PACE", "realtime".into()), ("FRAMES", "11".into())];
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let (_, frames) = play(&settings);
     assert_eq!(frames.len(), 11);
-    // the eleventh picture needs at least eleven units, of which the last is due after ten frame times
+    // the eleventh picture is due ten frame times after the first
     assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
 }
 
@@ -72,14 +61,8 @@ fn a_file_without_a_picture_is_a_clear_error() {
     let mdat = whole.windows(4).position(|w| w == b"mdat").unwrap();
     assert!(whole.windows(4).position(|w| w == b"moov").unwrap() < mdat, "the clip has its index in front");
     std::fs::write(&cut, &whole[..mdat + 8]).unwrap();
-    let mut feed = Feed::open(&settings(&cut)).unwrap();
-    let error = loop {
-        match feed.step() {
-            Ok(Step::End) => panic!("it ended as if all were well"),
-            Ok(_) => {}
-            Err(e) => break e.to_string(),
-        }
-    };
+    let (_, result) = Bench::start::<SwNv12>(&[("SOURCE", cut.to_str().unwrap())]).finish();
+    let error = result.unwrap_err();
     assert!(error.contains("cut.mp4' could be decoded: 0 access units were read, 25 lost by truncated"), "{error}");
 }
 
@@ -108,7 +91,7 @@ fn the_node_publishes_every_frame_and_packet_in_lossless_flow() {
             other => panic!("{other:?}"),
         }
     };
-    // Taken one by one: in lossless flow a lease that is kept stops the node.
+    // One by one: in lossless flow a lease that is kept stops the node.
     for n in 0..50 {
         let (port, input) =
             bench.receive(Duration::from_secs(20)).unwrap_or_else(|| panic!("only {n} of 50 items came"));
@@ -157,7 +140,7 @@ fn the_two_formats_are_told_apart_by_the_bytes_that_move() {
         let settings = [("SOURCE", source.to_str().unwrap()), ("FORMAT", format), ("FRAMES", "5"), ("CAMERA", "gate")];
         let (seen, metrics) = Bench::start::<SwNv12>(&settings).finish();
         let frames = seen.iter().filter_map(|(port, seen)| match seen {
-            millrace_node::testing::Seen::Frame(item, _) if *port == "frame" => Some(item.payload.bytes()),
+            Seen::Frame(item, _) if *port == "frame" => Some(item.payload.bytes()),
             _ => None,
         });
         (frames.collect::<Vec<_>>(), metrics.unwrap().counted("bytes_inside", "gate"))
@@ -165,4 +148,22 @@ fn the_two_formats_are_told_apart_by_the_bytes_that_move() {
     let nv12_bytes = 190 * 106 * 3 / 2;
     assert_eq!(run("nv12"), (vec![nv12_bytes; 5], 5 * nv12_bytes));
     assert_eq!(run("bgr24"), (vec![190 * 106 * 3; 5], 5 * nv12_bytes));
+}
+
+#[test]
+fn many_cameras_are_decoded_in_one_process() {
+    let source = clip();
+    let sources: Vec<String> = (0..6).map(|n| format!("cam{n}={}", source.to_str().unwrap())).collect();
+    let (seen, metrics) = Bench::start::<SwNv12>(&[("SOURCES", &sources.join("\n"))]).finish();
+    let metrics = metrics.unwrap();
+    for n in 0..6 {
+        let camera = format!("cam{n}");
+        let of = |(port, seen): &(&str, Seen)| match seen {
+            Seen::Frame(item, _) if *port == "frame" && item.source == camera => Some(item.timing.pts_ns),
+            _ => None,
+        };
+        let times: Vec<i64> = seen.iter().filter_map(of).collect();
+        assert_eq!(times, (0..25).map(|n| n * 40_000_000).collect::<Vec<_>>(), "{camera}");
+        assert_eq!(metrics.dropped("loop_behind", &camera), 0);
+    }
 }

@@ -23,8 +23,20 @@ pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> any
     let name = graph.display().to_string();
     let variables = |name: &str| std::env::var(name).ok();
     let world = World { describer, variables: &variables };
-    let checked = check(&name, &folder, &bytes, sets, &world);
+    let mut checked = check(&name, &folder, &bytes, sets, &world);
+    if let Some(available_bytes) = available_bytes(Path::new("/")) {
+        checked.check_memory(available_bytes);
+    }
     Ok(Loaded { name, folder, checked })
+}
+
+/// The memory of this machine, or that of the container where it has less.
+fn available_bytes(root: &Path) -> Option<u64> {
+    let limit = |file: &str| std::fs::read_to_string(root.join(file)).ok()?.trim().parse::<u64>().ok();
+    let meminfo = std::fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"].map(limit);
+    total.map(|kib| kib * 1024).into_iter().chain(limits.into_iter().flatten()).min()
 }
 
 /// The `--set`s with paths made absolute against the current folder, as the nodes run in the graph's.
@@ -43,4 +55,26 @@ pub(crate) fn absolute_sets(checked: &Checked) -> anyhow::Result<Vec<Set>> {
         Ok(set)
     };
     checked.sets.iter().map(absolute).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_container_has_what_it_is_given() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(available_bytes(root.path()), None);
+        let write = |file: &str, text: &str| {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("proc/meminfo", "MemTotal:        8000 kB\nMemFree:          10 kB\n");
+        write("sys/fs/cgroup/memory.max", "max\n");
+        assert_eq!(available_bytes(root.path()), Some(8_192_000));
+        write("sys/fs/cgroup/memory.max", "4096000\n");
+        assert_eq!(available_bytes(root.path()), Some(4_096_000));
+    }
 }

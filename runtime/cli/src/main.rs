@@ -152,10 +152,16 @@ fn main() -> ExitCode {
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let Loaded { checked, .. } = load::load(&args.graph, &args.sets, &Programs::default())?;
     if args.json {
-        println!("{:#}", checked.report.json());
+        let mut json = checked.report.json();
+        json["memory"] = serde_json::json!({
+            "shared_bytes": checked.memory.host_bytes(), "gpu_bytes": checked.memory.gpu_bytes(),
+        });
+        println!("{json:#}");
     } else {
         if args.explain {
             print!("{}", explain(&checked));
+        } else {
+            print!("{}", checked.memory.line());
         }
         print!("{}", checked.report.text(args.explain));
     }

@@ -1,6 +1,7 @@
 //! `millrace schema`: the JSON Schema of graphs, for editors.
 
 use anyhow::{Context, bail};
+use millrace_graph::cameras;
 use millrace_graph::describe::{Described, Describer, Description, Programs};
 use millrace_graph::schema::graph_schema;
 use std::path::{Path, PathBuf};
@@ -12,16 +13,18 @@ pub(crate) fn schema(programs: &[PathBuf], output: &Path, check: bool) -> anyhow
     let programs = if programs.is_empty() { workspace_nodes()? } else { programs.to_vec() };
     let mut nodes = programs.iter().map(|program| describe(program)).collect::<anyhow::Result<Vec<_>>>()?;
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    let text = format!("{:#}\n", graph_schema(nodes.iter().map(AsRef::as_ref)));
-    if check {
-        let there = std::fs::read_to_string(output).unwrap_or_default();
-        if there != text {
-            bail!("{} is not what the nodes say now; run 'millrace schema' and commit it", output.display());
+    let graphs = format!("{:#}\n", graph_schema(nodes.iter().map(AsRef::as_ref)));
+    // beside the schema of graphs: graphs/cameras.schema.json
+    let beside = output.with_file_name("cameras.schema.json");
+    for (output, text) in [(output, graphs), (&beside, format!("{:#}\n", cameras::schema()))] {
+        if !check {
+            std::fs::write(output, text).with_context(|| format!("{} cannot be written", output.display()))?;
+            println!("{} is written", output.display());
+        } else if std::fs::read_to_string(output).unwrap_or_default() != text {
+            bail!("{} is not what the programs say now; run 'millrace schema' and commit it", output.display());
         }
-    } else {
-        std::fs::write(output, text).with_context(|| format!("{} cannot be written", output.display()))?;
-        println!("{}: {} nodes", output.display(), nodes.len());
     }
+    println!("the schemas of {} nodes' graphs and of cameras files", nodes.len());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,6 +87,15 @@ impl Description {
         Ok(found)
     }
 
+    /// The input port that an input of this name belongs to: `frame`, and `frame.NAME` for one of several producers.
+    pub fn input(&self, name: &str) -> Option<&PortIn> {
+        let of = |port: &&PortIn| {
+            let rest = name.strip_prefix(port.name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('.').is_some_and(|more| !more.is_empty()))
+        };
+        self.inputs.iter().find(of)
+    }
+
     /// The schema of all settings of the node: its own and the common ones.
     pub fn schema(&self) -> Value {
         crate::settings::merge(&self.settings, &self.common_settings)

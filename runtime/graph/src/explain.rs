@@ -15,6 +15,7 @@ pub fn explain(checked: &Checked) -> String {
         write_node(&mut out, &checked.report, graph, node, found);
         out.push('\n');
     }
+    out.push_str(&checked.memory.explain());
     if checked.nodes.iter().any(|node| node.settings.iter().any(|setting| setting.live)) {
         out.push_str("live: can change while the graph runs, by 'dora param set NODE SETTING VALUE'\n\n");
     }
@@ -35,8 +36,7 @@ fn write_node(out: &mut String, report: &Report, graph: &Graph, node: &Node, fou
     let carries = |port: &str, is_input: bool| -> String {
         let Some(is) = &found.description else { return String::new() };
         if is_input {
-            let port = is.inputs.iter().find(|known| known.name == port);
-            return port.map(|port| port.accepts.join(" or ")).unwrap_or_default();
+            return is.input(port).map(|port| port.accepts.join(" or ")).unwrap_or_default();
         }
         let port = is.outputs.iter().find(|known| known.name == port);
         port.map(|port| port.carries.clone()).unwrap_or_default()

@@ -176,6 +176,10 @@ impl Report {
         self.faults.iter().filter(|fault| fault.severity == severity).count()
     }
 
+    pub(crate) fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
     /// Nothing stands against running the graph.
     pub fn is_ok(&self) -> bool {
         self.count(Severity::Error) == 0

@@ -4,6 +4,7 @@
 //! [`yaml`] (a tree with places) → `modules` (their nodes put in place) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
 //! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`]. [`schema`] is for editors.
 
+pub mod cameras;
 pub mod check;
 pub mod describe;
 mod dora;

@@ -270,11 +270,12 @@ pub(crate) fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
     Some(At { at: value.at, it: value.text()?.to_owned() })
 }
 
-fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
+pub(crate) fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
     if let Some(word) = word
         && !allowed.contains(&word.it.as_str())
     {
-        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{what}: {near}"));
+        let key = what.split(' ').next().unwrap_or(what);
+        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{key}: {near}"));
         let message = format!("{what} is '{}'; allowed are {}", word.it, allowed.join(", "));
         report.push(Fault::error(word.at, message).fix_with(near));
     }
@@ -304,7 +305,7 @@ fn read_outputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<At<String>>
 fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
     let Some(Data::Map(entries)) = item.get("inputs").map(|map| &map.data) else { return Vec::new() };
     let mut inputs = Vec::new();
-    check_doubled(entries, report);
+    check_doubled_inputs(entries, report);
     for (key, value) in entries {
         let Some(name) = key.text() else {
             report.push(Fault::error(key.at, format!("an input's name is text, and this is {}", key.kind())));
@@ -329,7 +330,7 @@ fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
         let Some(source) = source else {
             if !matches!(value.data, Data::Map(_)) {
                 let message = format!("input '{name}' of {node} names a source, and this is {}", value.kind());
-                report.push(Fault::error(value.at, message).fix("write it as node/output, for example decode/frame"));
+                report.push(Fault::error(value.at, message).fix(source_fix(name, value)));
             }
             continue;
         };
@@ -383,6 +384,38 @@ fn read_env(env: &Yaml, report: &mut Report) -> Vec<EnvValue> {
         }
     }
     values
+}
+
+/// How an input that is no single source is to be written: several producers have an input each.
+fn source_fix(name: &str, value: &Yaml) -> String {
+    let Data::List(items) = &value.data else {
+        return "write it as node/output, for example decode/frame".to_owned();
+    };
+    let port = name.split('.').next().unwrap_or(name);
+    let texts = items.iter().filter_map(Yaml::text).filter(|text| text.contains('/'));
+    let named = texts.map(|text| format!("{port}.{}: {text}", text.split('/').next().unwrap_or_default()));
+    let lines: Vec<String> = named.collect();
+    let example = format!("{port}.NAME: node/output");
+    format!("one input for each producer: {}", if lines.is_empty() { example } else { lines.join(", ") })
+}
+
+/// An input that is there twice is meant to have two producers.
+fn check_doubled_inputs(entries: &[(Yaml, Yaml)], report: &mut Report) {
+    let mut first: BTreeMap<&str, Span> = BTreeMap::new();
+    for (key, value) in entries {
+        let Some(name) = key.text() else { continue };
+        let Some(earlier) = first.get(name) else {
+            first.insert(name, key.at);
+            continue;
+        };
+        let other = report.place_from(key.at, *earlier);
+        let message = format!("'{name}' is given twice; the other is in {other}");
+        let source = value.text().or_else(|| value.get("source").and_then(Yaml::text)).unwrap_or("node/output");
+        let from = source.split('/').next().filter(|from| *from != "dora").unwrap_or("NAME");
+        let port = name.split('.').next().unwrap_or(name);
+        let fix = format!("keep one of them, or for a second producer: {port}.{from}: {source}");
+        report.push(Fault::error(key.at, message).fix(fix));
+    }
 }
 
 pub(crate) fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {

@@ -31,13 +31,21 @@ pub fn graph_schema<'a>(nodes: impl IntoIterator<Item = &'a Description>) -> Val
             .iter()
             .map(|port| (port.name.clone(), json!({ "$ref": "#/$defs/input", "description": port.doc })))
             .collect();
+        let further: Map<String, Value> = node
+            .inputs
+            .iter()
+            .map(|port| {
+                let what = format!("One more producer of '{}'. {}", port.name, port.doc);
+                (format!("^{}\\.", port.name), json!({ "$ref": "#/$defs/input", "description": what }))
+            })
+            .collect();
         let outputs: Vec<&str> = node.outputs.iter().map(|port| port.name.as_str()).collect();
         let pattern = format!("(^|/){}$", node.name);
         cases.push(json!({
             "if": { "required": ["path"], "properties": { "path": { "type": "string", "pattern": pattern } } },
             "then": { "description": node.summary, "properties": {
                 "env": { "properties": properties, "patternProperties": { environment_pattern(): true }, "additionalProperties": false },
-                "inputs": { "properties": inputs },
+                "inputs": { "properties": inputs, "patternProperties": further },
                 "outputs": { "items": { "examples": outputs } }
             } }
         }));

@@ -62,7 +62,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::StreamInfo;
-    use millrace_frame::{Colour, PacketCodec, Rect, Size, Tagged, Timebase};
+    use millrace_frame::{Colour, PacketCodec, Rect, Size, Tagged};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -81,8 +81,7 @@ mod tests {
             slice_groups: false,
         });
         let planes = Planes::Bytes { planes: samples, strides: [stride, stride] };
-        let timebase = Timebase::NANOSECONDS;
-        Picture { timing: Default::default(), info, planes, origin_px: (0, 0) }
+        Picture { timing: millrace_frame::Timing::default(), info, planes, origin_px: (0, 0) }
     }
 
     /// H.273 equations in f64: E'Y, E'Cb, E'Cr of the codes, and from them B, G, R in 0 to 255, clamped.

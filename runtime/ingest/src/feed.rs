@@ -1,6 +1,7 @@
 //! A source's access units at their times, once or again and again, and what was lost on the way.
 
-use crate::{AccessUnit, Event, FeedSettings, Ingest, IngestError, Loss, Pace, redact_url};
+use crate::{AccessUnit, Counted, Event, FeedSettings, Ingest, IngestError, Loss, Pace, SourceState, redact_url};
+use millrace_frame::CameraState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,13 @@ pub enum FeedStep {
     Unit(Arc<AccessUnit>),
     /// Something was lost. It is counted already for the feed's own report.
     Loss(Loss),
+    /// Something happened that is counted and no loss.
+    Counted(Counted),
+    /// What a camera is doing, at each change and after each attempt to connect; a file is live with its first unit. That
+    /// a file is over is known by [`Next::Over`].
+    State(SourceState),
+    /// The connection has ended or stalled. Flush the decoder now; it begins again at a key picture.
+    Flush,
     /// Nothing before this time has passed.
     Wait(Duration),
     /// The file has been read to its end: flush the decoder, tell of its pictures, then ask [`Feed::end`].
@@ -46,6 +54,8 @@ pub struct Feed {
     ingest: Ingest,
     /// Read and waiting for its time.
     early: Option<AccessUnit>,
+    /// A camera reports its states itself; a file is live with its first unit.
+    is_announced: bool,
     pace: Option<Clock>,
     /// What is added to a file's times each time it is repeated, and where the file ends by then.
     offset_ns: i64,
@@ -77,6 +87,7 @@ impl Feed {
             source: source.to_owned(),
             settings: settings.clone(),
             early: None,
+            is_announced: crate::source::is_rtsp(source),
             pace: None,
             offset_ns: 0,
             end_ns: 0,
@@ -90,7 +101,7 @@ impl Feed {
     /// The next step.
     ///
     /// # Errors
-    /// When the file cannot be read any more, or the camera says that it never will be.
+    /// When the file cannot be read any more.
     pub fn step(&mut self) -> Result<FeedStep, FeedError> {
         let unit = match self.early.take() {
             Some(unit) => unit,
@@ -100,10 +111,17 @@ impl Feed {
                     self.lost(&loss);
                     return Ok(FeedStep::Loss(loss));
                 }
+                Event::Counted(counted) => return Ok(FeedStep::Counted(counted)),
+                Event::State(state) => return Ok(FeedStep::State(state)),
+                Event::Flush => return Ok(FeedStep::Flush),
                 Event::Wait(wait) => return Ok(FeedStep::Wait(wait)),
                 Event::End => return Ok(FeedStep::End),
             },
         };
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.early = Some(unit);
+            return Ok(FeedStep::State(SourceState { state: CameraState::Live, ..SourceState::default() }));
+        }
         if self.settings.pace == Pace::Realtime {
             let wait = self.until_due(&unit);
             if wait > Duration::ZERO {

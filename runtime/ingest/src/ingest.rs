@@ -3,7 +3,7 @@
 use crate::reorder::Reorder;
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
-use crate::{IngestError, Order, StreamInfo, source};
+use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
 use millrace_frame::{Timebase, Timing, monotonic_ns, unix_ns};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Options {
     pub frame_rate: Option<f64>,
     /// For `rtsp://` sources.
     pub rtsp_transport: RtspTransport,
+    /// A camera that gives no picture for this long has stalled: it is connected to again. 3 s where nothing is set.
+    pub stall_timeout: Option<Duration>,
 }
 
 /// Pictures or parts of them that did not make it, by cause.
@@ -81,6 +83,13 @@ pub enum Event {
     Unit(Box<AccessUnit>),
     /// Something was lost; more follows.
     Loss(Loss),
+    /// Something happened that is counted and no loss.
+    Counted(Counted),
+    /// What a live source is doing, at each change and after each attempt to connect.
+    State(SourceState),
+    /// The connection has ended or stalled. The decoder gives out what it holds now, before anything that follows; then it
+    /// waits for a key picture.
+    Flush,
     /// A live source has nothing now. Ask again after this long, or sooner.
     Wait(Duration),
     /// A file has ended.
@@ -109,7 +118,7 @@ impl Ingest {
     /// What comes next.
     ///
     /// # Errors
-    /// When the file cannot be read any more, or the camera says that it never will be.
+    /// When the file cannot be read any more. A camera's failures are states, and it is connected to again.
     pub fn next_event(&mut self) -> Result<Event, IngestError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -125,7 +134,13 @@ impl Ingest {
                 SourceEvent::Unit { unit, times: None, after_loss } => {
                     self.ready.extend(self.clock.push(unit, after_loss).into_iter().map(|u| Event::Unit(Box::new(u))));
                 }
+                SourceEvent::Arrived { unit, timing, after_loss } => {
+                    return Ok(Event::Unit(Box::new(arrived(unit, timing, after_loss))));
+                }
                 SourceEvent::Loss(loss) => return Ok(Event::Loss(loss)),
+                SourceEvent::Counted(counted) => return Ok(Event::Counted(counted)),
+                SourceEvent::State(state) => return Ok(Event::State(state)),
+                SourceEvent::Flush => return Ok(Event::Flush),
                 SourceEvent::Wait(wait) => return Ok(Event::Wait(wait)),
                 SourceEvent::End => {
                     self.ended = true;
@@ -158,6 +173,13 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
         unsupported: facts.info.unsupported.or(facts.unsupported),
         info: facts.info,
     }
+}
+
+/// A picture of a live source: it has no decoding time and no duration.
+fn arrived(unit: ParsedUnit, timing: Timing, after_loss: bool) -> AccessUnit {
+    let Timing { pts_ns, timebase, .. } = timing;
+    let times = Times { pts_ns, dts_ns: pts_ns, duration_ns: 0, timebase, shown: true };
+    AccessUnit { timing, ..access_unit(unit, times, after_loss) }
 }
 
 /// Times for a byte stream, which has none: pictures follow each other at a constant rate in presentation order. A

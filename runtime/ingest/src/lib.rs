@@ -18,6 +18,7 @@ mod picture;
 mod reorder;
 mod settings;
 mod source;
+mod state;
 mod syntax;
 
 pub use admission::{Admission, Admitted, Shown};
@@ -27,5 +28,6 @@ pub use feed::{Feed, FeedError, FeedStep, Next};
 pub use ingest::{AccessUnit, Event, Ingest, Loss, Options, RtspTransport};
 pub use picture::Picture;
 pub use settings::{FeedSettings, FrameFormat, MatrixName, Pace, RangeName, Transport};
-pub use source::redact_url;
+pub use source::{check_source, redact_url};
+pub use state::{Counted, SourceState};
 pub use syntax::{Order, StreamInfo, annexb_nals};

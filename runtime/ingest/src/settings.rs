@@ -4,6 +4,7 @@ use crate::{Options, RtspTransport};
 use millrace_frame::{Colour, Matrix, Range, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Settings of every node that decodes, to be flattened into its own beside the names of its sources.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -36,6 +37,10 @@ pub struct FeedSettings {
     /// How a camera sends its packets.
     #[serde(default)]
     pub rtsp_transport: Transport,
+    /// A camera that gives no picture for this long has stalled: it is connected to again. By default 3000.
+    #[serde(default)]
+    #[schemars(range(min = 500, max = 60000))]
+    pub stall_timeout_ms: Option<u32>,
 }
 
 /// What frames are published as.
@@ -100,7 +105,9 @@ impl FeedSettings {
             Transport::Tcp => RtspTransport::Tcp,
             Transport::Udp => RtspTransport::Udp,
         };
-        Options { frame_rate: self.frame_rate, rtsp_transport }
+        let stall_timeout =
+            self.stall_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.clamp(500, 60_000))));
+        Options { frame_rate: self.frame_rate, rtsp_transport, stall_timeout }
     }
 
     /// The user's word over the bitstream's.

@@ -40,11 +40,12 @@ fn filter(text: &str) -> EnvFilter {
 }
 
 fn ours(level: &str) -> String {
-    const CRATES: [&str; 20] = [
+    const CRATES: [&str; 21] = [
         "millrace_node",
         "millrace_pool",
         "millrace_cuda",
         "millrace_ingest",
+        "millrace_cameras",
         "millrace_detect",
         "millrace_infer",
         "millrace_kernels",

@@ -357,7 +357,8 @@ impl Outputs {
         Ok(())
     }
 
-    fn flow(&self) -> Flow {
+    /// Who waits for whom on this node's outputs, as it is now.
+    pub fn flow(&self) -> Flow {
         self.common.flow.into()
     }
 

@@ -1,7 +1,11 @@
 //! All checks of a graph, and what they learned of it.
 
+mod cameras;
 mod env;
+mod memory;
 mod wiring;
+
+pub use memory::{Memory, PortMemory};
 
 use crate::describe::{Described, Describer, Description};
 use crate::fault::{Fault, Place, Report, Severity};
@@ -99,6 +103,17 @@ pub struct Checked {
     pub nodes: Vec<CheckedNode>,
     /// The `--set`s by the nodes' whole ids, with those that follow from them by aliases in the file.
     pub sets: Vec<Set>,
+    /// What its pools need, where that is known.
+    pub memory: Memory,
+}
+
+impl Checked {
+    /// Refuses a graph whose pools need more than this machine, or its container, has.
+    pub fn check_memory(&mut self, available_bytes: u64) {
+        if let Some(graph) = &self.graph {
+            memory::refuse(&self.memory, graph, available_bytes, &mut self.report);
+        }
+    }
 }
 
 /// What a check needs of the world.
@@ -123,12 +138,12 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
             };
             let mut report = Report::new(file, "");
             report.push(Fault::error(at, what));
-            return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new() };
+            return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new(), memory: Memory::default() };
         }
     };
     let mut report = Report::new(file, text);
     let Some(graph) = Graph::read_at(text, Some(FilePlace { folder, file }), &mut report) else {
-        return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new() };
+        return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new(), memory: Memory::default() };
     };
     let described: Vec<Option<Arc<Description>>> =
         graph.nodes.iter().map(|node| describe(node, folder, world, &mut report)).collect();
@@ -150,11 +165,13 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
     } else {
         env::check_common(&graph, &described, &mut report);
     }
+    let reach = cameras::check(&graph, &nodes, folder, file, world, &mut report);
+    let memory = memory::estimate(&graph, &nodes, &reach, &mut report);
     // what flows through a module is for its graphs to say, and with it what a restart does
     for (node, checked) in graph.nodes.iter().zip(&nodes).filter(|_| !graph.is_module) {
         check_restarts(node, checked, &mut report);
     }
-    Checked { graph: Some(graph), report, nodes, sets }
+    Checked { graph: Some(graph), report, nodes, sets, memory }
 }
 
 fn end_of(text: &[u8]) -> Span {

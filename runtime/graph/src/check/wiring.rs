@@ -96,7 +96,7 @@ fn check_edge(
         }
     }
     let (Some(ours), Some(port)) = (ours, port) else { return };
-    let Some(mine) = ours.inputs.iter().find(|port| port.name == *name) else { return };
+    let Some(mine) = ours.input(name) else { return };
     if port.carries.is_empty() || mine.accepts.is_empty() || mine.accepts.contains(&port.carries) {
         return;
     }
@@ -136,21 +136,32 @@ fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
     let mut meant = Vec::new();
     for input in &node.inputs {
         // A timer may have any name: it only keeps the node restartable.
-        let data = matches!(input.feed, Some(Feed::Output { .. }));
-        if data && !names.contains(&input.name.it.as_str()) {
-            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            let message = format!(
-                "node '{}' has an input '{}', which {} does not know; its inputs: {has}",
-                node.id.it, input.name.it, description.name
-            );
-            let near = nearest(&input.name.it, names.iter().copied());
-            meant.extend(near);
-            let fix = near.map(|near| format!("{near}: {}", input.source.it));
-            report.push(Fault::error(input.name.at, message).fix_with(fix));
+        let Some(Feed::Output { node: from, .. }) = &input.feed else { continue };
+        if description.input(&input.name.it).is_some() {
+            continue;
         }
+        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let near = port_meant(&input.name.it, &names);
+        meant.extend(near);
+        let taken = near.is_some_and(|near| node.inputs.iter().any(|other| other.name.it == near));
+        // as it is to be written where the input stands
+        let from = from.strip_prefix(report.scope(input.source.at)).unwrap_or(from);
+        let (several, fix) = match near {
+            Some(near) if taken => {
+                let fix = format!("{}: {}", free_name(node, near, from), input.source.it);
+                (format!("; further producers of '{near}' are inputs '{near}.NAME'"), Some(fix))
+            }
+            near => (String::new(), near.map(|near| format!("{near}: {}", input.source.it))),
+        };
+        let message = format!(
+            "node '{}' has an input '{}', which {} does not know; its inputs: {has}{several}",
+            node.id.it, input.name.it, description.name
+        );
+        report.push(Fault::error(input.name.at, message).fix_with(fix));
     }
     for port in description.inputs.iter().filter(|port| port.required) {
-        let connected = node.inputs.iter().any(|input| input.name.it == port.name);
+        let belongs = |input: &Input| description.input(&input.name.it).is_some_and(|of| of.name == port.name);
+        let connected = node.inputs.iter().any(belongs);
         // A misspelt input was reported; that it is also missing is no second fault.
         if connected || meant.contains(&port.name.as_str()) {
             continue;
@@ -162,4 +173,17 @@ fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
         );
         report.push(Fault::error(node.id.at, message).fix(format!("inputs: {{ {}: node/output }}", port.name)));
     }
+}
+
+/// The port that was most likely meant: by the whole name, or by what is before its dot or its number.
+fn port_meant<'a>(name: &str, ports: &[&'a str]) -> Option<&'a str> {
+    let stem = name.split('.').next().unwrap_or(name).trim_end_matches(|c: char| c.is_ascii_digit() || c == '_' || c == '-');
+    nearest(name, ports.iter().copied()).or_else(|| nearest(stem, ports.iter().copied()).filter(|_| !stem.is_empty()))
+}
+
+/// A name for one more producer of a port that no input of the node has yet.
+fn free_name(node: &Node, port: &str, from: &str) -> String {
+    let names = (1..).map(|n| if n == 1 { format!("{port}.{from}") } else { format!("{port}.{from}-{n}") });
+    let mut free = names.filter(|name| node.inputs.iter().all(|input| input.name.it != *name));
+    free.next().unwrap_or_default()
 }

@@ -5,16 +5,16 @@ mod mp4;
 mod mp4_boxes;
 mod probe;
 mod rtsp;
-mod rtsp_session;
 mod url;
 
 use crate::syntax::ParsedUnit;
-use crate::{IngestError, Loss, Options};
-use millrace_frame::Timebase;
+use crate::{Counted, IngestError, Loss, Options, SourceState};
+use millrace_frame::{Timebase, Timing};
 use std::path::Path;
 use std::time::Duration;
 
-pub use url::redact_url;
+pub(crate) use url::is_rtsp;
+pub use url::{check_source, redact_url};
 
 /// When a picture is shown and for how long, by its container.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,17 @@ pub(crate) enum SourceEvent {
         times: Option<Times>,
         after_loss: bool,
     },
+    /// A picture of a live source, with the times that it came with.
+    Arrived {
+        unit: ParsedUnit,
+        timing: Timing,
+        after_loss: bool,
+    },
     Loss(Loss),
+    Counted(Counted),
+    State(SourceState),
+    /// The connection has ended or stalled: the decoder gives out what it holds, before anything that follows.
+    Flush,
     /// Nothing now; ask again after this long.
     Wait(Duration),
     End,
@@ -47,7 +57,7 @@ pub(crate) trait Source: Send {
 
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.
 pub(crate) fn open(source: &str, options: &Options) -> Result<Box<dyn Source>, IngestError> {
-    if url::is_rtsp(source) {
+    if is_rtsp(source) {
         return Ok(Box::new(rtsp::Rtsp::open(source, options)?));
     }
     let path = Path::new(source);

@@ -5,6 +5,18 @@ pub(crate) fn is_rtsp(source: &str) -> bool {
     ["rtsp://", "rtsps://"].iter().any(|s| source.get(..s.len()).is_some_and(|p| p.eq_ignore_ascii_case(s)))
 }
 
+/// Whether `source` can be opened at all, as far as its name tells: a path always, of URLs those of RTSP without TLS. The
+/// reason has nothing secret in it.
+///
+/// # Errors
+/// What is wrong with it and what to write instead.
+pub fn check_source(source: &str) -> Result<(), String> {
+    if !is_rtsp(source) {
+        return Ok(());
+    }
+    super::rtsp::check_url(source)
+}
+
 /// `source` without anything secret: of a URL, user, password, query and fragment are taken out (cameras put credentials
 /// in all of them); a path is given back as it is. Every message and log line names a source by this.
 pub fn redact_url(source: &str) -> String {
@@ -41,6 +53,17 @@ mod tests {
         assert_eq!(redact_url("rtsp://h/1?user=bob&pwd=x"), "rtsp://h/1?…");
         assert_eq!(redact_url("rtsp://h/1?mail=bob@secret"), "rtsp://…");
         assert_eq!(redact_url("clips/a@b?.mp4"), "clips/a@b?.mp4");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_refused_before_a_start() {
+        assert_eq!(check_source("clips/a.mp4"), Ok(()));
+        assert_eq!(check_source("rtsp://user:pass@camera/1"), Ok(()));
+        let secure = check_source("RTSPS://user:hidden1@camera/1").expect_err("it is not supported");
+        assert!(secure.starts_with("RTSP over TLS is not supported; use rtsp://"), "{secure}");
+        let no_host = check_source("rtsp://user:hidden1@").expect_err("it has no host");
+        assert!(no_host.starts_with("not a URL (empty host); rtsp://"), "{no_host}");
+        assert!(!secure.contains("hidden1") && !no_host.contains("hidden1"));
     }
 
     proptest! {

@@ -25,6 +25,8 @@ pub(crate) struct UnitBuilder {
     pub lost_nals: u64,
     /// The container says that a decoder can start at the next picture. Believed of an intra picture.
     pub sync: bool,
+    /// A sequence parameter set has come, within the stream or outside of it.
+    knows_sps: bool,
 }
 
 impl UnitBuilder {
@@ -33,12 +35,44 @@ impl UnitBuilder {
             PacketCodec::H265 => Box::<H265>::default(),
             _ => Box::<H264>::default(),
         };
-        Self { syntax, nals: Vec::new(), has_slices: false, has_sps: false, damaged_nals: 0, lost_nals: 0, sync: false }
+        Self {
+            syntax,
+            nals: Vec::new(),
+            has_slices: false,
+            has_sps: false,
+            damaged_nals: 0,
+            lost_nals: 0,
+            sync: false,
+            knows_sps: false,
+        }
+    }
+
+    /// Slices of a picture are collected.
+    pub(crate) fn has_slices(&self) -> bool {
+        self.has_slices
+    }
+
+    /// A sequence parameter set has come. Before one, no slice can be read.
+    pub(crate) fn knows_sps(&self) -> bool {
+        self.knows_sps
+    }
+
+    /// How many slices were lost since the last call: those that could not be read and belong to no picture.
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        let of_no_picture = if self.has_slices { 0 } else { std::mem::take(&mut self.damaged_nals) };
+        std::mem::take(&mut self.lost_nals) + u64::from(of_no_picture)
+    }
+
+    /// Forgets what is collected.
+    pub(crate) fn discard(&mut self) {
+        self.nals.clear();
+        (self.has_slices, self.has_sps, self.damaged_nals) = (false, false, 0);
     }
 
     /// Parameter sets that stand outside the stream (avcC, hvcC, SDP).
     pub(crate) fn out_of_band(&mut self, nal: &[u8]) {
         if !nal.is_empty() {
+            self.knows_sps |= self.syntax.is_sps(nal);
             self.syntax.nal(nal);
         }
     }
@@ -68,7 +102,9 @@ impl UnitBuilder {
             Role::FirstSlice => self.begin_picture(),
             _ => {}
         }
-        self.has_sps |= self.syntax.is_sps(nal);
+        if self.syntax.is_sps(nal) {
+            (self.has_sps, self.knows_sps) = (true, true);
+        }
         push_annexb(&mut self.nals, nal);
         done
     }

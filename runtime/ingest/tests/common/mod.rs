@@ -1,6 +1,8 @@
 //! What the tests share: decoding a file to checksums, and FFmpeg's checksums to compare them with.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub(crate) mod viewer;
+
 use md5::{Digest, Md5};
 use millrace_ingest::{Decoded, Event, Ingest, IngestError, Options, Picture, SoftwareDecoder};
 use std::collections::BTreeMap;
@@ -73,7 +75,8 @@ pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError>
                 decoder.push(&unit)?;
             }
             Event::Loss(loss) => *run.lost.entry(loss.cause).or_default() += loss.count,
-            Event::Wait(_) => {}
+            Event::Flush => decoder.flush(),
+            Event::Wait(_) | Event::Counted(_) | Event::State(_) => {}
             Event::End => break,
         }
         drain(&mut decoder, &mut run);

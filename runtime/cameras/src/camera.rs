@@ -1,0 +1,184 @@
+//! A camera as the event loop sees it.
+
+use crate::config::Config;
+use crate::feeding::Feeding;
+use crate::losses::Losses;
+use crate::mapping::Mapping;
+use crate::queue::{Event, Policy, Queue};
+use crate::shared::Shared;
+use crate::thinning::Thinning;
+use crate::timeline::Timeline;
+use crate::{Backend, CameraSettings};
+use millrace_frame::{CameraState, CameraStatus, unix_ns};
+use millrace_ingest::{Feed, SourceState};
+use millrace_node::{Context, NodeError};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A decoder that has not come back for so long is reported.
+const HANGS: Duration = Duration::from_secs(3);
+
+pub(crate) struct Camera<B: Backend> {
+    pub(crate) config: Config,
+    lane: Arc<B::Lane>,
+    losses: Arc<Losses>,
+    timeline: Arc<Timeline>,
+    /// Its threads, where it has some.
+    run: Option<Arc<Shared<B>>>,
+    pub(crate) frames: u64,
+    pub(crate) packets: u64,
+    pub(crate) ended: bool,
+    pub(crate) failed: Option<String>,
+    /// What its source does, by its own word.
+    source: SourceState,
+    last_frame_ns: i64,
+    reported: Option<CameraStatus>,
+}
+
+/// What all cameras of a node have in common.
+pub(crate) struct Common<B: Backend> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) settings: CameraSettings,
+    pub(crate) cx: Context,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) packets: bool,
+}
+
+impl<B: Backend> Camera<B> {
+    pub(crate) fn new(config: Config, common: &Common<B>) -> Result<Self, NodeError> {
+        let losses = Arc::new(Losses::new(&config.id, common.cx.metrics()));
+        let source = SourceState { state: CameraState::Connecting, last_error: String::new(), tries: 0 };
+        Ok(Self {
+            lane: common.backend.lane(&common.cx)?,
+            losses,
+            timeline: Arc::default(),
+            run: None,
+            frames: 0,
+            packets: 0,
+            ended: false,
+            failed: None,
+            source,
+            last_frame_ns: 0,
+            reported: None,
+            config,
+        })
+    }
+
+    /// Starts its threads, unless it is disabled. They end with the source, a stop, or the node.
+    pub(crate) fn start(&mut self, opened: Option<Feed>, common: &Common<B>) -> std::io::Result<Vec<JoinHandle<()>>> {
+        (self.ended, self.failed) = (!self.config.enabled, None);
+        let (state, last_error) = match self.config.enabled {
+            true => (CameraState::Connecting, ""),
+            false => (CameraState::Ended, "disabled"),
+        };
+        self.source = SourceState { state, last_error: last_error.to_owned(), tries: 0 };
+        if !self.config.enabled {
+            return Ok(Vec::new());
+        }
+        let queue = Queue::new(B::MAPPED, common.policy.clone(), common.cx.waker());
+        let run = Arc::new(Shared::new(
+            self.config.clone(),
+            common.settings.clone(),
+            common.backend.clone(),
+            self.lane.clone(),
+            queue,
+            (self.losses.clone(), self.timeline.clone()),
+            common.packets,
+            common.cx.stopping(),
+        ));
+        let (to_map, from_decoder) = sync_channel(B::DECODED);
+        let mapping = Mapping { camera: run.clone(), thinning: Thinning::default() };
+        let feeding = Feeding::new(run.clone(), opened, to_map);
+        let named = |what: &str| std::thread::Builder::new().name(format!("{what} {}", self.config.id));
+        self.run = Some(run);
+        let first = named("map").spawn(move || mapping.run(&from_decoder))?;
+        Ok(vec![first, named("feed").spawn(move || feeding.run())?])
+    }
+
+    /// Ends its threads; they are not waited for.
+    pub(crate) fn stop(&mut self) {
+        if let Some(run) = self.run.take() {
+            run.close();
+        }
+    }
+
+    /// Takes over another configuration of the same camera. True where its source has to be opened again.
+    pub(crate) fn configure(&mut self, config: Config) -> bool {
+        let again = self.config.reopens(&config) || self.config.enabled != config.enabled;
+        self.config = config;
+        if let Some(run) = self.run.as_ref().filter(|_| !again) {
+            run.set_target_fps(self.config.target_fps);
+        }
+        again
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<B::Lane> {
+        &self.lane
+    }
+
+    pub(crate) fn take(&self) -> Option<Event<B::Surface>> {
+        self.run.as_ref().and_then(|run| run.queue.take())
+    }
+
+    /// Its source says what it does.
+    pub(crate) fn source_is(&mut self, source: SourceState) {
+        self.source = source;
+    }
+
+    /// A frame comes out of it.
+    pub(crate) fn shows(&mut self, captured_ns: i64) {
+        self.last_frame_ns = captured_ns;
+        // a camera on the network says itself what it does: held pictures come out after a connection is lost
+        if !self.config.is_url() && self.source.state != CameraState::Live {
+            self.source = SourceState { state: CameraState::Live, last_error: String::new(), tries: 0 };
+        }
+    }
+
+    /// It has ended for good, or has failed for good.
+    pub(crate) fn end(&mut self, failed: Option<String>) {
+        self.stop();
+        self.ended = true;
+        let (state, last_error) = match &failed {
+            None => (CameraState::Ended, self.source.last_error.clone()),
+            Some(why) => {
+                tracing::error!(camera = self.config.id, "the camera has failed and is not tried again: {why}");
+                self.losses.metrics.drop("camera_failed", &self.config.id, 1);
+                (CameraState::Refused, why.clone())
+            }
+        };
+        self.source = SourceState { state, last_error, tries: self.source.tries };
+        self.failed = failed;
+    }
+
+    /// Its state, where that is another than the one that was given before.
+    pub(crate) fn status(&mut self) -> Option<CameraStatus> {
+        let mut status = CameraStatus::new(self.config.id.as_str());
+        let SourceState { state, last_error, tries } = self.source.clone();
+        (status.state, status.last_error, status.tries) = (state, last_error, tries);
+        status.weight = self.config.weight;
+        status.last_frame_ns = self.last_frame_ns;
+        if let Some(hangs) = self.hangs() {
+            status.state = CameraState::Stalled;
+            status.last_error = hangs;
+        }
+        let same = |before: &CameraStatus| {
+            (before.state, before.tries, before.weight) == (status.state, status.tries, status.weight)
+                && before.last_error == status.last_error
+        };
+        if self.reported.as_ref().is_some_and(same) {
+            return None;
+        }
+        let since = self.reported.as_ref().filter(|before| before.state == status.state);
+        status.since_ns = since.map_or_else(unix_ns, |before| before.since_ns);
+        self.reported = Some(status.clone());
+        Some(status)
+    }
+
+    fn hangs(&self) -> Option<String> {
+        let run = self.run.as_ref()?;
+        let longest = run.decoding.elapsed().max(run.mapping.elapsed());
+        (longest >= HANGS).then(|| format!("the decoder has not come back from a picture for {} s", HANGS.as_secs()))
+    }
+}

@@ -1,0 +1,174 @@
+//! A camera as it is configured, and how its source is opened.
+
+use millrace_graph::cameras::{Camera, Password, Source, password};
+use millrace_ingest::{Feed, FeedSettings, MatrixName, RangeName, Transport};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::Path;
+
+/// Where a camera's video comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An `rtsp://` URL.
+    Url(String),
+    /// A file.
+    File(String),
+}
+
+impl Origin {
+    /// What a setting names: a URL where it is one, else a file.
+    pub fn of(text: &str) -> Self {
+        let is_url = ["rtsp://", "rtsps://"].iter().any(|scheme| {
+            text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        });
+        if is_url { Self::Url(text.to_owned()) } else { Self::File(text.to_owned()) }
+    }
+}
+
+/// A camera as it is configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Its id.
+    pub id: String,
+    /// Where its video comes from.
+    pub origin: Origin,
+    /// It is to be read.
+    pub enabled: bool,
+    /// Most frames a second.
+    pub target_fps: Option<f64>,
+    /// Its share of a consumer that cannot serve all cameras.
+    pub weight: f32,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) repeat: Option<bool>,
+    pub(crate) matrix: Option<MatrixName>,
+    pub(crate) range: Option<RangeName>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Password>,
+}
+
+impl Config {
+    /// A camera of which nothing but its source is said.
+    pub fn new(id: impl Into<String>, origin: Origin) -> Self {
+        Self {
+            id: id.into(),
+            origin,
+            enabled: true,
+            target_fps: None,
+            weight: 1.0,
+            transport: None,
+            repeat: None,
+            matrix: None,
+            range: None,
+            user: None,
+            password: None,
+        }
+    }
+
+    /// A camera of a cameras file.
+    pub(crate) fn of(camera: &Camera) -> Self {
+        Self {
+            id: camera.id.it.clone(),
+            origin: match &camera.source.it {
+                Source::Url(url) => Origin::Url(url.clone()),
+                Source::File(file) => Origin::File(file.clone()),
+            },
+            enabled: camera.enabled,
+            target_fps: camera.target_fps,
+            weight: camera.weight,
+            transport: named(camera.transport.as_deref()),
+            repeat: camera.repeat,
+            matrix: named(camera.matrix.as_deref()),
+            range: named(camera.range.as_deref()),
+            user: camera.user.clone(),
+            password: camera.password.as_ref().map(|password| password.it.clone()),
+        }
+    }
+
+    pub(crate) fn is_url(&self) -> bool {
+        matches!(self.origin, Origin::Url(_))
+    }
+
+    /// The change from this to `other` needs another opening of the source.
+    pub(crate) fn reopens(&self, other: &Self) -> bool {
+        let source = |config: &Self| {
+            let Self { origin, transport, repeat, user, password, .. } = config.clone();
+            (origin, transport, repeat, user, password)
+        };
+        source(self) != source(other)
+    }
+
+    /// What the user says of the camera, where the node's settings have this.
+    pub(crate) fn feed(&self, node: &FeedSettings) -> FeedSettings {
+        let mut feed = node.clone();
+        feed.rtsp_transport = self.transport.unwrap_or(feed.rtsp_transport);
+        feed.repeat = self.repeat.unwrap_or(feed.repeat);
+        feed.matrix = self.matrix.or(feed.matrix);
+        feed.range = self.range.or(feed.range);
+        feed
+    }
+
+    /// Opens the source. The password is read now, so that one that has changed is right at the next try.
+    pub(crate) fn open(&self, node: &FeedSettings) -> Result<Feed, String> {
+        Feed::open(&self.address()?, &self.feed(node)).map_err(|e| e.to_string())
+    }
+
+    fn address(&self) -> Result<String, String> {
+        let url = match &self.origin {
+            Origin::File(file) => return Ok(file.clone()),
+            Origin::Url(url) => url,
+        };
+        let Some(user) = &self.user else { return Ok(url.clone()) };
+        // what is no URL is refused by the one who opens it, in better words
+        let Ok(mut with_user) = url::Url::parse(url) else { return Ok(url.clone()) };
+        let variables = |name: &str| std::env::var(name).ok();
+        // nodes are started in the graph's folder
+        let password = self.password.as_ref().map(|which| password(which, Path::new("."), &variables)).transpose();
+        let password = password.map_err(|e| e.to_string())?;
+        // what is no '%XX' yet becomes one; '%' itself is left alone by the URL's own rules
+        let escaped = |text: &str| text.replace('%', "%25");
+        let set = with_user.set_username(&escaped(user));
+        let set = set.and_then(|()| with_user.set_password(password.as_deref().map(escaped).as_deref()));
+        set.map_err(|()| "the url cannot have a user; rtsp://host[:port]/path is expected".to_owned())?;
+        Ok(with_user.into())
+    }
+}
+
+/// A name that the check of the file has let through.
+fn named<T: DeserializeOwned>(name: Option<&str>) -> Option<T> {
+    name.and_then(|name| serde_json::from_value(Value::from(name)).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_password_is_put_into_the_url_as_one_can_write_it_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pw");
+        std::fs::write(&file, "p@ss/w%rd\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut config = Config::new("gate", Origin::Url("rtsp://cam:8554/live?x=1".into()));
+        assert_eq!(config.address().unwrap(), "rtsp://cam:8554/live?x=1");
+        config.user = Some("ad min".into());
+        config.password = Some(Password::File(file.to_str().unwrap().into()));
+        assert_eq!(config.address().unwrap(), "rtsp://ad%20min:p%40ss%2Fw%25rd@cam:8554/live?x=1");
+        config.password = Some(Password::Env("MILLRACE_TEST_NO_SUCH_PASSWORD".into()));
+        assert!(config.address().unwrap_err().contains("MILLRACE_TEST_NO_SUCH_PASSWORD, which is not set"));
+    }
+
+    #[test]
+    fn every_name_that_the_check_lets_through_is_known_here() {
+        let schema = millrace_graph::cameras::schema();
+        let names = |key: &str| -> Vec<String> {
+            let property = &schema["properties"]["cameras"]["items"]["properties"][key]["enum"];
+            property.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        assert!(names("transport").iter().all(|name| named::<Transport>(Some(name)).is_some()));
+        assert!(names("matrix").iter().all(|name| named::<MatrixName>(Some(name)).is_some()));
+        assert!(names("range").iter().all(|name| named::<RangeName>(Some(name)).is_some()));
+        assert_eq!((names("transport").len(), names("matrix").len(), names("range").len()), (2, 3, 2));
+    }
+}

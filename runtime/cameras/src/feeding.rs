@@ -1,0 +1,271 @@
+//! The first of a camera's threads: it reads the source and feeds the decoder.
+//!
+//! It has a thread because the decoder makes it wait: for room in its queue, and, where it wants to use a surface again,
+//! for the picture on it. The waits for decoded pictures are the second thread's ([`mapping`](crate::mapping)).
+
+use crate::backend::{Decoder, Output, Sink};
+use crate::queue::Room;
+use crate::shared::{Shared, contained, lock};
+use crate::{Backend, Shown};
+use millrace_frame::CameraState;
+use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
+use std::collections::BTreeMap;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// From the decoder to the second thread.
+pub(crate) enum ToMap<P> {
+    /// `ready`: when it was decoded, or when it is to be shown, whichever is later.
+    Picture { shown: Shown, ready: Instant, picture: P },
+    End { failed: Option<String> },
+}
+
+/// What the decoder's sink and the thread around it share; both run on that thread.
+#[derive(Default)]
+struct Book {
+    /// When the pictures in the decoder are to be shown, where the source is paced.
+    due: BTreeMap<i64, Instant>,
+    /// Units that the decoder got, of which it has given neither a picture nor a loss.
+    in_flight: u64,
+    pictures: u64,
+    losses: Vec<Loss>,
+    /// How long the sink waited for the second thread.
+    waited: Duration,
+}
+
+/// How a source ended.
+enum Ended {
+    /// It is over, or nobody wants it any more.
+    Over,
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// Pauses between the tries of a camera whose source has failed.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+pub(crate) struct Feeding<B: Backend> {
+    camera: Arc<Shared<B>>,
+    /// A source that was opened before the threads were started.
+    opened: Option<Feed>,
+    book: Arc<Mutex<Book>>,
+    decoder: Option<B::Decoder>,
+    /// The decoder may hold something.
+    fed: bool,
+    /// What is added to the times of the source as it is open now.
+    offset_ns: Option<i64>,
+    to_map: SyncSender<ToMap<B::Picture>>,
+    tries: u32,
+}
+
+impl<B: Backend> Feeding<B> {
+    pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_map: SyncSender<ToMap<B::Picture>>) -> Self {
+        let book = Arc::default();
+        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, to_map, tries: 0 }
+    }
+
+    /// The thread's whole life. A file has one try; a camera on the network is tried again.
+    pub(crate) fn run(mut self) {
+        let again = self.camera.config.is_url();
+        let mut wait = BACK_OFF.0;
+        let failed = loop {
+            let began = Instant::now();
+            let ended = contained(|| self.play()).unwrap_or_else(|panic| {
+                self.let_go_of_decoder();
+                self.camera.losses.metrics.count("reader_panics", &self.camera.config.id, 1);
+                Ended::Failed(format!("the reader of the source panicked: {panic}"))
+            });
+            match ended {
+                Ended::Over => break None,
+                Ended::Failed(_) if self.camera.is_over() => break None,
+                Ended::Failed(why) if !again => break Some(why),
+                Ended::Failed(why) => {
+                    self.let_go_of_decoder();
+                    self.tries += 1;
+                    self.state(CameraState::Refused, &why);
+                    wait = if began.elapsed() > BACK_OFF.1 { BACK_OFF.0 } else { wait };
+                    self.camera.sleep(wait);
+                    wait = (wait * 2).min(BACK_OFF.1);
+                }
+            }
+        };
+        // pictures first, then the end: the process may end with it, and nothing of the decoder is left by then
+        self.let_go_of_decoder();
+        let _ = self.to_map.send(ToMap::End { failed });
+    }
+
+    fn state(&self, state: CameraState, last_error: &str) {
+        self.camera.queue.state(SourceState { state, last_error: last_error.to_owned(), tries: self.tries });
+    }
+
+    /// Opens the source and plays it to its end.
+    fn play(&mut self) -> Ended {
+        let camera = self.camera.clone();
+        let opened = match self.opened.take() {
+            Some(feed) => Ok(feed),
+            None => camera.config.open(&camera.settings.feed),
+        };
+        let mut feed = match opened {
+            Ok(feed) => feed,
+            Err(why) => return Ended::Failed(why),
+        };
+        self.offset_ns = None;
+        while !camera.is_over() {
+            match self.step(&mut feed) {
+                Ok(true) => {}
+                Ok(false) => return Ended::Over,
+                Err(why) => return Ended::Failed(why),
+            }
+        }
+        Ended::Over
+    }
+
+    /// One step of the source; false at its end.
+    fn step(&mut self, feed: &mut Feed) -> Result<bool, String> {
+        match feed.step().map_err(|e| e.to_string())? {
+            FeedStep::Unit(unit) => self.unit(feed, unit)?,
+            FeedStep::Loss(loss) => self.camera.losses.report(&loss),
+            FeedStep::Counted(counted) => self.camera.losses.counted(&counted),
+            // a file's is known by its frames, which come later than its units
+            FeedStep::State(state) if self.camera.config.is_url() => {
+                self.tries = state.tries;
+                self.camera.queue.state(state);
+            }
+            FeedStep::State(_) => {}
+            FeedStep::Flush => self.flush(feed),
+            FeedStep::Wait(wait) => self.camera.sleep(wait),
+            FeedStep::End => {
+                self.flush(feed);
+                return Ok(feed.end().map_err(|e| e.to_string())? == Next::Again);
+            }
+        }
+        Ok(true)
+    }
+
+    fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {
+        let due = feed.due(unit.timing.pts_ns);
+        let unit = self.moved(unit);
+        if self.camera.packets
+            && let Room::Made(dropped @ 1..) = self.camera.queue.packet(unit.clone())
+        {
+            let detail = "encoded pictures that the event loop was too slow for";
+            self.camera.losses.add("packet_loop_behind", dropped, detail);
+        }
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            None => {
+                let sink = self.sink();
+                self.decoder.insert(self.camera.backend.decoder(&self.camera.config.id, sink)?)
+            }
+        };
+        {
+            let mut book = lock(&self.book);
+            book.due.extend(due.map(|due| (unit.timing.pts_ns, due)));
+            book.in_flight += u64::from(unit.shown);
+        }
+        self.fed = true;
+        let began = Instant::now();
+        self.camera.decoding.enter();
+        let pushed = contained(|| decoder.push(&unit));
+        self.camera.decoding.leave();
+        let took = began.elapsed().saturating_sub(std::mem::take(&mut lock(&self.book).waited));
+        if B::DECODES_IN_PUSH {
+            self.camera.losses.metrics.observe_ns("decode", &self.camera.config.id, took.as_nanos() as u64);
+        }
+        match pushed {
+            Ok(result) => result?,
+            Err(panic) => self.panicked(&panic),
+        }
+        self.settle(feed);
+        Ok(())
+    }
+
+    /// The unit with its times on the camera's own line.
+    fn moved(&mut self, mut unit: Arc<AccessUnit>) -> Arc<AccessUnit> {
+        let offset_ns = *self.offset_ns.get_or_insert_with(|| self.camera.timeline.offset_ns(unit.timing.pts_ns));
+        if offset_ns != 0 {
+            let unit = Arc::make_mut(&mut unit);
+            unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(offset_ns);
+            unit.dts_ns = unit.dts_ns.saturating_add(offset_ns);
+        }
+        self.camera.timeline.reached(unit.timing.pts_ns);
+        unit
+    }
+
+    /// The decoder's sink. It runs within `push` and `flush`, so the book is not locked then.
+    fn sink(&self) -> Sink<B::Picture> {
+        let (book, to_map, camera) = (self.book.clone(), self.to_map.clone(), self.camera.clone());
+        Box::new(move |output| {
+            let mut book = lock(&book);
+            match output {
+                Output::Loss(loss) => {
+                    book.in_flight = book.in_flight.saturating_sub(loss.count);
+                    book.losses.push(loss);
+                }
+                Output::Picture { shown, picture } => {
+                    book.in_flight = book.in_flight.saturating_sub(1);
+                    book.pictures += 1;
+                    let now = Instant::now();
+                    let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
+                    // this wait is for the event loop, not for the decoder
+                    camera.decoding.leave();
+                    // the other end is there until it has had an end
+                    let _ = to_map.send(ToMap::Picture { shown, ready, picture });
+                    camera.decoding.enter();
+                    book.waited += now.elapsed();
+                }
+            }
+        })
+    }
+
+    /// Empties the decoder.
+    fn flush(&mut self, feed: &mut Feed) {
+        if std::mem::take(&mut self.fed)
+            && let Some(decoder) = &mut self.decoder
+        {
+            self.camera.decoding.enter();
+            let flushed = contained(|| decoder.flush());
+            self.camera.decoding.leave();
+            if let Err(panic) = flushed {
+                self.panicked(&panic);
+            }
+        }
+        lock(&self.book).due.clear();
+        self.settle(feed);
+    }
+
+    /// The decoder panicked: it goes, and another one begins at the next key picture.
+    fn panicked(&mut self, panic: &str) {
+        let camera = &self.camera;
+        let lost = std::mem::take(&mut lock(&self.book).in_flight);
+        camera.losses.metrics.count("decoder_restarts", &camera.config.id, 1);
+        camera.losses.add("decoder_panicked", lost, &format!("the decoder panicked ({panic}) and is started again"));
+        self.let_go_of_decoder();
+    }
+
+    /// A decoder that panics on its way out takes nobody along.
+    fn let_go_of_decoder(&mut self) {
+        let decoder = self.decoder.take();
+        self.camera.decoding.enter();
+        let _ = contained(|| drop(decoder));
+        self.camera.decoding.leave();
+        let mut book = lock(&self.book);
+        book.in_flight = 0;
+        book.due.clear();
+        self.fed = false;
+    }
+
+    /// Reports what was lost and shown meanwhile.
+    fn settle(&self, feed: &mut Feed) {
+        let (pictures, losses) = {
+            let mut book = lock(&self.book);
+            (std::mem::take(&mut book.pictures), std::mem::take(&mut book.losses))
+        };
+        feed.shown(pictures);
+        for loss in losses {
+            feed.lost(&loss);
+            self.camera.losses.report(&loss);
+        }
+    }
+}

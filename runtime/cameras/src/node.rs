@@ -1,0 +1,304 @@
+//! The node: cameras in, frames and encoded packets out.
+
+use crate::backend::{Backend, Frame, Shown};
+use crate::camera::{Camera, Common};
+use crate::config::{Config, Origin};
+use crate::queue::{Event, Policy};
+use crate::settings::Members;
+use crate::watch::{Found, Refused, Watch};
+use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
+use millrace_ingest::{AccessUnit, Feed, redact_url};
+use millrace_node::{Context, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The event loop is woken by what comes; this is for what nobody wakes it for.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// A thread that has not ended by then is left to the process's end.
+const LONGEST_END: Duration = Duration::from_secs(2);
+
+/// A node that decodes cameras, by any kind of decoder.
+pub struct Decode<B: Backend> {
+    common: Common<B>,
+    cameras: Vec<Camera<B>>,
+    /// Whom it serves is SOURCE's one file, which was opened, and whose faults are the node's.
+    one_file: Option<Option<Feed>>,
+    watch: Option<Watch>,
+    /// What is to be taken over at the next look.
+    pending: Option<Vec<Config>>,
+    threads: Vec<JoinHandle<()>>,
+    started: bool,
+    /// The camera whose turn it is.
+    turn: usize,
+    looked: Instant,
+}
+
+impl<B: Backend> Node for Decode<B> {
+    const NAME: &'static str = B::NAME;
+    const SUMMARY: &'static str = B::SUMMARY;
+    const PORTS: Ports = Ports {
+        inputs: &[],
+        outputs: &[
+            PortOut { name: "frame", carries: PayloadKind::Image, doc: B::FRAME_DOC },
+            PortOut { name: "packet", carries: PayloadKind::Packet, doc: B::PACKET_DOC },
+        ],
+    };
+    type Settings = B::Settings;
+
+    fn open(settings: B::Settings, cx: &Context) -> Result<Self, NodeError> {
+        let of_cameras = settings.as_ref().clone();
+        let members = of_cameras.members(cx.node_id()).map_err(NodeError::fatal)?;
+        let backend = Arc::new(B::open(&settings, cx)?);
+        let common =
+            Common { backend, settings: of_cameras, cx: cx.clone(), policy: Arc::<Policy>::default(), packets: false };
+        let (mut one_file, mut watch) = (None, None);
+        let configs = match members {
+            Members::One(config) => {
+                if let Origin::File(_) = config.origin {
+                    one_file = Some(Some(config.open(&common.settings.feed).map_err(NodeError::fatal)?));
+                }
+                vec![config]
+            }
+            Members::Several(configs) => configs,
+            Members::File { path, group } => {
+                let started = Watch::start(&path, group.as_deref(), cx.waker(), cx.stopping());
+                let (started, found) = started.map_err(NodeError::fatal)?;
+                watch = Some(started);
+                found.map_err(|Refused { report, .. }| NodeError::fatal(report.trim_end()))?
+            }
+        };
+        let cameras: Result<Vec<_>, _> = configs.into_iter().map(|config| Camera::new(config, &common)).collect();
+        Ok(Self {
+            common,
+            cameras: cameras?,
+            one_file,
+            watch,
+            pending: None,
+            threads: Vec::new(),
+            started: false,
+            turn: 0,
+            looked: Instant::now(),
+        })
+    }
+
+    fn change(&mut self, settings: B::Settings) -> Result<(), String> {
+        let (before, now) = (&self.common.settings, settings.as_ref());
+        if before.cameras != now.cameras {
+            match now.members(self.common.cx.node_id())? {
+                Members::File { path, group } => {
+                    let cx = &self.common.cx;
+                    let (watch, found) = Watch::start(&path, group.as_deref(), cx.waker(), cx.stopping())?;
+                    self.pending = Some(found.map_err(|refused| refused.report)?);
+                    self.watch = Some(watch);
+                }
+                _ => return Err("CAMERAS cannot be taken away while the node runs; name another file".to_owned()),
+            }
+        }
+        self.common.backend.change(&settings, &self.common.cx)?;
+        self.common.settings = settings.as_ref().clone();
+        Ok(())
+    }
+
+    fn on_input(&mut self, port: &str, _: Input, _: &mut Outputs) -> Result<(), NodeError> {
+        Err(NodeError::fatal(format!("'{port}' is no input: this node is a source")))
+    }
+
+    fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
+        self.common.policy.set_lossless(out.flow() == Flow::Lossless);
+        if !self.started {
+            self.start(out)?;
+        }
+        if self.looked.elapsed() >= LOOK_AROUND {
+            self.look_around(out)?;
+        }
+        let Some((at, event)) = self.next_event() else {
+            return self.nothing_to_do(out);
+        };
+        match event {
+            Event::Packet(unit) => self.packet(at, &unit, out)?,
+            Event::Frame { shown, surface } => self.frame(at, &shown, surface, out)?,
+            Event::State(state) => self.cameras[at].source_is(state),
+            Event::End { failed } => self.end(at, failed)?,
+        }
+        if let Some(status) = self.cameras[at].status() {
+            out.camera(status);
+        }
+        Ok(Progress::Busy)
+    }
+}
+
+impl<B: Backend> Decode<B> {
+    /// Starts the cameras' threads, once the consumers are there.
+    fn start(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        self.started = true;
+        self.common.packets = out.connected("packet");
+        let mut opened = self.one_file.as_mut().and_then(Option::take);
+        for at in 0..self.cameras.len() {
+            self.start_camera(at, opened.take(), out)?;
+        }
+        Ok(())
+    }
+
+    fn start_camera(&mut self, at: usize, opened: Option<Feed>, out: &mut Outputs) -> Result<(), NodeError> {
+        let camera = &mut self.cameras[at];
+        let id = camera.config.id.clone();
+        let threads = camera.start(opened, &self.common);
+        self.threads.extend(threads.map_err(|e| {
+            NodeError::fatal(format!("no thread for camera '{id}': {e}; raise the limit on processes and threads"))
+        })?);
+        let from = match &self.cameras[at].config.origin {
+            Origin::Url(text) | Origin::File(text) => redact_url(text),
+        };
+        tracing::info!(source = from, camera = id, enabled = self.cameras[at].config.enabled, "starts");
+        if let Some(status) = self.cameras[at].status() {
+            out.camera(status);
+        }
+        Ok(())
+    }
+
+    /// The next event of the camera whose turn it is, or of the next one that has any.
+    fn next_event(&mut self) -> Option<(usize, Event<B::Surface>)> {
+        let count = self.cameras.len();
+        for step in 0..count {
+            let at = (self.turn + step) % count;
+            if let Some(event) = self.cameras[at].take() {
+                self.turn = at + 1;
+                return Some((at, event));
+            }
+        }
+        None
+    }
+
+    /// Looks at what wakes nobody: the cameras file, decoders that hang, threads that have ended.
+    fn look_around(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
+        self.looked = Instant::now();
+        if let Some(found) = self.watch.as_ref().and_then(Watch::changed) {
+            self.file_changed(found);
+        }
+        if let Some(configs) = self.pending.take() {
+            self.apply(configs, out)?;
+        }
+        for camera in &mut self.cameras {
+            if let Some(status) = camera.status() {
+                out.camera(status);
+            }
+        }
+        self.threads.retain(|thread| !thread.is_finished());
+        Ok(())
+    }
+
+    fn file_changed(&mut self, found: Found) {
+        let metrics = self.common.cx.metrics();
+        match found {
+            Ok(configs) => {
+                metrics.gauge("cameras_file_faults", "", 0);
+                metrics.count("cameras_file_applied", "", 1);
+                self.pending = Some(configs);
+            }
+            Err(Refused { faults, report }) => {
+                metrics.gauge("cameras_file_faults", "", faults as i64);
+                metrics.count("cameras_file_refused", "", 1);
+                let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
+                tracing::error!("{path} has changed and is refused; the cameras stay as they were:\n{}", report.trim_end());
+            }
+        }
+    }
+
+    /// Serves these cameras from now on. Those that are in both sets go on undisturbed.
+    fn apply(&mut self, configs: Vec<Config>, out: &mut Outputs) -> Result<(), NodeError> {
+        let mut at = 0;
+        while at < self.cameras.len() {
+            let id = &self.cameras[at].config.id;
+            if configs.iter().any(|config| config.id == *id) {
+                at += 1;
+                continue;
+            }
+            let mut camera = self.cameras.remove(at);
+            camera.stop();
+            tracing::info!(camera = camera.config.id, "removed");
+            out.remove_camera(&camera.config.id);
+        }
+        for config in configs {
+            match self.cameras.iter().position(|camera| camera.config.id == config.id) {
+                Some(at) => {
+                    if self.cameras[at].config != config && self.cameras[at].configure(config) {
+                        self.cameras[at].stop();
+                        self.start_camera(at, None, out)?;
+                    }
+                }
+                None => {
+                    self.cameras.push(Camera::new(config, &self.common)?);
+                    self.start_camera(self.cameras.len() - 1, None, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_to_do(&self, out: &Outputs) -> Result<Progress, NodeError> {
+        // a cameras file may name others later; a batch job over one ends with its files
+        let may_change = self.watch.is_some() && out.flow() == Flow::Live;
+        if may_change || self.pending.is_some() || !self.cameras.iter().all(|camera| camera.ended) {
+            return Ok(Progress::Idle(LOOK_AROUND));
+        }
+        if self.cameras.iter().any(|camera| camera.failed.is_none()) || self.cameras.is_empty() {
+            return Ok(Progress::End);
+        }
+        let reason = |camera: &Camera<B>| {
+            camera.failed.as_ref().map(|why| format!("camera '{}': {why}", camera.config.id))
+        };
+        Err(NodeError::fatal(self.cameras.iter().filter_map(reason).collect::<Vec<_>>().join("; ")))
+    }
+
+    fn end(&mut self, at: usize, failed: Option<String>) -> Result<(), NodeError> {
+        if let (Some(_), Some(why)) = (&self.one_file, &failed) {
+            return Err(NodeError::fatal(why));
+        }
+        self.cameras[at].end(failed);
+        Ok(())
+    }
+
+    fn frame(&mut self, at: usize, shown: &Shown, surface: B::Surface, out: &mut Outputs) -> Result<(), NodeError> {
+        let camera = &mut self.cameras[at];
+        let limit = self.common.settings.feed.frames.unwrap_or(u64::MAX);
+        let seq = camera.frames;
+        camera.frames += 1;
+        camera.shows(shown.timing.capture_ns);
+        let feed = camera.config.feed(&self.common.settings.feed);
+        let frame = Frame { camera: &camera.config.id, seq, shown, feed: &feed };
+        let published = match out.connected("frame") {
+            true => self.common.backend.publish(camera.lane(), surface, &frame, out),
+            false => Ok(()),
+        };
+        if camera.frames >= limit {
+            camera.end(None);
+        }
+        published
+    }
+
+    fn packet(&mut self, at: usize, unit: &AccessUnit, out: &mut Outputs) -> Result<(), NodeError> {
+        let camera = &mut self.cameras[at];
+        let (seq, id) = (camera.packets, camera.config.id.as_str());
+        camera.packets += 1;
+        let Ok(len_bytes) = u32::try_from(unit.data.len()) else {
+            return Err(NodeError::frame("oversized_packet", id, "an encoded picture of 4 GiB or more"));
+        };
+        let Some(mut slot) = out.slot("packet", id, u64::from(len_bytes))? else { return Ok(()) };
+        slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
+        let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
+        out.publish(slot, &Item::on_host(id, seq, unit.timing, Payload::Packet(desc)))
+    }
+}
+
+impl<B: Backend> Drop for Decode<B> {
+    /// Ends the cameras' threads: the driver must not be taken down under their feet.
+    fn drop(&mut self) {
+        self.watch = None;
+        self.cameras.iter_mut().for_each(Camera::stop);
+        let until = Instant::now() + LONGEST_END;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

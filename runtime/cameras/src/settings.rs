@@ -1,0 +1,164 @@
+//! The settings of every node that decodes cameras: whom it serves.
+
+use crate::config::{Config, Origin};
+use millrace_graph::cameras::id_fault;
+use millrace_ingest::{FeedSettings, redact_url};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// Settings of every node that decodes cameras, to be flattened into its own.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct CameraSettings {
+    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are told
+    /// apart by their content.
+    #[serde(default)]
+    #[schemars(extend("x-millrace-kind" = "path"))]
+    pub source: Option<String>,
+    /// In place of SOURCE, what to decode for several cameras: `id=file` or `id=rtsp://...`, with blanks or line ends in
+    /// between. A file's path is absolute, or from the folder that the graph is started in.
+    #[serde(default)]
+    pub sources: Option<String>,
+    /// In place of SOURCE, a cameras file, which names the cameras with all that is said of each. It may change while the node
+    /// runs: cameras that are added, removed or changed in it come, go and change.
+    #[serde(default)]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-live" = true))]
+    pub cameras: Option<String>,
+    /// Of the cameras file, serve only the cameras of this group. By default all.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// The id of SOURCE's camera, which every frame carries. By default the node's id.
+    #[serde(default)]
+    pub camera: Option<String>,
+    /// How the sources are read.
+    #[serde(flatten)]
+    pub feed: FeedSettings,
+}
+
+impl AsRef<Self> for CameraSettings {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// Whom a node serves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Members {
+    /// One camera: `SOURCE`.
+    One(Config),
+    /// Several that stay: `SOURCES`.
+    Several(Vec<Config>),
+    /// Those of a cameras file, of one group where one is named.
+    File {
+        /// The file.
+        path: String,
+        /// The group.
+        group: Option<String>,
+    },
+}
+
+impl CameraSettings {
+    /// Whom the settings name.
+    ///
+    /// # Errors
+    /// They name nobody, or by two settings at once.
+    pub fn members(&self, node_id: &str) -> Result<Members, String> {
+        let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        let (source, sources, cameras) = (given(&self.source), given(&self.sources), given(&self.cameras));
+        let named: Vec<&str> = [("SOURCE", &source), ("SOURCES", &sources), ("CAMERAS", &cameras)]
+            .into_iter()
+            .filter_map(|(name, value)| value.is_some().then_some(name))
+            .collect();
+        if let [first, second, ..] = named.as_slice() {
+            return Err(format!("{first} and {second} are both set; set one of SOURCE, SOURCES and CAMERAS"));
+        }
+        if given(&self.camera).is_some() && source.is_none() {
+            return Err("CAMERA names the camera of SOURCE; in SOURCES and in a cameras file each has its id".to_owned());
+        }
+        let group = given(&self.group);
+        if group.is_some() && cameras.is_none() {
+            return Err("GROUP chooses cameras of the file that CAMERAS names, and CAMERAS is not set".to_owned());
+        }
+        match (source, sources, cameras) {
+            (Some(source), ..) => {
+                let camera = given(&self.camera).unwrap_or_else(|| node_id.to_owned());
+                Ok(Members::One(Config::new(checked(camera)?, Origin::of(&source))))
+            }
+            (_, Some(sources), _) => several(&sources).map(Members::Several),
+            (.., Some(path)) => Ok(Members::File { path, group }),
+            (None, None, None) => Err(
+                "one of SOURCE (one camera), SOURCES (several, 'id=url ...') and CAMERAS (a cameras file) is required"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+fn checked(id: String) -> Result<String, String> {
+    id_fault(&id).map_or(Ok(id), Err)
+}
+
+fn several(sources: &str) -> Result<Vec<Config>, String> {
+    let mut seen = BTreeSet::new();
+    let one = |text: &str| {
+        let shown = redact_url(text);
+        let split = text.split_once('=').filter(|(id, source)| !id.is_empty() && !source.is_empty());
+        // without an id, the first '=' may be one of a URL's query
+        let Some((id, source)) = split.filter(|(id, _)| !id.contains("://")) else {
+            return Err(format!("'{shown}' in SOURCES is not 'id=file' or 'id=rtsp://...'"));
+        };
+        if !seen.insert(id.to_owned()) {
+            return Err(format!("SOURCES names camera '{id}' twice; each needs an id of its own"));
+        }
+        Ok(Config::new(checked(id.to_owned())?, Origin::of(source)))
+    };
+    sources.split_whitespace().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> CameraSettings {
+        let map: serde_json::Map<_, _> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+        serde_json::from_value(map.into()).unwrap()
+    }
+
+    fn file(id: &str, path: &str) -> Config {
+        Config::new(id, Origin::File(path.into()))
+    }
+
+    #[test]
+    fn cameras_are_named_by_one_of_three_settings() {
+        let of = |pairs: &[(&str, &str)]| settings(pairs).members("decode");
+        assert_eq!(of(&[("SOURCE", "a.mp4")]).unwrap(), Members::One(file("decode", "a.mp4")));
+        assert_eq!(of(&[("SOURCE", "a.mp4"), ("CAMERA", "x")]).unwrap(), Members::One(file("x", "a.mp4")));
+        let url = Config::new("x", Origin::Url("rtsp://u:p@h/s?a=1&b=2".into()));
+        let two = of(&[("SOURCES", " x=rtsp://u:p@h/s?a=1&b=2\n\n y=b.mp4 ")]).unwrap();
+        assert_eq!(two, Members::Several(vec![url, file("y", "b.mp4")]));
+        let named = of(&[("CAMERAS", "cameras.yml"), ("GROUP", "a")]).unwrap();
+        assert_eq!(named, Members::File { path: "cameras.yml".into(), group: Some("a".into()) });
+        for (pairs, says) in [
+            (&[][..], "one of SOURCE (one camera), SOURCES"),
+            (&[("SOURCE", " ")], "one of SOURCE"),
+            (&[("SOURCE", "a"), ("SOURCES", "b=c")], "SOURCE and SOURCES are both set"),
+            (&[("SOURCES", "b=c"), ("CAMERAS", "c.yml")], "SOURCES and CAMERAS are both set"),
+            (&[("SOURCES", "a=b"), ("CAMERA", "x")], "CAMERA names the camera of SOURCE"),
+            (&[("CAMERAS", "c.yml"), ("CAMERA", "x")], "CAMERA names the camera of SOURCE"),
+            (&[("SOURCE", "a"), ("GROUP", "x")], "CAMERAS is not set"),
+            (&[("SOURCES", "a=b a=c")], "camera 'a' twice"),
+            (&[("SOURCES", "a.mp4")], "'a.mp4' in SOURCES is not"),
+            (&[("SOURCES", "=a.mp4")], "'=a.mp4' in SOURCES is not"),
+            (&[("SOURCES", "a=")], "'a=' in SOURCES is not"),
+            (&[("SOURCES", "rtsp://h/s?a=1")], "in SOURCES is not"),
+            (&[("SOURCE", "a"), ("CAMERA", "x\u{7}")], "control character"),
+        ] {
+            let error = of(pairs).unwrap_err();
+            assert!(error.contains(says), "{pairs:?}: {error}");
+        }
+        let error = of(&[("SOURCES", "rtsp://user:secret@h/s?a=1")]).unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! The node on a decoder that needs no device. What is decided here is what every node that decodes has in common: order,
+//! bounds, states, and that one camera's failure is not another's.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod file;
+mod isolation;
+
+use fake::{Fakes, PICTURES};
+use millrace_frame::CameraState;
+use millrace_node::testing::Bench;
+use millrace_node::{Input, Metrics};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A clip of the ingest tests; FFmpeg made it.
+fn clip(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../ingest/tests/data").join(name).to_str().unwrap().to_owned()
+}
+
+/// Presentation times of the frames and packets of each camera, in the order in which they came.
+#[derive(Debug, Default, PartialEq)]
+struct Came {
+    frames: Vec<i64>,
+    packets: Vec<i64>,
+}
+
+fn take(came: &mut BTreeMap<String, Came>, (port, input): (&'static str, Input)) {
+    let Input::Frame(lease) = input else { panic!("{port} carried detections") };
+    let item = lease.item();
+    let of = came.entry(item.source.clone()).or_default();
+    let list = if port == "frame" { &mut of.frames } else { &mut of.packets };
+    assert_eq!(item.seq as usize, list.len(), "{port} of {}", item.source);
+    list.push(item.timing.pts_ns);
+}
+
+/// Receives until nothing comes any more.
+fn play(settings: &[(&str, &str)]) -> (BTreeMap<String, Came>, Result<Metrics, String>) {
+    let mut bench = Bench::start::<Fakes>(settings);
+    let mut came = BTreeMap::new();
+    while let Some(item) = bench.receive(Duration::from_millis(1500)) {
+        take(&mut came, item);
+    }
+    let (rest, result) = bench.finish();
+    assert!(rest.is_empty());
+    (came, result)
+}
+
+/// The clip's pictures are 25 a second.
+fn times(count: i64) -> Vec<i64> {
+    (0..count).map(|n| n * 40_000_000).collect()
+}
+
+fn state(metrics: &Metrics, camera: &str) -> Option<(CameraState, String)> {
+    let found = metrics.cameras().into_iter().find(|status| status.source == camera);
+    found.map(|status| (status.state, status.last_error))
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "it never came to: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn every_frame_and_packet_of_every_camera_comes_in_its_order() {
+    let sources = format!("a={}\n b={}\tc={}", clip("crop_b.mp4"), clip("crop_b.mp4"), clip("crop_b.mp4"));
+    let (came, result) = play(&[("SOURCES", &sources)]);
+    let metrics = result.unwrap();
+    assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    for (camera, mut came) in came {
+        assert_eq!(came.frames, times(25), "{camera}: presentation order");
+        assert_ne!(came.packets, times(25), "{camera}: decoding order");
+        came.packets.sort();
+        assert_eq!(came.packets, times(25), "{camera}");
+        assert_eq!(metrics.dropped("camera_failed", &camera), 0);
+        assert_eq!(state(&metrics, &camera), Some((CameraState::Ended, String::new())));
+    }
+}
+
+#[test]
+fn one_camera_that_fails_does_not_disturb_the_others() {
+    // 4:2:2, which no decoder here takes, and a file that is not there
+    let sources = format!("good={} bad={} gone=/nowhere.mp4", clip("crop_b.mp4"), clip("chroma422.264"));
+    let (came, result) = play(&[("SOURCES", &sources)]);
+    let metrics = result.unwrap();
+    assert_eq!(came["good"].frames, times(25));
+    assert_eq!(came.get("bad").map_or(0, |c| c.frames.len()), 0);
+    for (camera, lost) in [("good", 0), ("bad", 1), ("gone", 1)] {
+        assert_eq!(metrics.dropped("camera_failed", camera), lost, "{camera}");
+    }
+    let (gone, why) = state(&metrics, "gone").unwrap();
+    assert!(gone == CameraState::Refused && why.starts_with("cannot open '\"/nowhere.mp4\"'") || why.contains("/nowhere.mp4"), "{why}");
+    let (bad, why) = state(&metrics, "bad").unwrap();
+    assert!(bad == CameraState::Refused && why.contains("4:2:2"), "{why}");
+}
+
+#[test]
+fn a_node_whose_cameras_have_all_failed_ends_with_each_ones_reason() {
+    let sources = format!("bad={} gone=/nowhere.mp4", clip("chroma422.264"));
+    let (_, result) = play(&[("SOURCES", &sources)]);
+    let error = result.unwrap_err();
+    assert!(error.contains("camera 'bad': ") && error.contains("4:2:2"), "{error}");
+    assert!(error.contains("camera 'gone': cannot open '/nowhere.mp4'"), "{error}");
+}
+
+#[test]
+fn a_single_file_that_cannot_be_read_is_the_nodes_own_fault() {
+    for (source, says) in [("/nowhere.mp4".to_owned(), "cannot open '/nowhere.mp4'"), (clip("chroma422.264"), "4:2:2")] {
+        let (_, result) = play(&[("SOURCE", &source)]);
+        let error = result.unwrap_err();
+        assert!(error.contains(says) && !error.contains("camera '"), "{error}");
+    }
+}
+
+#[test]
+fn a_repeated_file_goes_on_in_time_and_a_stop_ends_it() {
+    let source = clip("crop_b.mp4");
+    let mut bench = Bench::start::<Fakes>(&[("SOURCE", &source), ("CAMERA", "gate"), ("LOOP", "true")]);
+    let mut came = BTreeMap::new();
+    while came.get("gate").is_none_or(|came: &Came| came.frames.len() < 60) {
+        take(&mut came, bench.receive(Duration::from_secs(20)).unwrap());
+    }
+    assert_eq!(came["gate"].frames, times(60));
+    bench.stop();
+    bench.join().unwrap();
+}
+
+#[test]
+fn every_camera_ends_after_as_many_frames_as_are_asked_for() {
+    // one that ends before, one within a pass, one after several
+    for frames in [10, 25, 60] {
+        let sources = format!("a={} b={}", clip("crop_b.mp4"), clip("crop_b.mp4"));
+        let (came, result) = play(&[("SOURCES", &sources), ("LOOP", "true"), ("FRAMES", &frames.to_string())]);
+        result.unwrap();
+        assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b"]);
+        for (camera, came) in came {
+            assert_eq!(came.frames, times(frames), "{camera}");
+        }
+    }
+}
+
+#[test]
+fn a_consumer_that_takes_nothing_stops_the_decoder_soon_in_lossless_flow() {
+    let source = clip("crop_b.mp4");
+    let settings = [("SOURCE", &source[..]), ("LOOP", "true"), ("SLOTS", "2")];
+    let mut bench = Bench::start::<Fakes<1>>(&settings);
+    let first = bench.receive(Duration::from_secs(20)).unwrap();
+    let held = || PICTURES[1].load(Ordering::Relaxed);
+    // until it stands still
+    let mut before = -1;
+    until("a decoder that stands still", || {
+        let same = held() == before;
+        before = held();
+        std::thread::sleep(Duration::from_millis(300));
+        same
+    });
+    assert_eq!(held(), before, "it goes on decoding for a consumer that takes nothing");
+    // both queues, and what each of the three threads has in hand; the decoder's own burst is at most 16
+    assert!((1..=4 + 4 + 3 + 16).contains(&before), "{before} pictures are held");
+    drop(first);
+    bench.stop();
+    bench.join().unwrap();
+    assert_eq!(held(), 0, "pictures that nobody let go of");
+}
+
+#[test]
+fn a_paced_camera_takes_its_time() {
+    let source = clip("crop_b.mp4");
+    let began = Instant::now();
+    let (came, result) = play(&[("SOURCE", &source), ("PACE", "realtime")]);
+    result.unwrap();
+    assert_eq!(came["node"].frames, times(25));
+    // the last picture is shown 24 frame times after the first
+    assert!(began.elapsed() >= Duration::from_millis(960), "{:?}", began.elapsed());
+}

@@ -1,0 +1,341 @@
+//! The cameras of a graph: whom each decoder serves, by its settings and its cameras file, and where their frames go.
+
+use super::{CheckedNode, Effective, From, Set, World};
+use crate::cameras::{self, Camera, Cameras, Source, id_fault};
+use crate::dora::Feed;
+use crate::fault::{Fault, Place, Report};
+use crate::model::{Graph, Input, Node};
+use crate::nearest::nearest;
+use crate::settings::shown;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A camera whose frames go through the graph.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Member {
+    /// Its id.
+    pub(super) id: String,
+    /// The decoder that serves it, by its number in the graph.
+    pub(super) decoder: usize,
+    /// The size of its picture, where it is stated.
+    pub(super) size_px: Option<(u32, u32)>,
+}
+
+/// The cameras that reach each node, by the node's number.
+pub(super) type Reach = Vec<BTreeSet<Member>>;
+
+/// The file that a setting names, and what it says.
+struct Named {
+    name: String,
+    cameras: Cameras,
+    /// The groups that decoders serve of it; none: all.
+    served: Vec<Option<String>>,
+}
+
+pub(super) fn check(
+    graph: &Graph,
+    nodes: &[CheckedNode],
+    folder: &Path,
+    file: &str,
+    world: &World<'_>,
+    report: &mut Report,
+) -> Reach {
+    let mut files: BTreeMap<PathBuf, Option<Named>> = BTreeMap::new();
+    let mut own: Reach = vec![BTreeSet::new(); graph.nodes.len()];
+    for (index, (node, checked)) in graph.nodes.iter().zip(nodes).enumerate() {
+        if is_decoder(checked) {
+            let decoder = Decoder { graph, node, checked, index, folder, file, world };
+            own[index] = decoder.members(&mut files, report);
+        }
+    }
+    for named in files.values().flatten() {
+        check_groups(named, report);
+    }
+    let reach = spread(graph, own);
+    check_unique(graph, nodes, &reach, report);
+    reach
+}
+
+/// It decodes cameras: it says so by its settings.
+fn is_decoder(node: &CheckedNode) -> bool {
+    let has = |key: &str| node.settings.iter().any(|setting| setting.described && setting.key == key);
+    let inputs = node.description.as_ref().is_some_and(|is| is.inputs.is_empty());
+    inputs && has("SOURCE") && has("CAMERA")
+}
+
+struct Decoder<'a> {
+    graph: &'a Graph,
+    node: &'a Node,
+    checked: &'a CheckedNode,
+    index: usize,
+    folder: &'a Path,
+    file: &'a str,
+    world: &'a World<'a>,
+}
+
+impl Decoder<'_> {
+    fn given(&self, key: &str) -> Option<(&Effective, String)> {
+        let setting = self.checked.settings.iter().find(|setting| setting.key == key)?;
+        let text = setting.value.as_deref()?.trim();
+        (!text.is_empty()).then(|| (setting, text.to_owned()))
+    }
+
+    /// The value's place.
+    fn at(&self, setting: &Effective) -> Place {
+        let in_env = |node: &Node| {
+            node.env.iter().find(|value| value.key.it == setting.key).map(|value| Place::File(value.value.at))
+        };
+        match setting.from {
+            From::Set => Set { node: self.checked.id.clone(), key: setting.key.clone(), value: String::new() }.place(),
+            From::Node(at) | From::Graph(at) => in_env(self.node).unwrap_or(Place::File(at)),
+            From::Default => Place::File(self.node.id.at),
+        }
+    }
+
+    fn error(&self, setting: &Effective, message: String) -> Fault {
+        Fault::error(self.node.id.at, message).at(self.at(setting))
+    }
+
+    fn members(&self, files: &mut BTreeMap<PathBuf, Option<Named>>, report: &mut Report) -> BTreeSet<Member> {
+        let id = &self.node.id.it;
+        let given: Vec<(&Effective, String)> =
+            ["SOURCE", "SOURCES", "CAMERAS"].iter().filter_map(|key| self.given(key)).collect();
+        let (setting, value) = match given.as_slice() {
+            [] => {
+                let reported = self.checked.settings.iter().any(|setting| setting.key == "SOURCE" && !setting.optional);
+                if !reported && !self.graph.is_module && !self.stands_in_file() {
+                    let message = format!("node '{id}' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required");
+                    report.push(Fault::error(self.node.id.at, message).fix("CAMERAS: cameras.yml"));
+                }
+                return BTreeSet::new();
+            }
+            [one] => one,
+            [(first, _), (second, _), ..] => {
+                let message = format!("node '{id}' has {} and {}; one of them says whom it serves", first.key, second.key);
+                report.push(self.error(second, message).fix("keep one of them"));
+                return BTreeSet::new();
+            }
+        };
+        if let Some((group, _)) = self.given("GROUP").filter(|_| setting.key != "CAMERAS") {
+            let message = format!("node '{id}' has a GROUP, which chooses cameras of a cameras file, and no CAMERAS");
+            report.push(self.error(group, message).fix("leave GROUP out"));
+        }
+        let member = |id: String, size_px| Member { id, decoder: self.index, size_px };
+        match setting.key.as_str() {
+            "SOURCE" => {
+                let camera = self.given("CAMERA").map_or_else(|| id.clone(), |(_, camera)| camera);
+                report.extend(self.source_fault(setting, &value));
+                BTreeSet::from([member(camera, None)])
+            }
+            "SOURCES" => self.sources(setting, &value, report).into_iter().map(|id| member(id, None)).collect(),
+            _ => {
+                let served = self.cameras(setting, &value, files, report);
+                served.into_iter().map(|camera| member(camera.id.it, camera.size_px)).collect()
+            }
+        }
+    }
+
+    /// The file gives one of the settings, if perhaps in a form that could not be read, which was reported.
+    fn stands_in_file(&self) -> bool {
+        let meant = |key: &str| nearest(key, ["SOURCE", "SOURCES", "CAMERAS"]).is_some() && key != "CAMERA";
+        self.node.env.iter().chain(&self.graph.env).any(|value| meant(&value.key.it))
+    }
+
+    fn source_fault(&self, setting: &Effective, value: &str) -> Option<Fault> {
+        if !value.contains("://") {
+            return None;
+        }
+        let (what, fix) = cameras::address(value).err()?;
+        Some(self.error(setting, format!("{} of node '{}': {what}", setting.key, self.node.id.it)).fix_with(fix))
+    }
+
+    fn sources(&self, setting: &Effective, value: &str, report: &mut Report) -> Vec<String> {
+        let mut ids: Vec<String> = Vec::new();
+        for text in value.split_whitespace() {
+            let split = text.split_once('=').filter(|(id, source)| !id.is_empty() && !source.is_empty());
+            let Some((id, source)) = split.filter(|(id, _)| !id.contains("://")) else {
+                let message = format!("'{}' in SOURCES of node '{}' names no camera", shown("", text), self.node.id.it);
+                report.push(self.error(setting, message).fix("id=rtsp://host/path, or id=file"));
+                continue;
+            };
+            if ids.iter().any(|known| known == id) {
+                let message = format!("SOURCES of node '{}' names camera '{id}' twice", self.node.id.it);
+                report.push(self.error(setting, message).fix("give each camera an id of its own"));
+                continue;
+            }
+            report.extend(id_fault(id).map(|fault| self.error(setting, fault)));
+            report.extend(self.source_fault(setting, source));
+            ids.push(id.to_owned());
+        }
+        ids
+    }
+
+    /// The cameras that it serves of the file that it names.
+    fn cameras(
+        &self,
+        setting: &Effective,
+        value: &str,
+        files: &mut BTreeMap<PathBuf, Option<Named>>,
+        report: &mut Report,
+    ) -> Vec<Camera> {
+        // what the command line names counts from where it was given
+        let path = if setting.from == From::Set { PathBuf::from(value) } else { self.folder.join(value) };
+        let known = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let named = match files.entry(known) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let text = match std::fs::read(&path).map(String::from_utf8) {
+                    Ok(Ok(text)) => Ok(text),
+                    Ok(Err(_)) => Err("is no text: a byte in it is not UTF-8".to_owned()),
+                    Err(e) => Err(format!("cannot be read: {e}")),
+                };
+                match text {
+                    Ok(text) => entry.insert(self.read(setting, value, &text, report)),
+                    Err(why) => {
+                        let message = format!("the cameras file '{value}' of node '{}' {why}", self.node.id.it);
+                        report.push(self.error(setting, message).fix("a path from the graph's folder, for example cameras.yml"));
+                        return Vec::new();
+                    }
+                }
+            }
+        };
+        let Some(named) = named else { return Vec::new() };
+        let group = self.given("GROUP");
+        named.served.push(group.as_ref().map(|(_, group)| group.clone()));
+        let served: Vec<Camera> =
+            named.cameras.of_group(group.as_ref().map(|(_, group)| group.as_str())).cloned().collect();
+        if let Some((setting, group)) = group
+            && served.is_empty()
+        {
+            let groups: BTreeSet<&str> = named.cameras.cameras.iter().filter_map(|camera| camera.group.as_deref()).collect();
+            let there = if groups.is_empty() { "none".to_owned() } else { groups.iter().copied().collect::<Vec<_>>().join(", ") };
+            let message = format!("no camera of {} has the group '{group}' of node '{}'; groups there: {there}", named.name, self.node.id.it);
+            let near = nearest(&group, groups).map(|near| format!("GROUP: {near}"));
+            report.push(self.error(setting, message).fix_with(near));
+        }
+        served
+    }
+
+    /// Reads a cameras file for the first time.
+    fn read(&self, setting: &Effective, value: &str, text: &str, report: &mut Report) -> Option<Named> {
+        let beside = Path::new(self.file).parent().unwrap_or(Path::new(""));
+        let name = if setting.from == From::Set { PathBuf::from(value) } else { beside.join(value) };
+        let name = name.display().to_string();
+        let source = report.add_source(name.clone(), text, String::new());
+        let cameras = cameras::read(text, source, report)?;
+        for camera in cameras.cameras.iter().filter(|camera| camera.enabled) {
+            self.check_camera(camera, report);
+        }
+        if cameras.cameras.is_empty() {
+            let at = crate::yaml::Span { source, line: 1, column: 1, len: 0 };
+            report.push(Fault::warning(at, "the file names no camera").fix("- { id: gate, url: rtsp://host/path }"));
+        }
+        Some(Named { name, cameras, served: Vec::new() })
+    }
+
+    /// What the camera names exists.
+    fn check_camera(&self, camera: &Camera, report: &mut Report) {
+        let id = &camera.id.it;
+        if let Source::File(file) = &camera.source.it
+            && !self.folder.join(file).is_file()
+        {
+            let message = format!("there is no file '{file}' for camera '{id}'");
+            report.push(Fault::error(camera.source.at, message).fix("a path from the graph's folder, or enabled: false"));
+        }
+        let Some(password) = &camera.password else { return };
+        if let Err(error) = cameras::password(&password.it, self.folder, self.world.variables) {
+            let message = format!("camera '{id}': {error}");
+            report.push(match error {
+                // another environment may have it
+                cameras::SecretError::Unset { .. } => Fault::warning(password.at, message),
+                _ => Fault::error(password.at, message),
+            });
+        }
+    }
+}
+
+/// A camera that nobody serves is most likely a mistake.
+fn check_groups(named: &Named, report: &mut Report) {
+    if named.served.iter().any(Option::is_none) {
+        return;
+    }
+    for camera in named.cameras.cameras.iter().filter(|camera| camera.enabled) {
+        if named.served.iter().any(|group| *group == camera.group) {
+            continue;
+        }
+        let message = match &camera.group {
+            Some(group) => format!("no decoder of the graph serves the group '{group}' of camera '{}'", camera.id.it),
+            None => format!("camera '{}' has no group, and each decoder of the graph serves one", camera.id.it),
+        };
+        report.push(Fault::warning(camera.id.at, message).fix("give a decoder this GROUP, or the camera another group"));
+    }
+}
+
+/// The cameras that reach each node, where each decoder has these.
+fn spread(graph: &Graph, mut reach: Reach) -> Reach {
+    // each round goes one node further
+    for _ in 0..graph.nodes.len() {
+        let mut grown = false;
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                let Some(from) = producer(graph, input).filter(|from| *from != index) else { continue };
+                let new: Vec<Member> = reach[from].difference(&reach[index]).cloned().collect();
+                grown |= !new.is_empty();
+                reach[index].extend(new);
+            }
+        }
+        if !grown {
+            break;
+        }
+    }
+    reach
+}
+
+/// The number of the node that feeds an input.
+pub(super) fn producer(graph: &Graph, input: &Input) -> Option<usize> {
+    let Some(Feed::Output { node, .. }) = &input.feed else { return None };
+    graph.nodes.iter().position(|known| known.id.it == *node)
+}
+
+/// What comes together in one port has different ids, and comes once.
+fn check_unique(graph: &Graph, nodes: &[CheckedNode], reach: &Reach, report: &mut Report) {
+    for (node, checked) in graph.nodes.iter().zip(nodes) {
+        let Some(is) = &checked.description else { continue };
+        let mut seen: BTreeMap<&str, Vec<(&Input, usize)>> = BTreeMap::new();
+        for input in &node.inputs {
+            let (Some(port), Some(from)) = (is.input(&input.name.it), producer(graph, input)) else { continue };
+            let earlier = seen.entry(port.name.as_str()).or_default();
+            for (other, before) in earlier.iter() {
+                let clash = clash(graph, node, (other, *before), (input, from), reach);
+                report.extend(clash.map(|(message, fix)| Fault::error(input.source.at, message).fix(fix)));
+            }
+            earlier.push((input, from));
+        }
+    }
+}
+
+fn clash(
+    graph: &Graph,
+    node: &Node,
+    (other, before): (&Input, usize),
+    (input, from): (&Input, usize),
+    reach: &Reach,
+) -> Option<(String, String)> {
+    let (id, name) = (&node.id.it, &input.name.it);
+    if input.source.it == other.source.it {
+        let message = format!("inputs '{}' and '{name}' of node '{id}' both take '{}'", other.name.it, input.source.it);
+        return Some((message, "keep one of them".to_owned()));
+    }
+    let twice = reach[from].iter().find_map(|member| {
+        let same = |known: &&Member| known.id == member.id && known.decoder != member.decoder;
+        Some((member, reach[before].iter().find(same)?))
+    });
+    let (member, known) = twice?;
+    let (one, two) = (&graph.nodes[known.decoder].id.it, &graph.nodes[member.decoder].id.it);
+    let message = format!(
+        "input '{name}' of node '{id}' brings the camera '{0}' of '{two}', and input '{1}' the camera '{0}' of '{one}'; \
+         cameras that come together have different ids",
+        member.id, other.name.it
+    );
+    Some((message, format!("give the camera of '{two}' another id (CAMERA, or id in its cameras file), or split the file by GROUP")))
+}

@@ -1,0 +1,224 @@
+//! A camera's task: connects, receives, and begins again whenever that fails.
+
+use super::address::Address;
+use super::assembler::{Arrived, Assembler, Packet};
+use super::clock::MediaClock;
+use super::connection::{Connection, Failure, connect, judge};
+use super::queue::Queue;
+use crate::source::SourceEvent;
+use crate::{Loss, RtspTransport, SourceState};
+use futures::{FutureExt, StreamExt};
+use millrace_frame::CameraState;
+use retina::client::{PacketItem, SessionGroup};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{timeout, timeout_at};
+
+/// The limits on a camera's patience.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// From the beginning of an attempt until the camera plays.
+    pub(super) connect: Duration,
+    /// Without a picture.
+    pub(super) stall: Duration,
+    /// Between the beginnings of two attempts: at first, and at most.
+    pub(super) back_off: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            stall: Duration::from_secs(3),
+            back_off: (Duration::from_millis(500), Duration::from_secs(8)),
+        }
+    }
+}
+
+/// What became of an attempt.
+struct Attempt {
+    failure: Failure,
+    /// Pictures came.
+    was_live: bool,
+}
+
+pub(super) struct Camera {
+    address: Address,
+    transport: RtspTransport,
+    limits: Limits,
+    queue: Arc<Queue>,
+    sessions: Arc<SessionGroup>,
+    clock: MediaClock,
+    state: SourceState,
+    /// Since when no picture comes, and whether one ever came.
+    down_since: Instant,
+    has_been_live: bool,
+}
+
+impl Camera {
+    pub(super) fn new(
+        address: Address,
+        transport: RtspTransport,
+        limits: Limits,
+        queue: Arc<Queue>,
+        sessions: Arc<SessionGroup>,
+    ) -> Self {
+        Self {
+            address,
+            transport,
+            limits,
+            queue,
+            sessions,
+            clock: MediaClock::new(),
+            state: SourceState::default(),
+            down_since: Instant::now(),
+            has_been_live: false,
+        }
+    }
+
+    /// Never ends by itself.
+    pub(super) async fn keep_playing(&mut self) {
+        self.queue.push(SourceEvent::State(self.state.clone()));
+        let mut wait = self.limits.back_off.0;
+        loop {
+            let began = tokio::time::Instant::now();
+            self.state.tries = self.state.tries.saturating_add(1);
+            let attempt = self.attempt().await;
+            // a connection that held for a while earns a quick second try
+            if attempt.was_live && began.elapsed() > wait {
+                wait = self.limits.back_off.0;
+            }
+            let least = wait.mul_f64(0.75 + fastrand::f64() / 4.0).max(attempt.failure.least_wait);
+            self.failed(attempt.failure);
+            // An attempt that took long has waited already, but a server that is just starting gets a moment.
+            let now = tokio::time::Instant::now();
+            tokio::time::sleep_until((began + least).max(now + self.limits.back_off.0.min(least))).await;
+            wait = (wait * 2).min(self.limits.back_off.1);
+        }
+    }
+
+    /// One connection from its beginning to its end.
+    async fn attempt(&mut self) -> Attempt {
+        let connecting = connect(&self.address, self.transport, self.sessions.clone());
+        let connected = timeout(self.limits.connect, contained(connecting)).await;
+        let connection = match connected {
+            Ok(Some(Ok(connection))) => connection,
+            Ok(Some(Err(failure))) => return Attempt { failure, was_live: false },
+            Ok(None) => return Attempt { failure: panicked(), was_live: false },
+            Err(_) => {
+                let reason = format!("no answer within {} ms", self.limits.connect.as_millis());
+                return Attempt { failure: Failure::new(CameraState::Connecting, reason), was_live: false };
+            }
+        };
+        self.clock.reconnected();
+        let mut assembler = Assembler::new(connection.codec, connection.timebase, &connection.parameter_sets);
+        let mut was_live = false;
+        let received = contained(self.receive(connection, &mut assembler, &mut was_live)).await;
+        let failure = received.unwrap_or_else(panicked);
+        assembler.end(&mut self.clock);
+        self.hand_over(&mut assembler, &mut was_live);
+        if was_live {
+            self.queue.push(SourceEvent::Flush);
+            let detail = format!("{}: {}", self.address.shown, failure.reason);
+            self.queue.push(SourceEvent::Loss(Loss::new("connection_lost", 1, detail)));
+        }
+        Attempt { failure, was_live }
+    }
+
+    async fn receive(&mut self, connection: Connection, assembler: &mut Assembler, was_live: &mut bool) -> Failure {
+        let mut packets = connection.packets;
+        let stall = self.limits.stall;
+        let mut stalls_at = tokio::time::Instant::now() + stall;
+        loop {
+            let item = match timeout_at(stalls_at, packets.next()).await {
+                Err(_) => {
+                    let reason = format!("no picture for {} ms", stall.as_millis());
+                    return Failure::new(CameraState::Stalled, reason);
+                }
+                Ok(None) => return Failure::new(CameraState::Connecting, "the camera ended the stream"),
+                Ok(Some(Err(error))) => {
+                    let reason = judge(&self.address, &error).reason;
+                    return Failure::new(CameraState::Connecting, reason);
+                }
+                Ok(Some(Ok(item))) => item,
+            };
+            match item {
+                PacketItem::Rtp(rtp) => {
+                    let packet = Packet {
+                        ticks: rtp.timestamp().elapsed(),
+                        marker: rtp.mark(),
+                        lost: rtp.loss(),
+                        payload: rtp.payload(),
+                        arrived: Arrived::now(),
+                    };
+                    assembler.packet(&packet, &mut self.clock);
+                }
+                PacketItem::Rtcp(rtcp) => {
+                    let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
+                    if let (Some(time), Some(report)) = (rtcp.rtp_timestamp(), report) {
+                        assembler.sender_report(time.elapsed(), report.ntp_timestamp().0);
+                    }
+                }
+                _ => {}
+            }
+            if self.hand_over(assembler, was_live) {
+                stalls_at = tokio::time::Instant::now() + stall;
+            }
+        }
+    }
+
+    /// Passes on what came of the packets. True where a picture was among it.
+    fn hand_over(&mut self, assembler: &mut Assembler, was_live: &mut bool) -> bool {
+        let mut picture = false;
+        for event in assembler.take() {
+            if matches!(event, SourceEvent::Arrived { .. }) {
+                picture = true;
+                if !std::mem::replace(was_live, true) {
+                    self.live();
+                }
+            }
+            self.queue.push(event);
+        }
+        picture
+    }
+
+    fn live(&mut self) {
+        let url = &self.address.shown;
+        if self.has_been_live {
+            let outage_ms = self.down_since.elapsed().as_millis() as u64;
+            tracing::info!(url, outage_ms, tries = self.state.tries, "the camera is live again");
+        } else {
+            tracing::info!(url, tries = self.state.tries, "the camera is live");
+        }
+        self.has_been_live = true;
+        self.state.state = CameraState::Live;
+        self.state.tries = 0;
+        self.queue.push(SourceEvent::State(self.state.clone()));
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        let Failure { state, reason, .. } = failure;
+        if self.state.state == CameraState::Live {
+            self.down_since = Instant::now();
+        }
+        let first = self.state.last_error.is_empty();
+        if state != self.state.state || first {
+            tracing::warn!(url = self.address.shown, state = state.as_str(), "{reason}; the connection is tried again");
+        } else {
+            tracing::debug!(url = self.address.shown, state = state.as_str(), tries = self.state.tries, "{reason}");
+        }
+        self.state.state = state;
+        self.state.last_error = reason;
+        self.queue.push(SourceEvent::State(self.state.clone()));
+    }
+}
+
+/// Runs code from elsewhere so that a panic in it ends no more than a connection.
+async fn contained<T>(work: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(work).catch_unwind().await.ok()
+}
+
+fn panicked() -> Failure {
+    Failure::new(CameraState::Connecting, "the RTSP client panicked on what the camera sent; please report it")
+}

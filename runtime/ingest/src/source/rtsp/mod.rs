@@ -1,0 +1,89 @@
+//! RTSP cameras. All cameras of a process are received by one network runtime; each has a task that connects, receives
+//! and connects again, and a bounded queue to the thread that decodes it.
+
+mod address;
+mod assembler;
+mod camera;
+mod clock;
+mod connection;
+mod depacketizer;
+mod network;
+mod queue;
+mod sdp;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use super::{Source, SourceEvent};
+use crate::{IngestError, Options};
+use address::{Address, BadUrl};
+use camera::{Camera, Limits};
+use queue::{Bounds, Queue};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a call waits for a picture before it lets the node look after other things.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Whether `text` is an RTSP URL, or what is wrong with it.
+pub(super) fn check_url(text: &str) -> Result<(), String> {
+    Address::parse(text).map(|_| ()).map_err(|BadUrl { reason, fix }| format!("{reason}; {fix}"))
+}
+
+pub(crate) struct Rtsp {
+    queue: Arc<Queue>,
+    stop: Arc<Notify>,
+    /// Ends with the camera's task.
+    task: Receiver<()>,
+}
+
+impl Rtsp {
+    pub(crate) fn open(url: &str, options: &Options) -> Result<Self, IngestError> {
+        let defaults = Limits::default();
+        let limits = Limits { stall: options.stall_timeout.unwrap_or(defaults.stall), ..defaults };
+        Self::open_with(url, options, limits, Bounds::default())
+    }
+
+    fn open_with(url: &str, options: &Options, limits: Limits, bounds: Bounds) -> Result<Self, IngestError> {
+        let fault = |reason: String, fix| IngestError::Rtsp { url: crate::redact_url(url), reason, fix };
+        let address = Address::parse(url).map_err(|BadUrl { reason, fix }| fault(reason, fix))?;
+        let runtime = network::handle().map_err(|e| {
+            fault(format!("cannot start the network runtime: {e}"), "raise the limits on threads and open files")
+        })?;
+        let queue = Arc::new(Queue::new(bounds));
+        let stop = Arc::new(Notify::new());
+        let (ended, task) = sync_channel(1);
+        let sessions = Arc::default();
+        let mut camera = Camera::new(address, options.rtsp_transport, limits, queue.clone(), Arc::clone(&sessions));
+        let stopped = stop.clone();
+        runtime.spawn(async move {
+            tokio::select! {
+                () = stopped.notified() => {}
+                () = camera.keep_playing() => {}
+            }
+            // The session is told to end when it is dropped. A camera that is not told goes on sending datagrams.
+            let _ = tokio::time::timeout(network::FAREWELL, sessions.await_teardown()).await;
+            drop(ended);
+        });
+        Ok(Self { queue, stop, task })
+    }
+}
+
+impl Source for Rtsp {
+    fn next(&mut self) -> Result<SourceEvent, IngestError> {
+        Ok(self.queue.next(PATIENCE).unwrap_or(SourceEvent::Wait(Duration::ZERO)))
+    }
+}
+
+impl Drop for Rtsp {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        network::farewell(|allowed| match self.task.recv_timeout(allowed) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Timeout) => tracing::debug!("a camera does not answer to the end of its session"),
+        });
+    }
+}
