@@ -159,6 +159,10 @@ def measure(args, folder):
         for drop in report["drops"]:
             by_node[f"{node}/{drop['port']}"][drop["cause"]] += drop["value"]
     result["drops_by_node"] = {node: dict(causes) for node, causes in by_node.items()}
+    rows, unequal = verdict.hops(session.nodes, [report for _, report in session.reports.last.values()], [c.id for c in cameras])
+    result["hops"] = rows
+    if not any(f.kind == "kill" for f in suite):  # the counters of a killed process are those of its last report
+        problems += unequal
     problems += [f"page: {text}" for page in session.pages for text in page.problems[:3]]
     if lost := sum(page.gaps for page in session.pages):
         problems.append(f"this client was too slow for {lost} detections: the figures are not complete")

@@ -59,6 +59,7 @@ class Session:
             nodes = graph.fan_in(cameras, ports[0], args.detector, library, args.zenoh, model)
         else:
             nodes = graph.one(graph.cameras_file(folder, cameras), ports[0], args.detector, library, args.zenoh, model)
+        self.nodes = nodes
         self.ids = [node["id"] for node in nodes]
         self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
         self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]

@@ -121,6 +121,40 @@ class Verdict(unittest.TestCase):
         self.assertEqual(verdict.shown_from_before_ms(history, seen[:51] + after, fault, cure), [])
 
 
+class Hops(unittest.TestCase):
+    nodes = [
+        {"id": "decode", "inputs": {"tick": "dora/timer/secs/5"}, "outputs": ["frame"]},
+        {"id": "to-rgb", "inputs": {"frame.a": "decode/frame"}, "outputs": ["tensor"]},
+        {"id": "page", "inputs": {"tensor": "to-rgb/tensor"}},
+    ]
+
+    @staticmethod
+    def reports(taken=98, out=97, shown=97, stranger=()):
+        report = lambda node, counters, drops: {  # noqa: E731
+            "node": node,
+            "counters": [{"name": n, "port": p, "source": "a", "value": v} for n, p, v in counters],
+            "drops": [{"cause": c, "port": p, "source": s, "value": v} for c, p, s, v in drops],
+        }
+        return [
+            report("decode", [("out", "frame", 60)], []),
+            report("decode", [("out", "frame", 40)], []),  # a second process of it
+            report("to-rgb", [("in", "frame", taken), ("out", "tensor", out)], [("late", "frame", "a", 2), ("convert", "", "a", 1), *stranger]),
+            report("page", [("in", "tensor", shown)], []),
+        ]
+
+    def problems(self, **wrong):
+        return verdict.hops(self.nodes, self.reports(**wrong), ["a"])[1]
+
+    def test_what_adds_up(self):
+        self.assertEqual(self.problems(), [])
+
+    def test_what_does_not(self):
+        self.assertIn("a: 100 were published for to-rgb/frame, which took 97 and counted 2 as lost", self.problems(taken=97))
+        self.assertIn("a: to-rgb took 98, published 96 and counted 1 as lost", self.problems(out=96))
+        self.assertEqual(["a: 97 were published for page/tensor, which took 96 and counted 0 as lost"], self.problems(shown=96))
+        self.assertEqual(["3 losses of to-rgb by 'gone' name no camera"], self.problems(stranger=[("gone", "", "", 3)]))
+
+
 class Pattern(unittest.TestCase):
     @staticmethod
     def boxes(stamp, scale=1.25, offset=(0.0, 3.0)):

@@ -194,3 +194,43 @@ def shown_from_before_ms(history, seen, fault_ns, cure_ns):
             if sent is not None and sent < fault_ns:
                 late.append(round((message.ns - sent) / 1e6))
     return late
+
+
+def hops(nodes, reports, cameras):
+    """What each node published of a camera against what each of its readers took in or counted as lost.
+
+    `nodes` are the graph's, `reports` the last status report of each process. Where a node's own output is made of its
+    input frame by frame, the two are held against each other too. Returns rows, and what does not add up.
+    """
+    counters, drops, nameless = Counter(), Counter(), Counter()
+    for report in reports:
+        for c in report["counters"]:
+            counters[report["node"], c["name"], c["port"], c["source"]] += c["value"]
+        for d in report["drops"]:
+            drops[report["node"], d["port"], d["source"]] += d["value"]
+            if not d["source"]:
+                nameless[report["node"], d["cause"]] += d["value"]
+    rows, problems = [], []
+    outputs = {node["id"]: node.get("outputs", []) for node in nodes}
+    for node in nodes:
+        ports = {}
+        for name, source in node["inputs"].items():
+            upstream, _, output = str(source).partition("/")
+            if upstream in outputs:
+                ports.setdefault(name.split(".")[0], []).append((upstream, output))
+        for port, upstreams in ports.items():
+            for camera in cameras:
+                published = sum(counters[up, "out", output, camera] for up, output in upstreams)
+                taken, lost = counters[node["id"], "in", port, camera], drops[node["id"], port, camera]
+                rows.append({"node": node["id"], "port": port, "camera": camera, "published": published, "taken": taken, "lost": lost})
+                if published != taken + lost:
+                    problems.append(f"{camera}: {published} were published for {node['id']}/{port}, which took {taken} and counted {lost} as lost")
+        if len(ports) == 1 and len(outputs[node["id"]]) == 1:
+            [port], [output] = ports, outputs[node["id"]]
+            for camera in cameras:
+                taken, out = counters[node["id"], "in", port, camera], counters[node["id"], "out", output, camera]
+                lost = drops[node["id"], "", camera] + drops[node["id"], output, camera]
+                if taken != out + lost:
+                    problems.append(f"{camera}: {node['id']} took {taken}, published {out} and counted {lost} as lost")
+    problems += [f"{count} losses of {node} by '{cause}' name no camera" for (node, cause), count in nameless.items()]
+    return rows, problems
