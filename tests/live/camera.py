@@ -5,7 +5,7 @@ usage: camera.py '{"id": "cam1", "number": 1, "port": 8554, "record": "cam1.log"
 
 Settings, as one JSON object: id, number (0 to 255, in the pictures), port, record (file, appended to), life (which run of the
 camera this is), width, height, fps, codec (h264 or h265), b_frames, key_interval_s, loss (share of RTP packets that are
-dropped), seed, user, password, path.
+dropped), seed, user, password, path, join_amid (how many pictures behind a key picture a connection begins).
 
 Prints 'ready' when it listens; 'missing: ...' and exit code 77 where GStreamer or a part of it is absent. Then reads commands
 from standard input, one JSON object a line, and answers each by a line 'done':
@@ -45,7 +45,7 @@ except (ImportError, ValueError) as error:
 DEFAULTS = {
     "id": "cam", "number": 0, "port": 8554, "record": "/dev/null", "life": 0, "width": 320, "height": 180, "fps": 25,
     "codec": "h264", "b_frames": 0, "key_interval_s": 1.0, "loss": 0.0, "seed": 1, "user": "", "password": "",
-    "path": "/camera",
+    "path": "/camera", "join_amid": 0,
 }  # fmt: skip
 
 
@@ -205,6 +205,7 @@ class Feed(threading.Thread):
         self.offset = None
         self.over = threading.Event()
         self.waits_for_key = False
+        self.left_out = 0
 
     def run(self):
         fps = self.s["fps"]
@@ -251,6 +252,9 @@ class Feed(threading.Thread):
 
     def encoded(self, _, info):
         self.frame_at(info.get_buffer().pts)
+        if self.left_out < self.s["join_amid"]:  # the encoder begins with a key picture, other cameras do not
+            self.left_out += 1
+            return Gst.PadProbeReturn.DROP
         key = not info.get_buffer().has_flags(Gst.BufferFlags.DELTA_UNIT)
         # after a stall the stream goes on at a key picture: nothing in it would say that pictures are missing
         self.waits_for_key = self.camera.stalled or (self.waits_for_key and not key)

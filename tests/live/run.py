@@ -39,6 +39,7 @@ def arguments():
     parser.add_argument("--b-frames", default="0", help="a list goes round the cameras: 0,2")
     parser.add_argument("--transports", default="tcp", help="tcp, udp; a list goes round the cameras")
     parser.add_argument("--loss", default="0", help="share of RTP packets that are dropped; a list goes round the cameras")
+    parser.add_argument("--join-amid", type=int, default=0, help="connections begin so many pictures behind a key picture")
     parser.add_argument("--seconds", type=float, default=15, help="how long all runs undisturbed, before the faults")
     parser.add_argument("--faults", default="none", help="none, short, full, or KIND:TARGET[:SECONDS[:DETAIL]], separated by spaces")
     parser.add_argument("--first", default="none", help="faults that are there before the graph starts: none, first, or as above")

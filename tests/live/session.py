@@ -22,6 +22,7 @@ def fleet(args, folder):
         Camera(
             n + 1, folder, width=width, height=height, fps=args.fps, codec=codecs[n % len(codecs)],
             b_frames=b_frames[n % len(b_frames)], transport=transports[n % len(transports)], loss=losses[n % len(losses)], seed=n,
+            join_amid=args.join_amid,
         )
         for n in range(args.cameras)
     ]  # fmt: skip
