@@ -136,11 +136,12 @@ def measure(args, folder):
         after, quiet_ns = session.usage(), time.monotonic_ns()
         held = session.resources()
         session.go_through(suite)
-        # nothing more is sent, so that all that was sent can arrive before it is counted
+        # nothing more is sent, so that all that was sent can arrive before it is counted; pictures that a decoder holds for
+        # their order come out, or are counted, once it has seen that the camera has stalled
         for camera in cameras:
             if camera.process is not None:
                 camera.command(stall=True)
-        time.sleep(1.5)
+        time.sleep(5)
         code, stop_s = session.run.stop()
     finally:
         session.close()
