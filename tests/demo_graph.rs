@@ -86,15 +86,33 @@ fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
         return;
     }
     let port = free_port();
-    let _running = demo(port, "browser", &["decode.LOOP=true"]);
+    let mark = format!("browser-{}", std::process::id());
+    let _running = demo(port, &mark, &["decode.LOOP=true"]);
+    let mark = format!("MILLRACE_TEST_MARK={mark}");
+    let until = Instant::now() + Duration::from_secs(60);
+    let decoder = loop {
+        assert!(Instant::now() < until, "sw-nv12 runs");
+        match node_process("sw-nv12", &mark) {
+            Some(pid) => break pid.to_string(),
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
     let shot = root().join("target/demo-page.png");
     let test = browser
         .arg("tests/clients/browser_test.py")
         .arg(format!("http://127.0.0.1:{port}/"))
-        .args(["--truth", "tests/data/demo/truth.jsonl", "--clip-ns", "30000000000", "--screenshot"])
+        .args([
+            "--truth",
+            "tests/data/demo/truth.jsonl",
+            "--clip-ns",
+            "30000000000",
+            "--outage",
+            &decoder,
+            "--screenshot",
+        ])
         .arg(&shot);
     println!("{}", succeed(test, Duration::from_secs(180)));
-    assert!(shot.exists());
+    assert!(shot.exists() && root().join("target/demo-page-dead.png").exists());
 }
 
 /// The process of a node of the run that `mark` marks.

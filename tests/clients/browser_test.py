@@ -9,6 +9,8 @@ drew is asked of the page (`window.millrace`), by the presentation time of the p
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 
@@ -26,6 +28,53 @@ COUNTS = """Object.fromEntries(Object.entries(millrace.cameras).map(([name, c]) 
   [name, {exact: c.exact, late: c.late, skipped: c.skipped, decoded: c.decoded, detections: c.detections,
           packets: c.packets, boxes_only: c.boxes_only, errors: c.errors, lag_ms: c.lag_ms, codec: c.codec}]))"""
 DRAWN = "Object.values(millrace.cameras)[0].drawn"
+
+
+# Of one camera: what its card says and shows. `boxes` is the number of points of the overlay that are painted.
+LOOKS = """(() => {
+  const card = document.querySelector(".camera"), overlay = card.querySelector("canvas.boxes");
+  const d = overlay.getContext("2d").getImageData(0, 0, overlay.width, overlay.height).data;
+  let boxes = 0;
+  for (let i = 3; i < d.length; i += 4) boxes += d[i] > 0;
+  const why = card.querySelector(".why");
+  return {state: card.dataset.state, badge: card.querySelector(".badge").textContent, why: why.hidden ? "" : why.textContent.trim(),
+          filter: getComputedStyle(card.querySelector("canvas.picture")).filter, boxes, pill: document.getElementById("state").textContent,
+          health: millrace.health, p99: card.querySelector("[data-of=p99]").textContent, fps: card.querySelector("[data-of=fps]").textContent};
+})()"""
+
+
+def outage(browser, pid, need, screenshot):
+    """Stops the process that reads the camera, and lets it go on: the camera has to look dead meanwhile."""
+    looks = {"live": browser.run(LOOKS)}
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        browser.wait("document.querySelector('.camera').dataset.state === 'stalled'", 15, "the camera's death")
+        looks["seen_after_s"] = round(time.monotonic() - began, 2)
+        looks["dead"] = browser.run(LOOKS)
+        if screenshot:
+            browser.screenshot(screenshot)
+        # boxes that come late must not appear on a dead picture, and its ages fade
+        browser.wait("document.querySelector('[data-of=p99]').textContent === '–'", 20, "the end of the ages")
+        looks["later"] = browser.run(LOOKS)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    browser.wait("document.querySelector('.camera').dataset.state === 'live'", 15, "the camera's return")
+    browser.wait(f"({LOOKS}).boxes > 0", 15, "boxes again")
+    looks["back"] = browser.run(LOOKS)
+    for when in ("live", "back"):
+        seen = looks[when]
+        need(seen["state"] == "live" and seen["health"] == "live" and seen["pill"] == "live", f"{when}: {seen}")
+        need(seen["why"] == "" and seen["filter"] == "none", f"{when}: {seen}")
+    for when in ("dead", "later"):
+        seen = looks[when]
+        need(seen["boxes"] == 0, f"{when}: boxes are still drawn: {seen}")
+        need(seen["badge"] == "stalled" and "since" in seen["why"] and "nothing of it has arrived" in seen["why"], f"{when}: {seen}")
+        need("brightness" in seen["filter"], f"{when}: the picture is not dimmed: {seen}")
+        need(seen["health"] != "live" and seen["pill"] != "live", f"{when}: {seen}")
+    need(looks["later"]["fps"] == "0.0", f"later: {looks['later']}")
+    need(looks["seen_after_s"] < 6, f"the death was seen after {looks['seen_after_s']} s")
+    return looks
 
 
 def overlap(a, b):
@@ -67,7 +116,8 @@ def main():
     parser.add_argument("--moved", type=float, default=0.03, help="least share of the picture that changes in a second")
     parser.add_argument("--codec", choices=("h264", "jpeg", "none"), default="h264", help="the kind of picture expected")
     parser.add_argument("--no-webcodecs", action="store_true", help="as in a browser that cannot decode video in a page")
-    parser.add_argument("--screenshot", help="PNG to write")
+    parser.add_argument("--outage", type=int, metavar="PID", help="then stop this process, which reads the camera, and let it go on")
+    parser.add_argument("--screenshot", help="PNG to write; of an outage NAME-dead.png")
     parser.add_argument("--size", default="1280x900")
     args = parser.parse_args()
 
@@ -96,6 +146,9 @@ def main():
         shown = browser.run("document.querySelector('[data-of=frames]').textContent")
         if args.screenshot:
             browser.screenshot(args.screenshot)
+        if args.outage:
+            dead = args.screenshot and args.screenshot.removesuffix(".png") + "-dead.png"
+            looks = outage(browser, args.outage, need, dead)
         need(not any(line.startswith("exception") for line in browser.console), f"console: {browser.console}")
         need(not any("Content Security Policy" in line for line in browser.console), f"console: {browser.console}")
 
@@ -134,6 +187,8 @@ def main():
         need(compared >= args.frames // 2, f"only {compared} drawn pictures have a line of truth")
         need(precision >= args.precision, f"{precision:.3f} of the drawn boxes are on an object, fewer than {args.precision}")
         need(recall >= args.recall, f"{recall:.3f} of the objects have a box, fewer than {args.recall}")
+    if args.outage:
+        report["outage"] = looks
     report["problems"] = problems
     print(json.dumps(report), file=sys.stderr)
     return 1 if problems else 0

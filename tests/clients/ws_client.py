@@ -24,7 +24,11 @@ KINDS = {1: "h264", 2: "jpeg"}
 INT, REAL, TEXT, LIST = int, (int, float), str, list
 BOX = {"x1": REAL, "y1": REAL, "x2": REAL, "y2": REAL, "score": REAL, "class_id": INT, "label": TEXT}
 CAMERA = {"source": TEXT, "index": INT, "width_px": INT, "height_px": INT}
-CAMERA_STATS = {"source": TEXT, "frames": INT, "fps": REAL, "missing": INT, "restarts": INT, "packets": INT}
+STATES = ("connecting", "live", "stalled", "refused", "ended")
+STATUS = {"source": TEXT, "state": TEXT, "since_ns": INT, "tries": INT}
+STATUS_OPTIONAL = {"last_error": TEXT, "last_frame_ns": INT}
+CAMERA_STATS = {**STATUS, "frames": INT, "fps": REAL, "missing": INT, "restarts": INT, "packets": INT}
+AGES = {name: REAL for name in ("age_p50_ms", "age_p95_ms", "age_p99_ms", "latency_p50_ms", "latency_p99_ms")}
 MESSAGES = {
     "hello": {"schema": INT, "server": TEXT, "title": TEXT, "cameras": LIST},
     "detections": {
@@ -37,6 +41,7 @@ MESSAGES = {
     },
     "gap": {"schema": INT, "source": TEXT, "detections": INT, "packets": INT},
     "stats": {"schema": INT, "uptime_s": INT, "clients": INT, "cameras": LIST, "client": dict},
+    "state": {"schema": INT, **STATUS},  # of zenoh alone
     "end": {"schema": INT, "reason": TEXT},
 }  # fmt: skip
 
@@ -51,15 +56,40 @@ def need(condition, text):
 
 
 def check_fields(what, value, fields, optional=()):
-    """Checks that `value` is an object of exactly these fields, of these types, with finite numbers."""
+    """Checks that `value` is an object of exactly these fields, of these types, with finite numbers. The optional ones
+    may be left out; where they are a dictionary their types are checked, too."""
     need(isinstance(value, dict), f"{what} is not an object: {value!r}")
     need(not (missing := fields.keys() - value.keys()), f"{what} lacks {sorted(missing)}")
     unknown = value.keys() - fields.keys() - set(optional)
     need(not unknown, f"{what} has the undocumented fields {sorted(unknown)}")
-    for name, kind in fields.items():
+    typed = {name: kind for name, kind in optional.items() if name in value} if isinstance(optional, dict) else {}
+    for name, kind in {**fields, **typed}.items():
         field = value[name]
         need(isinstance(field, kind) and not isinstance(field, bool), f"{what}.{name} is {field!r}")
         need(not isinstance(field, float) or math.isfinite(field), f"{what}.{name} is {field!r}")
+
+
+def check_status(what, status):
+    """Checks what a camera's state says beyond the types of its fields."""
+    need(status["state"] in STATES, f"{what}: the state {status['state']!r}")
+    need(status["tries"] >= 0 and status["since_ns"] > 0, f"{what}: {status}")
+    need(status.get("last_error", "?") and status.get("last_frame_ns", 1) > 0, f"{what} has an empty field: {status}")
+
+
+def check_stats(camera):
+    """Checks a camera of `stats`."""
+    check_fields("camera", camera, CAMERA_STATS, optional={**STATUS_OPTIONAL, **AGES})
+    check_status(f"camera {camera['source']}", camera)
+    ages = [camera.get(name) for name in ("age_p50_ms", "age_p95_ms", "age_p99_ms")]
+    if None in ages:
+        need(ages == [None] * 3 and camera["fps"] == 0, f"only a part of the ages is there: {camera}")
+    else:
+        need(0 <= ages[0] <= ages[1] <= ages[2], f"the ages do not rise: {ages}")
+        # ages are of one machine's monotonic clock; a minute is a clock that is not that
+        need(ages[2] < 60_000, f"an age of {ages[2]} ms")
+        need("last_frame_ns" in camera, "frames came, and last_frame_ns is missing")
+    old = [camera.get(name) for name in ("latency_p50_ms", "latency_p99_ms")]
+    need(old == [ages[0], ages[2]], f"latency {old}, ages {ages}")
 
 
 def check_text(text):
@@ -68,7 +98,8 @@ def check_text(text):
     kind = message.get("type")
     need(kind in MESSAGES, f"unknown type {kind!r}")
     need(next(iter(message)) == "type", f"{kind}: 'type' does not come first")
-    check_fields(kind, message, {"type": TEXT, **MESSAGES[kind]})
+    optional = STATUS_OPTIONAL if kind == "state" else ()
+    check_fields(kind, message, {"type": TEXT, **MESSAGES[kind]}, optional)
     need(message["schema"] == SCHEMA, f"{kind}: schema {message['schema']}, this client reads {SCHEMA}")
     if kind == "detections":
         need(message["width_px"] > 0 and message["height_px"] > 0, "the size of the picture is zero")
@@ -82,7 +113,9 @@ def check_text(text):
         if kind == "hello":
             check_fields("camera", camera, CAMERA)
         else:
-            check_fields("camera", camera, CAMERA_STATS, optional=("latency_p50_ms", "latency_p99_ms"))
+            check_stats(camera)
+    if kind == "state":
+        check_status(f"camera {message['source']}", message)
     return message
 
 
@@ -130,11 +163,13 @@ def main():
     parser.add_argument("--print", action="store_true", help="print each detections message as a line")
     args = parser.parse_args()
 
-    counts, boxes, first, last, problems = Counter(), 0, None, {}, []
+    counts, boxes, first, last, states, problems = Counter(), 0, None, {}, {}, []
     try:
         for kind, message in read(args.url, args.frames, args.seconds):
             counts[kind] += 1
             first = first or kind
+            if kind == "stats":
+                states = {camera["source"]: camera["state"] for camera in message["cameras"]}
             if kind == "detections":
                 boxes += len(message["boxes"])
                 before = last.get(message["source"])
@@ -149,7 +184,7 @@ def main():
         problems.append(f"the first message is '{first}', not 'hello'")
     if counts["detections"] < args.frames:
         problems.append(f"{counts['detections']} of {args.frames} detections messages came")
-    print(json.dumps({"messages": counts, "boxes": boxes, "last_seq": last, "problems": problems}), file=sys.stderr)
+    print(json.dumps({"messages": counts, "boxes": boxes, "last_seq": last, "states": states, "problems": problems}), file=sys.stderr)
     return 1 if problems else 0
 
 

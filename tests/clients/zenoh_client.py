@@ -90,6 +90,30 @@ def configuration(args):
     return config
 
 
+def check_state(sample, camera, problems):
+    """The state that a sample on a camera's `state` key carries, checked."""
+    try:
+        need(str(sample.encoding) == JSON, f"a state with the encoding {sample.encoding}")
+        message = check_text(sample.payload.to_bytes().decode())
+        need(message["type"] == "state" and message["source"] == camera, f"{message} on the key of {camera!r}")
+        return message["state"]
+    except (SchemaError, ValueError) as error:
+        problems.append(f"{type(error).__name__}: {error}")
+        return None
+
+
+def ask_states(session, graph, problems):
+    """Each camera's state, as the publisher answers who asks."""
+    states = {}
+    for reply in session.get(f"millrace/{graph}/*/state", timeout=5.0):
+        if reply.ok is None:
+            problems.append(f"the answer for the states is an error: {reply.err.payload.to_string()}")
+            continue
+        camera = urllib.parse.unquote(str(reply.ok.key_expr).split("/")[2])
+        states[camera] = check_state(reply.ok, camera, problems)
+    return states
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graph", default="*", help="name of the graph in the keys")
@@ -110,6 +134,7 @@ def main():
     deadline = time.monotonic() + args.seconds
     with zenoh.open(configuration(args)) as session:
         session.declare_subscriber(f"millrace/{args.graph}/*/detections", lambda s: events.put(("sample", s)))
+        session.declare_subscriber(f"millrace/{args.graph}/*/state", lambda s: events.put(("state", s)))
         session.liveliness().declare_subscriber(
             f"millrace/{args.graph}/*/alive", lambda s: events.put(("token", s)), history=True
         )
@@ -127,7 +152,14 @@ def main():
             _, _, chunk, _ = str(sample.key_expr).split("/")
             camera = urllib.parse.unquote(chunk)
             if kind == "token":
-                (alive if sample.kind == zenoh.SampleKind.PUT else gone).add(camera)
+                if sample.kind == zenoh.SampleKind.PUT:
+                    alive.add(camera)
+                    gone.discard(camera)
+                else:
+                    gone.add(camera)
+                continue
+            if kind == "state":
+                check_state(sample, camera, problems)
                 continue
             encoding, data = str(sample.encoding), sample.payload.to_bytes()
             counts[encoding] += 1
@@ -146,9 +178,16 @@ def main():
             except (SchemaError, ValueError, pa.ArrowException) as error:
                 problems.append(f"{type(error).__name__}: {error}")
                 break
+        # a camera that is live has a token, and one that has none is not
+        states = {} if args.until_gone else ask_states(session, args.graph, problems)
     if not alive:
         problems.append("no camera's liveliness token was seen")
-    report = {"messages": counts, "boxes": boxes, "alive": sorted(alive), "gone": sorted(gone), "problems": problems}
+    for camera, state in states.items():
+        if (state == "live") != (camera in alive - gone):
+            problems.append(f"{camera} is {state}, and its token is {'there' if camera in alive - gone else 'not there'}")
+    if not args.until_gone and not states:
+        problems.append("nobody answered for the cameras' states")
+    report = {"messages": counts, "boxes": boxes, "alive": sorted(alive), "gone": sorted(gone), "states": states, "problems": problems}
     print(json.dumps(report), file=sys.stderr)
     return 1 if problems else 0
 

@@ -50,16 +50,16 @@ pub(crate) struct Settings {
     /// One pass over the frame. With `false` the same work is done in separate passes over 8-bit RGB: the baseline of a comparison.
     #[serde(default = "yes")]
     pub(crate) fused: bool,
-    /// How many frames of all cameras are taken at once, where so many are there: on a GPU they are one launch. At most half of
-    /// `SLOTS`.
+    /// How many frames of all cameras are taken at once, where so many are there: on a GPU they are one launch.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 32))]
     pub(crate) batch: u32,
     /// How long a frame waits for others to be converted with it, in milliseconds: until `BATCH` of them are there, or this
-    /// time is over. 0 waits for none.
+    /// time is over. 0 waits for none. Left out, a frame on a GPU waits up to 4 ms, and only where about six are expected in
+    /// that time by the rate at which they come.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
-    pub(crate) batch_wait_ms: u32,
+    pub(crate) batch_wait_ms: Option<u32>,
     #[serde(flatten)]
     pub(crate) gpu: GpuSettings,
 }
@@ -143,8 +143,9 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
-    pub(crate) fn batch_wait(&self) -> Duration {
-        Duration::from_millis(self.batch_wait_ms.into())
+    /// `None` where nothing is set: as long as pays.
+    pub(crate) fn batch_wait(&self) -> Option<Duration> {
+        self.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
     /// The tensor that the settings ask for; reads the `model.yml` where one is named.

@@ -16,7 +16,7 @@ pub(crate) struct Nv12ToRgb {
     target: Target,
     fused: bool,
     batch: usize,
-    batch_wait: Duration,
+    batch_wait: Option<Duration>,
     gpu: GpuSettings,
     cx: Context,
     on_host: HashMap<String, Conversion>,
@@ -97,7 +97,8 @@ impl Node for Nv12ToRgb {
     }
 
     fn batch_wait(&self) -> Option<Duration> {
-        Some(self.batch_wait)
+        // on a CPU frames are converted one by one, so none gains by waiting for others
+        self.batch_wait.or_else(|| self.on_gpu.is_empty().then_some(Duration::ZERO))
     }
 
     fn batch(&self) -> usize {

@@ -11,6 +11,7 @@ use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
 use millrace_node::Input;
 use millrace_node::testing::Bench;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn settings(value: serde_json::Value) -> Settings {
@@ -25,6 +26,9 @@ fn error(value: serde_json::Value) -> String {
 fn a_size_is_enough_and_the_rest_has_the_documented_defaults() {
     let found = settings(json!({"WIDTH_PX": 640, "HEIGHT_PX": 384}));
     assert!(found.fused);
+    assert_eq!((found.batch, found.batch_wait()), (16, None), "it waits as long as pays");
+    let zero = settings(json!({"WIDTH_PX": 640, "HEIGHT_PX": 384, "BATCH_WAIT_MS": 0}));
+    assert_eq!(zero.batch_wait(), Some(Duration::ZERO));
     let expected = Target {
         size: Size::new(640, 384),
         layout: TensorLayout::Nchw,
@@ -239,8 +243,13 @@ mod on_a_gpu {
                 benches[0].send("frame", &item, &pixels).unwrap();
                 benches[1].send_on(&gpu, "frame", &item, &pixels).unwrap();
             }
+            // which camera is served first is not stated
+            let [mut on_host, mut on_gpu] = benches.each_mut().map(|bench| {
+                let three = [(); 3].map(|()| next(bench));
+                three.map(|found| (found.0.source.clone(), found)).into_iter().collect::<BTreeMap<_, _>>()
+            });
             for (source, _) in cameras {
-                let [host, device] = benches.each_mut().map(next);
+                let (host, device) = (on_host.remove(source).unwrap(), on_gpu.remove(source).unwrap());
                 assert_eq!((host.0.source.as_str(), host.0.seq), (source, round));
                 assert_eq!((device.0.source.as_str(), device.0.seq), (source, round));
                 assert_eq!(host.0.device, millrace_frame::Device::Host);

@@ -63,8 +63,12 @@ impl Backend for Cuda {
         let nvdec = Nvdec::open().map_err(NodeError::fatal)?;
         tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
         let low_delay = settings.low_delay.unwrap_or(cx.flow() == Flow::Live);
-        let options =
-            Options { low_delay, extra_surfaces: EXTRA_SURFACES, output_surfaces: OUTPUT_SURFACES };
+        let options = Options {
+            low_delay,
+            extra_surfaces: EXTRA_SURFACES,
+            output_surfaces: OUTPUT_SURFACES,
+            ..Options::default()
+        };
         let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
         let one = (settings.streams == Streams::One).then(OnceLock::new);
         let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());

@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 /// A clip of the ingest tests; FFmpeg made it.
 fn clip(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtime/ingest/tests/data").join(name);
-    path.to_str().unwrap().to_owned()
+    // where the test was carried to another machine, it is started in the repository's root
+    let there = Path::new("runtime/ingest/tests/data").join(name);
+    if path.exists() { path.to_str().unwrap().to_owned() } else { there.to_str().unwrap().to_owned() }
 }
 
 fn units(name: &str) -> Vec<AccessUnit> {
@@ -156,4 +158,39 @@ fn a_machine_without_a_gpu_is_told_what_to_use() {
     let (_, result) = Bench::start::<NvdecNv12>(&[("SOURCE", &clip("crop_b.mp4"))]).finish();
     let error = result.unwrap_err();
     assert!(error.contains("sw-nv12") || error.contains("CUDA device 0"), "{error}");
+}
+
+/// Needs a GPU: `cargo test --release -p nvdec-nv12 -- --ignored --nocapture`, with the number of cameras in
+/// `MILLRACE_TEST_CAMERAS` and another clip in `MILLRACE_TEST_CLIP`.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_node_with_many_cameras_ends_in_time() {
+    let given = |name: &str| std::env::var(name).ok();
+    let count: usize = given("MILLRACE_TEST_CAMERAS").map_or(100, |text| text.parse().unwrap());
+    let clip = given("MILLRACE_TEST_CLIP").unwrap_or_else(|| clip("crop_b.mp4"));
+    let sources: Vec<String> = (0..count).map(|n| format!("cam{n}={clip}")).collect();
+    // a consumer in the same process cannot open its memory on the GPU
+    let settings = [
+        ("SOURCES", &sources.join(" ")[..]),
+        ("LOOP", "true"),
+        ("FLOW", "live"),
+        ("PACE", "realtime"),
+        ("MEMORY", "host"),
+    ];
+    let began = std::time::Instant::now();
+    let mut bench = Bench::start::<NvdecNv12>(&settings);
+    let mut came = std::collections::BTreeSet::new();
+    while came.len() < count {
+        assert!(began.elapsed().as_secs() < 120, "frames of {} cameras of {count}", came.len());
+        if let Some((_, input)) = bench.receive(std::time::Duration::from_millis(5)) {
+            came.insert(input.source().to_owned());
+        }
+    }
+    let started = began.elapsed();
+    let began = std::time::Instant::now();
+    bench.stop();
+    bench.join().unwrap();
+    let ended = began.elapsed();
+    eprintln!("{count} cameras: frames of all after {started:?}; ended in {ended:?}");
+    assert!(ended.as_secs_f64() < 3.0, "{ended:?}");
 }

@@ -59,7 +59,7 @@ fn options() -> Result<Option<Options>, Fault> {
             "--model" => o.settings.common.model = value()?.into(),
             "--reference" => o.reference = value()?.into(),
             "--frames" => o.frames = value()?.parse()?,
-            "--batch" => o.settings.batch = value()?.parse()?,
+            "--batch" => o.settings.batch = Some(value()?.parse()?),
             "--device" => o.settings.device = value()?.parse()?,
             "--score" => o.score = Some(value()?.parse()?),
             "--tolerance" => tolerance = Some(value()?.parse()?),
@@ -266,7 +266,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
 
     // every picture, by the CPU and by the provider with each number of frames together
     let counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2))
-        .take_while(|&n| n <= o.settings.batch as usize && (o.from_device || n == 1))
+        .take_while(|&n| n <= o.settings.batch.unwrap_or(1) as usize && (o.from_device || n == 1))
         .collect();
     let mut expected: Vec<Outputs> = Vec::new();
     for n in 0..reference.tensors.len() {

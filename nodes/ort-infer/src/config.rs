@@ -26,11 +26,14 @@ pub struct Settings {
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]
     pub device: u32,
-    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1 takes
-    /// a model whose batch axis is open.
-    #[serde(default = "one")]
+    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1
+    /// requires a model whose batch axis is open. Left out, 8 in live flow with `PROVIDER: cuda` and such a model, else 1.
     #[schemars(range(min = 1, max = 64))]
-    pub batch: u32,
+    pub batch: Option<u32>,
+    /// Set by the flow: `BATCH` is left out, and frames are to go through the model together where it can do that.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub batch_by_model: bool,
     /// Whether the GPU's work of a frame is recorded once and then started as a whole: less work for the CPU. Takes a model
     /// whose work is all on the GPU and whose shapes are fixed.
     #[serde(default)]
@@ -67,9 +70,9 @@ impl Provider {
     }
 }
 
-fn one() -> u32 {
-    1
-}
+/// Frames that go through a model together in live flow where nothing is set: about as many as many cameras have within a few
+/// milliseconds. What is missing of them is computed all the same, so more would cost a few cameras time.
+const LIVE_BATCH: u32 = 8;
 
 fn yes() -> bool {
     true
@@ -84,11 +87,24 @@ impl Settings {
             spin: false,
             provider: Provider::Cpu,
             device: 0,
-            batch: one(),
+            batch: None,
+            batch_by_model: false,
             cuda_graph: false,
             tf32: yes(),
             engine_cache: None,
         }
+    }
+
+    /// The settings with what the flow says of those that are left out.
+    pub(crate) fn in_flow(mut self, flow: Flow) -> Self {
+        self.batch_by_model =
+            self.batch.is_none() && flow == Flow::Live && self.provider == Provider::Cuda && !self.cuda_graph;
+        self
+    }
+
+    /// Frames that go through the model together at most, where its batch axis is open or not.
+    pub(crate) fn most(&self, open_axis: bool) -> u32 {
+        self.batch.unwrap_or(if self.batch_by_model && open_axis { LIVE_BATCH } else { 1 }).max(1)
     }
 
     /// Copies of the model, and threads for each. A GPU computes one frame with all that it has, and one thread feeds it; a
@@ -101,7 +117,7 @@ impl Settings {
                 )))
             };
             return match self {
-                Self { batch: 2.., .. } => only("BATCH"),
+                Self { batch: Some(2..), .. } => only("BATCH"),
                 Self { cuda_graph: true, .. } => only("CUDA_GRAPH"),
                 _ => Ok(self.common.share(flow)),
             };
@@ -116,7 +132,7 @@ impl Settings {
             let text = format!("WORKERS is {workers}, and CUDA_GRAPH takes one: leave WORKERS or CUDA_GRAPH out");
             return Err(EngineError::setup(text));
         }
-        if self.cuda_graph && self.provider == Provider::Tensorrt && self.batch > 1 {
+        if self.cuda_graph && self.provider == Provider::Tensorrt && self.most(false) > 1 {
             let text = "CUDA_GRAPH of TensorRT is for one size of input: leave BATCH or CUDA_GRAPH out";
             return Err(EngineError::setup(text));
         }

@@ -3,7 +3,7 @@
 use crate::config::{Provider, Settings};
 use crate::device::{Bound, Input, Plan};
 use crate::provider;
-use millrace_cuda::{DeviceMemory, Stream};
+use millrace_cuda::{DeviceMemory, Span, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained};
 use millrace_node::Flow;
@@ -29,6 +29,8 @@ struct Gpu {
     /// Frames go through the model as many as BATCH says, or padded to it. cuDNN plans each convolution anew when the
     /// number differs from the run before, which takes seconds for a model of a hundred nodes.
     padded: bool,
+    /// How many go together was not asked for: 1 will do where the model cannot.
+    batch_by_model: bool,
     plan: Plan,
 }
 
@@ -111,6 +113,18 @@ fn run_on_cpu(
     Ok(())
 }
 
+/// Runs the model on zeros, with every number of frames that it is run with later.
+fn prepare(gpu: &mut Gpu, session: &mut Session, zeros: Span) -> Result<(), EngineError> {
+    let run = || {
+        let least = if gpu.padded { gpu.bound.len() } else { 1 };
+        (least..=gpu.bound.len()).try_for_each(|frames| {
+            let tensors = vec![zeros; frames];
+            gpu.run(session, Input::Device(&tensors), &mut |_, _| ())
+        })
+    };
+    contained("ONNX Runtime", run).map_err(EngineError::run)?
+}
+
 impl Engine for Ort {
     const NAME: &'static str = "ort-infer";
     const SUMMARY: &'static str = "ONNX detector over ONNX Runtime, on the CPU or a GPU";
@@ -121,6 +135,10 @@ impl Engine for Ort {
         &settings.common
     }
 
+    fn in_flow(settings: Settings, flow: Flow) -> Settings {
+        settings.in_flow(flow)
+    }
+
     fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
         settings.share(flow)
     }
@@ -128,12 +146,15 @@ impl Engine for Ort {
     fn open(file: &Path, threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
         let stream = provider::stream(settings)?;
         let session = provider::session(file, threads, settings, stream)?;
-        let inputs = session.inputs().iter().map(port).collect();
-        let outputs = session.outputs().iter().map(port).collect();
+        let inputs: Vec<Port> = session.inputs().iter().map(port).collect();
+        let outputs: Vec<Port> = session.outputs().iter().map(port).collect();
+        let open_axis = |p: &Port| matches!(p.shape.as_deref(), Some([None, ..]));
+        let most = settings.most(inputs.iter().chain(&outputs).all(open_axis));
         let on_gpu = stream.map(|stream| Gpu {
             stream,
-            bound: (0..settings.batch.max(1)).map(|_| None).collect(),
+            bound: (0..most).map(|_| None).collect(),
             padded: settings.provider == Provider::Cuda,
+            batch_by_model: settings.batch_by_model,
             plan: Plan {
                 input: CString::default(),
                 dtype: TensorDtype::F32,
@@ -198,14 +219,20 @@ impl Engine for Ort {
         let zeros = DeviceMemory::allocate(gpu.stream.gpu(), gpu.plan.bytes(), "a frame of zeros");
         let zeros = zeros.map_err(EngineError::setup)?;
         gpu.stream.fill(zeros.span(), 0).map_err(EngineError::setup)?;
-        let run = || {
-            let least = if gpu.padded { gpu.bound.len() } else { 1 };
-            (least..=gpu.bound.len()).try_for_each(|frames| {
-                let tensors = vec![zeros.span(); frames];
-                gpu.run(session, Input::Device(&tensors), &mut |_, _| ())
-            })
-        };
-        contained("ONNX Runtime", run).map_err(EngineError::run)?
+        let mut prepared = prepare(gpu, session, zeros.span());
+        if let Err(e) = &prepared
+            && gpu.batch_by_model
+            && gpu.bound.len() > 1
+        {
+            // an open first axis of an output may be another than the frames'
+            tracing::info!(
+                "the model computes frame by frame, since it did not compute {} together: {e}",
+                gpu.bound.len()
+            );
+            gpu.bound = std::iter::once(None).collect();
+            prepared = prepare(gpu, session, zeros.span());
+        }
+        prepared
     }
 
     fn run_on_gpu(

@@ -92,15 +92,16 @@ fn providers(
         .with_timing_cache(true)
         .with_timing_cache_path(&cache)
         .with_cuda_graph(settings.cuda_graph);
-    if settings.batch > 1 {
+    let most = settings.most(false);
+    if most > 1 {
         // or else it builds another engine at each number of frames that it has not seen
         let model = Model::load(&settings.common.model).map_err(EngineError::setup)?;
         let [_, a, b, c] = model.input.shape();
         let shape = |frames: u32| format!("{}:{frames}x{a}x{b}x{c}", model.input.name);
         tensorrt = tensorrt
             .with_profile_min_shapes(shape(1))
-            .with_profile_opt_shapes(shape(settings.batch))
-            .with_profile_max_shapes(shape(settings.batch));
+            .with_profile_opt_shapes(shape(most))
+            .with_profile_max_shapes(shape(most));
     }
     let tensorrt = device::tensorrt_in(stream, tensorrt).build().error_on_failure();
     Ok(vec![tensorrt, cuda])

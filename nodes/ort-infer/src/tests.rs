@@ -64,12 +64,12 @@ fn settings_are_read() {
     let settings = read(r#"{"MODEL": "m/model.yml", "LIBRARY": "lib.so", "SPIN": true}"#).unwrap();
     assert_eq!((settings.library.as_deref(), settings.spin), (Some(Path::new("lib.so")), true));
     assert_eq!(settings.common.model, Path::new("m/model.yml"));
-    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Cpu, 0, 1));
+    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Cpu, 0, None));
     assert_eq!((settings.cuda_graph, settings.tf32), (false, true));
 
     let text = r#"{"MODEL": "m", "PROVIDER": "tensorrt", "DEVICE": 1, "BATCH": 4, "ENGINE_CACHE": "e", "TF32": false}"#;
     let settings = read(text).unwrap();
-    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Tensorrt, 1, 4));
+    assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Tensorrt, 1, Some(4)));
     assert_eq!((settings.engine_cache().unwrap(), settings.tf32), (PathBuf::from("e"), false));
     let text = read(r#"{"MODEL": "m", "PROVIDER": "gpu"}"#).unwrap_err().to_string();
     assert!(text.contains("`cpu`, `cuda`, `tensorrt`"), "{text}");
@@ -91,8 +91,23 @@ fn a_gpu_is_fed_by_one_thread_for_each_copy() {
     two.common.workers = Some(2);
     refused(&two, "WORKERS is 2, and CUDA_GRAPH takes one");
     refused(&Settings { provider: Provider::Cpu, ..graph.clone() }, "CUDA_GRAPH is for a GPU, and PROVIDER is cpu");
-    refused(&Settings { batch: 4, ..settings("m".into()) }, "BATCH is for a GPU");
-    refused(&Settings { provider: Provider::Tensorrt, batch: 4, ..graph }, "one size of input");
+    refused(&Settings { batch: Some(4), ..settings("m".into()) }, "BATCH is for a GPU");
+    refused(&Settings { provider: Provider::Tensorrt, batch: Some(4), ..graph }, "one size of input");
+}
+
+#[test]
+fn a_live_gpu_computes_frames_together_where_nothing_is_set_and_the_model_can() {
+    let most = |settings: Settings, flow, open_axis| settings.in_flow(flow).most(open_axis);
+    let cuda = Settings { provider: Provider::Cuda, ..settings("m".into()) };
+    assert_eq!(most(cuda.clone(), Flow::Live, true), 8);
+    assert_eq!(most(cuda.clone(), Flow::Live, false), 1, "a model for one frame");
+    assert_eq!(most(cuda.clone(), Flow::Lossless, true), 1);
+    assert_eq!(most(settings("m".into()), Flow::Live, true), 1, "a CPU");
+    assert_eq!(most(Settings { provider: Provider::Tensorrt, ..cuda.clone() }, Flow::Live, true), 1);
+    assert_eq!(most(Settings { cuda_graph: true, ..cuda.clone() }, Flow::Live, true), 1);
+    // what is set is so, also where the model cannot: opening it says why
+    assert_eq!(most(Settings { batch: Some(16), ..cuda.clone() }, Flow::Live, false), 16);
+    assert_eq!(most(Settings { batch: Some(1), ..cuda }, Flow::Live, true), 1);
 }
 
 /// The library of CI is the CPU's build.

@@ -54,8 +54,7 @@ impl Decoder for Stream {
 impl Backend for Software {
     const NAME: &'static str = "sw-nv12";
     const SUMMARY: &'static str = "decodes H.264 and H.265 from files and cameras to NV12, on the CPU";
-    const FRAME_DOC: &'static str =
-        "nv12 (or bgr24, by FORMAT) in host memory, what is shown of each picture, in presentation order of each camera";
+    const FRAME_DOC: &'static str = "nv12 (or bgr24, by FORMAT) in host memory, what is shown of each picture, in presentation order of each camera";
     const PACKET_DOC: &'static str =
         "the encoded pictures as Annex-B, in decoding order of each camera; pts as of the frame";
     // each is a whole picture in memory

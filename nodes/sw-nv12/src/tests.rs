@@ -44,7 +44,8 @@ fn a_repeated_file_goes_on_in_time() {
 #[test]
 fn a_paced_file_takes_its_time() {
     let began = Instant::now();
-    let settings = [("SOURCE", clip().to_str().unwrap().to_owned()), ("PACE", "realtime".into()), ("FRAMES", "11".into())];
+    let settings =
+        [("SOURCE", clip().to_str().unwrap().to_owned()), ("PACE", "realtime".into()), ("FRAMES", "11".into())];
     let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let (_, frames) = play(&settings);
     assert_eq!(frames.len(), 11);

@@ -9,6 +9,7 @@ const HISTORY = 240;                // drawn pictures that window.millrace remem
 const BEHIND_MOST = 120;            // pictures given to the decoder and not yet out
 const SILENT_MS = 3000;
 
+const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
 const micros = pts_ns => Math.round(pts_ns / 1000);
 const colour = id => `hsl(${(id * 137.508 + 152) % 360} 72% 62%)`;
 
@@ -17,14 +18,21 @@ export class Camera {
     this.source = source;
     this.onUnsupported = onUnsupported;
     this.card = document.getElementById("camera").content.firstElementChild.cloneNode(true);
-    this.canvas = this.card.querySelector("canvas");
+    this.canvas = this.card.querySelector("canvas.picture");
     this.context = this.canvas.getContext("2d", { alpha: false });
+    // boxes have a canvas of their own: those of a camera that is not live any more are taken off its last picture
+    this.overlay = this.card.querySelector("canvas.boxes");
+    this.overlayContext = this.overlay.getContext("2d");
+    this.badge = this.card.querySelector(".badge");
+    this.why = this.card.querySelector(".why");
+    this.live = true;
     this.card.querySelector(".name").textContent = source;
     this.format = this.card.querySelector(".format");
     this.figures = Object.fromEntries([...this.card.querySelectorAll("[data-of]")].map(e => [e.dataset.of, e]));
     this.legend = new Map();
-    this.state = { codec: null, detections: 0, packets: 0, decoded: 0, exact: 0, late: 0, skipped: 0, boxes_only: 0, errors: 0, lag_ms: 0, drawn: [] };
+    this.state = { codec: null, detections: 0, packets: 0, decoded: 0, exact: 0, late: 0, skipped: 0, boxes_only: 0, errors: 0, lag_ms: 0, drawn: [], state: null };
     this.resize(960, 540);
+    this.drawGround();
     this.forget();
   }
 
@@ -47,6 +55,7 @@ export class Camera {
   onDisconnect() {
     this.closeDecoder();
     this.forget();
+    this.clearBoxes();
     this.video = null;
     this.card.classList.add("silent");
   }
@@ -135,6 +144,13 @@ export class Camera {
     }
   }
 
+  // Its card is taken off the page.
+  remove() {
+    this.closeDecoder();
+    this.forget();
+    this.card.remove();
+  }
+
   // A decoded picture, in presentation order.
   onPicture(ts, image, width, height) {
     this.state.decoded += 1;
@@ -155,7 +171,7 @@ export class Camera {
     const came = this.arrivals.get(ts);
     if (came !== undefined) this.lag = Math.min(Math.max(now - came, this.lag * 0.98), WAIT_MOST_MS);
     this.state.lag_ms = Math.round(this.lag);
-    // a stream that begins anew counts from zero again
+    // a stream that begins again counts from zero
     if (ts < this.newest - 1e6) this.boxes.clear();
     this.newest = ts;
     this.remember(this.boxes, ts, found);
@@ -199,6 +215,8 @@ export class Camera {
     this.pictureAt = performance.now();
     this.resize(width, height);
     this.context.drawImage(image, 0, 0, width, height);
+    this.clearBoxes();
+    if (!this.live) found = null;
     if (found) {
       this.drawBoxes(found, true);
       this.lastBoxes = { found, at: this.pictureAt };
@@ -209,16 +227,10 @@ export class Camera {
   }
 
   drawBoxesAlone(found) {
+    if (!this.live) return;
     this.resize(found.width_px || 960, found.height_px || 540);
-    const { context, canvas } = this, step = canvas.width / 16;
-    context.fillStyle = "#0a0e13";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.strokeStyle = "#161d25";
-    context.lineWidth = 1;
-    context.beginPath();
-    for (let x = step; x < canvas.width; x += step) { context.moveTo(x, 0); context.lineTo(x, canvas.height); }
-    for (let y = step; y < canvas.height; y += step) { context.moveTo(0, y); context.lineTo(canvas.width, y); }
-    context.stroke();
+    this.drawGround();
+    this.clearBoxes();
     this.drawBoxes(found, true);
     this.state.boxes_only += 1;
     if (this.state.boxes_only === 50 && !this.state.decoded) {
@@ -228,8 +240,25 @@ export class Camera {
     this.record(micros(found.pts_ns), found);
   }
 
+  clearBoxes() {
+    this.overlayContext.clearRect(0, 0, this.overlay.width, this.overlay.height);
+  }
+
+  // What is shown where there is no picture.
+  drawGround() {
+    const { context, canvas } = this, step = canvas.width / 16;
+    context.fillStyle = "#0a0e13";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.strokeStyle = "#161d25";
+    context.lineWidth = 1;
+    context.beginPath();
+    for (let x = step; x < canvas.width; x += step) { context.moveTo(x, 0); context.lineTo(x, canvas.height); }
+    for (let y = step; y < canvas.height; y += step) { context.moveTo(0, y); context.lineTo(canvas.width, y); }
+    context.stroke();
+  }
+
   drawBoxes(found, own) {
-    const { context, canvas } = this;
+    const { overlayContext: context, overlay: canvas } = this;
     const sx = canvas.width / (found.width_px || canvas.width), sy = canvas.height / (found.height_px || canvas.height);
     // as thick on a small card as on a large one
     const unit = canvas.width / Math.max(canvas.clientWidth, 200);
@@ -294,20 +323,47 @@ export class Camera {
       small.textContent = unit;
       this.figures[name].append(small);
     };
+    this.onState(stats);
     const ms = value => value === undefined ? ["–"] : [value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"), "ms"];
     set("fps", stats.fps.toFixed(1));
-    set("p50", ...ms(stats.latency_p50_ms));
-    set("p99", ...ms(stats.latency_p99_ms));
+    set("p50", ...ms(stats.age_p50_ms));
+    set("p95", ...ms(stats.age_p95_ms));
+    set("p99", ...ms(stats.age_p99_ms));
     set("frames", stats.frames.toLocaleString("en"));
     set("missing", stats.missing.toLocaleString("en"));
     this.figures.missing.classList.toggle("some", stats.missing > 0);
-    this.card.classList.toggle("silent", stats.fps === 0 && performance.now() - this.pictureAt > SILENT_MS);
+    this.card.classList.remove("silent");
+  }
+
+  // What the camera is doing: one that is not live looks dead, and says why.
+  onState({ state, since_ns, last_error, tries, fps, frames }) {
+    const live = state === "live", unseen = live && fps === 0 && frames > 0;
+    if (this.live && !live) {
+      this.clearBoxes();
+      this.boxes.clear();
+      this.lastBoxes = null;
+      this.count({ boxes: [] });
+    }
+    this.live = live;
+    this.state.state = state;
+    this.card.dataset.state = unseen ? "unseen" : state;
+    this.badge.textContent = unseen ? "no detections" : state;
+    const since = new Date(since_ns / 1e6), for_s = Math.max(0, Math.round((Date.now() - since) / 1000));
+    const time = since.toLocaleTimeString("en-GB");
+    const parts = [`${state} since ${time} (${span(for_s)})`];
+    if (tries > 1) parts.push(`attempt ${tries}`);
+    this.why.querySelector("b").textContent = parts.join(", ");
+    this.why.querySelector("span").textContent = last_error ?? "";
+    this.why.hidden = live;
+    this.canvas.setAttribute("aria-label", `camera ${this.source}: ${live ? state : `${parts.join(", ")} ${last_error ?? ""}`}`);
   }
 
   resize(width, height) {
     if (this.canvas.width === width && this.canvas.height === height) return;
-    this.canvas.width = width;
-    this.canvas.height = height;
+    for (const canvas of [this.canvas, this.overlay]) {
+      canvas.width = width;
+      canvas.height = height;
+    }
     document.getElementById("cameras").style.setProperty("--aspect", width / height);
   }
 

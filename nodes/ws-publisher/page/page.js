@@ -10,7 +10,7 @@ const $ = id => document.getElementById(id);
 const cameras = new Map();          // by source
 const byIndex = new Map();          // by the number in binary headers; of this connection
 // what tests and the curious read from the console
-const state = { connection: "connecting", connects: 0, lost: 0, hello: null, stats: null, cameras: {} };
+const state = { connection: "connecting", health: "connecting", connects: 0, lost: 0, hello: null, stats: null, cameras: {} };
 window.millrace = state;
 
 let retryMs = RETRY_FIRST_MS;
@@ -18,8 +18,23 @@ let wantJpeg = !("VideoDecoder" in window);
 
 function show(kind, text) {
   state.connection = kind;
+  pill(kind === "live" ? "waiting" : kind, text);
+}
+
+// Green only where every camera is live.
+function pill(kind, text) {
+  state.health = kind;
   $("state").dataset.state = kind;
-  $("state").textContent = text;
+  if ($("state").textContent !== text) $("state").textContent = text;
+}
+
+function showHealth(cameras) {
+  const expected = cameras.filter(c => c.state !== "ended"), live = expected.filter(c => c.state === "live").length;
+  if (!cameras.length) pill("waiting", "no camera yet");
+  else if (!expected.length) pill("ended", "all cameras have ended");
+  else if (live === expected.length) pill("live", "live");
+  else if (live === 0) pill("bad", expected.length === 1 ? `camera ${expected[0].state}` : "no camera is live");
+  else pill("waiting", `${live} of ${expected.length} live`);
 }
 
 function notice(text) {
@@ -36,11 +51,15 @@ function camera(source) {
     // by name, so that cameras keep their places from one visit to the next
     const after = [...cameras.keys()].sort().find(s => s > source);
     $("cameras").insertBefore(found.card, after ? cameras.get(after).card : null);
-    $("cameras").classList.toggle("single", cameras.size === 1);
-    $("empty").hidden = true;
-    $("total-cameras").textContent = cameras.size;
+    layOut();
   }
   return found;
+}
+
+function layOut() {
+  $("cameras").classList.toggle("single", cameras.size === 1);
+  $("empty").hidden = cameras.size > 0;
+  $("total-cameras").textContent = cameras.size;
 }
 
 const handlers = {
@@ -66,6 +85,15 @@ const handlers = {
   },
   stats(m) {
     state.stats = m;
+    showHealth(m.cameras);
+    const known = new Set(m.cameras.map(c => c.source));
+    for (const [source, gone] of cameras) {
+      if (known.has(source)) continue;
+      gone.remove();
+      cameras.delete(source);
+      delete state.cameras[source];
+      layOut();
+    }
     let fps = 0, frames = 0;
     for (const c of m.cameras) {
       camera(c.source).onStats(c);
@@ -111,7 +139,7 @@ function connect() {
     retryMs = RETRY_FIRST_MS;
     state.connects += 1;
     state.ended = null;
-    show("live", "live");
+    show("live", "connected");
     notice(wantJpeg && !("VideoDecoder" in window)
       ? "This browser cannot decode video in a page (WebCodecs needs a recent browser, and https or 127.0.0.1): JPEG pictures are shown where the graph connects 'frame', boxes alone elsewhere."
       : null);

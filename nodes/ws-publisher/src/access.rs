@@ -1,7 +1,7 @@
 //! Who may talk to the server. A web page of another site runs in the user's browser and can reach loopback addresses, so
 //! it is the browser's `Origin` and `Host` headers that tell a stranger's page from ours.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use std::net::IpAddr;
 
 /// The rules.
@@ -25,9 +25,23 @@ pub(crate) enum Denied {
         "pages of the origin '{0}' may not connect here: name it in the setting ORIGINS of ws-publisher to let them in"
     )]
     Origin(String),
-    #[error("the request has no Host header")]
+    #[error("the request has no Host header, or more than one")]
     NoHost,
 }
+
+impl Denied {
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            // RFC 9112, 3.2
+            Self::NoHost => StatusCode::BAD_REQUEST,
+            Self::Host(_) | Self::Origin(_) => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+/// What a load balancer or a monitor asks for, often by HTTP/1.0 and without a `Host`.
+const FIGURES: [&str; 4] = ["/healthz", "/livez", "/readyz", "/stats"];
 
 impl Access {
     /// `origins`: a list separated by commas, as the setting has it.
@@ -41,24 +55,24 @@ impl Access {
     }
 
     /// Checks a request. Programs send no `Origin`: the check is for browsers.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let text = |name| {
-            headers
-                .get(name)
-                .map(|v: &axum::http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).to_ascii_lowercase())
-        };
-        let host = text(header::HOST).ok_or(Denied::NoHost)?;
+    pub(crate) fn check(&self, version: Version, path: &str, headers: &HeaderMap) -> Result<(), Denied> {
+        let text = |v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).to_ascii_lowercase();
+        let origin = headers.get(header::ORIGIN).map(text);
         let listed = |origin: &str| self.allowed.iter().any(|a| a == "*" || a == origin);
+        let mut hosts = headers.get_all(header::HOST).iter().map(text);
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host,
+            // no browser speaks HTTP/1.0
+            (None, _) if version == Version::HTTP_10 && origin.is_none() && FIGURES.contains(&path) => return Ok(()),
+            _ => return Err(Denied::NoHost),
+        };
+        let ours = ["http", "https"].map(|scheme| format!("{scheme}://{host}"));
         // a name that an attacker's DNS leads to 127.0.0.1 is the attacker's, though Origin and Host agree
-        if self.loopback && !is_local(&host) && !listed(&format!("http://{host}")) {
+        if self.loopback && !is_local(&host) && !ours.iter().any(|origin| listed(origin)) {
             return Err(Denied::Host(host));
         }
-        match text(header::ORIGIN) {
-            Some(origin)
-                if !listed(&origin) && origin != format!("http://{host}") && origin != format!("https://{host}") =>
-            {
-                Err(Denied::Origin(origin))
-            }
+        match origin {
+            Some(origin) if !listed(&origin) && !ours.contains(&origin) => Err(Denied::Origin(origin)),
             _ => Ok(()),
         }
     }
@@ -85,7 +99,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        Access::new(origins, loopback).check(&headers)
+        Access::new(origins, loopback).check(Version::HTTP_11, "/", &headers)
     }
 
     #[test]
@@ -119,5 +133,27 @@ mod tests {
         assert!(check(list, true, "127.0.0.1:8080", Some("http://wall.example")).is_err());
         assert_eq!(check("*", true, "any.name", Some("http://evil.example")), Ok(()));
         assert_eq!(check("http://my.name:8080", true, "my.name:8080", None), Ok(()));
+        // behind a proxy that adds TLS and keeps the Host (Apache's ProxyPreserveHost), as a user names its page
+        let page = "https://wall.example";
+        assert_eq!(check(page, true, "wall.example", Some(page)), Ok(()));
+    }
+
+    #[test]
+    fn monitors_may_leave_the_host_out_where_their_version_of_http_does() {
+        let check = |version, path: &str, headers: &[(header::HeaderName, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(name, HeaderValue::from_static(value));
+            }
+            Access::new("", true).check(version, path, &map).map_err(|e| e.status().as_u16())
+        };
+        for path in ["/livez", "/healthz", "/readyz", "/stats"] {
+            assert_eq!(check(Version::HTTP_10, path, &[]), Ok(()));
+            assert_eq!(check(Version::HTTP_11, path, &[]), Err(400));
+            assert_eq!(check(Version::HTTP_10, path, &[(header::ORIGIN, "http://evil.example")]), Err(400));
+            assert_eq!(check(Version::HTTP_10, path, &[(header::HOST, "evil.example")]), Err(403));
+        }
+        assert_eq!(check(Version::HTTP_10, "/ws", &[]), Err(400));
+        assert_eq!(check(Version::HTTP_11, "/", &[(header::HOST, "127.0.0.1"), (header::HOST, "localhost")]), Err(400));
     }
 }

@@ -2,15 +2,19 @@
 //! queue of each client. Nothing in here waits for a client.
 
 use crate::h264;
+use crate::health;
 use crate::protocol::{CameraInfo, CameraStats, ClientStats, Kind, Message, SCHEMA, binary, detections_text};
 use crate::queue::{ClientQueue, Limits, Video, VideoConfig};
 use crate::stats::Counters;
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
-use millrace_frame::{Detections, Size, monotonic_ns};
+use axum::http::StatusCode;
+use millrace_frame::{CameraState, CameraStatus, Detections, Size, monotonic_ns};
+use millrace_node::Cameras;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// What the hub says it is.
 const SERVER: &str = concat!("millrace ", env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
@@ -23,7 +27,7 @@ const GOP_PACKETS: usize = 600;
 /// Why something was not published. The names are the causes under which the node counts it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    #[error("camera {0} would be the {max}th of this node, which tells {MAX_CAMERAS} apart; use another publisher", max = MAX_CAMERAS + 1)]
+    #[error("camera {0} would be the {max}th of this node, which has room for {MAX_CAMERAS} that have not ended; use another publisher", max = MAX_CAMERAS + 1)]
     TooManyCameras(String),
     #[error(
         "camera {source_id}, frame {seq}: box {index} has a coordinate or score that is not a finite number; \
@@ -66,6 +70,8 @@ struct Camera {
 #[derive(Debug, Default)]
 struct State {
     cameras: Vec<Camera>,
+    /// What the cameras are doing.
+    states: Cameras,
     by_source: BTreeMap<Arc<str>, u8>,
     clients: BTreeMap<u64, Arc<ClientQueue>>,
     next_client: u64,
@@ -79,7 +85,20 @@ pub(crate) struct Hub {
     max_clients: usize,
     limits: Limits,
     started: Instant,
+    /// How long ago the node's event loop last turned.
+    loop_age: LoopAge,
+    /// Signalled when a camera's state has changed.
+    pub(crate) changed: Notify,
     state: Mutex<State>,
+}
+
+/// Gives the time since the node's event loop last turned; `None` before it first did.
+pub(crate) struct LoopAge(pub(crate) Box<dyn Fn() -> Option<Duration> + Send + Sync>);
+
+impl std::fmt::Debug for LoopAge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", (self.0)())
+    }
 }
 
 /// A place at the hub; giving it up is dropping it.
@@ -97,12 +116,45 @@ impl Drop for Seat {
 }
 
 impl Hub {
-    pub(crate) fn new(title: String, max_clients: usize, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { title, max_clients, limits, started: Instant::now(), state: Mutex::default() })
+    pub(crate) fn new(title: String, max_clients: usize, limits: Limits, loop_age: LoopAge) -> Arc<Self> {
+        let (started, changed, state) = (Instant::now(), Notify::new(), Mutex::default());
+        Arc::new(Self { title, max_clients, limits, started, loop_age, changed, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps everybody out, as a thread does that hangs with the lock in its hands.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.lock()
+    }
+
+    /// A source has reported what one of its cameras is doing.
+    pub(crate) fn camera(&self, status: &CameraStatus) -> Result<(), Refused> {
+        let mut state = self.lock();
+        // it is listed from now on, also when it never sends a frame
+        state.camera(&status.source)?;
+        if state.states.report(status, Instant::now()) {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Something of a camera has arrived.
+    fn arrived(&self, state: &mut State, source: &str, capture_ns: i64) {
+        if state.states.arrived(source, capture_ns, Instant::now()) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// A picture of a camera has arrived that nobody may want.
+    pub(crate) fn picture(&self, source: &str, capture_ns: i64) -> Result<(), Refused> {
+        let mut state = self.lock();
+        state.camera(source)?;
+        self.arrived(&mut state, source, capture_ns);
+        Ok(())
     }
 
     /// Publishes the boxes of one frame.
@@ -110,12 +162,13 @@ impl Hub {
         if let Some(index) = found.not_finite() {
             return Err(Refused::NotFinite { source_id: found.source.clone(), seq: found.seq, index });
         }
-        let latency_ns = monotonic_ns().saturating_sub(found.arrival_ns).max(0) as u64;
+        let age_ns = monotonic_ns().saturating_sub(found.arrival_ns).max(0) as u64;
         let mut state = self.lock();
         let index = state.camera(&found.source)?;
+        self.arrived(&mut state, &found.source, found.capture_ns);
         let camera = &mut state.cameras[usize::from(index)];
         camera.size = Size::new(found.width_px, found.height_px);
-        camera.counters.frame(found.seq, latency_ns, Instant::now());
+        camera.counters.frame(found.seq, age_ns, Instant::now());
         let source = camera.source.clone();
         if state.clients.is_empty() {
             return Ok(Delivered::default());
@@ -136,6 +189,7 @@ impl Hub {
         &self,
         source: &str,
         pts_ns: i64,
+        capture_ns: i64,
         key: bool,
         size: Size,
         data: &[u8],
@@ -143,6 +197,7 @@ impl Hub {
         let codec = if key { h264::codec_string(data) } else { None };
         let mut state = self.lock();
         let index = state.camera(source)?;
+        self.arrived(&mut state, source, capture_ns);
         let camera = &mut state.cameras[usize::from(index)];
         camera.counters.packets += 1;
         if let Some(codec) = codec {
@@ -220,6 +275,9 @@ impl Hub {
         if state.ended {
             queue.end(CLOSE_GOING_AWAY, ENDED);
         }
+        let State { cameras, states, clients, .. } = &mut *state;
+        // its cameras' states come at once, and not within a second
+        queue.push_stats(self.stats(&reports(cameras, states), clients.len() + 1, Some(queue.lost())));
         let id = state.next_client;
         state.next_client += 1;
         state.clients.insert(id, queue.clone());
@@ -231,11 +289,16 @@ impl Hub {
         self.lock().clients.len()
     }
 
-    /// Sends this second's figures to every client.
+    /// Sends the figures of this moment to every client. The server's thread does not wait for the node's here: where that
+    /// hangs with the lock in its hands, the server is to say so.
     pub(crate) fn tick(&self) {
-        let mut state = self.lock();
-        let State { cameras, clients, .. } = &mut *state;
-        let reports = reports(cameras);
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.changed.notify_one(),
+        };
+        let State { cameras, states, clients, .. } = &mut *state;
+        let reports = reports(cameras, states);
         for queue in clients.values() {
             queue.push_stats(self.stats(&reports, clients.len(), Some(queue.lost())));
         }
@@ -244,13 +307,45 @@ impl Hub {
     /// The figures as JSON.
     pub(crate) fn stats_text(&self) -> Utf8Bytes {
         let mut state = self.lock();
-        let clients = state.clients.len();
-        self.stats(&reports(&mut state.cameras), clients, None)
+        let State { cameras, states, clients, .. } = &mut *state;
+        self.stats(&reports(cameras, states), clients.len(), None)
     }
 
     fn stats(&self, cameras: &[CameraStats<'_>], clients: usize, client: Option<ClientStats>) -> Utf8Bytes {
         let uptime_s = self.started.elapsed().as_secs();
         Message::Stats { schema: SCHEMA, uptime_s, clients, cameras, client }.text()
+    }
+
+    /// Whether the node works. Takes no lock that the event loop could hold.
+    pub(crate) fn alive(&self) -> (StatusCode, String) {
+        health::alive((self.loop_age.0)())
+    }
+
+    /// Whether there is something to see.
+    pub(crate) fn ready(&self) -> (StatusCode, String) {
+        const NAMED: usize = 8;
+        let loop_age = (self.loop_age.0)();
+        if loop_age.is_some_and(|age| age >= health::HUNG) {
+            // it may hang with the lock in its hands
+            return health::ready(loop_age, &health::Cameras::default());
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { cameras, states, .. } = &mut *state;
+        states.look(now);
+        let mut known = health::Cameras::default();
+        for camera in cameras.iter() {
+            let Some(status) = states.get(&camera.source) else { continue };
+            *known.by_state.entry(status.state.as_str()).or_default() += 1;
+            if status.state == CameraState::Live {
+                let age = camera.counters.last_at().map(|at| now.saturating_duration_since(at));
+                known.newest_detections = known.newest_detections.into_iter().chain(age).min();
+            } else if known.not_live.len() < NAMED {
+                let why = if status.last_error.is_empty() { String::new() } else { format!(": {}", status.last_error) };
+                known.not_live.push(format!("{} is {}{why}", status.source, status.state.as_str()));
+            }
+        }
+        health::ready(loop_age, &known)
     }
 
     /// Tells every client that the graph has ended, after what still waits for it.
@@ -277,9 +372,11 @@ impl Video {
     }
 }
 
-fn reports(cameras: &mut [Camera]) -> Vec<CameraStats<'_>> {
+fn reports<'a>(cameras: &mut [Camera], states: &'a mut Cameras) -> Vec<CameraStats<'a>> {
     let now = Instant::now();
-    cameras.iter_mut().map(|c| c.counters.report(&c.source, now)).collect()
+    states.look(now);
+    let states = &*states;
+    cameras.iter_mut().filter_map(|c| Some(c.counters.report(states.get(&c.source)?, now))).collect()
 }
 
 impl State {
@@ -287,23 +384,40 @@ impl State {
         if let Some(&index) = self.by_source.get(source) {
             return Ok(index);
         }
-        if self.cameras.len() == MAX_CAMERAS {
-            return Err(Refused::TooManyCameras(source.into()));
-        }
-        let index = self.cameras.len() as u8;
         let source: Arc<str> = source.into();
-        let jpeg = VideoConfig { version: 1, codec: "jpeg".into(), width_px: 0, height_px: 0 };
-        self.cameras.push(Camera {
-            source: source.clone(),
+        let index = if self.cameras.len() < MAX_CAMERAS {
+            self.cameras.push(Camera::new(source.clone()));
+            self.cameras.len() - 1
+        } else {
+            let index = self.longest_ended().ok_or_else(|| Refused::TooManyCameras(source.to_string()))?;
+            let ended = std::mem::replace(&mut self.cameras[index], Camera::new(source.clone()));
+            self.by_source.remove(&ended.source);
+            self.states.remove(&ended.source);
+            index
+        };
+        self.by_source.insert(source, index as u8);
+        Ok(index as u8)
+    }
+
+    /// The camera that ended first, of those that have: its number can be another's.
+    fn longest_ended(&self) -> Option<usize> {
+        let statuses = self.cameras.iter().enumerate().filter_map(|(i, c)| Some((i, self.states.get(&c.source)?)));
+        let ended = statuses.filter(|(_, status)| status.state == CameraState::Ended);
+        ended.min_by_key(|(_, status)| status.since_ns).map(|(index, _)| index)
+    }
+}
+
+impl Camera {
+    fn new(source: Arc<str>) -> Self {
+        Self {
+            source,
             size: Size::new(0, 0),
             counters: Counters::default(),
             h264: None,
-            jpeg,
+            jpeg: VideoConfig { version: 1, codec: "jpeg".into(), width_px: 0, height_px: 0 },
             gop: Vec::new(),
             gop_bytes: 0,
-        });
-        self.by_source.insert(source, index);
-        Ok(index)
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 mod access;
 mod client;
 mod config;
+mod connections;
 mod h264;
+mod health;
 mod hub;
 mod jpeg;
 mod node;

@@ -1,10 +1,10 @@
 //! The node: hands what arrives to the hub, which never waits.
 
 use crate::config::Settings;
-use crate::hub::{Delivered, Hub, Refused};
+use crate::hub::{Delivered, Hub, LoopAge, Refused};
 use crate::jpeg;
 use crate::server::{Server, parse_bind};
-use millrace_frame::{Detections, PacketCodec, Payload, PayloadKind};
+use millrace_frame::{CameraStatus, Detections, PacketCodec, Payload, PayloadKind};
 use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,10 +62,16 @@ impl Node for WsPublisher {
         let ip = parse_bind(&settings.bind).map_err(NodeError::fatal)?;
         let max_clients = settings.max_clients as usize;
         let (jpeg_every, jpeg_quality) = (settings.jpeg_every(), Arc::new(AtomicU8::new(settings.jpeg_quality)));
-        let hub = Hub::new(settings.title, max_clients, Default::default());
+        let metrics = cx.metrics().clone();
+        let loop_age = LoopAge(Box::new(move || metrics.loop_age()));
+        let hub = Hub::new(settings.title, max_clients, Default::default(), loop_age);
         let server =
             Server::start(ip, settings.port, &settings.origins, max_clients, hub.clone()).map_err(NodeError::fatal)?;
-        cx.note(server.page().to_string());
+        cx.note(server.page());
+        if let Some(warning) = server.warning() {
+            tracing::warn!("{warning}");
+            cx.note(format!("warning: {warning}"));
+        }
         let (metrics, quality) = (cx.metrics().clone(), jpeg_quality.clone());
         let (jpeg, frames) = sync_channel(1);
         let (to, counts) = (hub.clone(), metrics.clone());
@@ -84,15 +90,19 @@ impl Node for WsPublisher {
         Ok(())
     }
 
+    fn on_camera(&mut self, status: &CameraStatus) {
+        if let Err(error) = self.hub.camera(status) {
+            self.metrics.count("cameras_without_a_place", &status.source, 1);
+            tracing::debug!("{error}");
+        }
+    }
+
     fn on_input(&mut self, _port: &str, input: Input, _out: &mut Outputs) -> Result<(), NodeError> {
         match input {
             Input::Detections(found) => self.detections(&found),
             Input::Frame(lease) => match &lease.item().payload {
                 Payload::Packet(_) => self.packet(&lease),
-                _ => {
-                    self.frame(lease);
-                    Ok(())
-                }
+                _ => self.frame(lease),
             },
         }
     }
@@ -122,24 +132,27 @@ impl WsPublisher {
         let data = lease.bytes().get(..packet.len_bytes as usize).unwrap_or_default();
         let delivered = self
             .hub
-            .packet(&item.source, item.timing.pts_ns, packet.key, packet.display, data)
+            .packet(&item.source, item.timing.pts_ns, item.timing.capture_ns, packet.key, packet.display, data)
             .map_err(|e| refused(&e, &item.source))?;
         self.count(&item.source, "client_packets_lost", delivered);
         Ok(())
     }
 
     /// Hands a frame to the JPEG thread, where somebody wants it, the rate allows it and the thread is free.
-    fn frame(&mut self, lease: Lease) {
-        let source = &lease.item().source;
-        let Some(every) = self.jpeg_every else { return };
+    fn frame(&mut self, lease: Lease) -> Result<(), NodeError> {
+        let item = lease.item();
+        let source = &item.source;
+        self.hub.picture(source, item.timing.capture_ns).map_err(|e| refused(&e, source))?;
+        let Some(every) = self.jpeg_every else { return Ok(()) };
         let now = Instant::now();
         if !self.hub.jpeg_wanted(source) || self.next_jpeg.get(source).is_some_and(|&due| now < due) {
-            return;
+            return Ok(());
         }
         self.next_jpeg.insert(source.clone(), now + every);
         if let Err(TrySendError::Full(lease)) = self.jpeg.try_send(lease) {
             self.metrics.count("jpeg_busy", &lease.item().source, 1);
         }
+        Ok(())
     }
 
     fn count(&self, source: &str, lost: &'static str, delivered: Delivered) {

@@ -15,7 +15,10 @@ pub(crate) fn file(path: &str) -> Response {
         "/page.js" => ("text/javascript; charset=utf-8", include_str!("../page/page.js")),
         "/camera.js" => ("text/javascript; charset=utf-8", include_str!("../page/camera.js")),
         "/icon.svg" => ("image/svg+xml", include_str!("../page/icon.svg")),
-        _ => return (StatusCode::NOT_FOUND, "not found; there are /, /ws, /stats and /healthz\n").into_response(),
+        _ => {
+            return (StatusCode::NOT_FOUND, "not found; there are /, /ws, /stats, /livez and /readyz\n")
+                .into_response();
+        }
     };
     let mut response = text.into_response();
     let headers = response.headers_mut();

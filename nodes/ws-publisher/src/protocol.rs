@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
-use millrace_frame::{Detections, DetectionsMessage};
+use millrace_frame::{CameraState, Detections, DetectionsMessage};
 use serde::Serialize;
 
 /// Version of every message; a field never changes its meaning within one version.
@@ -25,9 +25,9 @@ pub(crate) enum Message<'a> {
         /// Of the packets that follow at once, how many are older than now; they lead up to the live picture.
         replay_packets: usize,
     },
-    /// What this client was too slow for.
+    /// Messages that were dropped for this client since the last one it got, because it read too slowly.
     Gap { schema: u32, source: &'a str, detections: u64, packets: u64 },
-    /// Once a second.
+    /// Once a second, and when a camera's state changes.
     Stats {
         schema: u32,
         uptime_s: u64,
@@ -71,15 +71,34 @@ pub(crate) struct CameraInfo<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct CameraStats<'a> {
     pub(crate) source: &'a str,
+    pub(crate) state: CameraState,
+    /// Since when it has this state, by the Unix clock.
+    pub(crate) since_ns: i64,
+    /// Why it is not live, or was not last; absent where there was no error.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) last_error: &'a str,
+    /// Attempts to connect since it was last live.
+    pub(crate) tries: u32,
+    /// When its last frame arrived at the first node, by the Unix clock; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_frame_ns: Option<i64>,
     /// Frames whose detections were published.
     pub(crate) frames: u64,
     /// Of the last two seconds.
     pub(crate) fps: f64,
     /// Sequence numbers that never arrived: frames lost or skipped upstream.
     pub(crate) missing: u64,
-    /// How often the numbering began anew.
+    /// How often the numbering began again.
     pub(crate) restarts: u64,
-    /// From capture to publication, over the last 512 frames; absent before the first.
+    /// From a frame's arrival at the first node to the publication of its detections, over the frames of the last 10 s;
+    /// absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) age_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) age_p95_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) age_p99_ms: Option<f64>,
+    /// The same as `age_p50_ms` and `age_p99_ms`, by their first names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency_p50_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

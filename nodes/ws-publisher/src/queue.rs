@@ -355,7 +355,12 @@ impl Camera {
 
 impl State {
     fn camera(&mut self, index: u8, source: &Arc<str>) -> &mut Camera {
-        self.cameras.entry(index).or_insert_with(|| Camera { source: source.clone(), ..Camera::default() })
+        let camera = self.cameras.entry(index).or_default();
+        if camera.source != *source {
+            // the number of a camera that has ended has gone to another one
+            *camera = Camera { source: source.clone(), ..Camera::default() };
+        }
+        camera
     }
 
     /// Drops every picture that waits; each camera goes on at its next key frame. Returns how many were dropped.

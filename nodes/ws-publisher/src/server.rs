@@ -2,28 +2,31 @@
 
 use crate::access::Access;
 use crate::client::{self, MAX_INBOUND_BYTES};
+use crate::connections;
 use crate::hub::Hub;
 use crate::page;
 use crate::queue::Video;
+use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, serve::Listener};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 /// Connections besides the WebSocket clients: page loads, /stats, and clients on their way to being refused.
 const SPARE_CONNECTIONS: usize = 64;
 /// How long clients have, once the graph has ended, to take what waits for them.
 const LINGER: Duration = Duration::from_millis(700);
+/// Changes of cameras' states within this time go to the clients in one message.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,18 @@ pub(crate) fn parse_bind(bind: &str) -> Result<IpAddr, ServerError> {
     }
 }
 
+/// The address by which other machines reach this one: the one from which it would talk to the world. No packet is sent.
+fn own_address(unspecified: IpAddr) -> Option<IpAddr> {
+    // addresses that are kept for documentation (RFC 5737, RFC 3849) are routed as any others
+    let (any, outside): (IpAddr, IpAddr) = match unspecified {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((outside, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
 impl Server {
     /// Listens on `ip` and `port` and serves what `hub` has.
     pub(crate) fn start(
@@ -85,15 +100,13 @@ impl Server {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(failed)?
         };
-        let places =
-            Arc::new(Semaphore::new(max_clients.saturating_add(SPARE_CONNECTIONS).min(Semaphore::MAX_PERMITS)));
-        let listener = Limited { listener, places };
+        let most = max_clients.saturating_add(SPARE_CONNECTIONS);
         let access = Access::new(origins, ip.is_loopback());
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("ws-server".into())
-            .spawn(move || runtime.block_on(run(listener, access, hub, stopped)))
+            .spawn(move || runtime.block_on(run(listener, most, access, hub, stopped)))
             .map_err(ServerError::Thread)?;
         Ok(Self { address, stop, thread: Some(thread) })
     }
@@ -104,13 +117,24 @@ impl Server {
         self.address
     }
 
-    /// The page's address as a user of this machine can open it.
+    /// The page's address as a user can open it: of this machine's network where other machines can reach the server.
     pub(crate) fn page(&self) -> String {
         let ip = match self.address.ip() {
-            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip if ip.is_unspecified() => own_address(ip).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ip => ip,
         };
         format!("http://{}/", SocketAddr::new(ip, self.address.port()))
+    }
+
+    /// What a user should know who lets more than this machine in.
+    pub(crate) fn warning(&self) -> Option<String> {
+        (!self.address.ip().is_loopback()).then(|| {
+            format!(
+                "anybody who reaches port {} of this machine can watch, without a password and unencrypted (BIND: {})",
+                self.address.port(),
+                self.address.ip()
+            )
+        })
     }
 
     /// Says goodbye to the clients and ends the thread, within about a second. Call [`Hub::end`] first.
@@ -129,18 +153,20 @@ impl Drop for Server {
     }
 }
 
-async fn run(listener: Limited, access: Access, hub: Arc<Hub>, stop: Arc<Notify>) {
+async fn run(listener: tokio::net::TcpListener, most: usize, access: Access, hub: Arc<Hub>, stop: Arc<Notify>) {
     let app = Router::new()
         .route("/ws", get(upgrade))
         .route("/stats", get(|State(hub): State<Arc<Hub>>| async move { json(hub.stats_text().as_str().to_owned()) }))
-        .route("/healthz", get(|| async { json("{\"status\":\"ok\"}".to_owned()) }))
+        .route("/healthz", get(alive))
+        .route("/livez", get(alive))
+        .route("/readyz", get(|State(hub): State<Arc<Hub>>| async move { with_code(hub.ready()) }))
         .fallback(get(|uri: Uri| async move { page::file(uri.path()) }))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let denied = access.check(request.headers());
+            let denied = access.check(request.version(), request.uri().path(), request.headers());
             async move {
                 match denied {
                     Ok(()) => next.run(request).await,
-                    Err(denied) => (StatusCode::FORBIDDEN, format!("{denied}\n")).into_response(),
+                    Err(denied) => (denied.status(), format!("{denied}\n")).into_response(),
                 }
             }
         }))
@@ -148,7 +174,11 @@ async fn run(listener: Limited, access: Access, hub: Arc<Hub>, stop: Arc<Notify>
     let ticks = async {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
-            second.tick().await;
+            tokio::select! {
+                _ = second.tick() => {}
+                // many cameras may change at once
+                () = hub.changed.notified() => tokio::time::sleep(TOGETHER).await,
+            }
             hub.tick();
         }
     };
@@ -162,11 +192,7 @@ async fn run(listener: Limited, access: Access, hub: Arc<Hub>, stop: Arc<Notify>
         let _ = tokio::time::timeout(LINGER, all_gone).await;
     };
     tokio::select! {
-        served = axum::serve(listener, app) => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the server ended");
-            }
-        }
+        () = connections::serve(listener, app, most) => {}
         () = ticks => {}
         () = ended => {}
     }
@@ -176,8 +202,32 @@ fn json(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
+fn with_code((code, text): (StatusCode, String)) -> Response {
+    (code, json(text)).into_response()
+}
+
+async fn alive(State(hub): State<Arc<Hub>>) -> Response {
+    with_code(hub.alive())
+}
+
 /// `/ws`, `/ws?video=1`, `/ws?video=jpeg`.
-async fn upgrade(State(hub): State<Arc<Hub>>, uri: Uri, socket: WebSocketUpgrade) -> Response {
+async fn upgrade(
+    State(hub): State<Arc<Hub>>,
+    uri: Uri,
+    headers: HeaderMap,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let socket = match socket {
+        Ok(socket) => socket,
+        // RFC 6455, 4.2.2: the versions that the server understands
+        Err(WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(refused)) => {
+            return ([(header::SEC_WEBSOCKET_VERSION, "13")], refused).into_response();
+        }
+        Err(refused) => return refused.into_response(),
+    };
+    if !headers.get(header::SEC_WEBSOCKET_KEY).is_some_and(|key| is_key(key.as_bytes())) {
+        return (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64\n").into_response();
+    }
     let video = match wanted_video(uri.query().unwrap_or_default()) {
         Ok(video) => video,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
@@ -204,71 +254,8 @@ fn wanted_video(query: &str) -> Result<Video, String> {
     Ok(video)
 }
 
-/// A listener that holds no more than so many connections at a time; further ones wait in the kernel's backlog.
-struct Limited {
-    listener: tokio::net::TcpListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Limited {
-    type Io = Held;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Held, SocketAddr) {
-        let Ok(place) = self.places.clone().acquire_owned().await else {
-            // the semaphore is never closed
-            return std::future::pending().await;
-        };
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        // boxes are small and wanted at once
-        let _ = stream.set_nodelay(true);
-        (Held { stream, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection and its place.
-struct Held {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-mod held {
-    //! `Held` reads and writes as its stream does.
-    use super::Held;
-    use std::io::{self, IoSlice};
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-    impl AsyncRead for Held {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for Held {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.stream).poll_write(cx, buf)
-        }
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_flush(cx)
-        }
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_shutdown(cx)
-        }
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bufs: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-        }
-        fn is_write_vectored(&self) -> bool {
-            self.stream.is_write_vectored()
-        }
-    }
+/// 16 bytes in base64: 22 digits and two signs that fill up (RFC 6455, 4.1).
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }

@@ -1,12 +1,14 @@
 //! The figures of one camera.
 
 use crate::protocol::CameraStats;
+use millrace_frame::CameraStatus;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Frames over which latency is told.
-const LATENCIES: usize = 512;
-/// Time over which the rate is told.
+/// Ages are those of the frames of the last seconds, and of no more frames than this.
+const AGES: usize = 512;
+const AGES_WINDOW: Duration = Duration::from_secs(10);
+/// The rate is that of the frames of the last seconds.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// Counts what a camera delivered.
@@ -17,13 +19,13 @@ pub(crate) struct Counters {
     restarts: u64,
     pub(crate) packets: u64,
     last_seq: Option<u64>,
-    latencies_ns: VecDeque<u64>,
-    arrivals: VecDeque<Instant>,
+    /// When each of the last frames came, and how old it was.
+    recent: VecDeque<(Instant, u64)>,
 }
 
 impl Counters {
-    /// Counts the detections of frame `seq`, published at `now`, `latency_ns` after their capture.
-    pub(crate) fn frame(&mut self, seq: u64, latency_ns: u64, now: Instant) {
+    /// Counts the detections of frame `seq`, published at `now`, `age_ns` after the frame had arrived at the first node.
+    pub(crate) fn frame(&mut self, seq: u64, age_ns: u64, now: Instant) {
         match self.last_seq {
             Some(last) if seq > last => self.missing += seq - last - 1,
             Some(_) => self.restarts += 1,
@@ -32,39 +34,59 @@ impl Counters {
         }
         self.last_seq = Some(seq);
         self.frames += 1;
-        if self.latencies_ns.len() == LATENCIES {
-            self.latencies_ns.pop_front();
+        if self.recent.len() == AGES {
+            self.recent.pop_front();
         }
-        self.latencies_ns.push_back(latency_ns);
-        self.arrivals.push_back(now);
+        self.recent.push_back((now, age_ns));
         self.forget_before(now);
     }
 
     fn forget_before(&mut self, now: Instant) {
-        while self.arrivals.front().is_some_and(|&t| now.saturating_duration_since(t) > RATE_WINDOW) {
-            self.arrivals.pop_front();
+        while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > AGES_WINDOW) {
+            self.recent.pop_front();
         }
     }
 
-    /// The figures at `now`.
-    pub(crate) fn report<'a>(&mut self, source: &'a str, now: Instant) -> CameraStats<'a> {
-        self.forget_before(now);
+    /// When the last detections were published.
+    pub(crate) fn last_at(&self) -> Option<Instant> {
+        self.recent.back().map(|(at, _)| *at)
+    }
+
+    fn fps(&self, now: Instant) -> f64 {
+        let recent = || {
+            let times = self.recent.iter().map(|(at, _)| *at);
+            times.filter(|at| now.saturating_duration_since(*at) <= RATE_WINDOW)
+        };
         // n arrivals span n - 1 intervals; a camera that has gone silent falls to 0 within the window
-        let span = match (self.arrivals.front(), self.arrivals.back()) {
-            (Some(&first), Some(&last)) => last.duration_since(first).max(now.saturating_duration_since(last)),
+        let span = match (recent().next(), recent().next_back()) {
+            (Some(first), Some(last)) => last.duration_since(first).max(now.saturating_duration_since(last)),
             _ => Duration::ZERO,
         };
-        let fps = if span.is_zero() { 0.0 } else { (self.arrivals.len() - 1) as f64 / span.as_secs_f64() };
-        let mut sorted: Vec<u64> = self.latencies_ns.iter().copied().collect();
+        if span.is_zero() { 0.0 } else { (recent().count() - 1) as f64 / span.as_secs_f64() }
+    }
+
+    /// The figures at `now` of a camera in this state.
+    pub(crate) fn report<'a>(&mut self, status: &'a CameraStatus, now: Instant) -> CameraStats<'a> {
+        self.forget_before(now);
+        let mut sorted: Vec<u64> = self.recent.iter().map(|(_, age_ns)| *age_ns).collect();
         sorted.sort_unstable();
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| quantile_ms(&sorted, q));
         CameraStats {
-            source,
+            source: &status.source,
+            state: status.state,
+            since_ns: status.since_ns,
+            last_error: &status.last_error,
+            tries: status.tries,
+            last_frame_ns: (status.last_frame_ns != 0).then_some(status.last_frame_ns),
             frames: self.frames,
-            fps: (fps * 100.0).round() / 100.0,
+            fps: (self.fps(now) * 100.0).round() / 100.0,
             missing: self.missing,
             restarts: self.restarts,
-            latency_p50_ms: quantile_ms(&sorted, 0.5),
-            latency_p99_ms: quantile_ms(&sorted, 0.99),
+            age_p50_ms: p50,
+            age_p95_ms: p95,
+            age_p99_ms: p99,
+            latency_p50_ms: p50,
+            latency_p99_ms: p99,
             packets: self.packets,
         }
     }
@@ -88,23 +110,29 @@ mod tests {
         for seq in [5, 6, 9, 0, 1, 1] {
             c.frame(seq, 0, now);
         }
-        let r = c.report("a", now);
+        let status = CameraStatus::new("a");
+        let r = c.report(&status, now);
         assert_eq!((r.frames, r.missing, r.restarts), (6, 2, 2));
     }
 
     #[test]
-    fn rate_and_latency_are_of_the_recent_past() {
+    fn rates_and_ages_are_of_the_recent_past() {
         let mut c = Counters::default();
-        let start = Instant::now();
+        let (start, status) = (Instant::now(), CameraStatus::new("a"));
         for k in 0..100u32 {
             c.frame(k.into(), u64::from(k + 1) * 1_000_000, start + Duration::from_millis(40) * k);
         }
         let now = start + Duration::from_millis(40) * 99;
-        let r = c.report("a", now);
+        let r = c.report(&status, now);
         assert_eq!(r.fps, 25.0);
-        // of the latencies 1 to 100 ms: the 50th and the 99th
+        // of the ages 1 to 100 ms: the 50th, the 95th and the 99th
+        assert_eq!((r.age_p50_ms, r.age_p95_ms, r.age_p99_ms), (Some(50.0), Some(95.0), Some(99.0)));
         assert_eq!((r.latency_p50_ms, r.latency_p99_ms), (Some(50.0), Some(99.0)));
-        assert_eq!(c.report("a", now + Duration::from_secs(3)).fps, 0.0);
-        assert_eq!(Counters::default().report("b", now).latency_p50_ms, None);
+        assert_eq!(c.report(&status, now + Duration::from_secs(3)).fps, 0.0);
+        // 8 s after the last frame: of those of the last 10 s, the last 51
+        assert_eq!(c.report(&status, now + Duration::from_secs(8)).age_p50_ms, Some(75.0));
+        let dead = c.report(&status, now + Duration::from_secs(11));
+        assert_eq!((dead.age_p50_ms, dead.latency_p99_ms, dead.frames), (None, None, 100), "a dead camera has no age");
+        assert_eq!(Counters::default().report(&status, now).age_p50_ms, None);
     }
 }

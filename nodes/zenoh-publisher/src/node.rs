@@ -5,19 +5,28 @@ use crate::key::chunk;
 use crate::link::{Link, configuration};
 use crate::message::{self, MessageError};
 use crate::outbox::{Lost, Outbox, Put};
-use millrace_frame::PayloadKind;
-use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, StopFlag};
-use std::time::Duration;
+use millrace_frame::{CameraStatus, PayloadKind};
+use millrace_node::{
+    Cameras, Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, StopFlag,
+};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Longer than zenoh's own search for a router, shorter than a user's patience.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// A stop has to be over within three seconds, all nodes together.
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
+/// How often it is looked whether a camera has fallen silent.
+const LOOK: Duration = Duration::from_millis(500);
+/// Failed puts are counted one by one and logged this often at most.
+const LOG_FAILURES: Duration = Duration::from_secs(10);
 
 /// `zenoh-publisher`.
 pub(crate) struct ZenohPublisher {
     outbox: Outbox,
     encodings: Encodings,
+    cameras: Cameras,
+    looked: Instant,
     metrics: Metrics,
     stop: StopFlag,
 }
@@ -49,14 +58,18 @@ impl Node for ZenohPublisher {
             settings.reliable,
             OPEN_WITHIN,
             move || Link::open(config, graph),
-            move |source, error| {
-                tracing::debug!(source, error, "a put failed");
-                failures.drop("zenoh_put_failed", source, 1);
-            },
+            failed_put(failures),
         )
         .map_err(NodeError::fatal)?;
         cx.note(keys);
-        Ok(Self { outbox, encodings: settings.encodings, metrics, stop: cx.stopping() })
+        let (encodings, cameras, looked) = (settings.encodings, Cameras::default(), Instant::now());
+        Ok(Self { outbox, encodings, cameras, looked, metrics, stop: cx.stopping() })
+    }
+
+    fn on_camera(&mut self, status: &CameraStatus) {
+        if self.cameras.report(status, Instant::now()) {
+            self.put_state(&status.source);
+        }
     }
 
     fn on_input(&mut self, _port: &str, input: Input, _out: &mut Outputs) -> Result<(), NodeError> {
@@ -73,6 +86,11 @@ impl Node for ZenohPublisher {
         if found.source.is_empty() {
             return Err(NodeError::frame("source_empty", "", "a camera without an id has no key"));
         }
+        let now = Instant::now();
+        if self.cameras.arrived(&found.source, found.capture_ns, now) {
+            self.put_state(&found.source);
+        }
+        self.look(now);
         let put = Put { source: found.source.as_str().into(), payloads };
         if let Some(Lost { source }) = self.outbox.push(put, || self.stop.is_set()) {
             self.metrics.drop("zenoh_congested", &source, 1);
@@ -81,10 +99,46 @@ impl Node for ZenohPublisher {
         Ok(())
     }
 
+    fn produce(&mut self, _out: &mut Outputs) -> Result<Progress, NodeError> {
+        self.look(Instant::now());
+        Ok(Progress::Passive)
+    }
+
     fn drain(&mut self, _out: &mut Outputs) -> Result<(), NodeError> {
         for Lost { source } in self.outbox.finish(FINISH_WITHIN) {
             self.metrics.drop("zenoh_unsent", &source, 1);
         }
         Ok(())
+    }
+}
+
+impl ZenohPublisher {
+    /// Puts the states of cameras that have fallen silent.
+    fn look(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked) >= LOOK {
+            self.looked = now;
+            for source in self.cameras.look(now) {
+                self.put_state(&source);
+            }
+        }
+    }
+
+    fn put_state(&self, source: &str) {
+        if let Some(status) = self.cameras.get(source).filter(|_| !source.is_empty()) {
+            self.outbox.push_state(status);
+        }
+    }
+}
+
+/// What is done about each put that zenoh refuses.
+fn failed_put(metrics: Metrics) -> impl Fn(&str, &str) {
+    let logged: Mutex<Option<Instant>> = Mutex::new(None);
+    move |source, error| {
+        metrics.drop("zenoh_put_failed", source, 1);
+        let Ok(mut logged) = logged.lock() else { return };
+        if logged.is_none_or(|at| at.elapsed() >= LOG_FAILURES) {
+            *logged = Some(Instant::now());
+            tracing::warn!("camera '{source}': a put failed ({error}); more are counted as zenoh_put_failed");
+        }
     }
 }

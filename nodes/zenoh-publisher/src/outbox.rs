@@ -1,7 +1,8 @@
 //! What waits to be sent, and the thread that sends it. A put can take seconds when a subscriber stalls; the node's own
 //! thread waits only where RELIABLE asks for it, and never without an end.
 
-use std::collections::VecDeque;
+use millrace_frame::CameraStatus;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ pub(crate) struct Put {
 pub(crate) trait Sink {
     /// Sends one frame; may block.
     fn put(&mut self, put: Put) -> Result<(), String>;
+
+    /// Publishes a camera's state; may block.
+    fn state(&mut self, status: &CameraStatus) -> Result<(), String>;
 }
 
 /// A frame that was not sent.
@@ -37,6 +41,8 @@ pub(crate) struct Lost {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Put>,
+    /// The newest state of each camera that has not been published: it goes before all frames.
+    states: BTreeMap<String, CameraStatus>,
     closed: bool,
 }
 
@@ -121,6 +127,12 @@ impl Outbox {
         lost
     }
 
+    /// Hands a camera's state over, in place of an older one that still waits.
+    pub(crate) fn push_state(&self, status: &CameraStatus) {
+        self.shared.lock().states.insert(status.source.clone(), status.clone());
+        self.shared.changed.notify_all();
+    }
+
     /// Sends what still waits, for `within` at most. Returns the cameras of the frames that were not sent.
     pub(crate) fn finish(&self, within: Duration) -> Vec<Lost> {
         self.shared.lock().closed = true;
@@ -136,7 +148,10 @@ impl Outbox {
 impl Drop for Outbox {
     /// A node that is told to stop sends no more. The session is to be closed when the node is gone: its port is waited for.
     fn drop(&mut self) {
-        self.shared.lock().waiting.clear();
+        let mut state = self.shared.lock();
+        state.waiting.clear();
+        state.states.clear();
+        drop(state);
         self.finish(LEAVE_WITHIN);
     }
 }
@@ -149,13 +164,21 @@ impl Outbox {
     }
 }
 
+enum Next {
+    State(CameraStatus),
+    Frame(Put),
+}
+
 fn send_all(shared: &Shared, mut sink: impl Sink, failed: impl Fn(&str, &str)) {
     loop {
-        let put = {
+        let next = {
             let mut state = shared.lock();
             loop {
+                if let Some((_, status)) = state.states.pop_first() {
+                    break Next::State(status);
+                }
                 if let Some(put) = state.waiting.pop_front() {
-                    break put;
+                    break Next::Frame(put);
                 }
                 if state.closed {
                     return;
@@ -164,9 +187,19 @@ fn send_all(shared: &Shared, mut sink: impl Sink, failed: impl Fn(&str, &str)) {
             }
         };
         shared.changed.notify_all();
-        let source = put.source.clone();
-        if let Err(error) = sink.put(put) {
-            failed(&source, &error);
+        match next {
+            // a state is no frame: it is not counted as one that was lost
+            Next::State(status) => {
+                if let Err(error) = sink.state(&status) {
+                    tracing::warn!("the state of camera '{}' could not be put: {error}", status.source);
+                }
+            }
+            Next::Frame(put) => {
+                let source = put.source.clone();
+                if let Err(error) = sink.put(put) {
+                    failed(&source, &error);
+                }
+            }
         }
     }
 }

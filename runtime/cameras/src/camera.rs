@@ -152,8 +152,9 @@ impl<B: Backend> Camera<B> {
         self.failed = failed;
     }
 
-    /// Its state, where that is another than the one that was given before.
-    pub(crate) fn status(&mut self) -> Option<CameraStatus> {
+    /// Its state, where that is another than the one that was given before; with `refresh`, also where frames have come
+    /// since.
+    pub(crate) fn status(&mut self, refresh: bool) -> Option<CameraStatus> {
         let mut status = CameraStatus::new(self.config.id.as_str());
         let SourceState { state, last_error, tries } = self.source.clone();
         (status.state, status.last_error, status.tries) = (state, last_error, tries);
@@ -166,6 +167,7 @@ impl<B: Backend> Camera<B> {
         let same = |before: &CameraStatus| {
             (before.state, before.tries, before.weight) == (status.state, status.tries, status.weight)
                 && before.last_error == status.last_error
+                && !(refresh && before.last_frame_ns != status.last_frame_ns)
         };
         if self.reported.as_ref().is_some_and(same) {
             return None;

@@ -18,9 +18,9 @@ pub enum Origin {
 impl Origin {
     /// What a setting names: a URL where it is one, else a file.
     pub fn of(text: &str) -> Self {
-        let is_url = ["rtsp://", "rtsps://"].iter().any(|scheme| {
-            text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        });
+        let is_url = ["rtsp://", "rtsps://"]
+            .iter()
+            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
         if is_url { Self::Url(text.to_owned()) } else { Self::File(text.to_owned()) }
     }
 }

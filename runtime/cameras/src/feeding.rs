@@ -17,8 +17,14 @@ use std::time::{Duration, Instant};
 /// From the decoder to the second thread.
 pub(crate) enum ToMap<P> {
     /// `ready`: when it was decoded, or when it is to be shown, whichever is later.
-    Picture { shown: Shown, ready: Instant, picture: P },
-    End { failed: Option<String> },
+    Picture {
+        shown: Shown,
+        ready: Instant,
+        picture: P,
+    },
+    End {
+        failed: Option<String>,
+    },
 }
 
 /// What the decoder's sink and the thread around it share; both run on that thread.
@@ -231,7 +237,12 @@ impl<B: Backend> Feeding<B> {
                 self.panicked(&panic);
             }
         }
-        lock(&self.book).due.clear();
+        {
+            let mut book = lock(&self.book);
+            book.due.clear();
+            // whatever was inside has come out, or was given out as a loss
+            book.in_flight = 0;
+        }
         self.settle(feed);
     }
 

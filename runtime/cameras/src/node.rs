@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The event loop is woken by what comes; this is for what nobody wakes it for.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// How often the time of a camera's last frame is reported anew.
+const REFRESH: Duration = Duration::from_secs(1);
 /// A thread that has not ended by then is left to the process's end.
 const LONGEST_END: Duration = Duration::from_secs(2);
 
@@ -32,6 +34,7 @@ pub struct Decode<B: Backend> {
     /// The camera whose turn it is.
     turn: usize,
     looked: Instant,
+    refreshed: Instant,
 }
 
 impl<B: Backend> Node for Decode<B> {
@@ -79,6 +82,7 @@ impl<B: Backend> Node for Decode<B> {
             started: false,
             turn: 0,
             looked: Instant::now(),
+            refreshed: Instant::now(),
         })
     }
 
@@ -121,7 +125,7 @@ impl<B: Backend> Node for Decode<B> {
             Event::State(state) => self.cameras[at].source_is(state),
             Event::End { failed } => self.end(at, failed)?,
         }
-        if let Some(status) = self.cameras[at].status() {
+        if let Some(status) = self.cameras[at].status(false) {
             out.camera(status);
         }
         Ok(Progress::Busy)
@@ -151,7 +155,7 @@ impl<B: Backend> Decode<B> {
             Origin::Url(text) | Origin::File(text) => redact_url(text),
         };
         tracing::info!(source = from, camera = id, enabled = self.cameras[at].config.enabled, "starts");
-        if let Some(status) = self.cameras[at].status() {
+        if let Some(status) = self.cameras[at].status(false) {
             out.camera(status);
         }
         Ok(())
@@ -179,8 +183,12 @@ impl<B: Backend> Decode<B> {
         if let Some(configs) = self.pending.take() {
             self.apply(configs, out)?;
         }
+        let refresh = self.refreshed.elapsed() >= REFRESH;
+        if refresh {
+            self.refreshed = Instant::now();
+        }
         for camera in &mut self.cameras {
-            if let Some(status) = camera.status() {
+            if let Some(status) = camera.status(refresh) {
                 out.camera(status);
             }
         }
@@ -200,7 +208,10 @@ impl<B: Backend> Decode<B> {
                 metrics.gauge("cameras_file_faults", "", faults as i64);
                 metrics.count("cameras_file_refused", "", 1);
                 let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
-                tracing::error!("{path} has changed and is refused; the cameras stay as they were:\n{}", report.trim_end());
+                tracing::error!(
+                    "{path} has changed and is refused; the cameras stay as they were:\n{}",
+                    report.trim_end()
+                );
             }
         }
     }
@@ -245,9 +256,8 @@ impl<B: Backend> Decode<B> {
         if self.cameras.iter().any(|camera| camera.failed.is_none()) || self.cameras.is_empty() {
             return Ok(Progress::End);
         }
-        let reason = |camera: &Camera<B>| {
-            camera.failed.as_ref().map(|why| format!("camera '{}': {why}", camera.config.id))
-        };
+        let reason =
+            |camera: &Camera<B>| camera.failed.as_ref().map(|why| format!("camera '{}': {why}", camera.config.id));
         Err(NodeError::fatal(self.cameras.iter().filter_map(reason).collect::<Vec<_>>().join("; ")))
     }
 

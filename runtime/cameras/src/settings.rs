@@ -74,7 +74,9 @@ impl CameraSettings {
             return Err(format!("{first} and {second} are both set; set one of SOURCE, SOURCES and CAMERAS"));
         }
         if given(&self.camera).is_some() && source.is_none() {
-            return Err("CAMERA names the camera of SOURCE; in SOURCES and in a cameras file each has its id".to_owned());
+            return Err(
+                "CAMERA names the camera of SOURCE; in SOURCES and in a cameras file each has its id".to_owned()
+            );
         }
         let group = given(&self.group);
         if group.is_some() && cameras.is_none() {

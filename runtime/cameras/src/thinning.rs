@@ -48,7 +48,9 @@ mod tests {
 
     #[test]
     fn the_rate_is_the_target_and_the_pictures_are_evenly_spaced() {
-        for (camera_fps, target_fps) in [(25.0, 10.0), (30.0, 15.0), (25.0, 24.0), (30.0, 7.0), (60.0, 25.0), (25.0, 1.0)] {
+        for (camera_fps, target_fps) in
+            [(25.0, 10.0), (30.0, 15.0), (25.0, 24.0), (30.0, 7.0), (60.0, 25.0), (25.0, 1.0)]
+        {
             let (kept, gap_ns) = thinned(camera_fps, target_fps, 20, 2_000_000);
             let wanted = target_fps * 20.0;
             assert!((kept as f64 - wanted).abs() <= wanted * 0.02 + 1.0, "{camera_fps} to {target_fps}: {kept}");

@@ -43,10 +43,9 @@ pub(crate) fn load(path: &str, group: Option<&str>) -> Found {
             }
             Ok(cameras.of_group(group).map(Config::of).collect())
         }
-        None => Err(Refused {
-            faults: report.count(millrace_graph::fault::Severity::Error),
-            report: report.text(false),
-        }),
+        None => {
+            Err(Refused { faults: report.count(millrace_graph::fault::Severity::Error), report: report.text(false) })
+        }
     }
 }
 
@@ -74,7 +73,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Reads the file now, and looks after it from here on.
-    pub(crate) fn start(path: &str, group: Option<&str>, waker: Waker, stop: StopFlag) -> Result<(Self, Found), String> {
+    pub(crate) fn start(
+        path: &str,
+        group: Option<&str>,
+        waker: Waker,
+        stop: StopFlag,
+    ) -> Result<(Self, Found), String> {
         // before the reading: a change in between is one
         let seen = version(path);
         let found = load(path, group);

@@ -34,7 +34,9 @@ pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> any
 fn available_bytes(root: &Path) -> Option<u64> {
     let limit = |file: &str| std::fs::read_to_string(root.join(file)).ok()?.trim().parse::<u64>().ok();
     let meminfo = std::fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"].map(limit);
     total.map(|kib| kib * 1024).into_iter().chain(limits.into_iter().flatten()).min()
 }

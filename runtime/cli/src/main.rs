@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)]
 
 mod ab;
+mod cameras;
+mod clock;
 mod doctor;
 mod dora;
 mod load;
@@ -18,6 +20,7 @@ mod status;
 mod switch;
 mod totals;
 mod view;
+mod vitals;
 
 use clap::{Parser, Subcommand};
 use load::Loaded;

@@ -1,5 +1,6 @@
 //! The processes of a run: dora and all that descend from it, and what they have in shared memory.
 
+use crate::vitals::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// A process that cannot be taken for a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Process {
+struct Member {
     pid: i32,
     /// In clock ticks since boot.
     started: u64,
@@ -16,7 +17,7 @@ struct Process {
 /// A family of processes, as far as it has been seen.
 pub(crate) struct Family {
     root: i32,
-    members: BTreeSet<Process>,
+    members: BTreeSet<Member>,
     segments: BTreeSet<PathBuf>,
 }
 
@@ -45,14 +46,27 @@ impl Family {
         }
         for pid in known {
             if let Some((_, started)) = all.get(&pid) {
-                self.members.insert(Process { pid, started: *started });
+                self.members.insert(Member { pid, started: *started });
                 self.segments.extend(shared_segments(pid));
             }
         }
     }
 
-    fn living(&self) -> impl Iterator<Item = &Process> {
+    fn living(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|process| stat(process.pid).is_some_and(|(_, started)| started == process.started))
+    }
+
+    /// What the process `pid` does; 0 stands for one that is not known.
+    pub(crate) fn process(&self, pid: u32) -> Process {
+        let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Process::Unknown };
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let Some((_, started)) = parse_stat(&text) else { return Process::Ended };
+        let mut known = self.members.iter().filter(|member| member.pid == pid).peekable();
+        if known.peek().is_some() && !known.any(|member| member.started == started) {
+            // another one that got its number
+            return Process::Ended;
+        }
+        if is_stopped(&text) { Process::Stopped } else { Process::Runs }
     }
 
     /// Somebody of them runs.
@@ -132,6 +146,11 @@ fn parse_stat(text: &str) -> Option<(i32, u64)> {
     Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
+/// Somebody stopped it, or traces it.
+fn is_stopped(stat: &str) -> bool {
+    stat.rfind(')').is_some_and(|at| stat[at + 1..].trim_start().starts_with(['T', 't']))
+}
+
 /// zenoh's and CUDA's segments in a process's memory map.
 fn shared_segments(pid: i32) -> Vec<PathBuf> {
     let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
@@ -157,6 +176,7 @@ mod tests {
         assert_eq!(parse_stat(line), Some((7, 987_654)));
         assert_eq!(parse_stat(&line.replace(" S ", " Z ")), None);
         assert_eq!(parse_stat("nonsense"), None);
+        assert!(is_stopped(&line.replace(" S ", " T ")) && !is_stopped(line));
     }
 
     #[test]
@@ -166,6 +186,29 @@ mod tests {
         assert_eq!(parse_maps(maps), [PathBuf::from("/dev/shm/331774729.zenoh")]);
         let cuda = "7f0000000000-7f0000001000 rw-s 00000000 00:19 5 /dev/shm/cuda.shm.0.94d.1\n";
         assert_eq!(parse_maps(cuda), [PathBuf::from("/dev/shm/cuda.shm.0.94d.1")]);
+    }
+
+    #[test]
+    fn a_process_is_seen_to_stop_and_to_end() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut family = Family::of(child.id());
+        family.look();
+        let state = |family: &Family| family.process(child.id());
+        assert_eq!((state(&family), family.process(0)), (Process::Runs, Process::Unknown));
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        let start = Instant::now();
+        while state(&family) != Process::Stopped && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(state(&family), Process::Stopped);
+        // another process with its number is not taken for it
+        let started = family.members.iter().next().unwrap().started;
+        let another = Member { pid: child.id() as i32, started: started + 1 };
+        assert_eq!(Family { members: [another].into(), ..Family::of(child.id()) }.process(child.id()), Process::Ended);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(family.process(child.id()), Process::Ended);
     }
 
     #[test]

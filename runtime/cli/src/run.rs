@@ -1,12 +1,14 @@
 //! `millrace run`: build, check, hand to dora, watch, end.
 
 use crate::RunArgs;
+use crate::cameras::Cameras;
 use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State, VARIABLE};
 use crate::totals::Totals;
 use crate::view::View;
+use crate::vitals::{Vital, Vitals};
 use crate::{dora, make};
 use anyhow::{Context, bail};
 use millrace_graph::check::Checked;
@@ -90,13 +92,19 @@ pub(crate) fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow:
     Ok(())
 }
 
-/// A log of this run, beside the last ones.
+/// A log of this run, beside the last ones. Logs of runs that go on are left alone, however many came later.
 pub(crate) fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
-    const KEPT: usize = 20;
     let base = dora::target_folder().unwrap_or_else(std::env::temp_dir);
     let folder = base.join("millrace-logs");
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    let mut old: Vec<_> = std::fs::read_dir(&folder)
+    remove_old_logs(&folder);
+    Ok(folder.join(format!("{stem}-{}.log", std::process::id())))
+}
+
+/// Keeps the last logs, and those of runs that go on: dora and its nodes hold a lock on theirs.
+fn remove_old_logs(folder: &Path) {
+    const KEPT: usize = 20;
+    let mut old: Vec<_> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
@@ -104,15 +112,20 @@ pub(crate) fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
         .collect();
     old.sort();
     for (_, path) in old.iter().take(old.len().saturating_sub(KEPT - 1)) {
-        // Another run may have removed it.
-        let _ = std::fs::remove_file(path);
+        let Ok(log) = File::open(path) else { continue };
+        if log.try_lock().is_ok() {
+            // Another run may have removed it.
+            let _ = std::fs::remove_file(path);
+        }
     }
-    Ok(folder.join(format!("{stem}-{}.log", std::process::id())))
 }
 
 pub(crate) fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Result<Child> {
     let open = || File::options().create(true).append(true).open(log);
     let file = open().with_context(|| format!("the log {} cannot be written", log.display()))?;
+    // Until the last process that writes there has ended: later runs look for it before they remove an old log. A file
+    // system without locks keeps the log as long as any other.
+    let _ = file.try_lock_shared();
     let mut command = Command::new(program);
     make::outside_cargo(&mut command);
     command
@@ -173,6 +186,8 @@ struct Running {
     child: Child,
     family: Family,
     inbox: Inbox,
+    cameras: Cameras,
+    vitals: Vitals,
     view: View,
     signals: Signals,
     stop_after: Option<Duration>,
@@ -208,6 +223,8 @@ impl Running {
             family: Family::of(child.id()),
             child,
             inbox,
+            cameras: Cameras::default(),
+            vitals: Vitals::default(),
             view,
             signals,
             stop_after,
@@ -232,6 +249,7 @@ impl Running {
             let now = Instant::now();
             if last_look.is_none_or(|last| now - last >= Duration::from_millis(500)) {
                 self.family.look();
+                self.look_at_nodes(now);
                 last_look = Some(now);
             }
             if let Some(status) = self.child.try_wait()? {
@@ -241,7 +259,7 @@ impl Running {
                 }
                 return Ok(status);
             }
-            self.view.update(&self.nodes, now - self.start, now);
+            self.view.update(&self.nodes, &self.cameras, now - self.start, now);
             self.consider_stopping(now);
         }
     }
@@ -258,6 +276,23 @@ impl Running {
         }
         if let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) {
             node.take(status, now);
+        }
+    }
+
+    /// Says which nodes hang or are gone, and what cameras do, where that is news. Once the graph ends, nothing of it is.
+    fn look_at_nodes(&mut self, now: Instant) {
+        if self.stopping.is_some() {
+            return;
+        }
+        for (node, never) in self.nodes.iter_mut().zip(&self.never_restarted) {
+            let process = self.family.process(node.last.as_ref().map_or(0, |last| last.pid));
+            let come_back = if *never { Duration::ZERO } else { COME_BACK };
+            if let Some(line) = self.vitals.look(node, process, come_back, now) {
+                self.view.alarm(&line);
+            }
+        }
+        for line in self.cameras.update(&self.nodes) {
+            self.view.camera(&line);
         }
     }
 
@@ -312,7 +347,7 @@ impl Running {
         self.family.sweep();
         let cause = self.stopping.map(|(_, cause)| cause);
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
-        self.view.summary(&self.nodes, &ends, elapsed);
+        self.view.summary(&self.nodes, &ends, &self.cameras, elapsed);
         let mut troubled: Vec<&str> = Vec::new();
         for (node, reports) in self.nodes.iter().zip(&self.reports) {
             match node.state() {
@@ -371,6 +406,7 @@ pub(crate) fn is_noise(line: &str) -> bool {
 
 fn end_of(node: &Totals, killed: bool) -> String {
     let end = match node.state() {
+        Some(State::Opening | State::Running) if matches!(node.vital, Vital::Gone(_)) => "GONE, without a word",
         Some(State::Done) => "done",
         Some(State::Stopped) => "stopped",
         Some(State::Failed) => "failed",
@@ -382,5 +418,45 @@ fn end_of(node: &Totals, killed: bool) -> String {
         0 => end.to_owned(),
         1 => format!("{end}, 1 restart"),
         n => format!("{end}, {n} restarts"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::SystemTime;
+
+    #[test]
+    fn the_log_of_a_run_that_goes_on_is_kept_however_many_come_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let aged = |path: &Path, age_s: u64| {
+            let file = File::options().create(true).append(true).open(path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
+        };
+        // the oldest of all, and what dora started still runs; a script stands in for dora
+        let elsewhere = tempfile::tempdir().unwrap();
+        let dora = elsewhere.path().join("dora");
+        std::fs::write(&dora, "#!/bin/sh\nsleep 600 &\nwait\n").unwrap();
+        std::fs::set_permissions(&dora, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let log = folder.path().join("long-1.log");
+        let mut child = start(&dora, Path::new("graph.yml"), Path::new("/none"), &log).unwrap();
+        aged(&log, 5_000);
+        let later: Vec<PathBuf> = (0..30).map(|n| folder.path().join(format!("g-{n}.log"))).collect();
+        for (n, path) in later.iter().enumerate() {
+            aged(path, 1_000 - n as u64);
+        }
+        remove_old_logs(folder.path());
+        let kept = later.iter().filter(|path| path.exists()).count();
+        assert!(log.exists() && child.try_wait().unwrap().is_none());
+        assert_eq!(kept, 19, "the newest of those that have ended");
+        let mut family = Family::of(child.id());
+        family.kill();
+        child.wait().unwrap();
+        assert!(family.gone_within(Duration::from_secs(10)));
+        aged(&log, 5_000);
+        remove_old_logs(folder.path());
+        assert!(!log.exists(), "nobody writes there any more");
     }
 }

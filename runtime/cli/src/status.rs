@@ -1,6 +1,12 @@
-//! What nodes report of themselves: one JSON datagram every half second and one at the end.
+//! What nodes report of themselves: one JSON datagram every half second and one at the end. A long report comes as a file,
+//! whose descriptor the datagram carries.
 
+use millrace_frame::CameraStatus;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::Deserialize;
+use std::io::{IoSliceMut, Read, Seek};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -25,12 +31,16 @@ pub(crate) struct Status {
     pub(crate) state: State,
     /// Since it started.
     pub(crate) uptime_ns: u64,
+    /// How long ago its event loop last turned; none before it first did, and of nodes that do not say.
+    pub(crate) loop_age_ms: Option<u64>,
     /// Counters since it started.
     pub(crate) counters: Vec<Counter>,
     /// Losses since it started.
     pub(crate) drops: Vec<Loss>,
     /// Times.
     pub(crate) latency: Vec<Latency>,
+    /// The cameras that it reads or serves, with their states.
+    pub(crate) cameras: Vec<CameraStatus>,
     /// Lines for the user, such as the address of a page.
     pub(crate) notes: Vec<String>,
     /// Its resident memory.
@@ -90,12 +100,16 @@ pub(crate) struct Latency {
     pub(crate) p95_ns: u64,
     pub(crate) p99_ns: u64,
     /// Of the last 5 s to 10 s.
+    pub(crate) recent_p50_ns: Option<u64>,
     pub(crate) recent_p95_ns: Option<u64>,
+    pub(crate) recent_p99_ns: Option<u64>,
     pub(crate) count: u64,
 }
 
-/// More than any node sends.
-const LONGEST_BYTES: usize = 256 * 1024;
+/// Longer than any report that comes in a datagram.
+const LONGEST_DATAGRAM_BYTES: usize = 256 * 1024;
+/// Longer than any report at all.
+const LONGEST_BYTES: u64 = 64 << 20;
 
 /// The receiving end.
 pub(crate) struct Inbox {
@@ -106,7 +120,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Receives on this socket.
     pub(crate) fn new(socket: UnixDatagram) -> Self {
-        Self { socket, buffer: vec![0; LONGEST_BYTES] }
+        Self { socket, buffer: vec![0; LONGEST_DATAGRAM_BYTES] }
     }
 
     /// The next report, or none when there is none within `patience`.
@@ -115,9 +129,30 @@ impl Inbox {
     pub(crate) fn next(&mut self, patience: Duration) -> Option<Status> {
         // Zero means forever to the socket. A timeout that cannot be set shows as reports that do not come.
         let _ = self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1))));
-        let len = self.socket.recv(&mut self.buffer).ok()?;
-        parse(&self.buffer[..len])
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut data = [IoSliceMut::new(&mut self.buffer)];
+        let received = recvmsg(&self.socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+        let file = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        let Some(file) = file else { return parse(&self.buffer[..received.bytes]) };
+        // as much as the datagram says, where the file is not what it should be
+        read_file(file).and_then(|bytes| parse(&bytes)).or_else(|| parse(&self.buffer[..received.bytes]))
     }
+}
+
+fn read_file(file: OwnedFd) -> Option<Vec<u8>> {
+    let mut file = std::fs::File::from(file);
+    // a pipe would keep us waiting
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.rewind().ok()?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Option<Status> {
@@ -141,8 +176,45 @@ mod tests {
         assert_eq!(status.state, State::Failed);
         assert_eq!(status.counters[0].value, 123);
         assert_eq!(status.error.unwrap(), "no such file");
+        assert!(status.cameras.is_empty() && status.loop_age_ms.is_none(), "of a node that is older");
+        let json = br#"{"v":1,"node":"decode","loop_age_ms":40,"cameras":[
+            {"source":"door","state":"refused","since_ns":7,"last_error":"401 Unauthorized","tries":3}]}"#;
+        let camera = &parse(json).unwrap().cameras[0];
+        assert_eq!((camera.source.as_str(), camera.state), ("door", millrace_frame::CameraState::Refused));
         assert!(parse(br#"{"v":2,"node":"a"}"#).is_none());
         assert!(parse(br#"{"v":1}"#).is_none());
         assert!(parse(b"\xff").is_none());
+    }
+
+    #[test]
+    fn a_long_report_comes_as_a_file() {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let (from, to) = UnixDatagram::pair().unwrap();
+        let mut inbox = Inbox::new(to);
+        let send = |datagram: &[u8], file: &dyn AsFd| {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let descriptors = [file.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+            sendmsg(&from, &[std::io::IoSlice::new(datagram)], &mut control, SendFlags::empty()).unwrap();
+        };
+        let counters: Vec<String> = (0..10_000)
+            .map(|n| format!(r#"{{"name":"in","port":"frame","source":"camera-{n}","value":{n}}}"#))
+            .collect();
+        let whole = format!(r#"{{"v":1,"node":"a","counters":[{}]}}"#, counters.join(","));
+        assert!(whole.len() > LONGEST_DATAGRAM_BYTES);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(whole.as_bytes()).unwrap();
+        let head = br#"{"v":1,"node":"a"}"#;
+        send(head, &file);
+        assert_eq!(inbox.next(Duration::from_secs(5)).unwrap().counters.len(), 10_000);
+        // what is no file is not read, and the next report comes as ever
+        let (pipe, _keep) = std::io::pipe().unwrap();
+        send(head, &pipe);
+        assert_eq!(inbox.next(Duration::from_secs(5)).unwrap().counters.len(), 0);
+        from.send(head).unwrap();
+        assert_eq!(inbox.next(Duration::from_secs(5)).unwrap().node, "a");
     }
 }

@@ -1,11 +1,14 @@
 //! What all nodes did, from their reports, across restarts.
 
 use crate::status::{State, Status};
+use crate::vitals::Vital;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Rates are over about this long.
 const WINDOW: Duration = Duration::from_secs(3);
+/// A node that gives no sign of life for so long hangs, or is gone; one that is well reports twice a second.
+pub(crate) const SILENT: Duration = Duration::from_secs(3);
 
 /// A counter or loss: name, port, source.
 type Key = (String, String, String);
@@ -21,6 +24,10 @@ pub(crate) struct Totals {
     pub(crate) restarts: u32,
     /// When the last report came.
     pub(crate) heard: Option<Instant>,
+    /// Whether it gives signs of life.
+    pub(crate) vital: Vital,
+    /// Since when its process has been gone, although it did not report its end.
+    pub(crate) process_gone: Option<Instant>,
     counters: Sums,
     drops: Sums,
     /// Time, frames and processor time of the last seconds.
@@ -68,6 +75,9 @@ impl Totals {
         self.counters.now = counters.map(|c| ((c.name.clone(), c.port.clone(), c.source.clone()), c.value)).collect();
         let drops = status.drops.iter();
         self.drops.now = drops.map(|d| ((d.cause.clone(), d.port.clone(), d.source.clone()), d.value)).collect();
+        if self.last.as_ref().is_none_or(|last| last.pid != status.pid) {
+            self.process_gone = None;
+        }
         let cpu_ns = status.cpu_ns;
         self.last = Some(status);
         self.heard = Some(now);
@@ -137,9 +147,12 @@ impl Totals {
         sums
     }
 
-    /// Frames a second, and the share of one core, over the last seconds.
-    pub(crate) fn rates(&self) -> Option<(f64, f64)> {
+    /// Frames a second, and the share of one core, over the last seconds; 0 of a node that does not report any more.
+    pub(crate) fn rates(&self, now: Instant) -> Option<(f64, f64)> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);
+        if self.silent_for(now).is_some() {
+            return Some((0.0, 0.0));
+        }
         let seconds = (last.0 - first.0).as_secs_f64();
         if seconds < 0.2 {
             return None;
@@ -149,11 +162,40 @@ impl Totals {
         Some((fps, cpu))
     }
 
-    /// Median and 99th percentile of the time per item, in milliseconds; of the slowest source.
-    pub(crate) fn latency_ms(&self) -> Option<(f64, f64)> {
-        let times = self.last.as_ref()?.latency.iter().filter(|times| times.name == "on_input" && times.count > 0);
-        let worst = times.max_by_key(|times| times.p99_ns)?;
-        Some((worst.p50_ns as f64 / 1e6, worst.p99_ns as f64 / 1e6))
+    /// It has not ended.
+    pub(crate) fn should_run(&self) -> bool {
+        matches!(self.state(), Some(State::Opening | State::Running))
+    }
+
+    /// Since when it gives no sign of life, where it should.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        let silent = now.saturating_duration_since(self.heard?);
+        (self.should_run() && (silent >= SILENT || self.process_gone.is_some())).then_some(silent)
+    }
+
+    /// Since when its event loop stands still although it reports, where that is too long.
+    pub(crate) fn stuck_for(&self, now: Instant) -> Option<Duration> {
+        let last = self.last.as_ref().filter(|last| last.state == State::Running)?;
+        let stuck = Duration::from_millis(last.loop_age_ms?) + now.saturating_duration_since(self.heard?);
+        (stuck >= SILENT).then_some(stuck)
+    }
+
+    /// p50, p95 and p99 of the age of the frames that it took in the last seconds, in milliseconds; of the camera whose
+    /// frames are oldest.
+    pub(crate) fn ages_ms(&self, now: Instant) -> Option<[f64; 3]> {
+        if self.silent_for(now).is_some() {
+            return None;
+        }
+        let ages = self.last.as_ref()?.latency.iter().filter(|times| times.name == "age");
+        let ages = ages.filter_map(|age| Some([age.recent_p50_ns?, age.recent_p95_ns?, age.recent_p99_ns?]));
+        ages.max_by_key(|ages| ages[2]).map(|ages| ages.map(|ns| ns as f64 / 1e6))
+    }
+
+    /// The same since it started.
+    pub(crate) fn ages_since_start_ms(&self) -> Option<[f64; 3]> {
+        let ages = self.last.as_ref()?.latency.iter().filter(|times| times.name == "age" && times.count > 0);
+        let worst = ages.max_by_key(|age| age.p99_ns)?;
+        Some([worst.p50_ns, worst.p95_ns, worst.p99_ns].map(|ns| ns as f64 / 1e6))
     }
 
     /// Where it is; none where it never reported.
@@ -199,12 +241,51 @@ mod tests {
     fn rates_are_of_the_last_seconds() {
         let mut totals = Totals::new("decode");
         let start = Instant::now();
-        assert_eq!(totals.rates(), None);
+        assert_eq!(totals.rates(start), None);
         for half in 0..20_u64 {
             let frames = if half < 10 { 0 } else { (half - 9) * 15 };
             totals.take(report(half * 500_000_000, frames, 0), start + Duration::from_millis(half * 500));
         }
-        let (fps, cpu) = totals.rates().unwrap();
+        let end = start + Duration::from_millis(9_500);
+        let (fps, cpu) = totals.rates(end).unwrap();
         assert!((fps - 30.0).abs() < 1e-9 && (cpu - 0.5).abs() < 1e-9, "{fps} {cpu}");
+        // no report for 3 s: what it did before says nothing of now
+        assert_eq!(totals.silent_for(end + Duration::from_millis(2_900)), None);
+        assert_eq!(totals.silent_for(end + Duration::from_secs(4)), Some(Duration::from_secs(4)));
+        assert_eq!(totals.rates(end + Duration::from_secs(3)), Some((0.0, 0.0)));
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_seen_in_the_reports() {
+        let (mut totals, start) = (Totals::new("detect"), Instant::now());
+        totals.take(Status { loop_age_ms: Some(80), ..report(500, 1, 0) }, start);
+        assert_eq!(totals.stuck_for(start), None);
+        totals.take(Status { loop_age_ms: Some(3_200), ..report(3_600, 1, 0) }, start + Duration::from_secs(3));
+        assert_eq!(totals.stuck_for(start + Duration::from_secs(3)), Some(Duration::from_millis(3_200)));
+        totals.take(Status { state: State::Opening, loop_age_ms: None, ..report(9_600, 1, 0) }, start);
+        assert_eq!(totals.stuck_for(start + Duration::from_secs(30)), None, "a model may take long to open");
+        totals.take(Status { state: State::Done, ..report(9_900, 1, 0) }, start);
+        assert_eq!(totals.silent_for(start + Duration::from_secs(60)), None, "it has ended");
+    }
+
+    #[test]
+    fn ages_are_those_of_the_worst_camera_now() {
+        let age = |source: &str, ms: u64, recent: bool| crate::status::Latency {
+            name: "age".into(),
+            source: source.into(),
+            count: 5,
+            p50_ns: 1_000_000,
+            p95_ns: 2_000_000,
+            p99_ns: 900_000_000,
+            recent_p50_ns: recent.then_some(ms * 1_000_000),
+            recent_p95_ns: recent.then_some(ms * 2_000_000),
+            recent_p99_ns: recent.then_some(ms * 3_000_000),
+        };
+        let (mut totals, now) = (Totals::new("page"), Instant::now());
+        let latency = vec![age("a", 10, true), age("b", 40, true), age("dead", 5_000, false)];
+        totals.take(Status { latency, ..report(500, 1, 0) }, now);
+        assert_eq!(totals.ages_ms(now), Some([40.0, 80.0, 120.0]));
+        assert_eq!(totals.ages_ms(now + Duration::from_secs(4)), None);
+        assert_eq!(totals.ages_since_start_ms(), Some([1.0, 2.0, 900.0]));
     }
 }

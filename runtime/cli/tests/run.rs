@@ -161,6 +161,50 @@ fn a_node_that_dies_without_a_word_fails_the_graph() {
 }
 
 #[test]
+fn a_node_that_is_not_started_again_is_said_to_be_gone_at_once_and_at_the_end() {
+    let bench = Bench::new(&[("a", "SECONDS: 4"), ("b", "MODE: die")]);
+    let output = bench.run(&[]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("node b IS GONE: its process "), "{err}");
+    let last = out.lines().rfind(|line| line.starts_with("0:0")).unwrap();
+    assert!(last.contains("b 42 0.0/s 3 dropped GONE for "), "{last}");
+    assert!(out.lines().any(|line| line.starts_with("b ") && line.ends_with("GONE, without a word")), "{out}");
+    assert!(out.contains("node b was GONE at the end: its last sign of life was "), "{out}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn a_node_that_hangs_is_seen_to_and_has_no_rate() {
+    let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", "MODE: freeze")]);
+    let child = bench.start(2);
+    std::thread::sleep(Duration::from_millis(5_500));
+    signal(child.id(), Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        err.contains("node b: no sign of life for 3 s; its process ") && err.contains("is stopped (SIGSTOP)"),
+        "{err}"
+    );
+    let last = out.lines().rfind(|line| line.starts_with("0:0")).unwrap();
+    assert!(last.contains("b 42 0.0/s 3 dropped HUNG for "), "{last}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn each_change_of_a_cameras_state_is_a_line() {
+    let bench = Bench::new(&[("a", "MODE: camera, SECONDS: 4")]);
+    let output = bench.run(&[]);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    let lines: Vec<&str> =
+        out.lines().filter_map(|line| line.split_once(" camera door: ")).map(|(_, state)| state).collect();
+    assert_eq!(lines, ["refused (attempt 2): 401 Unauthorized", "live"], "{out}");
+    assert!(out.contains(" · cameras: 1 refused\n"), "{out}");
+    assert!(bench.run(&["--quiet"]).stdout.is_empty());
+}
+
+#[test]
 fn interrupt_ends_everything_within_3_s() {
     for (mode, interrupts) in [("done", 1), ("deaf", 1), ("deaf", 2)] {
         let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", &format!("SECONDS: 600, MODE: {mode}"))]);

@@ -34,6 +34,7 @@ impl CameraState {
 
 /// A camera's state, and what led to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CameraStatus {
     /// Camera id.
     pub source: String,

@@ -51,9 +51,15 @@ cameras:
     assert_eq!(gate.id.it, "gate");
     assert_eq!(gate.source.it, Source::Url("rtsp://10.0.0.11:554/stream1".into()));
     assert_eq!((gate.enabled, gate.target_fps, gate.weight, gate.repeat), (true, Some(12.5), 2.0, None));
-    assert_eq!((gate.transport.as_deref(), gate.matrix.as_deref(), gate.range.as_deref()), (Some("udp"), Some("bt709"), Some("full")));
+    assert_eq!(
+        (gate.transport.as_deref(), gate.matrix.as_deref(), gate.range.as_deref()),
+        (Some("udp"), Some("bt709"), Some("full"))
+    );
     assert_eq!(gate.password.as_ref().unwrap().it, Password::Env("GATE_PASSWORD".into()));
-    assert_eq!((gate.user.as_deref(), gate.group.as_deref(), gate.size_px), (Some("viewer"), Some("north"), Some((1280, 720))));
+    assert_eq!(
+        (gate.user.as_deref(), gate.group.as_deref(), gate.size_px),
+        (Some("viewer"), Some("north"), Some((1280, 720)))
+    );
     let yard = &cameras[1];
     assert_eq!((yard.id.it.as_str(), &yard.source.it), ("007", &Source::File("yard.mp4".into())));
     assert_eq!((yard.enabled, yard.repeat, yard.weight, yard.target_fps), (false, Some(true), 1.0, None));
@@ -111,11 +117,15 @@ impl Folder {
 }
 
 fn decoder(id: &str, env: &str) -> String {
-    format!("  - {{ id: {id}, path: bin/nvdec-nv12, inputs: {{ tick: dora/timer/secs/5 }}, outputs: [frame, packet], env: {{ {env} }} }}\n")
+    format!(
+        "  - {{ id: {id}, path: bin/nvdec-nv12, inputs: {{ tick: dora/timer/secs/5 }}, outputs: [frame, packet], env: {{ {env} }} }}\n"
+    )
 }
 
 fn converter(inputs: &str) -> String {
-    format!("  - {{ id: to-rgb, path: bin/nv12-to-rgb, inputs: {{ {inputs} }}, outputs: [tensor], env: {{ MODEL: model.yml }} }}\n")
+    format!(
+        "  - {{ id: to-rgb, path: bin/nv12-to-rgb, inputs: {{ {inputs} }}, outputs: [tensor], env: {{ MODEL: model.yml }} }}\n"
+    )
 }
 
 const TWO: &str = "cameras: [{ id: a, url: rtsp://h/1, group: x }, { id: b, url: rtsp://h/2, group: y }]\n";
@@ -136,7 +146,12 @@ graphs/g.yml: 1 error
     folder.write("cameras.yml", TWO);
     assert_eq!(folder.report(&graph), "graphs/g.yml: no faults\n");
     let absent = folder.report(&decoder("decode", "CAMERAS: camera.yml"));
-    assert!(absent.starts_with("graphs/g.yml:3:117: the cameras file 'camera.yml' of node 'decode' cannot be read: No such file"), "{absent}");
+    assert!(
+        absent.starts_with(
+            "graphs/g.yml:3:117: the cameras file 'camera.yml' of node 'decode' cannot be read: No such file"
+        ),
+        "{absent}"
+    );
 }
 
 #[test]
@@ -178,13 +193,22 @@ fn what_a_camera_names_has_to_be_there() {
 fn a_decoder_says_whom_it_serves_in_one_way() {
     let folder = Folder::new(&[("cameras.yml", TWO)]);
     for (env, says) in [
-        ("DEVICE: 0", "node 'decode' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required"),
-        ("SOURCE: a.mp4, CAMERAS: cameras.yml", "node 'decode' has SOURCE and CAMERAS; one of them says whom it serves"),
+        (
+            "DEVICE: 0",
+            "node 'decode' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required",
+        ),
+        (
+            "SOURCE: a.mp4, CAMERAS: cameras.yml",
+            "node 'decode' has SOURCE and CAMERAS; one of them says whom it serves",
+        ),
         ("SOURCE: a.mp4, GROUP: x", "node 'decode' has a GROUP, which chooses cameras of a cameras file"),
         ("SOURCES: 'a=a.mp4 b'", "'b' in SOURCES of node 'decode' names no camera"),
         ("SOURCES: 'a=a.mp4 a=b.mp4'", "SOURCES of node 'decode' names camera 'a' twice"),
         ("SOURCE: 'rtsps://me:hunter2@h/1'", "asks for RTSP over TLS (rtsps://)"),
-        ("CAMERAS: cameras.yml, GROUP: z", "no camera of graphs/cameras.yml has the group 'z' of node 'decode'; groups there: x, y"),
+        (
+            "CAMERAS: cameras.yml, GROUP: z",
+            "no camera of graphs/cameras.yml has the group 'z' of node 'decode'; groups there: x, y",
+        ),
     ] {
         let report = folder.report(&decoder("decode", env));
         assert!(report.contains(says) && report.contains("1 error"), "{env}:\n{report}");
@@ -214,7 +238,9 @@ fn ids_are_unique_where_cameras_come_together() {
         assert!(report.contains(says) && report.contains("1 error"), "{first}; {second}:\n{report}");
     }
     // two chains beside each other, as in a comparison
-    let apart = decoder("one", "SOURCE: a.mp4, CAMERA: a") + &decoder("two", "SOURCE: a.mp4, CAMERA: a") + &converter("frame: one/frame");
+    let apart = decoder("one", "SOURCE: a.mp4, CAMERA: a")
+        + &decoder("two", "SOURCE: a.mp4, CAMERA: a")
+        + &converter("frame: one/frame");
     assert_eq!(folder.report(&apart), "graphs/g.yml: no faults\n");
     // cameras of a group that nobody serves
     let report = folder.report(&decoder("one", "CAMERAS: cameras.yml, GROUP: x"));
@@ -246,8 +272,16 @@ fn several_producers_are_several_inputs() {
             "'frame' is given twice",
             "fix: keep one of them, or for a second producer: frame.cam2: cam2/frame",
         ),
-        ("frame: cam1/frame, frame.x: cam1/frame", "inputs 'frame' and 'frame.x' of node 'to-rgb' both take 'cam1/frame'", "fix: keep one of them"),
-        ("frame: cam1/frame, frame.x: cam2/packet", "and input 'frame.x' of node 'to-rgb' (nv12-to-rgb) takes image", "fix: frame.x: cam2/frame"),
+        (
+            "frame: cam1/frame, frame.x: cam1/frame",
+            "inputs 'frame' and 'frame.x' of node 'to-rgb' both take 'cam1/frame'",
+            "fix: keep one of them",
+        ),
+        (
+            "frame: cam1/frame, frame.x: cam2/packet",
+            "and input 'frame.x' of node 'to-rgb' (nv12-to-rgb) takes image",
+            "fix: frame.x: cam2/frame",
+        ),
     ] {
         let report = with(inputs);
         assert!(report.contains(says) && report.contains(fix) && report.contains("1 error"), "{inputs}:\n{report}");
@@ -258,15 +292,23 @@ fn several_producers_are_several_inputs() {
 fn the_memory_of_the_pools_is_estimated() {
     let file = "cameras:\n - { id: a, url: rtsp://h/1, size: 1024x512 }\n - { id: b, url: rtsp://h/2, size: 512x512 }\n - { id: c, url: rtsp://h/3 }\n";
     let folder = Folder::new(&[("cameras.yml", file)]);
-    let graph = |more: &str| decoder("decode", &format!("CAMERAS: cameras.yml, SLOTS: 4{more}")) + &converter("frame: decode/frame");
+    let graph = |more: &str| {
+        decoder("decode", &format!("CAMERAS: cameras.yml, SLOTS: 4{more}")) + &converter("frame: decode/frame")
+    };
     let checked = folder.check(&graph(", MEMORY: host"));
     let [frames] = checked.memory.ports.as_slice() else { panic!("{:?}", checked.memory) };
     // rows of 256, 1.5 bytes a pixel; 1920x1080 for the one whose size is not stated
     let pictures = 1024 * 512 * 3 / 2 + 512 * 512 * 3 / 2 + 2048 * (1080 + 540);
-    assert_eq!((frames.port.as_str(), frames.cameras, frames.slots, frames.bytes), ("decode/frame", 3, 4, 4 * pictures));
+    assert_eq!(
+        (frames.port.as_str(), frames.cameras, frames.slots, frames.bytes),
+        ("decode/frame", 3, 4, 4 * pictures)
+    );
     assert!(frames.assumed && !frames.on_gpu && frames.holds == "nv12 of the stated sizes, 1920x1080 assumed for 1");
     assert_eq!((checked.memory.host_bytes(), checked.memory.gpu_bytes()), (4 * pictures, 0));
-    assert_eq!(checked.memory.line(), "memory: 17 MiB in shared memory for frames on their way; sizes are assumed, see --explain\n");
+    assert_eq!(
+        checked.memory.line(),
+        "memory: 17 MiB in shared memory for frames on their way; sizes are assumed, see --explain\n"
+    );
     let on_gpu = folder.check(&graph(""));
     assert_eq!((on_gpu.memory.host_bytes(), on_gpu.memory.gpu_bytes()), (0, 4 * pictures));
 }
@@ -291,7 +333,11 @@ fn what_cannot_work_is_refused() {
     };
     let report = batch(8, "SOURCE: a.mp4");
     let says = "'decode/frame' has 8 slots for its camera, and 'to-rgb' takes 8 frames at once: 10 are needed";
-    assert!(report.contains(says) && report.contains("fix: SLOTS: 10 in node 'decode', or a smaller BATCH in node 'to-rgb'"), "{report}");
+    assert!(
+        report.contains(says)
+            && report.contains("fix: SLOTS: 10 in node 'decode', or a smaller BATCH in node 'to-rgb'"),
+        "{report}"
+    );
     assert_eq!(batch(10, "SOURCE: a.mp4"), "graphs/g.yml: no faults\n");
     assert_eq!(batch(6, "CAMERAS: cameras.yml"), "graphs/g.yml: no faults\n", "a batch is of two cameras");
 }

@@ -31,10 +31,12 @@ pub struct Common {
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
     /// How long a frame waits for others to be computed with it, in milliseconds: until `WORKERS` times the frames that go
-    /// through the model together are there, or this time is over. 0 waits for none.
+    /// through the model together are there, or this time is over. 0 waits for none. Left out, a frame waits up to 4 ms, and
+    /// only where about six (or as many as go together, where those are fewer) are expected in that time by the rate at which
+    /// they come.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
-    pub batch_wait_ms: u32,
+    pub batch_wait_ms: Option<u32>,
 }
 
 /// The most workers where nothing is said: with the 8 slots that a pool has where nothing is said, as many tensors
@@ -165,6 +167,12 @@ pub trait Engine: Sized + Send + 'static {
 
     /// The part of the settings that all detectors have.
     fn common(settings: &Self::Settings) -> &Common;
+
+    /// The settings as they work in this flow, where what is left out depends on it.
+    fn in_flow(settings: Self::Settings, flow: Flow) -> Self::Settings {
+        let _ = flow;
+        settings
+    }
 
     /// How many copies of the model compute at the same time, and by how many threads each.
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A detector as a node of the dataflow: `tensor` in, `detections` out, one for one and in order.
 pub struct InferNode<E> {
     workers: Workers<E>,
-    batch_wait: Duration,
+    batch_wait: Option<Duration>,
     metrics: Metrics,
 }
 
@@ -38,6 +38,7 @@ impl<E: Engine> Node for InferNode<E> {
     type Settings = E::Settings;
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {
+        let settings = E::in_flow(settings, cx.flow());
         let (workers, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
         let open = || Detector::open(&settings, threads).map_err(NodeError::fatal);
         let here = open()?;
@@ -60,7 +61,7 @@ impl<E: Engine> Node for InferNode<E> {
     }
 
     fn batch_wait(&self) -> Option<Duration> {
-        Some(self.batch_wait)
+        self.batch_wait
     }
 
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
@@ -77,8 +78,9 @@ impl<E: Engine> Node for InferNode<E> {
     }
 }
 
-fn batch_wait(common: &Common) -> Duration {
-    Duration::from_millis(common.batch_wait_ms.into())
+/// `None` where nothing is set: as long as pays.
+fn batch_wait(common: &Common) -> Option<Duration> {
+    common.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
 }
 
 impl<E: Engine> InferNode<E> {

@@ -105,8 +105,7 @@ impl FeedSettings {
             Transport::Tcp => RtspTransport::Tcp,
             Transport::Udp => RtspTransport::Udp,
         };
-        let stall_timeout =
-            self.stall_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.clamp(500, 60_000))));
+        let stall_timeout = self.stall_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.clamp(500, 60_000))));
         Options { frame_rate: self.frame_rate, rtsp_transport, stall_timeout }
     }
 

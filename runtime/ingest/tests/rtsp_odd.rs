@@ -142,8 +142,7 @@ fn a_picture_is_given_out_with_its_last_packet_and_not_with_the_next_one() {
     ages_ms.sort_unstable();
     // the median: this machine may be busy for a while
     assert!(ages_ms[ages_ms.len() / 2] < 20, "{ages_ms:?}");
-    let apart_ms: Vec<i64> =
-        viewer.seen[2..].windows(2).map(|w| (w[1].at_ns - w[0].at_ns) / 1_000_000).collect();
+    let apart_ms: Vec<i64> = viewer.seen[2..].windows(2).map(|w| (w[1].at_ns - w[0].at_ns) / 1_000_000).collect();
     assert!(apart_ms.iter().sum::<i64>() > 500, "they come at their pace: {apart_ms:?}");
 }
 
@@ -178,7 +177,8 @@ fn joining_amid_a_group_is_waiting_and_no_damage() {
         assert!(key > first, "{name}");
         for stated in [true, false] {
             // the parameter sets come with the session description, or with the key pictures alone
-            let show = Show { sdp: clip.sdp(stated), sent: clip.sent(first, true, Marking::Pictures, 8), then: Then::Silence };
+            let show =
+                Show { sdp: clip.sdp(stated), sent: clip.sent(first, true, Marking::Pictures, 8), then: Then::Silence };
             let answer = Answer::Play(Arc::new(show));
             let server = OddServer::start(move |_| answer.clone());
             let mut viewer = Viewer::open(&server.url(), &quick());
@@ -242,7 +242,10 @@ fn packets_that_are_missing_are_counted_and_nothing_wrong_is_shown() {
 fn a_camera_that_says_no_is_refused_with_its_reason_and_comes_back() {
     let clip = Clip::read("baseline_slices.264");
     let cases: [(Answer, &str); 6] = [
-        (Answer::Status(401, "Unauthorized"), "401 Unauthorized: write user and password into the URL or the cameras file"),
+        (
+            Answer::Status(401, "Unauthorized"),
+            "401 Unauthorized: write user and password into the URL or the cameras file",
+        ),
         (Answer::Status(403, "Forbidden"), "403 Forbidden: write user and password into the URL or the cameras file"),
         (Answer::Status(404, "Not Found"), "404 Not Found: check the path in the URL"),
         (Answer::Status(503, "Service Unavailable"), "503 Service Unavailable"),

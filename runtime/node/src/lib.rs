@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod cameras;
 mod context;
 mod describe;
 mod directory;
@@ -33,6 +34,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use cameras::Cameras;
 pub use context::{Context, StopFlag};
 pub use error::NodeError;
 pub use gpu::{GpuSettings, Queue, ShareSetting, Sync};

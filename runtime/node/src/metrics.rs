@@ -1,82 +1,73 @@
-//! Counters and latency histograms of one node, by port and camera.
+//! Counters, durations and camera states of one node, by port and camera.
 
-use hdrhistogram::Histogram;
-use millrace_frame::CameraStatus;
-use serde::Serialize;
+mod news;
+mod times;
+
+use millrace_frame::{CameraStatus, monotonic_ns};
+use news::Outage;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use times::Times;
 
 /// A handle on the node's counters; clones share them, any thread may use them.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Mutex<State>>);
+pub struct Metrics(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// When the event loop last turned, by `CLOCK_MONOTONIC`; 0 before it first did.
+    loop_turned_ns: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    counters: BTreeMap<Key, u64>,
-    gauges: BTreeMap<Key, i64>,
-    drops: BTreeMap<Key, u64>,
-    latency: BTreeMap<Key, Times>,
+    counters: Table<u64>,
+    gauges: Table<i64>,
+    drops: Table<u64>,
+    /// Each has a lock of its own: a report reads them one by one, and holds up nobody who counts.
+    latency: Table<Arc<Mutex<Times>>>,
     last_logged: BTreeMap<&'static str, Instant>,
-    warned: BTreeMap<Key, (Instant, u64)>,
+    warned: Table<(Option<Instant>, u64)>,
     notes: Vec<String>,
     params: BTreeMap<String, String>,
     cameras: BTreeMap<String, CameraStatus>,
+    outages: BTreeMap<String, Outage>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    name: &'static str,
-    port: &'static str,
-    source: String,
-}
-
-/// Nothing slower than this is told apart: a minute.
-const SLOWEST_NS: u64 = 60_000_000_000;
-
-/// Durations, all of them and the last ones.
+/// Values by name and port, then by camera.
 #[derive(Debug)]
-struct Times {
-    all: Histogram<u64>,
-    /// The span that runs and the one before.
-    recent: [Histogram<u64>; 2],
-    since: Instant,
+struct Table<V>(BTreeMap<(&'static str, &'static str), BTreeMap<Arc<str>, V>>);
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
 }
 
-/// How long a span of recent durations is.
-const SPAN: Duration = Duration::from_secs(5);
-
-impl Times {
-    fn new() -> Self {
-        let empty = || {
-            Histogram::new_with_bounds(1_000, SLOWEST_NS, 2)
-                .expect("the bounds are constants that hdrhistogram accepts")
-        };
-        Self { all: empty(), recent: [empty(), empty()], since: Instant::now() }
+impl<V> Table<V> {
+    fn at(&mut self, name: &'static str, port: &'static str, source: &str, new: impl FnOnce() -> V) -> &mut V {
+        let by_source = self.0.entry((name, port)).or_default();
+        // a name is copied once for each camera and not for each frame
+        if !by_source.contains_key(source) {
+            by_source.insert(source.into(), new());
+        }
+        by_source.get_mut(source).expect("it was put there")
     }
 
-    fn record(&mut self, ns: u64) {
-        let age = self.since.elapsed();
-        if age >= SPAN {
-            self.recent.swap(0, 1);
-            self.recent[0].reset();
-            if age >= 2 * SPAN {
-                self.recent[1].reset();
-            }
-            self.since = Instant::now();
-        }
-        self.all.saturating_record(ns);
-        self.recent[0].saturating_record(ns);
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, &Arc<str>, &V)> {
+        self.0.iter().flat_map(|((name, port), by_source)| {
+            by_source.iter().map(move |(source, value)| (*name, *port, source, value))
+        })
     }
+}
 
-    fn recent_p95_ns(&self) -> Option<u64> {
-        if self.since.elapsed() >= 2 * SPAN {
-            return None;
-        }
-        let mut both = self.recent[0].clone();
-        both.add(&self.recent[1]).expect("both have the same bounds");
-        (!both.is_empty()).then(|| both.value_at_quantile(0.95))
+impl Table<u64> {
+    fn sum(&self, name: &str, source: &str) -> u64 {
+        self.0.iter().filter(|((n, _), _)| *n == name).filter_map(|(_, by_source)| by_source.get(source)).sum()
     }
 }
 
@@ -87,7 +78,7 @@ impl Metrics {
     }
 
     pub(crate) fn count_port(&self, name: &'static str, port: &'static str, source: &str, n: u64) {
-        *self.state().counters.entry(key(name, port, source)).or_default() += n;
+        *self.state().counters.at(name, port, source, || 0) += n;
     }
 
     /// Counts a frame of `bytes` that was copied: read once, written once.
@@ -113,7 +104,7 @@ impl Metrics {
         }
         let mut state = self.state();
         let total = {
-            let total = state.drops.entry(key(cause, port, source)).or_default();
+            let total = state.drops.at(cause, port, source, || 0);
             *total += n;
             *total
         };
@@ -130,20 +121,15 @@ impl Metrics {
     pub(crate) fn warn_sometimes(&self, cause: &'static str, source: &str, text: impl FnOnce() -> String) {
         const APART: Duration = Duration::from_secs(10);
         let now = Instant::now();
-        let left_out = match self.state().warned.entry(key(cause, "", source)) {
-            Entry::Vacant(new) => {
-                new.insert((now, 0));
-                0
+        let left_out = {
+            let mut state = self.state();
+            let (last, left_out) = state.warned.at(cause, "", source, Default::default);
+            if last.is_some_and(|last| now - last < APART) {
+                *left_out += 1;
+                return;
             }
-            Entry::Occupied(mut known) => {
-                let (last, left_out) = known.get_mut();
-                if now - *last < APART {
-                    *left_out += 1;
-                    return;
-                }
-                *last = now;
-                std::mem::take(left_out)
-            }
+            *last = Some(now);
+            std::mem::take(left_out)
         };
         match left_out {
             0 => tracing::warn!("{}", text()),
@@ -153,13 +139,14 @@ impl Metrics {
 
     /// Records a duration of camera `source`.
     pub fn observe_ns(&self, name: &'static str, source: &str, ns: u64) {
-        let mut state = self.state();
-        state.latency.entry(key(name, "", source)).or_insert_with(Times::new).record(ns.clamp(1_000, SLOWEST_NS));
+        let now = Instant::now();
+        let times = self.state().latency.at(name, "", source, || Arc::new(Mutex::new(Times::new(now)))).clone();
+        locked(&times).record(ns, now);
     }
 
     /// Sets a gauge of camera `source`.
     pub fn gauge(&self, name: &'static str, source: &str, value: i64) {
-        self.state().gauges.insert(key(name, "", source), value);
+        *self.state().gauges.at(name, "", source, || 0) = value;
     }
 
     pub(crate) fn note(&self, text: String) {
@@ -171,13 +158,23 @@ impl Metrics {
         self.state().notes.clone()
     }
 
-    /// A camera has this state now.
-    pub(crate) fn camera(&self, status: CameraStatus) {
-        self.state().cameras.insert(status.source.clone(), status);
+    /// A camera that this node reads has this state now. Each change is logged once, and the end of an outage with its
+    /// length.
+    pub(crate) fn camera(&self, status: CameraStatus, log: bool) {
+        let mut state = self.state();
+        let before = state.cameras.insert(status.source.clone(), status.clone());
+        let outage = state.outages.entry(status.source.clone()).or_default();
+        let news = outage.take(before.as_ref(), &status, Instant::now());
+        drop(state);
+        if let Some(news) = news.filter(|_| log) {
+            news.log();
+        }
     }
 
     pub(crate) fn remove_camera(&self, source: &str) {
-        self.state().cameras.remove(source);
+        let mut state = self.state();
+        state.cameras.remove(source);
+        state.outages.remove(source);
     }
 
     /// The state of each camera that was reported, by id; for tests and for pages that show it.
@@ -192,56 +189,75 @@ impl Metrics {
 
     /// A counter's value; for tests and for pages that show it.
     pub fn counted(&self, name: &str, source: &str) -> u64 {
-        self.state().counters.iter().filter(|(k, _)| k.name == name && k.source == source).map(|(_, n)| n).sum()
+        self.state().counters.sum(name, source)
     }
 
     /// What was lost of camera `source` under `cause`.
     pub fn dropped(&self, cause: &str, source: &str) -> u64 {
-        self.state().drops.iter().filter(|(k, _)| k.name == cause && k.source == source).map(|(_, n)| n).sum()
+        self.state().drops.sum(cause, source)
+    }
+
+    /// The node's event loop has turned: it takes frames, or waits for them or for its consumers.
+    pub(crate) fn beat(&self) {
+        self.0.loop_turned_ns.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// How long ago the node's event loop last turned, which it does at least ten times a second where it is well; `None`
+    /// before it first did.
+    pub fn loop_age(&self) -> Option<Duration> {
+        let turned_ns = self.0.loop_turned_ns.load(Ordering::Relaxed);
+        (turned_ns != 0).then(|| Duration::from_nanos(monotonic_ns().saturating_sub(turned_ns).max(0) as u64))
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
         let state = self.state();
-        let count = |(k, &value): (&Key, &u64)| Count { name: k.name, port: k.port, source: k.source.clone(), value };
-        Snapshot {
+        let count =
+            |(name, port, source, &value): (_, _, &Arc<str>, &u64)| Count { name, port, source: source.into(), value };
+        let drops =
+            state.drops.iter().map(|(cause, port, source, &value)| Drop { cause, port, source: source.into(), value });
+        let gauges = state.gauges.iter().map(|(name, _, source, &value)| Gauge { name, source: source.into(), value });
+        let mut snapshot = Snapshot {
             counters: state.counters.iter().map(count).collect(),
-            drops: state
-                .drops
-                .iter()
-                .map(|(k, &value)| Drop { cause: k.name, port: k.port, source: k.source.clone(), value })
-                .collect(),
-            gauges: state
-                .gauges
-                .iter()
-                .map(|(k, &value)| Gauge { name: k.name, source: k.source.clone(), value })
-                .collect(),
-            latency: state
-                .latency
-                .iter()
-                .map(|(k, times)| Latency {
-                    name: k.name,
-                    source: k.source.clone(),
-                    count: times.all.len(),
-                    p50_ns: times.all.value_at_quantile(0.5),
-                    p95_ns: times.all.value_at_quantile(0.95),
-                    p99_ns: times.all.value_at_quantile(0.99),
-                    max_ns: times.all.max(),
-                    recent_p95_ns: times.recent_p95_ns(),
-                })
-                .collect(),
+            drops: drops.collect(),
+            gauges: gauges.collect(),
+            latency: Vec::new(),
             notes: state.notes.clone(),
             params: state.params.clone(),
             cameras: state.cameras.values().cloned().collect(),
-        }
+        };
+        let times: Vec<_> =
+            state.latency.iter().map(|(name, _, source, times)| (name, source.clone(), times.clone())).collect();
+        // from here on nobody who counts is held up
+        drop(state);
+        snapshot.latency = times.iter().map(|(name, source, times)| latency(name, source, times, now)).collect();
+        snapshot
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn key(name: &'static str, port: &'static str, source: &str) -> Key {
-    Key { name, port, source: source.to_owned() }
+fn locked(times: &Mutex<Times>) -> MutexGuard<'_, Times> {
+    times.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn latency(name: &'static str, source: &Arc<str>, times: &Mutex<Times>, now: Instant) -> Latency {
+    let mut times = locked(times);
+    let (all, recent) = (times.all(), times.recent(now));
+    Latency {
+        name,
+        source: source.into(),
+        count: times.count(),
+        p50_ns: all.p50_ns,
+        p95_ns: all.p95_ns,
+        p99_ns: all.p99_ns,
+        max_ns: times.max_ns(),
+        recent_p50_ns: recent.map(|r| r.p50_ns),
+        recent_p95_ns: recent.map(|r| r.p95_ns),
+        recent_p99_ns: recent.map(|r| r.p99_ns),
+    }
 }
 
 /// All counters at one time, as the status message has them.
@@ -258,11 +274,27 @@ pub(crate) struct Snapshot {
     cameras: Vec<CameraStatus>,
 }
 
+/// A camera's id, shared with the counters.
+#[derive(Clone, Debug)]
+struct Source(Arc<str>);
+
+impl From<&Arc<str>> for Source {
+    fn from(id: &Arc<str>) -> Self {
+        Self(id.clone())
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 struct Count {
     name: &'static str,
     port: &'static str,
-    source: String,
+    source: Source,
     value: u64,
 }
 
@@ -270,52 +302,31 @@ struct Count {
 struct Drop {
     cause: &'static str,
     port: &'static str,
-    source: String,
+    source: Source,
     value: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Gauge {
     name: &'static str,
-    source: String,
+    source: Source,
     value: i64,
 }
 
+/// Durations since the start, and `recent_…` of the last 5 s to 10 s; none of these where nothing was recorded in them.
 #[derive(Clone, Debug, Serialize)]
 struct Latency {
     name: &'static str,
-    source: String,
+    source: Source,
     count: u64,
     p50_ns: u64,
     p95_ns: u64,
     p99_ns: u64,
     max_ns: u64,
-    /// Of the last 5 s to 10 s; none where nothing was recorded in them.
+    recent_p50_ns: Option<u64>,
     recent_p95_ns: Option<u64>,
+    recent_p99_ns: Option<u64>,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_add_up_by_camera_and_histograms_give_their_quantiles() {
-        let metrics = Metrics::default();
-        metrics.count("boxes", "a", 2);
-        metrics.count("boxes", "a", 3);
-        metrics.count("boxes", "b", 1);
-        metrics.drop("gone", "a", 0);
-        metrics.drop("gone", "b", 4);
-        assert_eq!((metrics.counted("boxes", "a"), metrics.counted("boxes", "b")), (5, 1));
-        assert_eq!((metrics.dropped("gone", "a"), metrics.dropped("gone", "b")), (0, 4));
-        for ms in 1..=100 {
-            metrics.observe_ns("on_input", "a", ms * 1_000_000);
-        }
-        let latency = &metrics.snapshot().latency[0];
-        assert_eq!(latency.count, 100);
-        assert_eq!(latency.recent_p95_ns, Some(latency.p95_ns), "all of them are of the last seconds");
-        // two significant digits
-        assert!((49_500_000..=51_000_000).contains(&latency.p50_ns), "{}", latency.p50_ns);
-        assert!((98_000_000..=101_000_000).contains(&latency.p99_ns), "{}", latency.p99_ns);
-    }
-}
+mod tests;

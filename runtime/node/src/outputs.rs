@@ -134,19 +134,17 @@ impl Outputs {
     /// Reports a camera's state: to every node behind ([`Node::on_camera`](crate::Node::on_camera)), to the node's own
     /// report, and to the log where it has changed. For sources; other nodes pass on what comes in by themselves.
     pub fn camera(&mut self, status: CameraStatus) {
-        if self.cameras.get(&status.source).is_none_or(|known| known.state != status.state) {
-            let (camera, state, error) = (&status.source, status.state.as_str(), &status.last_error);
-            match error.is_empty() {
-                true => tracing::info!("camera '{camera}': {state}"),
-                false => tracing::info!("camera '{camera}': {state}: {error}"),
-            }
-        }
-        self.pass_on(status);
+        self.metrics.camera(status.clone(), true);
+        self.list_camera(status);
     }
 
-    /// Lists a camera's status in the directories.
+    /// Passes on what another node has reported and logged.
     pub(crate) fn pass_on(&mut self, status: CameraStatus) {
-        self.metrics.camera(status.clone());
+        self.metrics.camera(status.clone(), false);
+        self.list_camera(status);
+    }
+
+    fn list_camera(&mut self, status: CameraStatus) {
         self.cameras.insert(status.source.clone(), status);
         self.ports.iter_mut().for_each(|port| port.unlisted = true);
     }

@@ -1,40 +1,72 @@
-//! The node's state for whoever watches: a JSON datagram, twice a second, to the socket that `MILLRACE_STATUS` names and
-//! to each socket in the dataflow's own folder. Nobody has to listen: a datagram that finds no reader is dropped, and the
-//! node never waits for one.
+//! The node's reports to whoever watches: a JSON datagram, twice a second, to the socket that `MILLRACE_STATUS` names and
+//! to each socket in the dataflow's own folder. No watcher is needed: a datagram that finds no reader is dropped.
 //!
-//! Watchers come and go while a dataflow runs, and so do its nodes. So it is the watcher that makes a socket, in
-//! `millrace-USER/DATAFLOW/` in the folder for such things, and the nodes that look there: one that was started a moment
-//! ago, and one that fails before anybody could have asked it, are heard like all others. A node makes nothing there.
+//! A thread of its own sends them, so that the event loop never waits for a watcher, and so that a node whose event loop
+//! hangs still reports: `loop_age_ms` then says for how long. A report longer than a datagram should be (a hundred cameras
+//! and more) travels in an anonymous file, whose descriptor the datagram carries.
+//!
+//! Watchers come and go while a dataflow runs, and so do its nodes. So the watchers make the sockets, in
+//! `millrace-USER/DATAFLOW/` in the folder for such things, and the nodes look there: a watcher gets the reports of a node
+//! that was started a moment ago, and of one that fails at once. A node makes nothing there.
 
 use crate::link::Topology;
 use crate::metrics::{Metrics, Snapshot};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// Reports up to this length travel in the datagram itself; the kernel takes about 200 KiB.
+const LONGEST_DATAGRAM_BYTES: usize = 64 << 10;
 
+/// The node's reports. Dropped, it sends no more.
 pub(crate) struct Status {
+    shared: Arc<Shared>,
+    sender: Option<JoinHandle<()>>,
+    /// The event loop runs: the reports say so already.
+    running: bool,
+}
+
+struct Shared {
+    reporter: Mutex<Reporter>,
+    /// Signalled when no more is to be sent.
+    over: Condvar,
+}
+
+impl Shared {
+    fn reporter(&self) -> MutexGuard<'_, Reporter> {
+        self.reporter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Reporter {
     socket: Option<UnixDatagram>,
-    /// The watcher that started the graph.
+    /// The socket of the watcher that started the graph.
     starter: Option<PathBuf>,
-    /// Where the others' sockets may be.
+    /// Where the other watchers' sockets may be.
     folders: Vec<PathBuf>,
-    /// Those that know how this node was defined.
-    told: BTreeSet<PathBuf>,
+    /// The watchers that know how this node was defined.
+    informed: BTreeSet<PathBuf>,
     node: String,
     name: &'static str,
     restarts: u64,
     definition: serde_json::Value,
     started: Instant,
-    sent: Option<Instant>,
+    state: State,
+    error: Option<String>,
+    over: bool,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
     Opening,
@@ -42,6 +74,12 @@ pub(crate) enum State {
     Done,
     Stopped,
     Failed,
+}
+
+impl State {
+    fn is_last(self) -> bool {
+        matches!(self, Self::Done | Self::Stopped | Self::Failed)
+    }
 }
 
 #[derive(Serialize)]
@@ -54,8 +92,11 @@ struct Message<'a> {
     restarts: u64,
     state: State,
     uptime_ns: u64,
+    /// How long ago the event loop last turned; none before it first did.
+    loop_age_ms: Option<u64>,
+    /// Absent where the datagram carries the descriptor of a file, which has the whole report.
     #[serde(flatten)]
-    metrics: Snapshot,
+    metrics: Option<&'a Snapshot>,
     rss_bytes: u64,
     cpu_ns: u64,
     error: Option<&'a str>,
@@ -67,80 +108,180 @@ struct Message<'a> {
 impl Status {
     pub(crate) fn new(graph: &Topology, name: &'static str) -> Self {
         let socket = UnixDatagram::unbound().ok().filter(|socket| socket.set_nonblocking(true).is_ok());
-        Self {
+        let reporter = Reporter {
             socket,
             starter: std::env::var_os("MILLRACE_STATUS").filter(|path| !path.is_empty()).map(PathBuf::from),
             folders: if graph.dataflow.is_empty() { Vec::new() } else { folders(&graph.dataflow) },
-            told: BTreeSet::new(),
+            informed: BTreeSet::new(),
             node: graph.node.clone(),
             name,
             restarts: graph.restarts,
             definition: graph.definition.clone(),
             started: Instant::now(),
-            sent: None,
-        }
-    }
-
-    /// Sends if it is time.
-    pub(crate) fn tick(&mut self, metrics: &Metrics) {
-        if self.sent.is_none_or(|at| at.elapsed() >= PERIOD) {
-            self.send(State::Running, metrics, None);
-        }
-    }
-
-    /// Sends now.
-    pub(crate) fn send(&mut self, state: State, metrics: &Metrics, error: Option<&str>) {
-        self.sent = Some(Instant::now());
-        let watchers: Vec<PathBuf> = self.folders.iter().flat_map(|folder| sockets(folder)).collect();
-        self.told.retain(|known| watchers.contains(known));
-        let Some(socket) = self.socket.as_ref().filter(|_| self.starter.is_some() || !watchers.is_empty()) else {
-            return;
+            state: State::Opening,
+            error: None,
+            over: false,
         };
+        let shared = Arc::new(Shared { reporter: Mutex::new(reporter), over: Condvar::new() });
+        Self { shared, sender: None, running: false }
+    }
+
+    /// The event loop has turned.
+    pub(crate) fn tick(&mut self, metrics: &Metrics) {
+        metrics.beat();
+        if !self.running {
+            self.running = true;
+            self.shared.reporter().state = State::Running;
+            self.send_regularly(metrics);
+        }
+    }
+
+    /// Sends now, and from now on regularly, unless this is the node's end.
+    pub(crate) fn send(&mut self, state: State, metrics: &Metrics, error: Option<&str>) {
+        let mut reporter = self.shared.reporter();
+        reporter.state = state;
+        reporter.error = error.map(str::to_owned);
+        reporter.over = state.is_last();
+        reporter.report(metrics);
+        let over = reporter.over;
+        drop(reporter);
+        self.running |= state == State::Running;
+        if !over {
+            self.send_regularly(metrics);
+        }
+    }
+
+    /// Starts the thread that sends, where it does not run yet and there is somebody to send to.
+    fn send_regularly(&mut self, metrics: &Metrics) {
+        let reporter = self.shared.reporter();
+        if self.sender.is_some() || reporter.starter.is_none() && reporter.folders.is_empty() {
+            return;
+        }
+        drop(reporter);
+        let (shared, metrics) = (self.shared.clone(), metrics.clone());
+        let run = move || {
+            let mut reporter = shared.reporter();
+            while !reporter.over {
+                reporter = shared.over.wait_timeout(reporter, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+                if !reporter.over {
+                    reporter.report(&metrics);
+                }
+            }
+        };
+        // without a thread the node works and is not seen: its watchers call it hung, which is true of its reports
+        self.sender = std::thread::Builder::new().name("status".into()).spawn(run).ok();
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.shared.reporter().over = true;
+        self.shared.over.notify_all();
+        if let Some(sender) = self.sender.take() {
+            // a panic in there has been printed by the thread itself
+            let _ = sender.join();
+        }
+    }
+}
+
+impl Reporter {
+    fn report(&mut self, metrics: &Metrics) {
+        let watchers: Vec<PathBuf> = self.folders.iter().flat_map(|folder| sockets(folder)).collect();
+        self.informed.retain(|known| watchers.contains(known));
+        if self.starter.is_none() && watchers.is_empty() {
+            return;
+        }
+        let snapshot = metrics.snapshot();
+        let usual = Letter::new(self.message(metrics, &snapshot, false));
+        let mut to: Vec<(PathBuf, bool)> = self.starter.iter().map(|path| (path.clone(), false)).collect();
+        to.extend(watchers.into_iter().map(|path| (path, true)));
+        for (path, of_dataflow) in to {
+            let first = of_dataflow && !self.informed.contains(&path);
+            let sent = match (first, &usual) {
+                (false, Some(letter)) => self.offer(&path, letter),
+                (true, _) => match Letter::new(self.message(metrics, &snapshot, true)) {
+                    Some(letter) => self.offer(&path, &letter),
+                    None => continue,
+                },
+                (false, None) => continue,
+            };
+            match sent {
+                Ok(()) if first => {
+                    self.informed.insert(path);
+                }
+                // the watcher was killed
+                Err(ErrorKind::ConnectionRefused) if of_dataflow => {
+                    let _ = std::fs::remove_file(&path);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn message<'a>(&'a self, metrics: &Metrics, snapshot: &'a Snapshot, with_definition: bool) -> Message<'a> {
         let (rss_bytes, cpu_ns) = usage().unwrap_or_default();
-        let mut message = Message {
+        Message {
             v: 1,
             node: &self.node,
             name: self.name,
             pid: std::process::id(),
             restarts: self.restarts,
-            state,
+            state: self.state,
             uptime_ns: self.started.elapsed().as_nanos() as u64,
-            metrics: metrics.snapshot(),
+            loop_age_ms: metrics.loop_age().map(|age| age.as_millis() as u64),
+            metrics: Some(snapshot),
             rss_bytes,
             cpu_ns,
-            error,
-            definition: None,
-        };
-        // the last word gets a few tries: a watcher's queue may be full for a moment
-        let tries = if matches!(state, State::Running) { 1 } else { 20 };
-        if let Some(starter) = &self.starter {
-            let _ = offer(socket, starter, &message, tries);
+            error: self.error.as_deref(),
+            definition: with_definition.then_some(&self.definition),
         }
-        for watcher in watchers {
-            message.definition = (!self.told.contains(&watcher)).then_some(&self.definition);
-            match offer(socket, &watcher, &message, tries) {
-                Ok(()) => {
-                    self.told.insert(watcher);
-                }
-                // its watcher was killed
-                Err(ErrorKind::ConnectionRefused) => {
-                    let _ = std::fs::remove_file(&watcher);
-                }
-                Err(_) => {}
+    }
+
+    /// Sends a report; a few times where the watcher's queue is full, which it may be for a moment.
+    fn offer(&self, to: &Path, letter: &Letter) -> Result<(), ErrorKind> {
+        const TRIES: u32 = 20;
+        let Some(socket) = &self.socket else { return Err(ErrorKind::NotConnected) };
+        for _ in 1..TRIES {
+            match letter.send(socket.as_fd(), to) {
+                Err(ErrorKind::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+                result => return result,
             }
         }
+        letter.send(socket.as_fd(), to)
     }
 }
 
-fn offer(socket: &UnixDatagram, to: &Path, message: &Message<'_>, tries: u32) -> Result<(), ErrorKind> {
-    let bytes = serde_json::to_vec(message).map_err(|_| ErrorKind::InvalidData)?;
-    for _ in 1..tries {
-        match socket.send_to(&bytes, to) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
-            result => return result.map(drop).map_err(|e| e.kind()),
+/// A report as it travels: a datagram, and where it is long the file that has all of it.
+struct Letter {
+    datagram: Vec<u8>,
+    file: Option<std::fs::File>,
+}
+
+impl Letter {
+    fn new(mut message: Message<'_>) -> Option<Self> {
+        let whole = serde_json::to_vec(&message).ok()?;
+        if whole.len() <= LONGEST_DATAGRAM_BYTES {
+            return Some(Self { datagram: whole, file: None });
         }
+        (message.metrics, message.definition) = (None, None);
+        let datagram = serde_json::to_vec(&message).ok()?;
+        let file = rustix::fs::memfd_create("millrace-status", rustix::fs::MemfdFlags::CLOEXEC);
+        let mut file = std::fs::File::from(file.ok()?);
+        file.write_all(&whole).ok()?;
+        Some(Self { datagram, file: Some(file) })
     }
-    socket.send_to(&bytes, to).map(drop).map_err(|e| e.kind())
+
+    fn send(&self, socket: BorrowedFd<'_>, to: &Path) -> Result<(), ErrorKind> {
+        let to = SocketAddrUnix::new(to).map_err(|e| e.kind())?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<BorrowedFd<'_>> = self.file.iter().map(AsFd::as_fd).collect();
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(ErrorKind::InvalidInput);
+        }
+        let data = [IoSlice::new(&self.datagram)];
+        rustix::net::sendmsg_addr(socket, &to, &data, &mut control, SendFlags::empty()).map(drop).map_err(|e| e.kind())
+    }
 }
 
 /// Where watchers of a dataflow may have their sockets. A daemon's environment is not that of a user's shell, so no variable
@@ -177,52 +318,4 @@ fn usage() -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn status(folder: &Path) -> Status {
-        let graph = Topology {
-            node: "a".to_owned(),
-            definition: serde_json::json!({ "id": "a", "env": { "K": 1 } }),
-            ..Topology::default()
-        };
-        let mut status = Status::new(&graph, "test");
-        status.starter = None;
-        status.folders = vec![folder.to_owned()];
-        status
-    }
-
-    fn heard(socket: &UnixDatagram) -> serde_json::Value {
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut buffer = vec![0; 65536];
-        let len = socket.recv(&mut buffer).unwrap();
-        serde_json::from_slice(&buffer[..len]).unwrap()
-    }
-
-    #[test]
-    fn watchers_that_come_are_told_the_definition_once_and_those_that_died_are_swept() {
-        let base = tempfile::tempdir().unwrap();
-        let folder = base.path().join("dataflow");
-        std::fs::create_dir(&folder).unwrap();
-        for path in [base.path(), &folder] {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        let mut status = status(&folder);
-        let metrics = Metrics::default();
-        status.tick(&metrics); // nobody there
-        let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
-        drop(UnixDatagram::bind(folder.join("2")).unwrap());
-        status.send(State::Running, &metrics, None);
-        status.send(State::Failed, &metrics, Some("why"));
-        let (first, second) = (heard(&watcher), heard(&watcher));
-        assert_eq!(first["definition"]["env"]["K"], 1);
-        assert!(second["definition"].is_null());
-        assert_eq!((second["state"].as_str(), second["error"].as_str()), (Some("failed"), Some("why")));
-        assert!(folder.join("1").exists() && !folder.join("2").exists());
-        // a folder that others could write to is left alone
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(sockets(&folder).is_empty());
-    }
-}
+mod tests;

@@ -16,6 +16,16 @@ GOALS = [
     ("nv12-rate", "NV12 against BGR24 made on the GPU, up to the tensor, saturated: frames a second", "1.15 times, by the whole interval"),
     ("nv12-traffic", "the same: bytes of frames that our code moved", "at most half"),
     ("streams-rate", "streams and events against threads that wait, whole graph, saturated: frames a second", "1.10 times, by the whole interval"),
+    ("live-rate", "live cameras: the rate of every camera", "within 2 % of its clip's"),
+    ("live-lost", "live cameras: frames lost", "0"),
+    ("live-age-8", "8 live cameras without B-frames: age of a frame's detections, p50", "at most 10 ms"),
+    ("live-age-100", "100 live cameras: the same, p99 of the worst camera", "at most 60 ms"),
+    ("live-cpu", "100 live cameras: CPU of a camera, all nodes", "under 2 % of a core"),
+    ("live-batch", "64 live cameras and more: frames a launch, with no setting", "at least 4"),
+    ("live-end", "live cameras: from an interrupt to the end, no node killed", "at most 3 s"),
+    ("overload-shares", "overload: share of every camera over the mean", "within 10 %"),
+    ("overload-age", "overload: age of a frame's detections, p99 of the worst camera", "bounded: at most 1.5 s"),
+    ("overload-recovery", "overload: until every camera has all of its frames, after the load fell", "at most 1 s"),
     ("recovery", "kill -9 of a GPU node until detections flow again", "they do; nothing is left"),
 ]
 STAND_IN = "ON THE STAND-IN FOR THE DRIVER: no GPU was used, nothing was measured."

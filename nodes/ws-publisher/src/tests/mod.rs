@@ -3,11 +3,13 @@
 
 mod jpeg;
 mod live;
+mod look;
 mod malformed;
 mod queue;
 mod server;
+mod states;
 
-use crate::hub::Hub;
+use crate::hub::{Hub, LoopAge};
 use crate::queue::Limits;
 use crate::server::Server;
 use millrace_frame::{DetBox, Detections};
@@ -20,7 +22,7 @@ use tungstenite::{Message, WebSocket};
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn start(max_clients: usize, limits: Limits) -> (Arc<Hub>, Server) {
-    let hub = Hub::new("Test".into(), max_clients, limits);
+    let hub = Hub::new("Test".into(), max_clients, limits, LoopAge(Box::new(|| Some(Duration::ZERO))));
     let server = Server::start(LOOPBACK, 0, "", max_clients, hub.clone()).unwrap();
     (hub, server)
 }

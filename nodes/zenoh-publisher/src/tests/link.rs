@@ -4,7 +4,7 @@ use crate::key::chunk;
 use crate::link::{Link, configuration};
 use crate::message::{ARROW, encode};
 use crate::outbox::{Outbox, Sink};
-use millrace_frame::wire;
+use millrace_frame::{CameraState, CameraStatus, wire};
 use proptest::prelude::*;
 use std::time::Instant;
 use zenoh::Wait;
@@ -66,6 +66,7 @@ fn a_subscriber_hears_both_encodings_and_sees_the_camera_live_and_leave() {
     let alive = listener.liveliness().declare_subscriber("millrace/test/*/alive").history(true).wait().unwrap();
 
     let mut link = Link::open(configuration(&settings(&endpoint, "")).unwrap(), "test".into()).unwrap();
+    link.state(&status("a/b", CameraState::Live, "")).unwrap();
     // the subscription travels to the publisher in its own time, so the first frames may find nobody
     let deadline = Instant::now() + SOON;
     let first = loop {
@@ -95,6 +96,53 @@ fn a_subscriber_hears_both_encodings_and_sees_the_camera_live_and_leave() {
     drop(link);
     let gone = alive.recv_timeout(SOON).unwrap().unwrap();
     assert_eq!(gone.kind(), zenoh::sample::SampleKind::Delete);
+}
+
+fn status(source: &str, state: CameraState, last_error: &str) -> CameraStatus {
+    CameraStatus { state, since_ns: 5, last_error: last_error.into(), tries: 2, ..CameraStatus::new(source) }
+}
+
+#[test]
+fn the_token_is_there_while_the_camera_is_live_and_its_state_can_be_asked_for() {
+    let endpoint = format!("tcp/127.0.0.1:{}", free_port());
+    let listener = zenoh::open(configuration(&settings("", &endpoint)).unwrap()).wait().unwrap();
+    let alive = listener.liveliness().declare_subscriber("millrace/test/*/alive").history(true).wait().unwrap();
+    let states = listener.declare_subscriber("millrace/test/*/state").wait().unwrap();
+    let mut link = Link::open(configuration(&settings(&endpoint, "")).unwrap(), "test".into()).unwrap();
+    let next_token = || alive.recv_timeout(SOON).unwrap().map(|s| s.kind());
+    // the subscription travels to the publisher in its own time: the state is said until it is heard
+    let deadline = Instant::now() + SOON;
+    let refused = loop {
+        link.state(&status("a/b", CameraState::Refused, "401 Unauthorized")).unwrap();
+        if let Ok(Some(sample)) = states.recv_timeout(Duration::from_millis(50)) {
+            break sample;
+        }
+        assert!(Instant::now() < deadline, "no state arrived");
+    };
+    assert_eq!(refused.key_expr().as_str(), "millrace/test/a%2Fb/state");
+    assert_eq!(refused.encoding().to_string(), JSON);
+    assert_eq!(
+        String::from_utf8(refused.payload().to_bytes().into_owned()).unwrap(),
+        r#"{"type":"state","schema":1,"source":"a/b","state":"refused","since_ns":5,"last_error":"401 Unauthorized","tries":2}"#
+    );
+    assert!(alive.try_recv().unwrap().is_none(), "a camera that is refused is not alive");
+    link.state(&status("a/b", CameraState::Live, "")).unwrap();
+    assert_eq!(next_token(), Some(zenoh::sample::SampleKind::Put));
+    let asked = || {
+        let replies = listener.get("millrace/test/*/state").timeout(SOON).wait().unwrap();
+        let reply = replies.recv_timeout(SOON).unwrap().unwrap();
+        let sample = reply.result().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&sample.payload().to_bytes()).unwrap()
+    };
+    assert_eq!((asked()["source"].as_str(), asked()["state"].as_str()), (Some("a/b"), Some("live")));
+    link.state(&status("a/b", CameraState::Stalled, "no picture for 3 s")).unwrap();
+    assert_eq!(next_token(), Some(zenoh::sample::SampleKind::Delete));
+    assert_eq!(asked()["state"], "stalled");
+    link.state(&status("a/b", CameraState::Live, "")).unwrap();
+    assert_eq!(next_token(), Some(zenoh::sample::SampleKind::Put));
+    link.state(&status("a/b", CameraState::Ended, "")).unwrap();
+    assert_eq!(next_token(), Some(zenoh::sample::SampleKind::Delete));
+    assert_eq!(asked()["state"], "ended");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::outbox::{Lost, Outbox, Sink};
+use millrace_frame::{CameraState, CameraStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -12,6 +13,14 @@ struct Gate {
 impl Sink for Gate {
     fn put(&mut self, put: Put) -> Result<(), String> {
         self.go.recv().map_err(|e| e.to_string())?;
+        self.taken.send(put).map_err(|e| e.to_string())
+    }
+
+    /// A state is seen as a put without payloads.
+    fn state(&mut self, status: &CameraStatus) -> Result<(), String> {
+        self.go.recv().map_err(|e| e.to_string())?;
+        let put =
+            Put { source: format!("{} is {}", status.source, status.state.as_str()).into(), payloads: Vec::new() };
         self.taken.send(put).map_err(|e| e.to_string())
     }
 }
@@ -91,6 +100,9 @@ impl Sink for Never {
     fn put(&mut self, _: Put) -> Result<(), String> {
         Ok(())
     }
+    fn state(&mut self, _: &CameraStatus) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -98,4 +110,23 @@ fn when_it_is_dropped_the_session_is_closed() {
     let (outbox, puts, _open) = gated(2, false);
     drop(outbox);
     assert_eq!(puts.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn the_newest_state_of_a_camera_goes_before_all_frames() {
+    let (outbox, puts, open) = gated(2, false);
+    outbox.push(put(0), || false);
+    while !outbox.is_idle() {
+        std::thread::yield_now();
+    }
+    outbox.push(put(1), || false);
+    for state in [CameraState::Live, CameraState::Stalled] {
+        outbox.push_state(&CameraStatus { state, ..CameraStatus::new("door") });
+    }
+    for _ in 0..3 {
+        open.send(()).unwrap();
+    }
+    assert_eq!(outbox.finish(SOON), []);
+    let order: Vec<String> = puts.iter().map(|put| put.source.to_string()).collect();
+    assert_eq!(order, ["cam0", "door is stalled", "cam1"]);
 }

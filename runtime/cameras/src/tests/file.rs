@@ -155,7 +155,9 @@ fn a_file_with_a_fault_at_the_start_ends_the_node_with_all_faults() {
     std::fs::write(&file, "cameras:\n  - { id: gate, urk: rtsp://cam/1 }\n  - { id: yard }\n").unwrap();
     let (_, result) = super::play(&[("CAMERAS", file.to_str().unwrap())]);
     let error = result.unwrap_err();
-    for says in ["cameras.yml:2:17: ", "did you mean 'url'?", "cameras.yml:3:5: camera 'yard' has neither a url nor a file"] {
+    for says in
+        ["cameras.yml:2:17: ", "did you mean 'url'?", "cameras.yml:3:5: camera 'yard' has neither a url nor a file"]
+    {
         assert!(error.contains(says), "{says} in:\n{error}");
     }
     let (_, result) = super::play(&[("CAMERAS", "/nowhere.yml")]);

@@ -27,21 +27,27 @@ fn a_decoder_that_panics_is_started_again_and_nobody_else_notices() {
     // The clip is one group of 25 pictures. In each pass the decoder gives out some of the first nine, panics at the tenth
     // with the rest of them inside, and the other 15 wait for the key picture of the next pass.
     let passes = metrics.counted("decoder_restarts", "panics");
-    let (panicked, waited) = (metrics.dropped("decoder_panicked", "panics"), metrics.dropped("waiting_for_key", "panics"));
+    let (panicked, waited) =
+        (metrics.dropped("decoder_panicked", "panics"), metrics.dropped("waiting_for_key", "panics"));
     assert!(passes > 10 && panicked >= passes, "{passes} passes, {panicked} lost");
     // received = delivered + lost: the last pass may be cut short
     let whole = passes - 1;
-    let delivered = came["panics"].frames.iter().filter(|pts_ns| **pts_ns < whole as i64 * 1_000_000_000).count() as u64;
+    let delivered =
+        came["panics"].frames.iter().filter(|pts_ns| **pts_ns < whole as i64 * 1_000_000_000).count() as u64;
     assert!(waited >= 15 * (whole - 1), "{waited} waited");
     let fewest = 25 * whole;
-    assert!((fewest..=fewest + 25).contains(&(delivered + panicked + waited)), "{delivered} + {panicked} + {waited} of {whole} passes");
+    assert!(
+        (fewest..=fewest + 25).contains(&(delivered + panicked + waited)),
+        "{delivered} + {panicked} + {waited} of {whole} passes"
+    );
     assert_eq!(metrics.counted("decoder_restarts", "good") + metrics.dropped("decoder_panicked", "good"), 0);
 }
 
 #[test]
 fn a_decoder_that_hangs_stops_its_own_camera_says_so_and_holds_no_end_up() {
     let sources = format!("good={} hangs={}", clip("crop_b.mp4"), clip("crop_b.mp4"));
-    let settings = [("SOURCES", &sources[..]), ("LOOP", "true"), ("PACE", "realtime"), ("FLOW", "live"), ("SLOTS", "32")];
+    let settings =
+        [("SOURCES", &sources[..]), ("LOOP", "true"), ("PACE", "realtime"), ("FLOW", "live"), ("SLOTS", "32")];
     let mut bench = Bench::start::<Fakes>(&settings);
     let mut came = BTreeMap::new();
     until("the state of the camera that hangs", || {
@@ -79,7 +85,8 @@ fn a_camera_that_floods_loses_its_own_frames_in_live_flow() {
     while Instant::now() < end {
         if let Some((port, input)) = bench.receive(Duration::from_millis(5)) {
             let is_good = input.source() == "good";
-            (good, slow) = (good + u32::from(is_good && port == "frame"), slow + u32::from(!is_good && port == "frame"));
+            (good, slow) =
+                (good + u32::from(is_good && port == "frame"), slow + u32::from(!is_good && port == "frame"));
         }
     }
     bench.stop();

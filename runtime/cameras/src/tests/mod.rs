@@ -94,7 +94,11 @@ fn one_camera_that_fails_does_not_disturb_the_others() {
         assert_eq!(metrics.dropped("camera_failed", camera), lost, "{camera}");
     }
     let (gone, why) = state(&metrics, "gone").unwrap();
-    assert!(gone == CameraState::Refused && why.starts_with("cannot open '\"/nowhere.mp4\"'") || why.contains("/nowhere.mp4"), "{why}");
+    assert!(
+        gone == CameraState::Refused && why.starts_with("cannot open '\"/nowhere.mp4\"'")
+            || why.contains("/nowhere.mp4"),
+        "{why}"
+    );
     let (bad, why) = state(&metrics, "bad").unwrap();
     assert!(bad == CameraState::Refused && why.contains("4:2:2"), "{why}");
 }
@@ -110,7 +114,8 @@ fn a_node_whose_cameras_have_all_failed_ends_with_each_ones_reason() {
 
 #[test]
 fn a_single_file_that_cannot_be_read_is_the_nodes_own_fault() {
-    for (source, says) in [("/nowhere.mp4".to_owned(), "cannot open '/nowhere.mp4'"), (clip("chroma422.264"), "4:2:2")] {
+    for (source, says) in [("/nowhere.mp4".to_owned(), "cannot open '/nowhere.mp4'"), (clip("chroma422.264"), "4:2:2")]
+    {
         let (_, result) = play(&[("SOURCE", &source)]);
         let error = result.unwrap_err();
         assert!(error.contains(says) && !error.contains("camera '"), "{error}");

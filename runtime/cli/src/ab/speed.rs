@@ -283,5 +283,5 @@ fn lost(drops: &BTreeMap<String, u64>) -> String {
 /// Frames a second at the end of the arm that runs, by the last reports.
 pub(super) fn running_fps(nodes: &[NodeWatch]) -> Option<(u64, f64)> {
     let sink = nodes.iter().find(|node| is_recorder(&node.totals.id))?;
-    Some((sink.totals.frames(), sink.totals.rates().map_or(0.0, |(fps, _)| fps)))
+    Some((sink.totals.frames(), sink.totals.rates(std::time::Instant::now()).map_or(0.0, |(fps, _)| fps)))
 }

@@ -4,13 +4,17 @@
 //! gpu_decode md5 CLIP --out FILE                 a framemd5 file of the frames, as FFmpeg writes it
 //! gpu_decode check CLIP=FRAMEMD5... [--json FILE]  every frame against FFmpeg's file
 //! gpu_decode rate CLIP --sessions N [--seconds S]  frames a second, mapped and unmapped; S repeats the clip
+//! gpu_decode delay CLIP... [--json FILE]         units that a picture waits for before it comes out, in each order
+//! gpu_decode end CLIP --sessions N [--leave]     how long N sessions take to begin and to end, destroyed or left
 //! ```
 //!
-//! All take `--device N`, `--low-delay` and `--map feed`, which maps pictures on the thread that feeds the parser, as
+//! All take `--device N`; the first three `--low-delay` and `--map feed`, which maps pictures on the thread that feeds the parser, as
 //! NVIDIA's samples do, instead of on another. Exit code 1: a frame differs, or there is no GPU.
 #![allow(clippy::print_stdout, reason = "a program for the command line")]
 
 mod checksum;
+mod delay;
+mod end;
 mod player;
 mod rate;
 
@@ -28,10 +32,12 @@ struct Words {
     device: u32,
     low_delay: bool,
     map_on_feed: bool,
+    leave: bool,
 }
 
 const USAGE: &str = "usage: gpu_decode md5 CLIP --out FILE | check CLIP=FRAMEMD5... [--json FILE] | \
-                     rate CLIP --sessions N [--seconds S]; all: [--device N] [--low-delay] [--map feed|thread]";
+                     rate CLIP --sessions N [--seconds S] | delay CLIP... [--json FILE] | \
+                     end CLIP --sessions N [--leave]; all: [--device N] [--low-delay] [--map feed|thread]";
 
 fn words(args: impl Iterator<Item = String>) -> Result<Words, String> {
     let mut words = Words { sessions: 1, ..Words::default() };
@@ -55,6 +61,7 @@ fn words(args: impl Iterator<Item = String>) -> Result<Words, String> {
                 words.device = text.parse().map_err(|_| wrong(&text))?;
             }
             "--low-delay" => words.low_delay = true,
+            "--leave" => words.leave = true,
             "--map" => match value()?.as_str() {
                 "feed" => words.map_on_feed = true,
                 "thread" => words.map_on_feed = false,
@@ -83,6 +90,8 @@ fn run() -> Result<bool, String> {
             checksum::write(&player()?, one()?, out)
         }
         "check" => checksum::check(&player()?, &words.clips, words.json.as_deref()),
+        "delay" if !words.clips.is_empty() => delay::measure(words.device, &words.clips, words.json.as_deref()),
+        "end" => end::measure(words.device, one()?, words.sessions, words.leave),
         "rate" => rate::measure(&player()?, one()?, words.sessions, words.seconds),
         _ => Err(USAGE.to_owned()),
     }

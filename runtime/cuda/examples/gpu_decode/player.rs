@@ -130,6 +130,8 @@ impl Player {
                     Event::Unit(unit) => self.unit(&unit, book, &mut session, sink)?,
                     Event::Loss(loss) => *played.lost.entry(loss.cause).or_default() += loss.count,
                     Event::Wait(wait) => std::thread::sleep(wait),
+                    // of cameras, which are not played here
+                    Event::Counted(_) | Event::State(_) | Event::Flush => {}
                     Event::End => break,
                 }
                 count(&mut lock(book), &mut played);

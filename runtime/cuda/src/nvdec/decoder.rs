@@ -1,11 +1,12 @@
 //! A decoder's surfaces, and the pictures on them.
 #![allow(unsafe_code, reason = "calls of the library")]
 
-use super::surfaces::{MAX_SURFACES, Surfaces};
+use super::surfaces::{Closer, MAX_SURFACES, Surfaces, Waited};
 use super::{Format, Nvdec, NvdecError, sys};
 use crate::sys::Handle;
 use crate::{CudaError, Gpu, Span, Stream};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The decoder behind a stream. It is destroyed when the last picture of it has gone.
 pub(super) struct Decoder {
@@ -33,6 +34,7 @@ impl Decoder {
         format: &Format,
         extra_surfaces: u32,
         output_surfaces: u32,
+        closer: Closer,
     ) -> Result<Self, NvdecError> {
         let decode_surfaces = surfaces_for(format, extra_surfaces)?;
         let output_surfaces = output_surfaces.max(1);
@@ -67,7 +69,7 @@ impl Decoder {
         );
         // a place for the handle, and a whole description
         cuvid!(nvdec, gpu, what, cuvidCreateDecoder(&raw mut raw, &raw mut info))?;
-        let surfaces = Surfaces::new(output_surfaces);
+        let surfaces = Surfaces::new(output_surfaces, closer);
         let max_px = (format.coded_width_px, format.coded_height_px);
         Ok(Self { nvdec, gpu: gpu.clone(), raw, format: *format, max_px, decode_surfaces, surfaces })
     }
@@ -111,16 +113,30 @@ impl Decoder {
         self.decode_surfaces
     }
 
-    /// Queues a picture for the decoder, once nobody holds the surface that it goes to.
+    /// Queues a picture for the decoder, once nobody holds the surface that it goes to, for which it waits up to `limit`.
     ///
     /// # Safety
     /// `picture` is what the parser gave to the decode callback, which is still running.
-    pub(super) unsafe fn decode(&self, picture: *mut sys::PicParamsHead) -> Result<(), NvdecError> {
+    pub(super) unsafe fn decode(
+        &self,
+        picture: *mut sys::PicParamsHead,
+        limit: Option<Duration>,
+    ) -> Result<(), NvdecError> {
         // SAFETY: the parser's structure begins with these fields.
         let index = unsafe { (*picture).picture_index };
-        let known = usize::try_from(index).ok().and_then(|index| self.surfaces.wait_free(index));
-        if known.is_none() {
-            return Err(NvdecError::Stream(format!("it decodes to surface {index}, of {}", self.decode_surfaces)));
+        match usize::try_from(index).map_or(Waited::Unknown, |index| self.surfaces.wait_free(index, limit)) {
+            Waited::Free => {}
+            Waited::Closed => return Err(NvdecError::Closed),
+            Waited::Unknown => {
+                let text = format!("it decodes to surface {index}, of {}", self.decode_surfaces);
+                return Err(NvdecError::Stream(text));
+            }
+            Waited::StillHeld => {
+                let seconds = limit.unwrap_or_default().as_secs_f32();
+                return Err(NvdecError::Stream(format!(
+                    "it decodes to surface {index}, whose picture is still held after {seconds} s"
+                )));
+            }
         }
         // our decoder, and the parser's own structure
         Ok(cuvid!(self.nvdec, &self.gpu, "a picture", cuvidDecodePicture(self.raw, picture))?)
@@ -229,10 +245,12 @@ impl Picture {
     /// from within the sink.
     ///
     /// # Errors
-    /// The driver's.
+    /// The driver's; [`NvdecError::Closed`] where the stream was closed while it waited.
     pub fn map(self, stream: &Stream) -> Result<Mapped, NvdecError> {
         let decoder = &self.decoder;
-        decoder.surfaces.begin_map();
+        if !decoder.surfaces.begin_map() {
+            return Err(NvdecError::Closed);
+        }
         let mut params = sys::ProcParams {
             progressive_frame: self.info.progressive_frame,
             second_field: 0,

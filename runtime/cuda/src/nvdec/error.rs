@@ -23,6 +23,8 @@ pub enum NvdecError {
     },
     #[error("the stream's parser: {0}")]
     Stream(String),
+    #[error("the stream was closed while it waited for a surface")]
+    Closed,
 }
 
 impl NvdecError {

@@ -3,9 +3,10 @@
 //! | part | what |
 //! |---|---|
 //! | [`Nvdec`] | the library, and what a GPU's decoder can do |
-//! | [`Session`] | a stream's parser: encoded pictures in, [`Picture`]s in presentation order out |
+//! | [`Session`] | a stream's parser: encoded pictures in, [`Picture`]s out, in presentation or in decoding order |
 //! | [`Picture`] | a decoded picture whose surface is kept; mapping waits for the decoder |
 //! | [`Mapped`] | its pixels, until it is dropped |
+//! | [`Closer`] | ends a stream's waits for surfaces, at the end of a process |
 //!
 //! Architecture invariant: nothing unwinds into the library, and no decoder is changed or destroyed while a picture of it
 //! is held.
@@ -40,7 +41,8 @@ mod tests;
 pub use decoder::{Mapped, MappedPlane, Picture, Status};
 pub use error::NvdecError;
 pub use format::{Caps, Codec, Format, Signal};
-pub use session::{Options, Session, Sink};
+pub use session::{Options, PictureOrder, Session, Sink};
+pub use surfaces::Closer;
 pub use survey::Surveyed;
 
 use crate::{CudaError, Gpu};

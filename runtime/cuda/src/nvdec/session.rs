@@ -3,20 +3,24 @@
 
 use super::decoder::{Decoder, Picture};
 use super::format::chroma_name;
-use super::{Codec, Format, Nvdec, NvdecError, sys};
+use super::surfaces::MAX_SURFACES;
+use super::{Closer, Codec, Format, Nvdec, NvdecError, sys};
 use crate::Gpu;
 use crate::sys::Handle;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a stream is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// A picture comes out as soon as its place in presentation order is known. Otherwise the parser holds back up to four
-    /// more, which keeps the decoder busy while earlier ones are read.
+    /// In presentation order, a picture comes out as soon as the parser knows its place there. Otherwise the parser holds
+    /// back up to four more, which keeps the decoder busy while earlier ones are read.
     pub low_delay: bool,
+    /// In which order pictures come out.
+    pub order: PictureOrder,
     /// Decode surfaces beyond what the stream needs: that many pictures can be held while decoding goes on.
     pub extra_surfaces: u32,
     /// Pictures that can be mapped at once.
@@ -25,20 +29,49 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { low_delay: false, extra_surfaces: 4, output_surfaces: 2 }
+        Self { low_delay: false, order: PictureOrder::Presentation, extra_surfaces: 4, output_surfaces: 2 }
     }
 }
 
 impl Options {
     fn display_delay(self) -> u32 {
-        if self.low_delay { 0 } else { DISPLAY_DELAY }
+        match self.order {
+            PictureOrder::Presentation if self.low_delay => 0,
+            // In decoding order nobody waits for what the parser holds back. That it keeps a surface so much longer is what
+            // lets the receiver hold pictures on the feeding thread, to order them.
+            PictureOrder::Presentation | PictureOrder::Decoding => DISPLAY_DELAY,
+        }
     }
+
+    /// How long a picture's decoding waits for a surface that is still held.
+    fn longest_wait(self) -> Option<Duration> {
+        match self.order {
+            PictureOrder::Presentation => None,
+            // the thread that feeds may itself hold the picture that it then waits for
+            PictureOrder::Decoding => Some(LONGEST_WAIT),
+        }
+    }
+}
+
+/// In which order a [`Session`] gives pictures out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PictureOrder {
+    /// As they are shown, by the parser's own judgement: by the stream's own bound on reordering, and by a whole picture
+    /// buffer where the stream states none.
+    #[default]
+    Presentation,
+    /// As they are decoded: each picture comes out within the [`Session::feed`] of its own access unit, and whoever receives
+    /// them orders them. The receiver may hold up to the stream's picture buffer and four more pictures on the feeding
+    /// thread; with more, a surface can be wanted for a new picture that the receiver still holds, and after two seconds
+    /// `feed` fails.
+    Decoding,
 }
 
 /// Pictures that the parser holds back so that several are in the decoder at once.
 const DISPLAY_DELAY: u32 = 4;
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// Takes the pictures that come out, in presentation order, within [`Session::feed`] and [`Session::flush`].
+/// Takes the pictures that come out, in the order that was asked for, within [`Session::feed`] and [`Session::flush`].
 pub type Sink = Box<dyn FnMut(Picture) + Send>;
 
 /// A stream being decoded.
@@ -61,6 +94,13 @@ struct State {
     decoder: Option<Arc<Decoder>>,
     format: Option<Format>,
     failed: Option<NvdecError>,
+    closer: Closer,
+    /// The access unit that is being fed, until its picture has come out in decoding order.
+    feeding: Option<i64>,
+    /// The unit of a frame's first field, until the second has come.
+    first_field: Option<i64>,
+    /// The unit whose picture came out of each surface, in decoding order, until the parser shows it.
+    came_out: [Option<i64>; MAX_SURFACES],
 }
 
 impl Session {
@@ -69,7 +109,20 @@ impl Session {
     /// # Errors
     /// The library's.
     pub fn new(nvdec: Nvdec, gpu: &Gpu, codec: Codec, options: Options, sink: Sink) -> Result<Self, NvdecError> {
-        let state = State { nvdec, gpu: gpu.clone(), codec, options, sink, decoder: None, format: None, failed: None };
+        let state = State {
+            nvdec,
+            gpu: gpu.clone(),
+            codec,
+            options,
+            sink,
+            decoder: None,
+            format: None,
+            failed: None,
+            closer: Closer::default(),
+            feeding: None,
+            first_field: None,
+            came_out: [None; MAX_SURFACES],
+        };
         let state = NonNull::from(Box::leak(Box::new(state)));
         let mut session = Self { state, parser: std::ptr::null_mut() };
         session.make_parser()?;
@@ -84,12 +137,16 @@ impl Session {
     /// A stream that the GPU does not decode, or that the library gives up on. After one, [`restart`](Self::restart) and
     /// go on with a key picture.
     pub fn feed(&mut self, unit: &[u8], timestamp: i64) -> Result<(), NvdecError> {
-        self.parse(sys::SourceDataPacket {
+        self.state().feeding = Some(timestamp);
+        let fed = self.parse(sys::SourceDataPacket {
+            // with the end of the picture marked, the parser decodes it now; it else waits for the next unit's first bytes
             flags: sys::PACKET_TIMESTAMP | sys::PACKET_END_OF_PICTURE,
             payload_size: unit.len() as u64,
             payload: unit.as_ptr(),
             timestamp,
-        })
+        });
+        self.state().feeding = None;
+        fed
     }
 
     /// Ends the stream: the sink gets everything that is held back. What is fed afterwards begins a stream anew, with a
@@ -117,6 +174,19 @@ impl Session {
         self.make_parser()
     }
 
+    /// Ends the waits of this stream for its surfaces, from any thread.
+    pub fn closer(&self) -> Closer {
+        // SAFETY: as in `format`.
+        unsafe { self.state.as_ref() }.closer.clone()
+    }
+
+    /// Ends the stream and leaves its decoder to the end of the process, whose memory the driver then takes back. For a
+    /// process that ends: the driver destroys one decoder after the other, which takes it long where there are many.
+    pub fn leave(mut self) {
+        // its last share is never dropped, however many pictures share it, so it is never destroyed
+        std::mem::forget(self.state().decoder.take());
+    }
+
     /// What the stream is, as its last parameter sets say.
     pub fn format(&self) -> Option<Format> {
         // SAFETY: the state lives as long as the session, and no callback runs outside `feed`, which is `&mut self`.
@@ -131,6 +201,7 @@ impl Session {
     fn make_parser(&mut self) -> Result<(), NvdecError> {
         let user_data = self.state.as_ptr().cast();
         let state = self.state();
+        (state.first_field, state.came_out) = (None, [None; MAX_SURFACES]);
         let (nvdec, gpu, codec) = (state.nvdec, state.gpu.clone(), state.codec);
         let mut params = sys::ParserParams {
             codec: codec.raw(),
@@ -228,10 +299,50 @@ impl State {
         }
         // the one before first: a GPU need not have room for both
         self.decoder = None;
-        let decoder = Decoder::create(self.nvdec, &self.gpu, &format, extra, self.options.output_surfaces)?;
+        let outputs = self.options.output_surfaces;
+        let decoder = Decoder::create(self.nvdec, &self.gpu, &format, extra, outputs, self.closer.clone())?;
         let surfaces = decoder.decode_surfaces();
         self.decoder = Some(Arc::new(decoder));
         Ok(surfaces)
+    }
+
+    /// Gives out, in decoding order, the picture whose decoding was queued.
+    fn decoded(&mut self, head: &sys::PicParamsHead) -> Result<(), NvdecError> {
+        let fields = head.field_picture != 0;
+        // the first field of a frame alone is no picture yet; the frame has the number of the unit that it is in
+        if fields && head.second_field == 0 {
+            self.first_field = self.feeding.take();
+            return Ok(());
+        }
+        let (first, own) = (self.first_field.take(), self.feeding.take());
+        // a unit holds one picture; what the parser makes up beside it has no place in any order
+        let Some(timestamp) = (if fields { first.or(own) } else { own }) else { return Ok(()) };
+        let info = sys::DispInfo {
+            picture_index: head.picture_index,
+            progressive_frame: (!fields).into(),
+            top_field_first: (!fields || head.bottom_field != 0).into(),
+            repeat_first_field: 0,
+            timestamp,
+        };
+        let (decoder, format) = self.running()?;
+        let picture = Picture::hold(decoder, format, &info)?;
+        // `hold` proved that there is a surface of this number
+        self.came_out[info.picture_index as usize] = Some(timestamp);
+        (self.sink)(picture);
+        Ok(())
+    }
+
+    /// The parser shows a picture that came out in decoding order: it has to name the same unit, since a picture under
+    /// another unit's number would have wrong times without anyone knowing.
+    fn shown(&mut self, info: &sys::DispInfo) -> Result<(), NvdecError> {
+        let place = usize::try_from(info.picture_index).ok().and_then(|at| self.came_out.get_mut(at));
+        match place.and_then(Option::take) {
+            Some(number) if number != info.timestamp => Err(NvdecError::Stream(format!(
+                "the picture of unit {} came out as that of unit {number}: it is not decoded with its own unit",
+                info.timestamp
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn running(&self) -> Result<(&Arc<Decoder>, &Format), NvdecError> {
@@ -278,7 +389,11 @@ unsafe extern "C" fn on_decode(user: *mut c_void, picture: *mut sys::PicParamsHe
         contained(user, |state| {
             let (decoder, _) = state.running()?;
             // SAFETY: what the parser gave to this callback, which is still running.
-            decoder.decode(picture)?;
+            decoder.decode(picture, state.options.longest_wait())?;
+            if state.options.order == PictureOrder::Decoding {
+                // SAFETY: the parser's structure begins with these fields, and is valid during the callback.
+                state.decoded(&*picture)?;
+            }
             Ok(1)
         })
     }
@@ -290,6 +405,10 @@ unsafe extern "C" fn on_display(user: *mut c_void, info: *mut sys::DispInfo) -> 
         contained(user, |state| {
             // SAFETY: the parser's structure, valid during the callback; null is the end of the stream.
             let Some(info) = info.as_ref() else { return Ok(1) };
+            if state.options.order == PictureOrder::Decoding {
+                // it came out when it was decoded
+                return state.shown(info).map(|()| 1);
+            }
             let (decoder, format) = state.running()?;
             let picture = Picture::hold(decoder, format, info)?;
             (state.sink)(picture);

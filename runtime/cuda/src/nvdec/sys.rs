@@ -92,14 +92,17 @@ pub(crate) struct DispInfo {
     pub(crate) timestamp: c_long,
 }
 
-/// The beginning of `CUVIDPICPARAMS`, which the parser fills and the decoder reads: only the place of the picture concerns
-/// us. Never made here, only looked at behind the parser's pointer.
+/// The beginning of `CUVIDPICPARAMS`, which the parser fills and the decoder reads: only the picture's surface and its
+/// fields concern us. Never made here, only looked at behind the parser's pointer.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct PicParamsHead {
     pub(crate) width_mbs: c_int,
     pub(crate) height_mbs: c_int,
     pub(crate) picture_index: c_int,
+    pub(crate) field_picture: c_int,
+    pub(crate) bottom_field: c_int,
+    pub(crate) second_field: c_int,
 }
 
 /// 1 and more: go on; 0: stop.

@@ -65,7 +65,10 @@ fn read_all(text: &str, source: u16, report: &mut Report) -> Cameras {
     };
     check_keys(entries, ROOT_KEYS, "a cameras file", report);
     let Some(list) = root.get("cameras") else {
-        if !entries.iter().any(|(key, _)| key.text().is_some_and(|key| crate::nearest::nearest(key, ["cameras"]).is_some())) {
+        if !entries
+            .iter()
+            .any(|(key, _)| key.text().is_some_and(|key| crate::nearest::nearest(key, ["cameras"]).is_some()))
+        {
             report.push(Fault::error(root.at, "the file has no list 'cameras'").fix(FORM));
         }
         return found;
@@ -104,7 +107,8 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
     check_keys(entries, CAMERA_KEYS, &name, report);
     match &id {
         None if item.get("id").is_none() => {
-            report.push(Fault::error(item.at, "this camera has no id").fix("add 'id: …', its name in metrics and keys"));
+            report
+                .push(Fault::error(item.at, "this camera has no id").fix("add 'id: …', its name in metrics and keys"));
         }
         Some(id) => {
             if let Some(fault) = id_fault(&id.it) {
@@ -146,7 +150,9 @@ fn source(item: &Yaml, entries: &[(Yaml, Yaml)], name: &str, report: &mut Report
     match (text_of(item, "url"), text_of(item, "file")) {
         (Some(url), None) => {
             if let Some(at) = item.get("loop").map(|value| value.at) {
-                report.push(Fault::error(at, format!("loop of {name} is for a file, and it has a url")).fix("leave loop out"));
+                report.push(
+                    Fault::error(at, format!("loop of {name} is for a file, and it has a url")).fix("leave loop out"),
+                );
             }
             match address::check(&url.it) {
                 Ok(address) => check_user(item, &url, address, name, report),
@@ -176,7 +182,8 @@ fn source(item: &Yaml, entries: &[(Yaml, Yaml)], name: &str, report: &mut Report
         }
         (None, None) => {
             // one that is misspelt or has no value was reported
-            let meant = |key: &str| ["url", "file"].contains(&key) || crate::nearest::nearest(key, ["url", "file"]).is_some();
+            let meant =
+                |key: &str| ["url", "file"].contains(&key) || crate::nearest::nearest(key, ["url", "file"]).is_some();
             if !entries.iter().any(|(key, _)| key.text().is_some_and(meant)) {
                 let message = format!("{name} has neither a url nor a file: nothing says where its video comes from");
                 report.push(Fault::error(item.at, message).fix("url: rtsp://host/path, or file: clip.mp4"));
@@ -230,7 +237,8 @@ fn size(item: &Yaml, name: &str, report: &mut Report) -> Option<(u32, u32)> {
     let side = |text: &str| text.parse().ok().filter(|side| (1..=16384).contains(side));
     let read = given.it.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
     if read.is_none() {
-        let message = format!("size of {name} is '{}', which is not the width and height of its picture in pixels", given.it);
+        let message =
+            format!("size of {name} is '{}', which is not the width and height of its picture in pixels", given.it);
         report.push(Fault::error(given.at, message).fix("size: 1280x720"));
     }
     read

@@ -47,13 +47,19 @@ fn doc(key: &str) -> &'static str {
         "transport" => "How RTSP carries the packets; by default the decoder's RTSP_TRANSPORT.",
         "user" => "The user of the URL; the password is named by password_env or password_file.",
         "password_env" => "The environment variable of the decoder that has the password.",
-        "password_file" => "A file with the password as its one line, of mode 0600 or stricter and the decoder's user. From the folder of the graph.",
+        "password_file" => {
+            "A file with the password as its one line, of mode 0600 or stricter and the decoder's user. From the folder of the graph."
+        }
         "loop" => "Play the file again and again; by default the decoder's LOOP.",
         "target_fps" => "Most frames a second that leave the decoder, evenly spaced. By default all.",
-        "weight" => "The camera's share of a consumer that cannot serve all cameras, relative to the others'. By default 1.",
+        "weight" => {
+            "The camera's share of a consumer that cannot serve all cameras, relative to the others'. By default 1."
+        }
         "matrix" => "The YCbCr matrix, over what the bitstream says.",
         "range" => "The sample range, over what the bitstream says.",
-        "size" => "Width and height of its picture in pixels, such as 1280x720: for the check's estimate of memory alone.",
+        "size" => {
+            "Width and height of its picture in pixels, such as 1280x720: for the check's estimate of memory alone."
+        }
         "group" => "Decoders with this GROUP serve the camera, so that one file is split over several decoders.",
         _ => "",
     }

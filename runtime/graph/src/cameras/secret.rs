@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum SecretError {
-    #[error("password_env names the variable {name}, which is not set in the decoder's environment; export {name} before the graph starts")]
+    #[error(
+        "password_env names the variable {name}, which is not set in the decoder's environment; export {name} before the graph starts"
+    )]
     Unset { name: String },
     #[error("password_file '{}' cannot be read: {cause}", path.display())]
     Unreadable { path: PathBuf, cause: std::io::Error },

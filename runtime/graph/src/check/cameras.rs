@@ -104,14 +104,17 @@ impl Decoder<'_> {
             [] => {
                 let reported = self.checked.settings.iter().any(|setting| setting.key == "SOURCE" && !setting.optional);
                 if !reported && !self.graph.is_module && !self.stands_in_file() {
-                    let message = format!("node '{id}' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required");
+                    let message = format!(
+                        "node '{id}' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required"
+                    );
                     report.push(Fault::error(self.node.id.at, message).fix("CAMERAS: cameras.yml"));
                 }
                 return BTreeSet::new();
             }
             [one] => one,
             [(first, _), (second, _), ..] => {
-                let message = format!("node '{id}' has {} and {}; one of them says whom it serves", first.key, second.key);
+                let message =
+                    format!("node '{id}' has {} and {}; one of them says whom it serves", first.key, second.key);
                 report.push(self.error(second, message).fix("keep one of them"));
                 return BTreeSet::new();
             }
@@ -193,7 +196,9 @@ impl Decoder<'_> {
                     Ok(text) => entry.insert(self.read(setting, value, &text, report)),
                     Err(why) => {
                         let message = format!("the cameras file '{value}' of node '{}' {why}", self.node.id.it);
-                        report.push(self.error(setting, message).fix("a path from the graph's folder, for example cameras.yml"));
+                        report.push(
+                            self.error(setting, message).fix("a path from the graph's folder, for example cameras.yml"),
+                        );
                         return Vec::new();
                     }
                 }
@@ -207,9 +212,17 @@ impl Decoder<'_> {
         if let Some((setting, group)) = group
             && served.is_empty()
         {
-            let groups: BTreeSet<&str> = named.cameras.cameras.iter().filter_map(|camera| camera.group.as_deref()).collect();
-            let there = if groups.is_empty() { "none".to_owned() } else { groups.iter().copied().collect::<Vec<_>>().join(", ") };
-            let message = format!("no camera of {} has the group '{group}' of node '{}'; groups there: {there}", named.name, self.node.id.it);
+            let groups: BTreeSet<&str> =
+                named.cameras.cameras.iter().filter_map(|camera| camera.group.as_deref()).collect();
+            let there = if groups.is_empty() {
+                "none".to_owned()
+            } else {
+                groups.iter().copied().collect::<Vec<_>>().join(", ")
+            };
+            let message = format!(
+                "no camera of {} has the group '{group}' of node '{}'; groups there: {there}",
+                named.name, self.node.id.it
+            );
             let near = nearest(&group, groups).map(|near| format!("GROUP: {near}"));
             report.push(self.error(setting, message).fix_with(near));
         }
@@ -240,7 +253,8 @@ impl Decoder<'_> {
             && !self.folder.join(file).is_file()
         {
             let message = format!("there is no file '{file}' for camera '{id}'");
-            report.push(Fault::error(camera.source.at, message).fix("a path from the graph's folder, or enabled: false"));
+            report
+                .push(Fault::error(camera.source.at, message).fix("a path from the graph's folder, or enabled: false"));
         }
         let Some(password) = &camera.password else { return };
         if let Err(error) = cameras::password(&password.it, self.folder, self.world.variables) {
@@ -267,7 +281,8 @@ fn check_groups(named: &Named, report: &mut Report) {
             Some(group) => format!("no decoder of the graph serves the group '{group}' of camera '{}'", camera.id.it),
             None => format!("camera '{}' has no group, and each decoder of the graph serves one", camera.id.it),
         };
-        report.push(Fault::warning(camera.id.at, message).fix("give a decoder this GROUP, or the camera another group"));
+        report
+            .push(Fault::warning(camera.id.at, message).fix("give a decoder this GROUP, or the camera another group"));
     }
 }
 
@@ -337,5 +352,10 @@ fn clash(
          cameras that come together have different ids",
         member.id, other.name.it
     );
-    Some((message, format!("give the camera of '{two}' another id (CAMERA, or id in its cameras file), or split the file by GROUP")))
+    Some((
+        message,
+        format!(
+            "give the camera of '{two}' another id (CAMERA, or id in its cameras file), or split the file by GROUP"
+        ),
+    ))
 }

@@ -96,11 +96,14 @@ fn number(node: &CheckedNode, key: &str) -> Option<u64> {
 }
 
 /// The nodes that read an output, with what is known of them.
-fn readers<'a>(graph: &'a Graph, nodes: &'a [CheckedNode], from: &Node, output: &str) -> Vec<(&'a Node, &'a CheckedNode)> {
+fn readers<'a>(
+    graph: &'a Graph,
+    nodes: &'a [CheckedNode],
+    from: &Node,
+    output: &str,
+) -> Vec<(&'a Node, &'a CheckedNode)> {
     let reads = |node: &Node| {
-        let feeds = |feed: &crate::dora::Feed| {
-            matches!(feed, crate::dora::Feed::Output { node, output: port } if *node == from.id.it && port == output)
-        };
+        let feeds = |feed: &crate::dora::Feed| matches!(feed, crate::dora::Feed::Output { node, output: port } if *node == from.id.it && port == output);
         node.inputs.iter().any(|input| input.feed.as_ref().is_some_and(feeds))
     };
     graph.nodes.iter().zip(nodes).filter(|(node, _)| reads(node)).collect()
@@ -121,8 +124,10 @@ fn check_leases(
         let given = setting(is, "BATCH").filter(|batch| batch.from != From::Default);
         let Some(batch) = given.and_then(|_| number(is, "BATCH")).filter(|batch| *batch > 1) else { continue };
         // one that has slots of its own for what it makes of a batch takes half of them at most
-        let makes_frames =
-            is.description.as_ref().is_some_and(|is| is.outputs.iter().any(|port| matches!(port.carries.as_str(), "image" | "tensor")));
+        let makes_frames = is
+            .description
+            .as_ref()
+            .is_some_and(|is| is.outputs.iter().any(|port| matches!(port.carries.as_str(), "image" | "tensor")));
         let batch = if makes_frames { batch.min(number(is, "SLOTS").unwrap_or(8) / 2).max(1) } else { batch };
         let needed = batch.div_ceil(cameras) + 2;
         if slots >= needed {
@@ -220,7 +225,8 @@ impl Memory {
         if self.ports.is_empty() {
             return String::new();
         }
-        let mut out = "memory of the pools: cameras x SLOTS x bytes of a slot; what the processes need is not in it\n".to_owned();
+        let mut out =
+            "memory of the pools: cameras x SLOTS x bytes of a slot; what the processes need is not in it\n".to_owned();
         let width = self.ports.iter().map(|port| port.port.chars().count()).max().unwrap_or(0);
         for port in &self.ports {
             let place = if port.on_gpu { "GPU" } else { "shared memory" };
@@ -235,7 +241,12 @@ impl Memory {
                 port.holds
             );
         }
-        let _ = writeln!(out, "  together: {} in shared memory, {} in GPU memory\n", mib(self.host_bytes()), mib(self.gpu_bytes()));
+        let _ = writeln!(
+            out,
+            "  together: {} in shared memory, {} in GPU memory\n",
+            mib(self.host_bytes()),
+            mib(self.gpu_bytes())
+        );
         out
     }
 }

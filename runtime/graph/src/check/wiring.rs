@@ -177,7 +177,8 @@ fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
 
 /// The port that was most likely meant: by the whole name, or by what is before its dot or its number.
 fn port_meant<'a>(name: &str, ports: &[&'a str]) -> Option<&'a str> {
-    let stem = name.split('.').next().unwrap_or(name).trim_end_matches(|c: char| c.is_ascii_digit() || c == '_' || c == '-');
+    let stem =
+        name.split('.').next().unwrap_or(name).trim_end_matches(|c: char| c.is_ascii_digit() || c == '_' || c == '-');
     nearest(name, ports.iter().copied()).or_else(|| nearest(stem, ports.iter().copied()).filter(|_| !stem.is_empty()))
 }
 

@@ -240,6 +240,7 @@ impl Outputs {
 
     /// Puts what dora says aside for the event loop, and acts on a stop at once.
     fn listen(&mut self, pause: Duration) -> Result<(), NodeError> {
+        self.metrics.beat();
         std::thread::sleep(pause);
         loop {
             match self.link.next() {

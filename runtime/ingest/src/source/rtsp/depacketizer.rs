@@ -1,8 +1,8 @@
 //! NAL units from RTP payloads: RFC 6184 (H.264, single NAL unit and non-interleaved mode) and RFC 7798 (H.265 without
 //! decoding order numbers).
 
-use crate::syntax::nal::{find_start_code, trim};
 use crate::syntax::annexb_nals;
+use crate::syntax::nal::{find_start_code, trim};
 use millrace_frame::PacketCodec;
 
 /// A NAL unit of more bytes than this is none.
@@ -102,13 +102,7 @@ impl Depacketizer {
     }
 
     /// `fu` has the start bit, the end bit and the type; `header` is that of the whole NAL unit.
-    fn fragment(
-        &mut self,
-        fu: u8,
-        header: &[u8],
-        data: &[u8],
-        each: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), BadPayload> {
+    fn fragment(&mut self, fu: u8, header: &[u8], data: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), BadPayload> {
         let (start, end) = (fu & 0x80 != 0, fu & 0x40 != 0);
         let mut result = Ok(());
         if start {

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod library;
+mod session;
+
 use super::format::{Caps, Codec, Format, PlaneShape};
 use super::{Nvdec, NvdecError, Status, sys};
 use nvidia_video_codec_sdk::sys::{cuviddec, nvcuvid};
@@ -76,6 +79,9 @@ fn structures_are_laid_out_as_the_sdk_has_them() {
         (offset_of!(cuviddec::CUVIDPICPARAMS, PicWidthInMbs), offset_of!(cuviddec::CUVIDPICPARAMS, FrameHeightInMbs))
     );
     assert_eq!(offset_of!(sys::PicParamsHead, picture_index), offset_of!(cuviddec::CUVIDPICPARAMS, CurrPicIdx));
+    assert_eq!(offset_of!(sys::PicParamsHead, field_picture), offset_of!(cuviddec::CUVIDPICPARAMS, field_pic_flag));
+    assert_eq!(offset_of!(sys::PicParamsHead, bottom_field), offset_of!(cuviddec::CUVIDPICPARAMS, bottom_field_flag));
+    assert_eq!(offset_of!(sys::PicParamsHead, second_field), offset_of!(cuviddec::CUVIDPICPARAMS, second_field));
 }
 
 #[test]

@@ -1,0 +1,268 @@
+//! What the cameras of a graph do, by the reports of its nodes, and the lines that tell of a change.
+
+use crate::clock;
+use crate::totals::Totals;
+use crate::vitals::Vital;
+use millrace_frame::{CameraState, CameraStatus, unix_ns};
+use std::collections::BTreeMap;
+
+/// All cameras that a node has reported.
+#[derive(Debug, Default)]
+pub(crate) struct Cameras(BTreeMap<String, Camera>);
+
+/// One camera.
+#[derive(Debug)]
+pub(crate) struct Camera {
+    status: CameraStatus,
+    /// The node that reports it, and why its word says nothing of now.
+    doubt: Option<String>,
+    was_live: bool,
+    /// When pictures last stopped coming, by the Unix clock.
+    down_since_ns: Option<i64>,
+    outages: u32,
+    down_ns: i64,
+    /// The reason of the last outage.
+    reason: String,
+}
+
+impl Cameras {
+    /// Takes the nodes' last reports. A line for each camera whose state is news.
+    pub(crate) fn update(&mut self, nodes: &[Totals]) -> Vec<String> {
+        let mut reports: BTreeMap<&str, (bool, i64, &Totals, &CameraStatus)> = BTreeMap::new();
+        for node in nodes {
+            // the node that reads a camera knows best, and of several processes of it the newest
+            let is_source = node.items("in").is_none();
+            for status in node.last.iter().flat_map(|last| &last.cameras) {
+                let report = (is_source, status.since_ns, node, status);
+                let known = reports.entry(&status.source).or_insert(report);
+                if (known.0, known.1) < (report.0, report.1) {
+                    *known = report;
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        for (source, (_, _, node, status)) in reports {
+            let doubt = match node.vital {
+                Vital::Well => None,
+                Vital::Gone(_) => Some(format!("its node {} is gone", node.id)),
+                Vital::Silent(_) | Vital::Stuck(_) => Some(format!("its node {} hangs", node.id)),
+            };
+            let news = match self.0.get_mut(source) {
+                Some(camera) => camera.take(status, doubt),
+                None => {
+                    let mut camera = Camera::new(status);
+                    let news = camera.take(status, doubt);
+                    self.0.insert(source.to_owned(), camera);
+                    // the first look at a connection is no news before it has a result
+                    news || status.state != CameraState::Connecting || !status.last_error.is_empty()
+                }
+            };
+            if news && let Some(camera) = self.0.get_mut(source) {
+                lines.push(format!("{} camera {}", clock::now(), camera.news()));
+            }
+        }
+        lines
+    }
+
+    /// `3 live, 1 refused`; empty where no node reported a camera.
+    pub(crate) fn counts(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for camera in self.0.values() {
+            *counts.entry(camera.state()).or_default() += 1;
+        }
+        let order = ["live", "connecting", "stalled", "refused", "unknown", "ended"];
+        let parts = order.iter().filter_map(|state| counts.get(state).map(|n| format!("{n} {state}")));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The cameras of which nothing comes although something should.
+    pub(crate) fn troubled(&self) -> impl Iterator<Item = &Camera> {
+        self.0.values().filter(|camera| !matches!(camera.state(), "live" | "ended"))
+    }
+
+    /// Lines for a summary: who is not live, and the outages of those that are.
+    pub(crate) fn summary(&self) -> Vec<String> {
+        let lines = self.0.values().filter_map(|camera| {
+            let is_troubled = !matches!(camera.state(), "live" | "ended");
+            let outages = match camera.outages {
+                0 => String::new(),
+                1 => format!("1 outage of {}", clock::span(camera.down_s())),
+                n => format!("{n} outages, {} in all", clock::span(camera.down_s())),
+            };
+            match (is_troubled, outages.is_empty()) {
+                (true, true) => Some(format!("camera {}", camera.line())),
+                (true, false) => Some(format!("camera {}; {outages}", camera.line())),
+                (false, false) => Some(format!("camera {}: {outages}: {}", camera.status.source, camera.reason)),
+                (false, true) => None,
+            }
+        });
+        lines.collect()
+    }
+}
+
+impl Camera {
+    fn new(status: &CameraStatus) -> Self {
+        Self {
+            status: status.clone(),
+            doubt: None,
+            was_live: false,
+            down_since_ns: None,
+            outages: 0,
+            down_ns: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// Its state by name; `unknown` where the node that reads it says nothing any more.
+    pub(crate) fn state(&self) -> &'static str {
+        match &self.doubt {
+            Some(_) if self.status.state != CameraState::Ended => "unknown",
+            _ => self.status.state.as_str(),
+        }
+    }
+
+    fn take(&mut self, status: &CameraStatus, doubt: Option<String>) -> bool {
+        let before = (self.state(), self.status.last_error.is_empty());
+        self.status = status.clone();
+        self.doubt = doubt;
+        let state = self.state();
+        self.was_live |= state == "live";
+        if self.was_live && !matches!(state, "live" | "ended") {
+            self.reason = self.reason();
+        }
+        before != (state, self.status.last_error.is_empty()) && (before.0 != state || state != "live")
+    }
+
+    /// The line that tells of its new state; keeps count of outages.
+    fn news(&mut self) -> String {
+        let name = &self.status.source;
+        let now_ns = unix_ns();
+        match self.state() {
+            "live" => {
+                let since_ns = self.status.since_ns;
+                let down = self.down_since_ns.take().map(|down_ns| since_ns.saturating_sub(down_ns).max(0));
+                let again = down.map(|ns| {
+                    self.down_ns += ns;
+                    format!(" again after {}", clock::span(seconds(ns)))
+                });
+                format!("{name}: live{}", again.unwrap_or_default())
+            }
+            "ended" => {
+                self.down_since_ns = None;
+                format!("{name}: ended")
+            }
+            _ => {
+                if self.was_live && self.down_since_ns.is_none() {
+                    self.outages += 1;
+                    self.down_since_ns = Some(if self.doubt.is_some() { now_ns } else { self.status.since_ns });
+                }
+                format!("{name}: {}{}", self.state(), self.why())
+            }
+        }
+    }
+
+    fn reason(&self) -> String {
+        match &self.doubt {
+            Some(doubt) => doubt.clone(),
+            None if self.status.last_error.is_empty() => self.state().to_owned(),
+            None => self.status.last_error.clone(),
+        }
+    }
+
+    fn why(&self) -> String {
+        if let Some(doubt) = &self.doubt {
+            return format!(": {doubt}");
+        }
+        let attempt = if self.status.tries > 1 { format!(" (attempt {})", self.status.tries) } else { String::new() };
+        let error =
+            if self.status.last_error.is_empty() { String::new() } else { format!(": {}", self.status.last_error) };
+        format!("{attempt}{error}")
+    }
+
+    /// `door: refused since 14:02:11 (attempt 5): 401 Unauthorized`.
+    pub(crate) fn line(&self) -> String {
+        let since = match &self.doubt {
+            Some(_) => String::new(),
+            None => format!(" since {}", clock::at(self.status.since_ns)),
+        };
+        format!("{}: {}{since}{}", self.status.source, self.state(), self.why())
+    }
+
+    fn down_s(&self) -> u64 {
+        let now = self.down_since_ns.map_or(0, |since_ns| unix_ns().saturating_sub(since_ns).max(0));
+        seconds(self.down_ns.saturating_add(now))
+    }
+}
+
+fn seconds(ns: i64) -> u64 {
+    u64::try_from(ns / 1_000_000_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::status::{Counter, Status};
+    use std::time::{Duration, Instant};
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn camera(state: CameraState, since_s: i64, last_error: &str) -> CameraStatus {
+        let since_ns = since_s * SECOND;
+        CameraStatus { state, since_ns, last_error: last_error.into(), tries: 5, ..CameraStatus::new("door") }
+    }
+
+    fn node(id: &str, taken: Option<u64>, cameras: Vec<CameraStatus>) -> Totals {
+        let mut node = Totals::new(id);
+        let of = |value| Counter { name: "in".into(), port: "frame".into(), source: "door".into(), value };
+        let counters = taken.map(of).into_iter().collect();
+        node.take(Status { node: id.into(), cameras, counters, ..Status::default() }, Instant::now());
+        node
+    }
+
+    /// What is said behind the time of day.
+    fn said(lines: Vec<String>) -> Vec<String> {
+        lines.into_iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn each_change_is_one_line_and_outages_are_summed_up() {
+        use CameraState::{Connecting, Live, Refused};
+        let mut cameras = Cameras::default();
+        let mut step = |status: CameraStatus| said(cameras.update(&[node("decode", None, vec![status])]));
+        assert!(step(camera(Connecting, 0, "")).is_empty());
+        let no = "401 Unauthorized; give user and password in cameras.yml";
+        assert_eq!(step(camera(Refused, 1, no)), [format!("camera door: refused (attempt 5): {no}")]);
+        assert!(step(camera(Refused, 1, no)).is_empty());
+        assert_eq!(step(camera(Live, 20, "")), ["camera door: live"]);
+        assert_eq!(
+            step(camera(Connecting, 30, "connection reset")),
+            ["camera door: connecting (attempt 5): connection reset"]
+        );
+        assert_eq!(step(camera(Live, 68, "")), ["camera door: live again after 38 s"]);
+        assert_eq!(cameras.counts(), "1 live");
+        assert_eq!(cameras.summary(), ["camera door: 1 outage of 38 s: connection reset"]);
+        assert_eq!(cameras.troubled().count(), 0);
+    }
+
+    #[test]
+    fn the_node_that_reads_a_camera_knows_best_and_one_that_hangs_knows_nothing() {
+        use CameraState::{Live, Stalled};
+        let mut cameras = Cameras::default();
+        let page = node("page", Some(9), vec![camera(Live, 50, "")]);
+        let mut nodes = [page, node("decode", None, vec![camera(Stalled, 40, "no picture for 3 s")])];
+        cameras.update(&nodes);
+        assert_eq!(cameras.counts(), "1 stalled");
+        let line = cameras.troubled().next().unwrap().line();
+        let since = clock::at(40 * SECOND);
+        assert_eq!(line, format!("door: stalled since {since} (attempt 5): no picture for 3 s"));
+        nodes[1] = node("decode", None, vec![camera(Live, 60, "")]);
+        assert_eq!(said(cameras.update(&nodes)), ["camera door: live"]);
+        nodes[1].vital = Vital::Silent(Duration::from_secs(4));
+        assert_eq!(said(cameras.update(&nodes)), ["camera door: unknown: its node decode hangs"]);
+        assert_eq!(cameras.counts(), "1 unknown");
+        nodes[1].vital = Vital::Gone(Duration::from_secs(9));
+        assert!(cameras.update(&nodes).is_empty());
+        assert_eq!(cameras.troubled().next().unwrap().line(), "door: unknown: its node decode is gone");
+    }
+}

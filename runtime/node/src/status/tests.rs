@@ -1,0 +1,115 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use std::io::{Read, Seek};
+use std::os::unix::fs::PermissionsExt;
+
+/// A folder for watchers' sockets, and a node that reports there.
+fn status(base: &Path) -> (PathBuf, Status) {
+    let folder = base.join("dataflow");
+    std::fs::create_dir(&folder).unwrap();
+    for path in [base, &folder] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let graph = Topology {
+        node: "a".to_owned(),
+        definition: serde_json::json!({ "id": "a", "env": { "K": 1 } }),
+        ..Topology::default()
+    };
+    let status = Status::new(&graph, "test");
+    let mut reporter = status.shared.reporter();
+    reporter.starter = None;
+    reporter.folders = vec![folder.clone()];
+    drop(reporter);
+    (folder, status)
+}
+
+fn heard(socket: &UnixDatagram) -> serde_json::Value {
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = vec![0; 65536];
+    let len = socket.recv(&mut buffer).unwrap();
+    serde_json::from_slice(&buffer[..len]).unwrap()
+}
+
+#[test]
+fn watchers_that_come_get_the_definition_once_and_those_that_died_are_swept() {
+    let base = tempfile::tempdir().unwrap();
+    let (folder, mut status) = status(base.path());
+    let metrics = Metrics::default();
+    let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
+    drop(UnixDatagram::bind(folder.join("2")).unwrap());
+    status.send(State::Running, &metrics, None);
+    status.send(State::Failed, &metrics, Some("why"));
+    let (first, second) = (heard(&watcher), heard(&watcher));
+    assert_eq!(first["definition"]["env"]["K"], 1);
+    assert!(second["definition"].is_null());
+    assert_eq!((second["state"].as_str(), second["error"].as_str()), (Some("failed"), Some("why")));
+    assert!(folder.join("1").exists() && !folder.join("2").exists());
+    // a folder that others could write to is left alone
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(sockets(&folder).is_empty());
+}
+
+/// A node whose event loop has died goes on reporting, and says for how long the loop has stood still.
+#[test]
+fn a_node_whose_loop_hangs_reports_it() {
+    let base = tempfile::tempdir().unwrap();
+    let (folder, mut status) = status(base.path());
+    let metrics = Metrics::default();
+    let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
+    status.send(State::Opening, &metrics, None);
+    let opening = heard(&watcher);
+    assert_eq!((opening["state"].as_str(), opening["loop_age_ms"].as_u64()), (Some("opening"), None));
+    status.tick(&metrics);
+    // nothing ticks from here on
+    let stuck = (0..4).map(|_| heard(&watcher)).find(|report| report["loop_age_ms"].as_u64() >= Some(1_000));
+    assert_eq!(stuck.unwrap()["state"], "running");
+    // and none comes once it has ended
+    drop(status);
+    while watcher.set_nonblocking(true).is_ok() && watcher.recv(&mut [0; 65536]).is_ok() {}
+    std::thread::sleep(PERIOD * 2);
+    assert!(watcher.recv(&mut [0; 65536]).is_err());
+}
+
+/// More cameras than a datagram holds: the report comes as a file.
+#[test]
+fn a_report_of_five_hundred_cameras_arrives_whole() {
+    let base = tempfile::tempdir().unwrap();
+    let (folder, mut status) = status(base.path());
+    let metrics = Metrics::default();
+    for camera in 0..500 {
+        let id = format!("camera-{camera:03}");
+        for name in ["age", "on_input", "busy"] {
+            metrics.observe_ns(name, &id, 7_000_000);
+        }
+        metrics.count_port("in", "frame", &id, camera);
+        metrics.drop_port("backlog", "frame", &id, 1);
+    }
+    let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
+    status.send(State::Done, &metrics, None);
+    watcher.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = vec![0; 65536];
+    let mut data = [std::io::IoSliceMut::new(&mut buffer)];
+    let received =
+        rustix::net::recvmsg(&watcher, &mut data, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC).unwrap();
+    let head: serde_json::Value = serde_json::from_slice(&buffer[..received.bytes]).unwrap();
+    assert_eq!(
+        (head["node"].as_str(), head["state"].as_str()),
+        (Some("a"), Some("done")),
+        "as much as an old watcher reads"
+    );
+    let descriptor = control.drain().find_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let mut file = std::fs::File::from(descriptor.unwrap());
+    file.rewind().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(text.len() > 200_000, "{}", text.len());
+    assert_eq!(whole["counters"].as_array().unwrap().len(), 500);
+    assert_eq!(whole["latency"].as_array().unwrap().len(), 1500);
+    assert_eq!(whole["definition"]["id"], "a");
+}
