@@ -33,7 +33,7 @@ class Fault:
     @property
     def is_lasting(self):
         """Whether somebody has to notice it before it is over."""
-        return self.kind in ("gone", "status", "silent", "stall", "freeze", "remove") and self.seconds >= 3
+        return self.kind in ("gone", "status", "silent", "stall", "freeze") and self.seconds >= 3
 
     def hits(self, cameras):
         if self.of_node or self.target == "all":

@@ -9,7 +9,7 @@ import faults as faults_of
 import graph
 import verdict
 from fleet import Camera, free_port
-from watch import Page, Reports, Run, Stats, resources
+from watch import Machine, Page, Reports, Run, Stats, resources
 
 ROOT = graph.ROOT
 
@@ -64,7 +64,7 @@ class Session:
         self.ids = [node["id"] for node in nodes]
         self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
         self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]
-        self.reports = None
+        self.reports, self.machine = None, Machine()
 
     def start(self):
         self.run = Run(self.graph, self.folder, self.args.runner)
@@ -73,7 +73,7 @@ class Session:
             said = "\n".join(line for _, line in self.run.lines[-40:])
             raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{said}")
         self.reports = Reports(self.run.nodes()[1])
-        self.threads = [self.reports, *self.pages, *self.stats]
+        self.threads = [self.machine, self.reports, *self.pages, *self.stats]
         for thread in self.threads:
             thread.start()
 
@@ -173,7 +173,7 @@ class Session:
                         healed[camera.id] = ms
         time.sleep(2)
         fault.end_ns = time.monotonic_ns()
-        gap = lambda c: verdict.largest_gap_ms(self.seen(c.id), fault.fault_ns, fault.end_ns)  # noqa: E731
+        gap = lambda c: verdict.largest_gap_ms(self.seen(c.id), c.history(), fault.fault_ns, fault.end_ns)  # noqa: E731
         result = fault.result
         result["healed_ms"] = {c.id: healed.get(c.id) for c in hit}
         if fault.is_lasting:
@@ -183,6 +183,8 @@ class Session:
         result["gap_ms"] = {c.id: gap(c) for c in hit}
         if others := [c for c in self.cameras if c not in hit]:
             result["others_gap_ms"] = {c.id: gap(c) for c in others}
+        if (late := self.machine.worst_ms(fault.fault_ns, fault.end_ns)) > 20:
+            result["machine_late_ms"] = late
         from_before = {c.id: verdict.shown_from_before_ms(c.history(), self.seen(c.id), fault.fault_ns, fault.cure_ns) for c in hit}
         if any(from_before.values()):
             result["from_before_ms"] = {camera: ages for camera, ages in from_before.items() if ages}

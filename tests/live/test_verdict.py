@@ -95,7 +95,17 @@ class Verdict(unittest.TestCase):
         seen[99] = seen[99]._replace(ns=seen[99].ns + 1_100_000_000)
         self.assert_found(self.judge(history, seen), "1 pictures older than 1000 ms")
         end = seen[99].ns
-        self.assertEqual(verdict.largest_gap_ms(seen, seen[0].ns, end), 1140.0)
+        self.assertEqual(verdict.largest_gap_ms(seen, history, seen[0].ns, end), 1140.0)
+
+    def test_a_gap_that_is_the_cameras_own_does_not_count(self):
+        history, seen = played()
+        late = 300_000_000
+        for n in range(50, 100):
+            history.sent[1, n] += late
+            seen[n] = seen[n]._replace(ns=seen[n].ns + late)
+        self.assertEqual(verdict.largest_gap_ms(seen, history, seen[0].ns, seen[-1].ns), 40.0)
+        del seen[70:75]  # and one of five pictures that were lost is one, whatever the camera did
+        self.assertEqual(verdict.largest_gap_ms(seen, history, seen[0].ns, seen[-1].ns), 240.0)
 
     def test_where_pictures_are_missing(self):
         history, seen = played()

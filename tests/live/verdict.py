@@ -163,15 +163,19 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
     return result
 
 
-def largest_gap_ms(seen, begin_ns, end_ns):
-    """The longest time between two messages of one camera that touches the span."""
-    times = [m.ns for m in seen]
+def largest_gap_ms(seen, history, begin_ns, end_ns):
+    """The longest time between two messages of one camera that touches the span, less what the camera itself was late by."""
+    messages = [m for m in seen if m.stamp is not None]
+    sent = lambda m: history.sent.get((m.stamp.life, m.stamp.frame))  # noqa: E731
+    steps = [b - a for a, b in zip(*[sorted(history.sent.values())[k:] for k in (0, 1)])]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0
     worst = 0
-    for a, b in zip(times, times[1:]):
-        if b >= begin_ns and a <= end_ns:
-            worst = max(worst, b - a)
-    if times and times[-1] < end_ns:
-        worst = max(worst, end_ns - times[-1])
+    for a, b in zip(messages, messages[1:]):
+        if b.ns >= begin_ns and a.ns <= end_ns:
+            late = max(0, sent(b) - sent(a) - (b.stamp.frame - a.stamp.frame) * usual) if sent(a) and sent(b) and a.stamp.life == b.stamp.life else 0
+            worst = max(worst, b.ns - a.ns - late)
+    if messages and messages[-1].ns < end_ns:
+        worst = max(worst, end_ns - messages[-1].ns)
     return round(worst / 1e6, 1)
 
 

@@ -134,6 +134,26 @@ class Reports(threading.Thread):
         self.socket.close()
 
 
+class Machine(threading.Thread):
+    """Notes when this machine did not let even an idle process run: no gap can be shorter than that."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.late = []  # (when, how much too late this thread was woken), where it was over 20 ms
+        self.over = threading.Event()
+
+    def run(self):
+        before = time.monotonic_ns()
+        while not self.over.wait(0.01):
+            now = time.monotonic_ns()
+            if now - before > 30_000_000:
+                self.late.append((now, now - before - 10_000_000))
+            before = now
+
+    def worst_ms(self, begin_ns, end_ns):
+        return round(max((late for ns, late in list(self.late) if begin_ns <= ns <= end_ns), default=0) / 1e6, 1)
+
+
 class Run:
     """`millrace run` of a graph, or `dora run`, which checks nothing and shows nothing."""
 
