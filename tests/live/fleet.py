@@ -30,6 +30,9 @@ class Camera:
         self.id = settings.pop("id", f"cam{number}")
         self.record = os.path.join(folder, f"{self.id}.record")
         self.transport = settings.pop("transport", "tcp")
+        for left in (self.record, self.record + ".err"):  # by a run before this one in the same folder
+            if os.path.exists(left):
+                os.unlink(left)
         self.settings = {"fps": 25, "user": "", "password": "", "path": "/camera", **settings}
         self.port = free_port()
         self.life = 0

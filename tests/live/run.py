@@ -164,6 +164,9 @@ def measure(args, folder):
     result["drops_by_node"] = {node: dict(causes) for node, causes in by_node.items()}
     rows, unequal = verdict.hops(session.nodes, [report for _, report in session.reports.last.values()], [c.id for c in cameras])
     result["hops"] = rows
+    result["counters"] = [
+        {"node": node, "pid": pid, **{key: report[key] for key in ("state", "counters", "drops")}} for (node, pid), (_, report) in session.reports.last.items()
+    ]
     if not any(f.kind == "kill" for f in suite):  # the counters of a killed process are those of its last report
         problems += unequal
     problems += [f"page: {text}" for page in session.pages for text in page.problems[:3]]
@@ -178,11 +181,13 @@ def measure(args, folder):
 def judge_cameras(args, session, suite, quiet_span, result):
     outages = [(f.fault_ns - 200_000_000, f.end_ns) for f in suite if f.of_node]
     sources = {node for node in session.ids if node.startswith("decode")}
+    # a loss at another sink is none of the page
+    shown_by = verdict.path_to(session.nodes, [n["id"] for n in session.nodes if n["id"].startswith("page")])
     shares = {}
     for camera in session.cameras:
         seen, history = session.seen(camera.id), camera.history()
         received = session.counted("received", camera.id, sources)
-        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id), received, outages, args.stale_ms)
+        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages, args.stale_ms, session.unix_offset_ns)
         quiet = [m for m in seen if quiet_span[0] <= m.ns <= quiet_span[1]]
         of_quiet = verdict.judge(camera.number, history, quiet, {})
         judged["quiet"] = {key: of_quiet[key] for key in ("age_from_made_ms", "age_from_sent_ms", "largest_gap_ms", "delivered")}

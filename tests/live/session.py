@@ -49,6 +49,7 @@ class Session:
     def __init__(self, args, folder, cameras):
         self.args, self.folder, self.cameras = args, folder, cameras
         self.problems = []
+        self.unix_offset_ns = time.time_ns() - time.monotonic_ns()
         self.threads = []
         self.run = None
         library = onnxruntime() if args.detector == "ort-infer" else None
@@ -114,10 +115,12 @@ class Session:
         words = re.compile(rf"\b{re.escape(node)}\b.*(hang|hung|sign of life|not answer)")
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
-    def drops(self, camera):
-        """Losses that nodes counted for a camera, of all their processes."""
+    def drops(self, camera, nodes):
+        """Losses that these nodes counted for a camera, in all their processes."""
         by_cause = Counter()
-        for _, report in list(self.reports.last.values()):
+        for (node, _), (_, report) in list(self.reports.last.items()):
+            if node not in nodes:
+                continue
             for drop in report["drops"]:
                 if drop["source"] == camera:
                     by_cause[drop["cause"]] += drop["value"]

@@ -15,7 +15,8 @@ import verdict  # noqa: E402
 from fleet import History  # noqa: E402
 from pattern import Stamp  # noqa: E402
 
-Seen = namedtuple("Seen", "ns seq stamp error")
+Seen = namedtuple("Seen", "ns seq stamp error capture_ns sender_ns")
+UNIX = 1_700_000_000_000_000_000
 STEP = 40_000_000
 
 
@@ -27,7 +28,7 @@ def played(frames=100, camera=1):
         made = 1_000_000_000 + n * STEP
         history.add("made", 1, n, made)
         history.add("sent", 1, n, made + 2_000_000)
-        seen.append(Seen(made + 10_000_000, n, Stamp(camera, 1, n, made // 1_000_000 & 0xFFFF), None))
+        seen.append(Seen(made + 10_000_000, n, Stamp(camera, 1, n, made // 1_000_000 & 0xFFFF), None, UNIX + made + 2_500_000, UNIX + made))
     return history, seen
 
 
@@ -43,7 +44,7 @@ class Verdict(unittest.TestCase):
         result = self.judge(history, seen, received=100)
         self.assertEqual(result["problems"], [])
         self.assertEqual(result["delivered"], 100)
-        self.assertEqual(result["age_from_made_ms"], {"p50": 10.0, "p95": 10.0, "p99": 10.0, "max": 10.0})
+        self.assertEqual(result["age_from_made_ms"], {"min": 10.0, "p50": 10.0, "p95": 10.0, "p99": 10.0, "max": 10.0})
         self.assertEqual(result["age_from_sent_ms"]["p50"], 8.0)
         self.assertEqual(result["largest_gap_ms"], 40.0)
 
@@ -96,6 +97,17 @@ class Verdict(unittest.TestCase):
         self.assert_found(self.judge(history, seen), "1 pictures older than 1000 ms")
         end = seen[99].ns
         self.assertEqual(verdict.largest_gap_ms(seen, history, seen[0].ns, end), 1140.0)
+
+    def test_times_in_the_messages(self):
+        history, seen = played()
+        right = self.judge(history, seen, unix_offset_ns=UNIX)
+        self.assertEqual((right["problems"], right["arrival_after_sent_ms"]["max"], right["sender_after_made_ms"]["p50"]), ([], 0.5, 0.0))
+        behind = [m._replace(capture_ns=m.capture_ns + 30_000_000) for m in seen]  # stamped behind a queue
+        self.assert_found(self.judge(history, behind, unix_offset_ns=UNIX), "capture_ns is not when pictures arrived")
+        before = [seen[0]._replace(capture_ns=seen[0].capture_ns - 10_000_000), *seen[1:]]
+        self.assert_found(self.judge(history, before, unix_offset_ns=UNIX), "capture_ns is not when pictures arrived")
+        wrong = [m._replace(sender_ns=m.sender_ns + 200_000_000) for m in seen]
+        self.assert_found(self.judge(history, wrong, unix_offset_ns=UNIX), "sender_ns is not when pictures were made")
 
     def test_a_gap_that_is_the_cameras_own_does_not_count(self):
         history, seen = played()
@@ -154,6 +166,10 @@ class Hops(unittest.TestCase):
 
     def problems(self, **wrong):
         return verdict.hops(self.nodes, self.reports(**wrong), ["a"])[1]
+
+    def test_the_path_to_a_sink(self):
+        nodes = [*self.nodes, {"id": "zenoh", "inputs": {"tensor": "to-rgb/tensor"}}]
+        self.assertEqual(verdict.path_to(nodes, ["page"]), {"page", "to-rgb", "decode"})
 
     def test_what_adds_up(self):
         self.assertEqual(self.problems(), [])

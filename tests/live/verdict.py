@@ -9,6 +9,10 @@ from collections import Counter
 NOT_PICTURES = {"connection_lost", "rtp_loss"}
 # how long a picture may be on its way when its connection is cut, and still count as cut off with it
 FLIGHT_NS = 500_000_000
+# a picture's arrival is stamped so soon after its last packet has left this machine; the Unix clock may be slewed by so much
+ARRIVAL_MS, CLOCK_MS = 20, 3
+# sender reports say when a picture is sent: that is behind its making by what the encoder takes, B-frames included
+SENDER_MS = 150
 
 
 def quantiles_ms(values_ns):
@@ -16,8 +20,9 @@ def quantiles_ms(values_ns):
     if not values_ns:
         return {}
     ordered = sorted(values_ns)
+    least = round(ordered[0] / 1e6, 2)
     at = lambda q: ordered[min(len(ordered) - 1, int(q * len(ordered)))] / 1e6  # noqa: E731
-    return {"p50": round(at(0.5), 2), "p95": round(at(0.95), 2), "p99": round(at(0.99), 2), "max": round(ordered[-1] / 1e6, 2)}
+    return {"min": least, "p50": round(at(0.5), 2), "p95": round(at(0.95), 2), "p99": round(at(0.99), 2), "max": round(ordered[-1] / 1e6, 2)}
 
 
 def runs_of(keys):
@@ -74,8 +79,11 @@ def missing_where(history, delivered, outages):
     return where
 
 
-def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000):
-    """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it."""
+def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None):
+    """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it.
+
+    `unix_offset_ns` is what the Unix clock is ahead of the monotonic one: with it the times in the messages are judged.
+    """
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
     last = None
     ages, ages_from_sent, told = [], [], []
@@ -108,6 +116,13 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
             ages_from_sent.append(age)
             if age > stale_ms * 1e6:
                 stale.append((key, round(age / 1e6)))
+    arrivals, senders = [], []
+    for message in seen if unix_offset_ns is not None else ():
+        key = (message.stamp.life, message.stamp.frame) if message.stamp else None
+        if key in history.sent:
+            arrivals.append(message.capture_ns - unix_offset_ns - history.sent[key])
+            if message.sender_ns is not None:
+                senders.append(message.sender_ns - unix_offset_ns - history.made[key])
     where = missing_where(history, delivered, outages)
     named = Counter()
     for cause, count in drops.items():
@@ -132,6 +147,8 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
         "strangers": len(strangers),
         "stale": stale[:20],
         "examples": {"unreadable": unreadable[:3], "mixed": mixed[:3], "strangers": strangers[:3], "repeated": repeated[:3], "backwards": backwards[:3]},
+        "arrival_after_sent_ms": quantiles_ms(arrivals),
+        "sender_after_made_ms": quantiles_ms(senders),
         "age_from_made_ms": quantiles_ms(ages),
         "age_from_sent_ms": quantiles_ms(ages_from_sent),
         "largest_gap_ms": round(max((b - a for a, b in zip(times, times[1:])), default=0) / 1e6, 1),
@@ -143,6 +160,11 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
             problems.append(f"{result[name]} pictures {name}: {result['examples'].get(name)}")
     if stale:
         problems.append(f"{len(stale)} pictures older than {stale_ms} ms: {stale[:3]}")
+    early = result["arrival_after_sent_ms"].get("min", 0)
+    if early < -CLOCK_MS or result["arrival_after_sent_ms"].get("p50", 0) > ARRIVAL_MS:
+        problems.append(f"capture_ns is not when pictures arrived: {result['arrival_after_sent_ms']} ms after they were sent")
+    if result["sender_after_made_ms"] and abs(result["sender_after_made_ms"]["p50"]) > SENDER_MS:
+        problems.append(f"sender_ns is not when pictures were made: {result['sender_after_made_ms']} ms after it")
     if not delivered:
         problems.append("nothing was delivered")
     # what is missing has to have a name; what was cut off with its connection may never have arrived
@@ -198,6 +220,18 @@ def shown_from_before_ms(history, seen, fault_ns, cure_ns):
             if sent is not None and sent < fault_ns:
                 late.append(round((message.ns - sent) / 1e6))
     return late
+
+
+def path_to(nodes, ends):
+    """The nodes between the sources and these ones, which are among them."""
+    upstream = {n["id"]: {str(source).partition("/")[0] for source in n["inputs"].values()} for n in nodes}
+    found, todo = set(), list(ends)
+    while todo:
+        node = todo.pop()
+        if node in upstream and node not in found:
+            found.add(node)
+            todo += upstream[node]
+    return found
 
 
 def hops(nodes, reports, cameras):

@@ -21,7 +21,7 @@ from websockets.sync.client import connect  # noqa: E402
 
 DORA = os.path.join(ROOT, "target/tools/bin/dora")  # as `millrace setup` installs it
 
-Seen = namedtuple("Seen", "ns source seq pts_ns capture_ns stamp error width height")
+Seen = namedtuple("Seen", "ns source seq pts_ns capture_ns sender_ns stamp error width height")
 
 
 class Page(threading.Thread):
@@ -66,7 +66,7 @@ class Page(threading.Thread):
                 stamp = read(message["boxes"])
             except Unreadable as why:
                 error = str(why)
-            self.seen.append(Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], stamp, error, message["width_px"], message["height_px"]))
+            self.seen.append(Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], message.get("sender_ns"), stamp, error, message["width_px"], message["height_px"]))
 
 
 class Stats(threading.Thread):
