@@ -17,6 +17,7 @@ The file `record` gets a line for each thing that happened, with nanoseconds of 
   made LIFE FRAME NS      a picture was drawn
   sent LIFE FRAME NS      the last RTP packet of the picture left the payloader
   hurt LIFE FRAME NS      an RTP packet of this picture was dropped on purpose
+  vanished LIFE FRAME NS  all RTP packets of this picture were dropped: instead of sent
   play LIFE CONNECTION NS, gone LIFE CONNECTION NS   a client began to play, a client's connection ended
 """
 
@@ -206,6 +207,7 @@ class Feed(threading.Thread):
         self.over = threading.Event()
         self.waits_for_key = False
         self.left_out = 0
+        self.passed = 0  # packets of the picture that is being sent
 
     def run(self):
         fps = self.s["fps"]
@@ -263,14 +265,20 @@ class Feed(threading.Thread):
     def paid(self, _, info):
         buffers = info.get_buffer_list() if info.type & Gst.PadProbeType.BUFFER_LIST else None
         packets = [buffers.get(n) for n in range(buffers.length())] if buffers else [info.get_buffer()]
+        verdict = Gst.PadProbeReturn.OK
         for packet in packets:
             frame = self.frame_at(packet.pts)
-            if self.s["loss"] and self.camera.random.random() < self.s["loss"]:
+            # with loss, packets come one by one
+            dropped = self.s["loss"] and self.camera.random.random() < self.s["loss"]
+            if dropped:
                 self.camera.write("hurt", frame)
-                return Gst.PadProbeReturn.DROP
+                verdict = Gst.PadProbeReturn.DROP
+            else:
+                self.passed += 1
             if packet.has_flags(Gst.BufferFlags.MARKER):
-                self.camera.write("sent", frame)
-        return Gst.PadProbeReturn.OK
+                self.camera.write("sent" if self.passed else "vanished", frame)
+                self.passed = 0
+        return verdict
 
     def end(self, _):
         self.over.set()

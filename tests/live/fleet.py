@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,9 +18,16 @@ class Missing(RuntimeError):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, below those that the system gives to outgoing connections: it has to stay free
+    while its server is away."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Camera:
@@ -120,7 +128,7 @@ class History:
     """What one camera did. Pictures are (life, frame)."""
 
     def __init__(self):
-        self.made, self.sent, self.hurt = {}, {}, set()
+        self.made, self.sent, self.hurt, self.vanished = {}, {}, set(), set()
         self.connections = []  # [life, from_ns, to_ns or None]
 
     def add(self, what, life, number, ns):
@@ -132,6 +140,8 @@ class History:
             self.sent[key] = ns
         elif what == "hurt":
             self.hurt.add(key)
+        elif what == "vanished":
+            self.vanished.add(key)
         elif what == "play":
             self.connections.append([int(life), ns, None, int(number)])
         elif what == "gone":

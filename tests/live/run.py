@@ -194,7 +194,7 @@ def judge_cameras(args, session, suite, quiet_span, result):
         result["cameras"][camera.id] = judged
         shares[camera.id] = of_quiet["delivered"]
         session.problems += [f"{camera.id}: {text}" for text in judged["problems"]]
-        if not suite and args.max_lost >= 0 and judged["missing"]["inside"] > args.max_lost:
+        if not suite and args.max_lost >= 0 and not history.hurt and judged["missing"]["inside"] > args.max_lost:
             session.problems.append(f"{camera.id}: {judged['missing']['inside']} pictures were lost though nothing was done: {judged['named_losses']}")
         p99 = judged["quiet"]["age_from_sent_ms"].get("p99")
         if args.age_p99_ms and (p99 is None or p99 > args.age_p99_ms):

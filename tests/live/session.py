@@ -103,10 +103,13 @@ class Session:
         return {node: report["cpu_ns"] for (node, _), (_, report) in list(self.reports.last.items())}
 
     def first_sight_ms(self, camera, fault_ns):
-        """When /stats or a node's report first said that the camera is not live."""
+        """When /stats or a node's report first said that the camera is not live; at once where it already was not."""
         times = []
         reported = self.reports.states.get(camera, {}).values()
         for states in [s.states(camera) for s in self.stats] + list(reported):
+            before = [state for ns, state in list(states) if ns < fault_ns and state is not None]
+            if before and before[-1] != "live":
+                return 0.0
             times += [ns for ns, state in list(states) if ns >= fault_ns and state not in (None, "live")][:1]
         return round((min(times) - fault_ns) / 1e6, 1) if times else None
 
@@ -139,12 +142,13 @@ class Session:
     def begin_first(self, suite):
         """Faults that are there before the graph starts."""
         for fault in suite:
-            fault.fault_ns = time.monotonic_ns()
             for camera in fault.hits(self.cameras):
                 faults_of.begin(fault, camera)
 
     def end_first(self, suite):
-        """They are over, all at once, after the longest of their times."""
+        """They are over, all at once, after the longest of their times, which begins when all nodes run."""
+        for fault in suite:
+            fault.fault_ns = time.monotonic_ns()
         time.sleep(max((f.seconds for f in suite), default=0))
         for fault in suite:
             for camera in fault.hits(self.cameras):

@@ -140,6 +140,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
         "missing_runs": {name: [[list(a), list(b), n] for a, b, n in runs_of(keys)] for name, keys in where.items() if keys},
         "named_losses": dict(named),
         "hurt_by_loss": len(history.hurt),
+        "vanished_by_loss": len(history.vanished),
         "repeated": len(repeated),
         "backwards": len(backwards),
         "mixed": len(mixed),
