@@ -101,7 +101,15 @@ fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
     let test = browser
         .arg("tests/clients/browser_test.py")
         .arg(format!("http://127.0.0.1:{port}/"))
-        .args(["--truth", "tests/data/demo/truth.jsonl", "--clip-ns", "30000000000", "--outage", &decoder, "--screenshot"])
+        .args([
+            "--truth",
+            "tests/data/demo/truth.jsonl",
+            "--clip-ns",
+            "30000000000",
+            "--outage",
+            &decoder,
+            "--screenshot",
+        ])
         .arg(&shot);
     println!("{}", succeed(test, Duration::from_secs(180)));
     assert!(shot.exists() && root().join("target/demo-page-dead.png").exists());
