@@ -39,12 +39,15 @@ struct Camera {
     token: Option<LivelinessToken>,
 }
 
-/// The newest state of each camera, by its key.
+/// States by key, each also as JSON.
+type StatesByKey = HashMap<KeyExpr<'static>, (CameraState, Vec<u8>)>;
+
+/// The newest state of each camera.
 #[derive(Clone, Default)]
-struct States(Arc<Mutex<HashMap<KeyExpr<'static>, (CameraState, Vec<u8>)>>>);
+struct States(Arc<Mutex<StatesByKey>>);
 
 impl States {
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyExpr<'static>, (CameraState, Vec<u8>)>> {
+    fn lock(&self) -> MutexGuard<'_, StatesByKey> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -173,7 +173,7 @@ impl Totals {
         (self.should_run() && (silent >= SILENT || self.process_gone.is_some())).then_some(silent)
     }
 
-    /// Since when its event loop stands still although it reports, where that is too long.
+    /// Since when its event loop does not turn although it reports, where that is too long.
     pub(crate) fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let last = self.last.as_ref().filter(|last| last.state == State::Running)?;
         let stuck = Duration::from_millis(last.loop_age_ms?) + now.saturating_duration_since(self.heard?);

@@ -16,7 +16,7 @@ pub(crate) enum Vital {
     Well,
     /// No report comes.
     Silent(Duration),
-    /// Reports come, and its event loop stands still.
+    /// Reports come, and its event loop does not turn.
     Stuck(Duration),
     /// Its process has ended without a word, and no other has taken its place.
     Gone(Duration),
@@ -34,7 +34,7 @@ impl Vital {
     }
 
     /// Those that are news to each other. A process that goes on after it was stopped first reports that its event loop
-    /// has stood still: it hangs in both cases.
+    /// has not turned: it hangs in both cases.
     fn kind(self) -> u8 {
         match self {
             Self::Well => 0,

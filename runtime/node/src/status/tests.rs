@@ -49,7 +49,7 @@ fn watchers_that_come_get_the_definition_once_and_those_that_died_are_swept() {
     assert!(sockets(&folder).is_empty());
 }
 
-/// A node whose event loop has died goes on reporting, and says for how long the loop has stood still.
+/// A node whose event loop has died goes on reporting, and says for how long the loop has not turned.
 #[test]
 fn a_node_whose_loop_hangs_reports_it() {
     let base = tempfile::tempdir().unwrap();
