@@ -98,7 +98,7 @@ def check_text(text):
     kind = message.get("type")
     need(kind in MESSAGES, f"unknown type {kind!r}")
     need(next(iter(message)) == "type", f"{kind}: 'type' does not come first")
-    optional = STATUS_OPTIONAL if kind == "state" else ()
+    optional = {"state": STATUS_OPTIONAL, "detections": {"sender_ns": INT}}.get(kind, ())
     check_fields(kind, message, {"type": TEXT, **MESSAGES[kind]}, optional)
     need(message["schema"] == SCHEMA, f"{kind}: schema {message['schema']}, this client reads {SCHEMA}")
     if kind == "detections":

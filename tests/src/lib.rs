@@ -160,11 +160,20 @@ impl Traces {
     }
 }
 
+/// Says why a test does nothing. In CI (`MILLRACE_CI=1`), where all that tests need is installed, that is a failure.
+///
+/// # Panics
+/// In CI.
+pub fn skipped(why: &str) {
+    assert!(std::env::var_os("MILLRACE_CI").is_none_or(|value| value != "1"), "in CI nothing may be missing: {why}");
+    eprintln!("skipped: {why}");
+}
+
 /// Python with the clients' packages, or `None`, having said so. `tests/run` installs them.
 pub fn python() -> Option<Command> {
     let packages = root().join("target/tools/python");
     if !packages.is_dir() {
-        eprintln!("skipped: no Python packages in target/tools/python; tests/run installs them");
+        skipped("no Python packages in target/tools/python; tests/run installs them");
         return None;
     }
     let mut command = Command::new("python3");
@@ -182,7 +191,7 @@ pub fn onnxruntime() -> Option<PathBuf> {
             .find(|p| p.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
     });
     if found.is_none() {
-        eprintln!("skipped: no ONNX Runtime in target/tools/onnxruntime; tests/run installs it");
+        skipped("no ONNX Runtime in target/tools/onnxruntime; tests/run installs it");
     }
     found
 }

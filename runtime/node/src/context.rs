@@ -1,6 +1,7 @@
 //! What a node knows of the graph around it.
 
 use crate::gpu::Sync;
+use crate::inputs::port_of;
 use crate::metrics::Metrics;
 use millrace_cuda::Waker;
 use millrace_pool::Flow;
@@ -59,7 +60,7 @@ impl Context {
 
     /// The graph connects this input port.
     pub fn input_connected(&self, port: &str) -> bool {
-        self.connected.iter().any(|p| p == port)
+        self.connected.iter().any(|input| port_of(input) == port)
     }
 
     /// Says something that a user wants to see once, such as the address of a page.

@@ -4,7 +4,7 @@ use crate::batch::Pace;
 use crate::context::{Context, StopFlag};
 use crate::describe::describe;
 use crate::error::{Kind, NodeError};
-use crate::inputs::{Change, Inputs};
+use crate::inputs::{Change, Inputs, port_of};
 use crate::link::dora::DoraLink;
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
@@ -127,7 +127,7 @@ fn live<N: Node>(
     status: &mut Status,
 ) -> Result<State, String> {
     for required in N::PORTS.inputs.iter().filter(|p| p.required) {
-        if !graph.inputs.iter().any(|name| name == required.name) {
+        if !graph.inputs.iter().any(|name| port_of(name) == required.name) {
             return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
         }
     }

@@ -1,0 +1,198 @@
+"""One run: cameras, a graph, and all that can be seen of it."""
+
+import os
+import re
+import time
+from collections import Counter
+
+import faults as faults_of
+import graph
+import verdict
+from fleet import Camera, free_port
+from watch import Machine, Page, Reports, Run, Stats, resources
+
+ROOT = graph.ROOT
+
+
+def fleet(args, folder):
+    width, height = (int(n) for n in args.size.split("x"))
+    codecs, b_frames = args.codecs.split(","), [int(n) for n in args.b_frames.split(",")]
+    transports, losses = args.transports.split(","), [float(n) for n in args.loss.split(",")]
+    return [
+        Camera(
+            n + 1, folder, width=width, height=height, fps=args.fps, codec=codecs[n % len(codecs)],
+            b_frames=b_frames[n % len(b_frames)], transport=transports[n % len(transports)], loss=losses[n % len(losses)], seed=n,
+            join_amid=args.join_amid,
+        )
+        for n in range(args.cameras)
+    ]  # fmt: skip
+
+
+def onnxruntime():
+    folder = os.path.join(ROOT, "target/tools/onnxruntime/onnxruntime/capi")
+    found = [name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.startswith("libonnxruntime.so")]
+    if not found:
+        raise SystemExit("no ONNX Runtime in target/tools/onnxruntime: tests/run installs it")
+    return os.path.join(folder, found[0])
+
+
+def wait_for(what, limit_s, is_so):
+    until = time.monotonic() + limit_s
+    while not is_so():
+        if time.monotonic() > until:
+            return f"{what}: not after {limit_s} s"
+        time.sleep(0.05)
+    return None
+
+
+class Session:
+    def __init__(self, args, folder, cameras):
+        self.args, self.folder, self.cameras = args, folder, cameras
+        self.problems = []
+        self.unix_offset_ns = time.time_ns() - time.monotonic_ns()
+        self.threads = []
+        self.run = None
+        library = onnxruntime() if args.detector == "ort-infer" else None
+        ports = [free_port() for _ in cameras] if args.shape == "chains" else [free_port()]
+        model = graph.model(args.model)
+        if args.shape == "chains":
+            nodes = graph.chains(cameras, ports, args.detector, library, args.zenoh, model)
+        elif args.shape == "fan-in":
+            nodes = graph.fan_in(cameras, ports[0], args.detector, library, args.zenoh, model)
+        else:
+            nodes = graph.one(graph.cameras_file(folder, cameras), ports[0], args.detector, library, args.zenoh, model)
+        self.nodes = nodes
+        self.ids = [node["id"] for node in nodes]
+        self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
+        self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]
+        self.reports, self.machine = None, Machine()
+
+    def start(self):
+        self.run = Run(self.graph, self.folder, self.args.runner)
+        late = wait_for("all nodes run", 60, lambda: set(self.run.nodes()[0]) >= set(self.ids) or self.ended)
+        if late or self.ended:
+            said = "\n".join(line for _, line in self.run.lines[-40:])
+            raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{said}")
+        self.reports = Reports(self.run.nodes()[1])
+        self.threads = [self.machine, self.reports, *self.pages, *self.stats]
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def ended(self):
+        return self.run.process.poll() is not None
+
+    def close(self):
+        if self.run is not None:
+            self.run.stop()
+        for thread in self.threads:
+            thread.over.set()
+        for thread in self.threads:
+            thread.join(3)
+
+    def seen(self, camera):
+        messages = [m for page in self.pages for m in page.seen if m.source == camera]
+        return sorted(messages, key=lambda m: m.ns) if len(self.pages) > 1 else messages
+
+    def resources(self):
+        """Memory, descriptors and threads of each node."""
+        return {node: resources(pid) for node, pid in self.run.nodes()[0].items()}
+
+    def usage(self):
+        """Processor time of each node so far, in nanoseconds."""
+        return {node: report["cpu_ns"] for (node, _), (_, report) in list(self.reports.last.items())}
+
+    def first_sight_ms(self, camera, fault_ns):
+        """When /stats or a node's report first said that the camera is not live; at once where it already was not."""
+        times = []
+        reported = self.reports.states.get(camera, {}).values()
+        for states in [s.states(camera) for s in self.stats] + list(reported):
+            before = [state for ns, state in list(states) if ns < fault_ns and state is not None]
+            if before and before[-1] != "live":
+                return 0.0
+            times += [ns for ns, state in list(states) if ns >= fault_ns and state not in (None, "live")][:1]
+        return round((min(times) - fault_ns) / 1e6, 1) if times else None
+
+    def hang_seen_ms(self, node, fault_ns):
+        """When `millrace run` first said that a node hangs."""
+        words = re.compile(rf"\b{re.escape(node)}\b.*(hang|hung|sign of life|not answer)")
+        return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
+
+    def drops(self, camera, nodes):
+        """Losses that these nodes counted for a camera, in all their processes."""
+        by_cause = Counter()
+        for (node, _), (_, report) in list(self.reports.last.items()):
+            if node not in nodes:
+                continue
+            for drop in report["drops"]:
+                if drop["source"] == camera:
+                    by_cause[drop["cause"]] += drop["value"]
+        return by_cause
+
+    def counted(self, name, camera, nodes, port=None):
+        """The sum of a counter over all processes of some nodes; None where none of them has it."""
+        values = [
+            c["value"]
+            for (node, _), (_, report) in list(self.reports.last.items())
+            for c in report["counters"]
+            if c["name"] == name and c["source"] == camera and node in nodes and port in (None, c["port"])
+        ]
+        return sum(values) if values else None
+
+    def begin_first(self, suite):
+        """Faults that are there before the graph starts."""
+        for fault in suite:
+            for camera in fault.hits(self.cameras):
+                faults_of.begin(fault, camera)
+
+    def end_first(self, suite):
+        """They are over, all at once, after the longest of their times, which begins when all nodes run."""
+        for fault in suite:
+            fault.fault_ns = time.monotonic_ns()
+        time.sleep(max((f.seconds for f in suite), default=0))
+        for fault in suite:
+            for camera in fault.hits(self.cameras):
+                faults_of.end(fault, camera)
+            fault.cure_ns = time.monotonic_ns()
+        for fault in suite:
+            self.look(fault)
+
+    def go_through(self, suite):
+        """One fault after the other, each until all is well again."""
+        for fault in suite:
+            faults_of.apply(fault, self.cameras, self)
+            self.look(fault)
+            if self.ended:
+                self.problems.append(f"{fault.name}: the whole graph ended")
+                return
+
+    def look(self, fault):
+        """Waits until all is well again, and notes what was seen of the fault."""
+        hit = fault.hits(self.cameras)
+        healed = {}
+        until = time.monotonic() + 30
+        while time.monotonic() < until and len(healed) < len(hit) and not self.ended:
+            time.sleep(0.2)
+            for camera in hit:
+                if camera.id not in healed:
+                    ms = verdict.healed_ms(camera.history(), self.seen(camera.id), fault.cure_ns)
+                    if ms is not None:
+                        healed[camera.id] = ms
+        time.sleep(2)
+        fault.end_ns = time.monotonic_ns()
+        gap = lambda c: verdict.largest_gap_ms(self.seen(c.id), c.history(), fault.fault_ns, fault.end_ns)  # noqa: E731
+        result = fault.result
+        result["healed_ms"] = {c.id: healed.get(c.id) for c in hit}
+        if fault.is_lasting:
+            result["seen_ms"] = {c.id: self.first_sight_ms(c.id, fault.fault_ns) for c in hit}
+        if fault.kind == "stop":
+            result["hang_seen_ms"] = self.hang_seen_ms(fault.target, fault.fault_ns)
+        result["gap_ms"] = {c.id: gap(c) for c in hit}
+        if others := [c for c in self.cameras if c not in hit]:
+            result["others_gap_ms"] = {c.id: gap(c) for c in others}
+        if (late := self.machine.worst_ms(fault.fault_ns, fault.end_ns)) > 20:
+            result["machine_late_ms"] = late
+        from_before = {c.id: verdict.shown_from_before_ms(c.history(), self.seen(c.id), fault.fault_ns, fault.cure_ns) for c in hit}
+        if any(from_before.values()):
+            result["from_before_ms"] = {camera: ages for camera, ages in from_before.items() if ages}
+        print(f"  {fault.name}: {result}", flush=True)

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Sees that the camera of these tests does what it is told, by the plainest RTSP client: a socket.
+
+    python3 tests/live/test_camera.py
+"""
+
+import os
+import re
+import socket
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fleet import Camera, Missing  # noqa: E402
+
+
+def ask(connection, method, url, number, *headers):
+    connection.sendall("\r\n".join([f"{method} {url} RTSP/1.0", f"CSeq: {number}", *headers, "", ""]).encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        if not (part := connection.recv(65536)):
+            raise ConnectionError("the server closed the connection")
+        answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: *(\d+)", head)
+    while length and len(body) < int(length[1]):
+        body += connection.recv(65536)
+    return int(head.split()[1]), head.decode(), body
+
+
+class TheCamera(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.camera = Camera(1, cls.folder.name)
+        try:
+            cls.camera.start()
+        except Missing as missing:
+            if os.environ.get("MILLRACE_CI") == "1":
+                raise
+            raise unittest.SkipTest(f"the RTSP server's packages are missing: {missing}") from missing
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.camera.close()
+        cls.folder.cleanup()
+
+    def connect(self):
+        connection = socket.create_connection(("127.0.0.1", self.camera.port), timeout=5)
+        self.addCleanup(connection.close)
+        return connection
+
+    def describe(self):
+        return ask(self.connect(), "DESCRIBE", self.camera.url, 1, "Accept: application/sdp")
+
+    def play(self):
+        """Plays by TCP; the connection, with RTP packets on it."""
+        for _ in range(20):
+            connection = self.connect()
+            status, _, sdp = ask(connection, "DESCRIBE", self.camera.url, 1, "Accept: application/sdp")
+            if status != 503:  # GStreamer's answer while it takes down what a client before this one had
+                break
+            time.sleep(0.1)
+        self.assertEqual(status, 200)
+        control = re.search(rb"m=video.*?a=control:(\S+)", sdp, re.S)[1].decode()
+        track = control if control.startswith("rtsp:") else f"{self.camera.url}/{control}"
+        status, head, _ = ask(connection, "SETUP", track, 2, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
+        self.assertEqual(status, 200)
+        session = re.search(r"(?i)session: *([^;\r]+)", head)[1]
+        status, _, _ = ask(connection, "PLAY", self.camera.url, 3, f"Session: {session}")
+        self.assertEqual(status, 200)
+        return connection
+
+    @staticmethod
+    def bytes_within(connection, seconds):
+        """How many bytes come; -1 when the connection ends."""
+        connection.settimeout(0.1)
+        until, count = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            try:
+                part = connection.recv(1 << 16)
+            except TimeoutError:
+                continue
+            except ConnectionResetError:
+                return -1
+            if not part:
+                return -1
+            count += len(part)
+        return count
+
+    def test_it_describes_and_plays_numbered_pictures(self):
+        before = len(self.camera.history().sent)
+        connection = self.play()
+        self.assertGreater(self.bytes_within(connection, 1), 1000)
+        history = self.camera.history()
+        self.assertGreaterEqual(len(history.sent) - before, 15)
+        self.assertTrue(set(history.sent) <= set(history.made))
+        self.assertTrue(all(history.made[key] < ns for key, ns in history.sent.items()))
+
+    def test_it_refuses_with_each_status_ends_what_runs_and_is_well_again(self):
+        for status in (401, 404, 503):
+            connection = self.play()
+            self.camera.command(refuse=status)
+            self.assertEqual(self.bytes_within(connection, 2), -1, f"{status}: the connection that played goes on")
+            answered, head, _ = self.describe()
+            self.assertEqual(answered, status)
+            self.assertEqual("WWW-Authenticate" in head, status == 401)
+            self.camera.command(refuse=0)
+            self.assertEqual(self.describe()[0], 200)
+
+    def test_it_stalls_with_its_connection_open(self):
+        connection = self.play()
+        self.assertGreater(self.bytes_within(connection, 0.5), 1000)
+        self.camera.command(stall=True)
+        self.bytes_within(connection, 0.3)
+        # sender reports may still come: 28 bytes and 4 around them
+        self.assertIn(self.bytes_within(connection, 1), range(0, 200))
+        self.camera.command(stall=False)
+        self.assertGreater(self.bytes_within(connection, 1.5), 1000)
+
+    def test_it_falls_silent_and_is_gone(self):
+        self.camera.fall_silent()
+        with self.assertRaises(TimeoutError):
+            connection = self.connect()
+            connection.settimeout(0.5)
+            ask(connection, "OPTIONS", self.camera.url, 1)
+        self.camera.speak()
+        self.assertEqual(self.describe()[0], 200)
+        self.camera.kill()
+        with self.assertRaises(ConnectionRefusedError):
+            self.connect()
+        self.camera.start()
+        self.assertEqual(self.describe()[0], 200)
+
+    def test_it_has_another_codec_at_the_next_connection(self):
+        self.addCleanup(lambda: (self.camera.command(media={"codec": "h264"}), self.camera.command(disconnect=True)))
+        self.camera.command(media={"codec": "h265"})
+        self.camera.command(disconnect=True)
+        time.sleep(0.3)
+        self.assertIn(b"H265", self.describe()[2])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,50 @@
+//! Live cameras: every picture's fate, proven by numbers in the pictures, against a real RTSP server that is not ours, while
+//! cameras and nodes are broken on purpose. `tests/live/run.py` does it and judges; docs/reliability.md has the long run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured and seen")]
+
+use millrace_tests::{finish, printed, python, root, skipped, succeed};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(240);
+/// The exit code of `run.py` where the RTSP server's packages are not installed.
+const SKIPPED: i32 = 77;
+
+fn live(args: &[&str]) {
+    let Some(mut python) = python() else { return };
+    let output = finish(python.arg(root().join("tests/live/run.py")).args(args), LIMIT);
+    println!("{}", printed(&output));
+    match output.status.code() {
+        Some(0) => {}
+        Some(SKIPPED) => skipped("the RTSP server's packages are not installed"),
+        _ => panic!("{}", printed(&output)),
+    }
+}
+
+#[test]
+fn the_judge_finds_each_fault_that_is_planted() {
+    let Some(mut python) = python() else { return };
+    succeed(python.arg(root().join("tests/live/test_verdict.py")), LIMIT);
+}
+
+#[test]
+fn the_camera_of_the_tests_does_what_it_is_told() {
+    let Some(mut python) = python() else { return };
+    let output = finish(python.arg(root().join("tests/live/test_camera.py")), LIMIT);
+    assert!(output.status.success(), "{}", printed(&output));
+}
+
+#[test]
+fn four_cameras_lose_nothing_without_a_name_while_three_of_them_and_a_node_are_broken() {
+    // cameras with and without B-frames, one by UDP, one of H.265
+    live(&[
+        "--cameras=4",
+        "--seconds=10",
+        "--codecs=h264,h264,h264,h265",
+        "--b-frames=0,2,0,0",
+        "--transports=tcp,tcp,udp,tcp",
+        "--faults=short",
+        // other tests share the machine
+        "--gap-ms=500",
+    ]);
+}
