@@ -1,5 +1,5 @@
-//! A decoder that takes whatever it is given, behind the rules of what it may be given: nothing after a loss until the
-//! next key picture, and a loss for each unit that gives no picture.
+//! The rules in front of a decoder that decodes whatever it gets: nothing after a loss until the next key picture, and a
+//! loss for each unit that gives no picture.
 
 use millrace_cameras::{Decoder, Output, Shown, Sink};
 use millrace_frame::PacketCodec;

@@ -67,7 +67,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     const PACKET_DOC: &'static str;
     /// Decoded pictures of a camera that may wait until they are mapped.
     const DECODED: usize;
-    /// The time that decoding takes is spent in [`Decoder::push`], not in [`map`](Self::map).
+    /// Decoding happens in [`Decoder::push`], not in [`map`](Self::map).
     const DECODES_IN_PUSH: bool;
     /// Mapped pictures of a camera that may wait for the event loop.
     const MAPPED: usize;

@@ -143,7 +143,6 @@ impl<B: Backend> Camera<B> {
         let (state, last_error) = match &failed {
             None => (CameraState::Ended, self.source.last_error.clone()),
             Some(why) => {
-                tracing::error!(camera = self.config.id, "the camera has failed and is not tried again: {why}");
                 self.losses.metrics.drop("camera_failed", &self.config.id, 1);
                 (CameraState::Refused, why.clone())
             }

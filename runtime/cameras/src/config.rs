@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A camera of which nothing but its source is said.
+    /// A camera with this source and defaults for the rest.
     pub fn new(id: impl Into<String>, origin: Origin) -> Self {
         Self {
             id: id.into(),

@@ -255,7 +255,7 @@ impl<B: Backend> Feeding<B> {
         self.let_go_of_decoder();
     }
 
-    /// A decoder that panics on its way out takes nobody along.
+    /// A decoder that panics while it is dropped ends nothing else.
     fn let_go_of_decoder(&mut self) {
         let decoder = self.decoder.take();
         self.camera.decoding.enter();

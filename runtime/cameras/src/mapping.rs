@@ -19,7 +19,7 @@ pub(crate) struct Mapping<B: Backend> {
 }
 
 impl<B: Backend> Mapping<B> {
-    /// Hands over every picture, in order. Without a node it takes them all the same, so that the decoder can end.
+    /// Hands over every picture, in order. Once the camera is over it drops them, so that the decoder can end.
     pub(crate) fn run(mut self, from_decoder: &Receiver<ToMap<B::Picture>>) {
         while let Ok(next) = from_decoder.recv() {
             match next {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The event loop is woken by what comes; this is for what nobody wakes it for.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
-/// How often the time of a camera's last frame is reported anew.
+/// How often the time of a camera's last frame is reported again.
 const REFRESH: Duration = Duration::from_secs(1);
 /// A thread that has not ended by then is left to the process's end.
 const LONGEST_END: Duration = Duration::from_secs(2);

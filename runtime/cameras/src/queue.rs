@@ -28,7 +28,7 @@ pub(crate) enum Event<S> {
 pub(crate) enum Room {
     /// There was room, or there is now that so many of the oldest were dropped.
     Made(u64),
-    /// Nobody takes anything any more.
+    /// The queue is closed.
     Closed,
 }
 

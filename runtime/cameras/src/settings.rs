@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct CameraSettings {
-    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are told
-    /// apart by their content.
+    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are
+    /// recognized by their content.
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub source: Option<String>,
@@ -20,8 +20,8 @@ pub struct CameraSettings {
     /// between. A file's path is absolute, or from the folder that the graph is started in.
     #[serde(default)]
     pub sources: Option<String>,
-    /// In place of SOURCE, a cameras file, which names the cameras with all that is said of each. It may change while the node
-    /// runs: cameras that are added, removed or changed in it come, go and change.
+    /// In place of SOURCE, a cameras file, which lists the cameras with their fields. It may change while the node runs: cameras
+    /// that are added, removed or changed in it come, go and change.
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-live" = true))]
     pub cameras: Option<String>,

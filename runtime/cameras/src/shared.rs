@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How long a sleeping thread lets a stop go unnoticed.
 pub(crate) const LISTEN: Duration = Duration::from_millis(50);
 
-/// One run of a camera's threads. A camera that is configured anew gets another.
+/// One run of a camera's threads. A camera with a new source gets another.
 pub(crate) struct Shared<B: Backend> {
     pub(crate) config: Config,
     pub(crate) settings: CameraSettings,

@@ -175,7 +175,8 @@ fn what_a_camera_names_has_to_be_there() {
     let mode = |name: &str, mode| {
         std::fs::set_permissions(folder.0.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    (mode("open.pw", 0o644), mode("good.pw", 0o600));
+    mode("open.pw", 0o644);
+    mode("good.pw", 0o600);
     let report = folder.report(&decoder("decode", "CAMERAS: cameras.yml"));
     assert!(!report.contains("hunter2"), "{report}");
     for says in [

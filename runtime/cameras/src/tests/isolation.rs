@@ -70,11 +70,11 @@ fn a_decoder_that_hangs_stops_its_own_camera_says_so_and_holds_no_end_up() {
 
 #[test]
 fn a_camera_that_floods_loses_its_own_frames_in_live_flow() {
-    // as fast as it can, into a loop that needs 30 ms for each of its frames; the other one is at 25 a second
+    // both are read as fast as they can be, and the event loop needs 30 ms for each frame of one of them
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cameras.yml");
     let text = format!(
-        "cameras: [{{ id: good, file: {0}, loop: true, target_fps: 10 }}, {{ id: slow, file: {0}, loop: true }}]\n",
+        "cameras: [{{ id: good, file: {0}, loop: true }}, {{ id: slow, file: {0}, loop: true }}]\n",
         clip("crop_b.mp4")
     );
     std::fs::write(&file, text).unwrap();
@@ -93,8 +93,8 @@ fn a_camera_that_floods_loses_its_own_frames_in_live_flow() {
     let metrics = bench.join().unwrap();
     assert!(metrics.dropped("loop_behind", "slow") > 0, "what the loop is too slow for is counted");
     assert!(slow >= 30, "the slow one goes on: {slow}");
-    // both flood; the loop serves them in turn
-    assert!(good >= slow / 2, "good {good}, slow {slow}");
+    // the event loop serves them in turn
+    assert!(good * 10 >= slow * 7, "good {good}, slow {slow}");
 }
 
 #[test]

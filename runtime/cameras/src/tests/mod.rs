@@ -156,9 +156,9 @@ fn a_consumer_that_takes_nothing_stops_the_decoder_soon_in_lossless_flow() {
     let mut bench = Bench::start::<Fakes<1>>(&settings);
     let first = bench.receive(Duration::from_secs(20)).unwrap();
     let held = || PICTURES[1].load(Ordering::Relaxed);
-    // until it stands still
+    // until the number does not change
     let mut before = -1;
-    until("a decoder that stands still", || {
+    until("a decoder that waits", || {
         let same = held() == before;
         before = held();
         std::thread::sleep(Duration::from_millis(300));

@@ -127,12 +127,12 @@ impl Decoder<'_> {
         match setting.key.as_str() {
             "SOURCE" => {
                 let camera = self.given("CAMERA").map_or_else(|| id.clone(), |(_, camera)| camera);
-                report.extend(self.source_fault(setting, &value));
+                report.extend(self.source_fault(setting, value));
                 BTreeSet::from([member(camera, None)])
             }
-            "SOURCES" => self.sources(setting, &value, report).into_iter().map(|id| member(id, None)).collect(),
+            "SOURCES" => self.sources(setting, value, report).into_iter().map(|id| member(id, None)).collect(),
             _ => {
-                let served = self.cameras(setting, &value, files, report);
+                let served = self.cameras(setting, value, files, report);
                 served.into_iter().map(|camera| member(camera.id.it, camera.size_px)).collect()
             }
         }
@@ -274,7 +274,7 @@ fn check_groups(named: &Named, report: &mut Report) {
         return;
     }
     for camera in named.cameras.cameras.iter().filter(|camera| camera.enabled) {
-        if named.served.iter().any(|group| *group == camera.group) {
+        if named.served.contains(&camera.group) {
             continue;
         }
         let message = match &camera.group {

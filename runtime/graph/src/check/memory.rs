@@ -121,15 +121,15 @@ fn check_leases(
     readers: &[(&Node, &CheckedNode)],
     report: &mut Report,
 ) {
-    // In live flow a batch takes what is there, of whichever cameras; in lossless flow it would never be full.
+    // In live flow a batch is whatever waits, of whichever cameras; in lossless flow it would never be full.
     if text(checked, "FLOW") != Some("lossless") {
         return;
     }
     for (reader, is) in readers {
-        // what nobody has asked for takes what is there
+        // a default BATCH is an upper bound that nobody has asked for
         let given = setting(is, "BATCH").filter(|batch| batch.from != From::Default);
         let Some(batch) = given.and_then(|_| number(is, "BATCH")).filter(|batch| *batch > 1) else { continue };
-        // one that has slots of its own for what it makes of a batch takes half of them at most
+        // a consumer that publishes frames itself has a batch of half its own slots at most
         let makes_frames = is
             .description
             .as_ref()
