@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -208,6 +209,7 @@ def judge_cameras(args, session, suite, quiet_span, result):
 
 def main():
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with tempfile.TemporaryDirectory(prefix="millrace-live-") as temporary:
         folder = args.keep or temporary
         os.makedirs(folder, exist_ok=True)
