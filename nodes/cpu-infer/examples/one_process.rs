@@ -12,7 +12,7 @@ mod to_rgb;
 
 use millrace_frame::{Item, Payload};
 use millrace_infer::{Common, Detector};
-use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, SoftwareDecoder};
+use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, ReorderPolicy, SoftwareDecoder};
 use millrace_kernels::{Converter, Target};
 use serde_json::json;
 use std::error::Error;
@@ -78,13 +78,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         frames: 0,
     };
     let mut ingest = Ingest::open(clip, &Options::default())?;
-    let mut decoder = SoftwareDecoder::new();
+    let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     loop {
         match ingest.next_event()? {
             Event::Unit(unit) => decoder.push(&unit)?,
             Event::Loss(loss) => return Err(format!("lost {}: {}", loss.cause, loss.detail).into()),
+            Event::Flush => decoder.flush(),
             Event::Wait(wait) => std::thread::sleep(wait),
-            Event::Flush | Event::Counted(_) | Event::State(_) => {}
+            Event::Counted(_) | Event::State(_) => {}
             Event::End => break,
         }
         stages.take(&mut decoder)?;

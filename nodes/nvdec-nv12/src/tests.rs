@@ -6,7 +6,7 @@ use crate::admitted::{DecodeError, NumberedSink, Parser, Stream};
 use crate::config::{Memory, Settings};
 use crate::node::NvdecNv12;
 use millrace_cameras::{Decoder, Output, Sink};
-use millrace_ingest::{AccessUnit, Decoded, Event, Ingest, Options, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
 use millrace_node::testing::Bench;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,7 +90,9 @@ fn decode(units: &[AccessUnit], fails_at: Option<i64>) -> (Came, Result<(), Stri
             Output::Loss(loss) => came.losses.push((loss.cause, loss.count)),
         }
     });
-    let make = move |_, sink| Ok(Fake { inner: SoftwareDecoder::new(), numbers: BTreeMap::new(), fails_at, sink });
+    let make = move |_, sink| {
+        Ok(Fake { inner: SoftwareDecoder::new(ReorderPolicy::Lossless), numbers: BTreeMap::new(), fails_at, sink })
+    };
     let mut stream = Stream::new(Box::new(make), sink);
     let result = units.iter().try_for_each(|unit| stream.push(unit));
     stream.flush();

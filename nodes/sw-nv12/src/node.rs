@@ -3,8 +3,8 @@
 use crate::config::Settings;
 use millrace_cameras::{Backend, Decode, Decoder, Frame, Output, Shown, Sink, Unmapped};
 use millrace_frame::{ImageDesc, Payload, PixelFormat};
-use millrace_ingest::{AccessUnit, Decoded, FrameFormat, Picture, SoftwareDecoder};
-use millrace_node::{Context, Metrics, NodeError, Outputs};
+use millrace_ingest::{AccessUnit, Decoded, FrameFormat, Picture, ReorderPolicy, SoftwareDecoder};
+use millrace_node::{Context, Flow, Metrics, NodeError, Outputs};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ pub(crate) type SwNv12 = Decode<Software>;
 
 pub(crate) struct Software {
     metrics: Metrics,
+    order: ReorderPolicy,
 }
 
 /// A stream's decoder.
@@ -69,7 +70,11 @@ impl Backend for Software {
     type Lane = ();
 
     fn open(_: &Settings, cx: &Context) -> Result<Self, NodeError> {
-        Ok(Self { metrics: cx.metrics().clone() })
+        let order = match cx.flow() {
+            Flow::Live => ReorderPolicy::Live,
+            Flow::Lossless => ReorderPolicy::Lossless,
+        };
+        Ok(Self { metrics: cx.metrics().clone(), order })
     }
 
     fn lane(&self, _: &Context) -> Result<Arc<()>, NodeError> {
@@ -77,7 +82,7 @@ impl Backend for Software {
     }
 
     fn decoder(&self, _: &str, sink: Sink<Box<Picture>>) -> Result<Stream, String> {
-        Ok(Stream { decoder: SoftwareDecoder::new(), sink })
+        Ok(Stream { decoder: SoftwareDecoder::new(self.order), sink })
     }
 
     fn map(&self, (): &(), picture: Box<Picture>) -> Result<Box<Picture>, Unmapped> {

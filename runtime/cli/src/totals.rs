@@ -147,10 +147,10 @@ impl Totals {
         sums
     }
 
-    /// Frames a second, and the share of one core, over the last seconds; 0 of a node that does not report any more.
+    /// Frames a second, and the share of one core, over the last seconds; 0 of a node that has ended or does not report.
     pub(crate) fn rates(&self, now: Instant) -> Option<(f64, f64)> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);
-        if self.silent_for(now).is_some() {
+        if !self.should_run() || self.silent_for(now).is_some() {
             return Some((0.0, 0.0));
         }
         let seconds = (last.0 - first.0).as_secs_f64();

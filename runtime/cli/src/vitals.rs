@@ -33,12 +33,13 @@ impl Vital {
         }
     }
 
+    /// Those that are news to each other. A process that goes on after it was stopped first reports that its event loop
+    /// has stood still: it hangs in both cases.
     fn kind(self) -> u8 {
         match self {
             Self::Well => 0,
-            Self::Silent(_) => 1,
-            Self::Stuck(_) => 2,
-            Self::Gone(_) => 3,
+            Self::Silent(_) | Self::Stuck(_) => 1,
+            Self::Gone(_) => 2,
         }
     }
 }
@@ -170,6 +171,10 @@ mod tests {
         assert_eq!(node.vital.text(), "HUNG for 3 s");
         assert_eq!(vitals.look(&mut node, Process::Stopped, s(5), start + s(90)), None, "each change once");
         assert_eq!(node.vital.text(), "HUNG for 1:30");
+        // its thread that reports may run before its event loop
+        node.take(Status { loop_age_ms: Some(91_000), ..report(7, 91) }, start + s(91));
+        assert_eq!(vitals.look(&mut node, Process::Runs, s(5), start + s(91)), None);
+        assert_eq!(node.vital.text(), "HUNG for 1:31");
         node.take(report(7, 91), start + s(91));
         let line = vitals.look(&mut node, Process::Runs, s(5), start + s(91)).unwrap();
         assert!(line.ends_with("node cam1: it works again after 1:31"), "{line}");

@@ -331,6 +331,9 @@ fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
             if !matches!(value.data, Data::Map(_)) {
                 let message = format!("input '{name}' of {node} names a source, and this is {}", value.kind());
                 report.push(Fault::error(value.at, message).fix(source_fix(name, value)));
+                // that the input is also missing is no second fault
+                let source = At { at: value.at, it: String::new() };
+                inputs.push(Input { name: At { at: key.at, it: name.to_owned() }, source, feed: None });
             }
             continue;
         };

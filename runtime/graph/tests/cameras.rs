@@ -148,7 +148,7 @@ graphs/g.yml: 1 error
     let absent = folder.report(&decoder("decode", "CAMERAS: camera.yml"));
     assert!(
         absent.starts_with(
-            "graphs/g.yml:3:117: the cameras file 'camera.yml' of node 'decode' cannot be read: No such file"
+            "graphs/g.yml:3:120: the cameras file 'camera.yml' of node 'decode' cannot be read: No such file"
         ),
         "{absent}"
     );

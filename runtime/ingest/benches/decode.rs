@@ -3,7 +3,7 @@
 //! `cargo bench -p millrace-ingest --bench decode [-- FILE]`; the demo clip by default.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use millrace_ingest::{Decoded, Event, Ingest, IngestError, Options, SoftwareDecoder};
+use millrace_ingest::{Decoded, Event, Ingest, IngestError, Options, ReorderPolicy, SoftwareDecoder};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn main() -> Result<(), IngestError> {
     let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/demo/clip.mp4");
     let file = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| demo.to_owned());
     let mut ingest = Ingest::open(&file, &Options::default())?;
-    let mut decoder = SoftwareDecoder::new();
+    let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let (mut read, mut decode) = (Duration::ZERO, Duration::ZERO);
     let (mut write, mut copy) = (Vec::new(), Vec::new());
     let mut slot = Vec::new();

@@ -4,7 +4,7 @@
 //! is decoded until the next key picture, since a picture that refers to what is not there would be wrong without anyone
 //! knowing; and everything that is left out is counted.
 
-use crate::{AccessUnit, Loss, Order, StreamInfo};
+use crate::{AccessUnit, Loss, Order, Place, StreamInfo};
 use millrace_frame::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +29,9 @@ pub struct Shown {
     pub timing: Timing,
     /// What the stream's parameter sets say.
     pub info: Arc<StreamInfo>,
+    /// Its place in presentation order, for a decoder that gives its pictures in decoding order: see
+    /// [`Reorder`](crate::Reorder).
+    pub place: Place,
     shown: bool,
 }
 
@@ -42,6 +45,8 @@ pub struct Admission {
     number: i64,
     /// The decoder has begun with a key picture.
     running: bool,
+    /// The next unit that goes to the decoder is the one that it begins with.
+    begins: bool,
     /// A decoder that begins at an open key picture cannot decode what is shown before it.
     leading_before: Option<Order>,
     in_flight: BTreeMap<i64, Shown>,
@@ -62,7 +67,7 @@ impl Admission {
         let begins = unit.key && (!self.running || unit.after_loss);
         if begins {
             self.report_waiting();
-            self.running = true;
+            (self.running, self.begins) = (true, true);
             self.leading_before = (!unit.closed).then_some(unit.order);
         }
         // not decoded at all: its references lie before the start
@@ -79,7 +84,8 @@ impl Admission {
 
     /// The unit goes to the decoder now.
     pub fn decoding(&mut self, number: i64, unit: &AccessUnit) {
-        let shown = Shown { timing: unit.timing, info: unit.info.clone(), shown: unit.shown };
+        let place = unit.place(std::mem::take(&mut self.begins));
+        let shown = Shown { timing: unit.timing, info: unit.info.clone(), place, shown: unit.shown };
         self.in_flight.insert(number, shown);
         while self.in_flight.len() > MOST_IN_FLIGHT {
             if self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown) {
@@ -93,7 +99,7 @@ impl Admission {
         self.in_flight.remove(&number).filter(|unit| unit.shown)
     }
 
-    /// The decoder gave up at a unit: flush it and tell [`ended`](Self::ended). The next key picture begins anew.
+    /// The decoder gave up at a unit: flush it and call [`ended`](Self::ended). A stream begins with the next key picture.
     pub fn failed(&mut self, detail: impl Into<String>) {
         self.losses.push_back(Loss::new("decode_error", 1, detail));
         self.running = false;
@@ -109,7 +115,7 @@ impl Admission {
         }
     }
 
-    /// The source has ended, and the decoder was flushed: a further unit begins anew.
+    /// The source has ended, and the decoder was flushed: a further unit begins a stream.
     pub fn finish(&mut self) {
         self.ended();
         self.running = false;
@@ -181,7 +187,7 @@ mod tests {
 
     /// What the software decoder makes of the same row.
     fn software(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
-        let mut decoder = SoftwareDecoder::new();
+        let mut decoder = SoftwareDecoder::new(crate::ReorderPolicy::Lossless);
         for unit in units {
             decoder.push(unit).unwrap();
         }
@@ -218,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_that_a_decoder_begins_with_is_shown_first() {
+        // joined late, at a key picture of an open group: what is shown before it is left out
+        let whole = units("open_gop.264");
+        let mut book = Admission::default();
+        let mut places = Vec::new();
+        for unit in &whole[3..] {
+            if let Admitted::Begin(number) | Admitted::Decode(number) = book.admit(unit) {
+                book.decoding(number, unit);
+                places.extend(book.came_out(number).map(|shown| (unit.closed, shown.place.first_shown)));
+            }
+        }
+        assert_eq!(places[0], (false, true), "it is no IDR");
+        assert!(places[1..].iter().all(|(_, first_shown)| !first_shown));
+    }
+
+    #[test]
     fn what_never_comes_out_is_counted() {
         let whole = units("open_gop.264");
         let mut book = Admission::default();
@@ -226,9 +248,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         book.decoding(number, &whole[0]);
-        book.failed("the decoder said no");
+        book.failed("no memory");
         book.ended();
-        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "the decoder said no");
+        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "no memory");
         assert_eq!(book.take_loss(), None, "the unit that failed is counted once");
         assert_eq!(book.admit(&whole[1]), Admitted::Leave, "no key picture");
         assert!(matches!(book.admit(&whole[0]), Admitted::Begin(_)));

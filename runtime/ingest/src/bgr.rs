@@ -62,7 +62,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::StreamInfo;
-    use millrace_frame::{Colour, PacketCodec, Rect, Size, Tagged};
+    use millrace_frame::{Colour, PacketCodec, Rect, Size, Tagged, Timing};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -76,12 +76,13 @@ mod tests {
             colour: Colour::assumed_for_height(size.height_px),
             bit_depth: 8,
             max_reorder: 0,
+            max_reorder_origin: crate::BoundOrigin::Impossible,
             frame_rate: None,
             unsupported: None,
             slice_groups: false,
         });
         let planes = Planes::Bytes { planes: samples, strides: [stride, stride] };
-        Picture { timing: millrace_frame::Timing::default(), info, planes, origin_px: (0, 0) }
+        Picture { timing: Timing::default(), info, planes, origin_px: (0, 0) }
     }
 
     /// H.273 equations in f64: E'Y, E'Cb, E'Cr of the codes, and from them B, G, R in 0 to 255, clamped.

@@ -1,6 +1,7 @@
 //! What can stop ingest. Loss inside a stream is not an error: it is a counted [`crate::Loss`].
 
 use millrace_frame::PacketCodec;
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Why a source cannot be opened, read or decoded at all.
@@ -15,7 +16,7 @@ pub enum IngestError {
         "'{path}' is {found}, not video that can be read here; \
          expected MP4/MOV, or an Annex-B stream of H.264 or H.265"
     )]
-    NotVideo { path: PathBuf, found: &'static str },
+    NotVideo { path: PathBuf, found: Cow<'static, str> },
     #[error("MP4 file '{path}': {reason}; {fix}")]
     Container { path: PathBuf, reason: String, fix: &'static str },
     #[error("{codec} stream {what}, which the software decoder cannot decode; {fix}")]

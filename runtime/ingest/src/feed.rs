@@ -1,7 +1,7 @@
 //! A source's access units at their times, once or again and again, and what was lost on the way.
 
 use crate::{AccessUnit, Counted, Event, FeedSettings, Ingest, IngestError, Loss, Pace, SourceState, redact_url};
-use millrace_frame::CameraState;
+use millrace_frame::{CameraState, Timing, monotonic_ns, unix_ns};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub struct Feed {
     early: Option<AccessUnit>,
     /// A camera reports its states itself; a file is live with its first unit.
     is_announced: bool,
-    pace: Option<Clock>,
+    clock: Option<Clock>,
     /// What is added to a file's times each time it is repeated, and where the file ends by then.
     offset_ns: i64,
     end_ns: i64,
@@ -66,15 +66,20 @@ pub struct Feed {
     lost: BTreeMap<&'static str, u64>,
 }
 
-/// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the first
-/// unit's decoding time, which no presentation time precedes.
+/// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the decoding time
+/// of the first unit that is shown, which no presentation time precedes.
 struct Clock {
-    start: Instant,
+    /// On `CLOCK_MONOTONIC`.
+    start_ns: i64,
     first_dts_ns: i64,
+    /// So much later than that pictures are shown, because some are decoded only then.
+    late_ns: i64,
+    /// When the first picture is shown that was not complete with the units so far.
+    next_pts_ns: Option<i64>,
 }
 
 /// A paced source that has fallen behind by more than this stops trying to catch up.
-const MAX_BEHIND: Duration = Duration::from_secs(1);
+const MAX_BEHIND_NS: i64 = 1_000_000_000;
 
 impl Feed {
     /// Opens a file or an `rtsp://` URL.
@@ -88,7 +93,7 @@ impl Feed {
             settings: settings.clone(),
             early: None,
             is_announced: crate::source::is_rtsp(source),
-            pace: None,
+            clock: None,
             offset_ns: 0,
             end_ns: 0,
             units: 0,
@@ -103,7 +108,7 @@ impl Feed {
     /// # Errors
     /// When the file cannot be read any more.
     pub fn step(&mut self) -> Result<FeedStep, FeedError> {
-        let unit = match self.early.take() {
+        let mut unit = match self.early.take() {
             Some(unit) => unit,
             None => match self.ingest.next_event()? {
                 Event::Unit(unit) => self.moved(*unit),
@@ -122,21 +127,34 @@ impl Feed {
             self.early = Some(unit);
             return Ok(FeedStep::State(SourceState { state: CameraState::Live, ..SourceState::default() }));
         }
-        if self.settings.pace == Pace::Realtime {
-            let wait = self.until_due(&unit);
-            if wait > Duration::ZERO {
+        if self.is_paced() && unit.shown {
+            let (due_ns, now_ns) = (self.due_to_decode_ns(&unit), monotonic_ns());
+            if due_ns > now_ns {
                 self.early = Some(unit);
-                return Ok(FeedStep::Wait(wait));
+                return Ok(FeedStep::Wait(Duration::from_nanos((due_ns - now_ns) as u64)));
             }
+            unit.timing = Timing { arrival_ns: due_ns, capture_ns: unix_ns() - (now_ns - due_ns), ..unit.timing };
+        } else if !self.ingest.is_live() {
+            // a file's units are there when they are asked for
+            unit.timing = Timing { arrival_ns: monotonic_ns(), capture_ns: unix_ns(), ..unit.timing };
         }
         Ok(FeedStep::Unit(Arc::new(unit)))
     }
 
+    /// A file at its own speed. A camera has its speed already.
+    fn is_paced(&self) -> bool {
+        self.settings.pace == Pace::Realtime && !self.ingest.is_live()
+    }
+
     /// The unit with its times in this repetition.
     fn moved(&mut self, mut unit: AccessUnit) -> AccessUnit {
-        unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(self.offset_ns);
-        unit.dts_ns = unit.dts_ns.saturating_add(self.offset_ns);
-        self.end_ns = self.end_ns.max(unit.timing.pts_ns.saturating_add(unit.duration_ns));
+        let moved = |time_ns: i64| time_ns.saturating_add(self.offset_ns);
+        unit.timing.pts_ns = moved(unit.timing.pts_ns);
+        unit.dts_ns = moved(unit.dts_ns);
+        unit.earliest_next_pts_ns = unit.earliest_next_pts_ns.map(moved);
+        if unit.shown {
+            self.end_ns = self.end_ns.max(unit.timing.pts_ns.saturating_add(unit.duration_ns));
+        }
         self.units += 1;
         unit
     }
@@ -175,31 +193,76 @@ impl Feed {
 
     /// How long a picture has to wait for its time; a decoder gives out its pictures in bursts, a camera does not.
     pub fn until_shown(&self, pts_ns: i64) -> Duration {
-        self.pace.as_ref().map_or(Duration::ZERO, |clock| clock.until(pts_ns))
+        let left_ns = self.due_ns(pts_ns).map_or(0, |due_ns| due_ns.saturating_sub(monotonic_ns()));
+        Duration::from_nanos(left_ns.max(0) as u64)
     }
 
     /// When a picture is to be shown, where the source is paced.
     pub fn due(&self, pts_ns: i64) -> Option<Instant> {
-        self.pace.as_ref().map(|clock| clock.due(pts_ns))
+        self.clock.as_ref().map(|_| Instant::now() + self.until_shown(pts_ns))
     }
 
-    fn until_due(&mut self, unit: &AccessUnit) -> Duration {
-        let now = Instant::now();
-        let clock = self.pace.get_or_insert(Clock { start: now, first_dts_ns: unit.dts_ns });
-        let behind = now.saturating_duration_since(clock.due(unit.dts_ns));
-        if behind > MAX_BEHIND {
-            clock.start += behind;
+    /// The same on `CLOCK_MONOTONIC`, in nanoseconds.
+    pub fn due_ns(&self, pts_ns: i64) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.at_ns(pts_ns.saturating_add(clock.late_ns)))
+    }
+
+    /// When a unit is to be decoded.
+    fn due_to_decode_ns(&mut self, unit: &AccessUnit) -> i64 {
+        let now_ns = monotonic_ns();
+        let clock = self.clock.get_or_insert(Clock {
+            start_ns: now_ns,
+            first_dts_ns: unit.dts_ns,
+            late_ns: 0,
+            next_pts_ns: None,
+        });
+        clock.expect(unit);
+        let behind_ns = now_ns.saturating_sub(clock.at_ns(unit.dts_ns));
+        if behind_ns > MAX_BEHIND_NS {
+            clock.start_ns += behind_ns;
         }
-        clock.until(unit.dts_ns)
+        clock.at_ns(unit.dts_ns)
     }
 }
 
 impl Clock {
-    fn due(&self, time_ns: i64) -> Instant {
-        self.start + Duration::from_nanos(time_ns.saturating_sub(self.first_dts_ns).max(0) as u64)
+    fn at_ns(&self, time_ns: i64) -> i64 {
+        self.start_ns.saturating_add(time_ns.saturating_sub(self.first_dts_ns).max(0))
     }
 
-    fn until(&self, time_ns: i64) -> Duration {
-        self.due(time_ns).saturating_duration_since(Instant::now())
+    /// Looks whether a picture that is complete with this unit is decoded later than it is to be shown: a byte stream has
+    /// no times, and the ones that are made up for it leave no room for its reordering.
+    fn expect(&mut self, unit: &AccessUnit) {
+        let Some(earliest_next_pts_ns) = unit.earliest_next_pts_ns else { return };
+        let complete_from_ns = self.next_pts_ns.replace(earliest_next_pts_ns).unwrap_or(unit.timing.pts_ns);
+        if complete_from_ns < earliest_next_pts_ns {
+            self.late_ns = self.late_ns.max(unit.dts_ns.saturating_sub(complete_from_ns));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_file_is_live_with_its_first_unit_and_says_so_once() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bt2020.264");
+        let mut feed = Feed::open(path, &FeedSettings { repeat: true, ..FeedSettings::default() }).unwrap();
+        let mut steps = Vec::new();
+        while steps.len() < 30 {
+            match feed.step().unwrap() {
+                FeedStep::State(state) => steps.push(state.state.as_str()),
+                FeedStep::Unit(_) => {
+                    steps.push("unit");
+                    feed.shown(1);
+                }
+                FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(steps[..2], ["live", "unit"]);
+        assert!(steps[1..].iter().all(|step| *step == "unit"), "{steps:?}");
     }
 }

@@ -1,11 +1,11 @@
 //! A source as a row of access units with their presentation times.
 
-use crate::reorder::Reorder;
+use crate::reorder::{BoundOrigin, MOST_HELD, Place, Reorder, ReorderPolicy};
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
 use millrace_frame::{Timebase, Timing, monotonic_ns, unix_ns};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,10 @@ pub struct AccessUnit {
     pub key: bool,
     /// Nothing after it refers to anything before it, nor is shown before it.
     pub closed: bool,
+    /// Nothing after it is shown before it.
+    pub first_shown: bool,
+    /// The earliest time at which a unit behind this one is shown, where the source knows it: files do.
+    pub earliest_next_pts_ns: Option<i64>,
     /// Something that it may refer to is missing.
     pub after_loss: bool,
     /// Part of it is missing.
@@ -96,12 +100,28 @@ pub enum Event {
     End,
 }
 
+impl AccessUnit {
+    /// What is known of its place in presentation order. `begins`: a decoder begins with it.
+    pub fn place(&self, begins: bool) -> Place {
+        Place {
+            order: self.order,
+            // what would be shown before an open key picture cannot be decoded by a decoder that begins there
+            first_shown: self.first_shown || begins && !self.closed,
+            pts_ns: self.timing.pts_ns,
+            earliest_next_pts_ns: self.earliest_next_pts_ns,
+            max_reorder: self.info.max_reorder,
+            origin: self.info.max_reorder_origin,
+        }
+    }
+}
+
 /// An open source.
 pub struct Ingest {
     source: Box<dyn Source>,
     clock: FrameClock,
     ready: VecDeque<Event>,
     ended: bool,
+    live: bool,
 }
 
 impl Ingest {
@@ -112,7 +132,13 @@ impl Ingest {
     /// tries again until it does.
     pub fn open(source: &str, options: &Options) -> Result<Self, IngestError> {
         let clock = FrameClock::new(options.frame_rate);
-        Ok(Self { source: source::open(source, options)?, clock, ready: VecDeque::new(), ended: false })
+        let live = source::is_rtsp(source);
+        Ok(Self { source: source::open(source, options)?, clock, ready: VecDeque::new(), ended: false, live })
+    }
+
+    /// Its pictures arrive when they are made, as a camera's do; a file's are all there.
+    pub fn is_live(&self) -> bool {
+        self.live
     }
 
     /// What comes next.
@@ -129,7 +155,8 @@ impl Ingest {
             }
             match self.source.next()? {
                 SourceEvent::Unit { unit, times: Some(times), after_loss } => {
-                    return Ok(Event::Unit(Box::new(access_unit(unit, times, after_loss))));
+                    let next_pts_ns = self.source.earliest_next_pts_ns();
+                    return Ok(Event::Unit(Box::new(access_unit(unit, times, after_loss, next_pts_ns))));
                 }
                 SourceEvent::Unit { unit, times: None, after_loss } => {
                     self.ready.extend(self.clock.push(unit, after_loss).into_iter().map(|u| Event::Unit(Box::new(u))));
@@ -151,13 +178,15 @@ impl Ingest {
     }
 }
 
-fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
+fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool, earliest_next_pts_ns: Option<i64>) -> AccessUnit {
     let facts = unit.facts;
     AccessUnit {
         data: unit.data,
         order: facts.order,
         key: facts.key,
         closed: facts.closed,
+        first_shown: facts.first_shown,
+        earliest_next_pts_ns,
         after_loss: after_loss || facts.gap,
         damaged: unit.damaged_nals > 0,
         shown: times.shown && facts.output,
@@ -179,11 +208,12 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool) -> AccessUnit {
 fn arrived(unit: ParsedUnit, timing: Timing, after_loss: bool) -> AccessUnit {
     let Timing { pts_ns, timebase, .. } = timing;
     let times = Times { pts_ns, dts_ns: pts_ns, duration_ns: 0, timebase, shown: true };
-    AccessUnit { timing, ..access_unit(unit, times, after_loss) }
+    AccessUnit { timing, ..access_unit(unit, times, after_loss, None) }
 }
 
 /// Times for a byte stream, which has none: pictures follow each other at a constant rate in presentation order. A
-/// picture's number in that order is known once nothing can precede it any more, so units wait until then.
+/// picture's number in that order is known once nothing can precede it any more, so units wait until then. A file can be
+/// read ahead, so this costs no time, and nothing but the standard's own bound is relied on.
 struct FrameClock {
     set: Option<Timebase>,
     timebase: Option<Timebase>,
@@ -192,6 +222,9 @@ struct FrameClock {
     first_waiting: u64,
     shown: i64,
     decoded: i64,
+    /// Numbers of pictures that were given out although an earlier one was not; the earliest that was not.
+    ahead: BTreeSet<i64>,
+    next_shown: i64,
 }
 
 impl FrameClock {
@@ -199,11 +232,13 @@ impl FrameClock {
         Self {
             set: frame_rate.and_then(timebase_of_rate),
             timebase: None,
-            order: Reorder::default(),
+            order: Reorder::new(ReorderPolicy::Lossless),
             waiting: VecDeque::new(),
             first_waiting: 0,
             shown: 0,
             decoded: 0,
+            ahead: BTreeSet::new(),
+            next_shown: 0,
         }
     }
 
@@ -214,17 +249,23 @@ impl FrameClock {
             self.timebase = self.set.or(vui);
         }
         let number = self.first_waiting + self.waiting.len() as u64;
-        let (order, depth, output) = (unit.facts.order, unit.facts.info.max_reorder, unit.facts.output);
+        let facts = &unit.facts;
+        let origin = facts.info.max_reorder_origin;
+        // a stated bound may be wrong
+        let max_reorder = if origin == BoundOrigin::Impossible { 0 } else { MOST_HELD };
+        let (order, first_shown, output) = (facts.order, facts.first_shown, facts.output);
+        let place = Place { order, first_shown, pts_ns: 0, earliest_next_pts_ns: None, max_reorder, origin };
         // a picture that is never shown takes no place in presentation order
         self.waiting.push_back((unit, after_loss, (!output).then_some(self.shown)));
         if output {
-            let due = self.order.push(order, depth, number);
-            self.rank(due);
+            let pushed = self.order.push(place, number);
+            // in a damaged stream a picture may come after all that it should precede: it has to be somewhere
+            self.rank(pushed.due.into_iter().chain(pushed.late));
         }
         self.emit()
     }
 
-    fn rank(&mut self, due: Vec<u64>) {
+    fn rank(&mut self, due: impl IntoIterator<Item = u64>) {
         for number in due {
             self.waiting[(number - self.first_waiting) as usize].2 = Some(self.shown);
             self.shown += 1;
@@ -246,8 +287,14 @@ impl FrameClock {
                 timebase,
                 shown: true,
             };
+            if unit.facts.output {
+                self.ahead.insert(rank);
+                while self.ahead.remove(&self.next_shown) {
+                    self.next_shown += 1;
+                }
+            }
             (self.first_waiting, self.decoded) = (self.first_waiting + 1, self.decoded + 1);
-            out.push(access_unit(unit, times, after_loss));
+            out.push(access_unit(unit, times, after_loss, Some(timebase.to_ns(self.next_shown))));
         }
         out
     }

@@ -27,6 +27,7 @@ pub use error::{IngestError, WriteError};
 pub use feed::{Feed, FeedError, FeedStep, Next};
 pub use ingest::{AccessUnit, Event, Ingest, Loss, Options, RtspTransport};
 pub use picture::Picture;
+pub use reorder::{BoundOrigin, Place, Pushed, Reorder, ReorderPolicy};
 pub use settings::{FeedSettings, FrameFormat, MatrixName, Pace, RangeName, Transport};
 pub use source::{check_source, redact_url};
 pub use state::{Counted, SourceState};

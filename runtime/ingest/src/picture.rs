@@ -117,6 +117,7 @@ mod tests {
             colour: colour(display.height_px, None, None, None),
             bit_depth: 8,
             max_reorder: 0,
+            max_reorder_origin: crate::BoundOrigin::Impossible,
             frame_rate: None,
             unsupported: None,
             slice_groups: false,

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Run, decode, own_data, reference, shared_data};
-use millrace_ingest::{Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, Options, annexb_nals};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,72 @@ fn without_picture(name: &str, drop: usize) -> Run {
         }
     }
     decode_bytes(name, &out)
+}
+
+/// A byte stream with each parameter set of one kind changed.
+fn with_sets_changed(name: &str, is_set: fn(&[u8]) -> bool, change: impl Fn(&mut Vec<u8>)) -> Run {
+    let whole = std::fs::read(own_data(name)).unwrap();
+    let mut out = Vec::new();
+    for nal in annexb_nals(&whole) {
+        let mut nal = nal.to_vec();
+        if is_set(&nal) {
+            change(&mut nal);
+        }
+        out.extend_from_slice(&[0, 0, 0, 1]);
+        out.extend_from_slice(&nal);
+    }
+    decode_bytes(name, &out)
+}
+
+#[test]
+fn bytes_behind_the_end_of_a_parameter_set_change_nothing() {
+    let is_h264_sps = |nal: &[u8]| nal[0] & 31 == 7;
+    let is_h265_sps = |nal: &[u8]| nal[0] >> 1 & 63 == 33;
+    for name in ["pyramid.264", "baseline_slices.264", "crop_left_top.264", "open_gop.265", "closed_gop.265"] {
+        let is_set = if name.ends_with("264") { is_h264_sps } else { is_h265_sps };
+        for tail in [&[0x42, 0x99, 0x60, 0x5a][..], &[0x80], &[0xff; 40]] {
+            let run = with_sets_changed(name, is_set, |nal| nal.extend_from_slice(tail));
+            let (_, want) = reference(&own_data(&format!("{name}.framemd5")));
+            assert_eq!(run.lost_in_all(), 0, "{name}, tail {tail:?}: {:?}", run.lost);
+            assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{name}, tail {tail:?}");
+        }
+    }
+}
+
+#[test]
+fn the_shared_streams_with_bytes_behind_their_parameter_sets_are_exact() {
+    let Some(data) = shared_data() else { return };
+    let folder = data.join("../cases/06-sps-with-bytes-behind-its-end");
+    for name in ["sps_with_tail.264", "avcC_sps_with_tail.mp4"] {
+        let run = decode(&folder.join(name), &Options::default()).unwrap();
+        let (_, want) = reference(&folder.join(format!("{name}.framemd5")));
+        assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{name}: {:?}", run.lost);
+    }
+}
+
+#[test]
+fn a_parameter_set_that_cannot_be_read_is_the_cause_that_is_counted() {
+    // the avcC's parameter set, from its level on: zeros, so its first field has no end
+    let mut bytes = std::fs::read(own_data("crop_b.mp4")).unwrap();
+    let avcc = bytes.windows(4).position(|w| w == b"avcC").unwrap() + 4;
+    let sps = avcc + 8;
+    assert_eq!(bytes[sps] & 31, 7);
+    let len = usize::from(u16::from_be_bytes([bytes[sps - 2], bytes[sps - 1]]));
+    bytes[sps + 4..sps + len].fill(0);
+    let file = Scratch::new("unreadable.mp4", &bytes);
+    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+    let mut lost = Vec::new();
+    loop {
+        match ingest.next_event().unwrap() {
+            Event::Loss(loss) => lost.push(loss),
+            Event::End => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(lost.iter().all(|loss| loss.cause == "unreadable_parameter_set"), "{lost:?}");
+    assert_eq!(lost.iter().map(|loss| loss.count).sum::<u64>(), 25);
+    let why = "the stream's sequence parameter set cannot be read: it ends inside of seq_parameter_set_id";
+    assert_eq!(lost[0].detail, why);
 }
 
 #[test]
@@ -177,7 +243,7 @@ fn a_size_that_no_level_allows_is_not_allocated() {
         [&[0, 0, 0, 1, 0x67][..], &sps, &[0, 0, 0, 1, 0x68, 0xce, 0x38, 0x80, 0, 0, 0, 1, 0x65, 0x88, 0x80]].concat();
     let file = Scratch::new("huge.264", &stream);
     let error = decode(&file.0, &Options::default()).err().unwrap().to_string();
-    assert!(error.contains("no readable sequence parameter set"), "{error}");
+    assert!(error.contains("no readable parameter set") && error.contains("larger than any level allows"), "{error}");
 }
 
 /// Whatever is done to a stream: no panic, no hang, and no frames out of nothing.

@@ -3,16 +3,22 @@
 
 mod common;
 
-use common::{Run, decode, own_data, reference, shared_data, to_ns};
+use common::{decode, decode_with, own_data, reference, shared_data, to_ns};
 use millrace_frame::{ChromaSiting, Matrix, Origin, Primaries, Range, Transfer};
-use millrace_ingest::{Event, Ingest, Options, StreamInfo};
+use millrace_ingest::{Event, Ingest, Options, ReorderPolicy, StreamInfo};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Fails with the first frame that differs.
-fn assert_exact(path: &Path, framemd5: &Path) -> Run {
-    let name = path.display();
-    let run = decode(path, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+/// Fails with the first frame that differs, whatever the policy.
+fn assert_exact(path: &Path, framemd5: &Path) {
+    for policy in [ReorderPolicy::Lossless, ReorderPolicy::Live] {
+        assert_exact_with(path, framemd5, policy);
+    }
+}
+
+fn assert_exact_with(path: &Path, framemd5: &Path, policy: ReorderPolicy) {
+    let name = format!("{}, {policy:?}", path.display());
+    let run = decode_with(path, &Options::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (timebase, want) = reference(framemd5);
     for (n, (got, want)) in run.frames.iter().zip(&want).enumerate() {
         assert_eq!(got.md5, want.md5, "{name}: pixels of frame {n}");
@@ -22,7 +28,6 @@ fn assert_exact(path: &Path, framemd5: &Path) -> Run {
     }
     assert_eq!(run.frames.len(), want.len(), "{name}: number of frames; lost {:?}", run.lost);
     assert_eq!(run.lost_in_all(), 0, "{name}: {:?}", run.lost);
-    run
 }
 
 #[test]

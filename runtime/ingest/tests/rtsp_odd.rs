@@ -13,6 +13,7 @@ use millrace_ingest::{AccessUnit, Event, Ingest, Options, annexb_nals};
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp, sender_report};
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -192,6 +193,41 @@ fn joining_amid_a_group_is_waiting_and_no_damage() {
             assert_eq!(viewer.md5s(), tail, "{name}");
         }
     }
+}
+
+#[test]
+fn a_camera_whose_parameter_sets_are_late_has_not_stalled() {
+    let clip = Clip::read("open_gop.264");
+    // nine pictures in a second, then the first parameter sets; a stall is found after half of it
+    let mut sent = clip.sent(1, true, Marking::Pictures, 1);
+    sent.iter_mut().filter(|s| !s.after.is_zero()).for_each(|s| s.after = Duration::from_millis(110));
+    let answer = Answer::Play(Arc::new(Show { sdp: clip.sdp(false), sent, then: Then::Silence }));
+    let server = OddServer::start(move |_| answer.clone());
+    let options = Options { stall_timeout: Some(Duration::from_millis(500)), ..Options::default() };
+    let mut viewer = Viewer::open(&server.url(), &options);
+    viewer.watch_state(CameraState::Live, LIMIT);
+    assert_eq!(server.accepted.load(Ordering::Relaxed), 1, "{:?}", viewer.states);
+    viewer.watch_frames(5, LIMIT);
+}
+
+#[test]
+fn packets_without_a_readable_picture_are_a_stall_that_says_so() {
+    let clip = Clip::read("baseline_slices.264");
+    let mut packetizer = Packetizer::new(false);
+    // a slice of a parameter set that nobody knows
+    let packet = |n: u32| Sent {
+        after: Duration::from_millis(40),
+        channel: 0,
+        bytes: packetizer.packet(&[0x65, 0x80, 0x01, 0x01], n * TICKS, true),
+    };
+    let sent = (0..40).map(packet).collect();
+    let answer = clip.show(sent, Then::Silence);
+    let server = OddServer::start(move |_| answer.clone());
+    let mut viewer = Viewer::open(&server.url(), &quick());
+    viewer.watch_state(CameraState::Stalled, LIMIT);
+    assert_eq!(viewer.state().last_error, "no picture for 700 ms, though packets come");
+    let lost: Vec<_> = viewer.lost.keys().copied().collect();
+    assert_eq!(lost, ["damaged_sample"], "no connection was lost that had given pictures");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What changes while the node runs: the rate and the quality of JPEG pictures.
 
-use super::next;
+use super::{found, next};
 use crate::node::WsPublisher;
-use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, Timebase, Timing};
+use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, Timebase, Timing, monotonic_ns, unix_ns};
 use millrace_node::testing::Bench;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket};
@@ -40,19 +40,65 @@ fn picture(bench: &mut Bench, socket: &mut WebSocket<TcpStream>, seqs: &mut std:
     }
 }
 
-#[test]
-fn rate_and_quality_of_pictures_change() {
-    let mut bench = Bench::start::<WsPublisher>(&[("PORT", "0"), ("JPEG_FPS", "0"), ("JPEG_QUALITY", "95")]);
+/// The address of the node's page, as it notes it.
+fn address(bench: &Bench) -> String {
     let until = Instant::now() + Duration::from_secs(20);
     let note = loop {
-        assert!(Instant::now() < until, "the node has not told its address");
+        assert!(Instant::now() < until, "the node has not noted its address");
         match bench.metrics().notes().pop() {
             Some(note) => break note,
             None => std::thread::sleep(Duration::from_millis(1)),
         }
     };
-    let address = note.split_once("http://").and_then(|(_, rest)| rest.split('/').next()).expect("an address");
-    let stream = TcpStream::connect(address).unwrap();
+    note.split_once("http://").and_then(|(_, rest)| rest.split('/').next()).expect("an address").to_owned()
+}
+
+/// The node's own event loop is what `/livez` looks at, and detections that went through it make it ready.
+#[test]
+fn a_node_that_runs_is_alive_and_with_detections_ready() {
+    let mut bench = Bench::start::<WsPublisher>(&[("PORT", "0")]);
+    let address = address(&bench);
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), serde_json::from_str::<serde_json::Value>(body).unwrap())
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    let alive = loop {
+        let (code, alive) = ask("/livez");
+        assert_eq!(code, "200", "{alive}");
+        if !alive["loop_age_ms"].is_null() {
+            break alive;
+        }
+        assert!(Instant::now() < until, "the loop does not turn");
+    };
+    assert!(alive["loop_age_ms"].as_u64() < Some(3_000), "{alive}");
+    assert_eq!(ask("/readyz").0, "503");
+    let mut seqs = 1..;
+    let ready = loop {
+        let seq = seqs.next().unwrap();
+        let mut one = found("gate", seq, 1);
+        one.arrival_ns = monotonic_ns();
+        bench.send_detections("detections", &one, Timing { capture_ns: unix_ns(), ..Timing::default() }).unwrap();
+        let (code, ready) = ask("/readyz");
+        if code == "200" {
+            break ready;
+        }
+        assert!(Instant::now() < until, "{ready}");
+    };
+    assert_eq!((ready["cameras"]["live"].as_u64(), ready["missing"].to_string().as_str()), (Some(1), "[]"));
+    bench.finish().1.unwrap();
+}
+
+#[test]
+fn rate_and_quality_of_pictures_change() {
+    let mut bench = Bench::start::<WsPublisher>(&[("PORT", "0"), ("JPEG_FPS", "0"), ("JPEG_QUALITY", "95")]);
+    let address = address(&bench);
+    let stream = TcpStream::connect(&address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let (mut socket, _) = tungstenite::client(format!("ws://{address}/ws?video=jpeg"), stream).unwrap();
     assert!(matches!(next(&mut socket), Message::Text(text) if text.contains("hello")));

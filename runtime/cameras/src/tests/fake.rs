@@ -92,7 +92,12 @@ impl<const N: usize> Backend for Fake<N> {
     }
 
     fn decoder(&self, camera: &str, sink: Sink<FakePicture<N>>) -> Result<FakeDecoder<N>, String> {
-        Ok(FakeDecoder { inner: SoftwareDecoder::new(), camera: camera.to_owned(), units: None, sink })
+        Ok(FakeDecoder {
+            inner: SoftwareDecoder::new(millrace_ingest::ReorderPolicy::Lossless),
+            camera: camera.to_owned(),
+            units: None,
+            sink,
+        })
     }
 
     fn map(&self, (): &(), picture: FakePicture<N>) -> Result<FakePicture<N>, Unmapped> {

@@ -129,9 +129,10 @@ impl Player {
                 match ingest.next_event().map_err(|e| e.to_string())? {
                     Event::Unit(unit) => self.unit(&unit, book, &mut session, sink)?,
                     Event::Loss(loss) => *played.lost.entry(loss.cause).or_default() += loss.count,
+                    Event::Flush => flush(&mut session, book)?,
                     Event::Wait(wait) => std::thread::sleep(wait),
                     // of cameras, which are not played here
-                    Event::Counted(_) | Event::State(_) | Event::Flush => {}
+                    Event::Counted(_) | Event::State(_) => {}
                     Event::End => break,
                 }
                 count(&mut lock(book), &mut played);

@@ -36,9 +36,9 @@ pub struct Memory {
 
 /// The slot of a packet's pool where frames of 1920x1080 are encoded, and that of detections.
 const PACKET_BYTES: u64 = 256 << 10;
-const DETECTIONS_BYTES: u64 = 64 << 10;
+const DETECTIONS_BYTES: u64 = 4 << 10;
 /// Slots of a pool of packets or detections, whatever SLOTS says.
-const RECORD_SLOTS: u64 = 32;
+const RECORD_SLOTS: u64 = 16;
 /// The size of a picture where none is stated, and of a model's input.
 const ASSUMED_PX: (u32, u32) = (1920, 1080);
 const ASSUMED_INPUT_PX: (u64, u64) = (640, 640);
@@ -69,11 +69,13 @@ pub(super) fn estimate(graph: &Graph, nodes: &[CheckedNode], reach: &Reach, repo
                 "packet" => (PACKET_BYTES * cameras, "encoded pictures".to_owned(), true),
                 _ => (DETECTIONS_BYTES * cameras, "detections".to_owned(), false),
             };
+            // the node itself keeps below this
+            let most_bytes = number(checked, "POOL_MIB").map_or(u64::MAX, |mib| mib.saturating_mul(1 << 20));
             memory.ports.push(PortMemory {
                 port: format!("{}/{}", node.id.it, port.name),
                 cameras,
                 slots,
-                bytes: bytes.saturating_mul(slots),
+                bytes: bytes.saturating_mul(slots).min(most_bytes),
                 on_gpu: on_gpu[index] && !record,
                 holds,
                 assumed,
@@ -109,7 +111,7 @@ fn readers<'a>(
     graph.nodes.iter().zip(nodes).filter(|(node, _)| reads(node)).collect()
 }
 
-/// A consumer holds as many frames of a camera at once as are in its batch, one more is ready, and one is written.
+/// In lossless flow a consumer holds as many frames of a camera at once as are in its batch, one more is ready, and one is written.
 fn check_leases(
     node: &Node,
     checked: &CheckedNode,
@@ -119,6 +121,10 @@ fn check_leases(
     readers: &[(&Node, &CheckedNode)],
     report: &mut Report,
 ) {
+    // In live flow a batch takes what is there, of whichever cameras; in lossless flow it would never be full.
+    if text(checked, "FLOW") != Some("lossless") {
+        return;
+    }
     for (reader, is) in readers {
         // what nobody has asked for takes what is there
         let given = setting(is, "BATCH").filter(|batch| batch.from != From::Default);

@@ -14,6 +14,10 @@ pub(super) trait Engine: Send {
     fn decode(&mut self, unit: &AccessUnit, number: i64, out: &mut Vec<Frame>) -> Result<(), EngineError>;
     /// Adds the frames that are held back.
     fn flush(&mut self, out: &mut Vec<Frame>) -> Result<(), EngineError>;
+    /// Frames come out in presentation order, not in decoding order.
+    fn puts_in_order(&self) -> bool {
+        false
+    }
 }
 
 /// A decoded frame of the unit `number`.

@@ -5,7 +5,7 @@ mod openh264;
 mod rusty_h264;
 mod rusty_h265;
 
-use crate::reorder::Reorder;
+use crate::reorder::{Place, Reorder, ReorderPolicy};
 use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
 use engine::{Engine, EngineError, Frame};
 use millrace_frame::{PacketCodec, Timing};
@@ -28,6 +28,7 @@ pub enum Decoded {
 /// is left out is counted.
 pub struct SoftwareDecoder {
     engine: Option<Running>,
+    reorder: Reorder<Picture>,
     ready: VecDeque<Decoded>,
     /// Units that were left out since the last key picture.
     waiting: u64,
@@ -40,7 +41,6 @@ struct Running {
     engine: Box<dyn Engine>,
     kind: Kind,
     coded: millrace_frame::Size,
-    reorder: Reorder<Picture>,
     /// Units handed in, of which no picture has come out yet.
     pending: VecDeque<Pending>,
     /// A decoder that begins at an open key picture cannot decode what is shown before it.
@@ -51,7 +51,7 @@ struct Pending {
     number: i64,
     timing: Timing,
     info: Arc<StreamInfo>,
-    order: Order,
+    place: Place,
     shown: bool,
 }
 
@@ -82,16 +82,17 @@ impl Kind {
     }
 }
 
-impl Default for SoftwareDecoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl SoftwareDecoder {
-    /// A decoder that waits for its first key picture.
-    pub fn new() -> Self {
-        Self { engine: None, ready: VecDeque::new(), waiting: 0, prefer_openh264: false, number: 0 }
+    /// A decoder that waits for its first key picture. `policy` is what may be risked for a low delay.
+    pub fn new(policy: ReorderPolicy) -> Self {
+        Self {
+            engine: None,
+            reorder: Reorder::new(policy),
+            ready: VecDeque::new(),
+            waiting: 0,
+            prefer_openh264: false,
+            number: 0,
+        }
     }
 
     /// Takes the next access unit in decoding order. What it leads to is fetched with [`Self::take`].
@@ -122,9 +123,14 @@ impl SoftwareDecoder {
         // A key picture of another size or profile, or after loss, starts afresh.
         let changed = self.engine.as_ref().is_some_and(|r| unit.key && r.must_restart(unit, self.prefer_openh264));
         if changed {
+            let other_encoder = self.engine.as_ref().is_some_and(|r| r.coded != unit.info.coded);
             self.stop(None);
+            if other_encoder {
+                self.reorder.forget();
+            }
         }
-        if self.engine.is_none() {
+        let begins = self.engine.is_none();
+        if begins {
             if !unit.key {
                 self.waiting += 1;
                 return Ok(());
@@ -149,7 +155,7 @@ impl SoftwareDecoder {
         if unit.key {
             running.leading_before = running.leading_before.filter(|key| unit.order <= *key);
         }
-        running.pending.push_back(Pending::of(unit, number));
+        running.pending.push_back(Pending::of(unit, number, begins));
         let mut frames = Vec::new();
         match contained(|| running.engine.decode(unit, number, &mut frames)) {
             Ok(()) => {
@@ -176,7 +182,8 @@ impl SoftwareDecoder {
         self.ready.pop_front()
     }
 
-    /// Ends the stream: everything that is held back comes out. A further unit starts anew.
+    /// Ends the stream, or this connection's part of it: everything that is held back comes out. What follows begins with
+    /// a key picture and a new decoder.
     pub fn flush(&mut self) {
         self.stop(None);
         self.report_waiting();
@@ -193,12 +200,23 @@ impl SoftwareDecoder {
             self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, detail)));
             return;
         };
-        if !p.shown {
-            return;
-        }
-        let depth = p.info.max_reorder;
-        let picture = Picture { timing: p.timing, info: p.info, planes: frame.planes, origin_px };
-        let due = running.reorder.push(p.order, depth, picture);
+        let in_order = running.engine.puts_in_order();
+        let due = if !p.shown {
+            self.reorder.pass(p.place)
+        } else {
+            let picture = Picture { timing: p.timing, info: p.info, planes: frame.planes, origin_px };
+            if in_order {
+                vec![picture]
+            } else {
+                let pushed = self.reorder.push(p.place, picture);
+                if pushed.late.is_some() {
+                    let detail = "a picture that is shown before one that is out already; \
+                                  more pictures are held back from now on";
+                    self.ready.push_back(Decoded::Loss(Loss::new("reordered_late", 1, detail)));
+                }
+                pushed.due
+            }
+        };
         self.ready.extend(due.into_iter().map(|p| Decoded::Picture(Box::new(p))));
     }
 
@@ -212,7 +230,7 @@ impl SoftwareDecoder {
         }
     }
 
-    /// Takes what is left out of the decoder and drops it; of the picture `failed`, the caller has told.
+    /// Takes what is left out of the decoder and drops it; the picture `failed` is counted by the caller.
     fn stop(&mut self, failed: Option<i64>) {
         let Some(running) = &mut self.engine else { return };
         let mut frames = Vec::new();
@@ -221,8 +239,8 @@ impl SoftwareDecoder {
         for frame in frames.into_iter().filter(|f| Some(f.number) != failed) {
             self.frame(frame);
         }
-        let Some(mut running) = self.engine.take() else { return };
-        self.ready.extend(running.reorder.flush().into_iter().map(|p| Decoded::Picture(Box::new(p))));
+        let Some(running) = self.engine.take() else { return };
+        self.ready.extend(self.reorder.flush().into_iter().map(|p| Decoded::Picture(Box::new(p))));
         let missing = running.pending.iter().filter(|p| Some(p.number) != failed).count() as u64;
         if missing > 0 {
             self.ready.push_back(Decoded::Loss(Loss::new("decode_error", missing, "the decoder gave no picture")));
@@ -252,7 +270,6 @@ impl Running {
             engine: kind.start()?,
             kind,
             coded: unit.info.coded,
-            reorder: Reorder::default(),
             pending: VecDeque::new(),
             leading_before: (!unit.closed).then_some(unit.order),
         })
@@ -264,8 +281,8 @@ impl Running {
 }
 
 impl Pending {
-    fn of(unit: &AccessUnit, number: i64) -> Self {
-        Self { number, timing: unit.timing, info: unit.info.clone(), order: unit.order, shown: unit.shown }
+    fn of(unit: &AccessUnit, number: i64, begins: bool) -> Self {
+        Self { number, timing: unit.timing, info: unit.info.clone(), place: unit.place(begins), shown: unit.shown }
     }
 }
 

@@ -18,13 +18,13 @@ impl OpenH264 {
     pub(super) fn new() -> Result<Self, EngineError> {
         // Flushing after each unit, its default, destroys streams whose pictures it wants to hold back.
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
-        let decoder = Decoder::with_api_config(OpenH264API::from_source(), config).map_err(told)?;
+        let decoder = Decoder::with_api_config(OpenH264API::from_source(), config).map_err(in_words)?;
         Ok(Self { decoder, held: VecDeque::new() })
     }
 }
 
-fn told(e: openh264::Error) -> EngineError {
-    // its message holds a backtrace hint, which says nothing here
+fn in_words(e: openh264::Error) -> EngineError {
+    // its message holds a backtrace hint, which does not apply here
     EngineError(e.to_string().split(" User Message").next().unwrap_or_default().to_owned())
 }
 
@@ -47,7 +47,7 @@ impl Engine for OpenH264 {
         // it crops on all four sides
         let first = (unit.info.display.x_px as usize, unit.info.display.y_px as usize);
         self.held.push_back((number, first));
-        if let Some(yuv) = self.decoder.decode(&unit.data).map_err(told)?
+        if let Some(yuv) = self.decoder.decode(&unit.data).map_err(in_words)?
             && let Some((number, first)) = self.held.pop_front()
         {
             out.push(copied(&yuv, number, first));
@@ -56,7 +56,7 @@ impl Engine for OpenH264 {
     }
 
     fn flush(&mut self, out: &mut Vec<Frame>) -> Result<(), EngineError> {
-        for yuv in self.decoder.flush_remaining().map_err(told)? {
+        for yuv in self.decoder.flush_remaining().map_err(in_words)? {
             if let Some((number, first)) = self.held.pop_front() {
                 out.push(copied(&yuv, number, first));
             }

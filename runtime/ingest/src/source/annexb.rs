@@ -112,7 +112,7 @@ impl<R: Read + Send> Source for AnnexB<R> {
             let lost = std::mem::take(&mut self.units.lost_nals);
             if lost > 0 {
                 let detail = "slices without a readable header, picture or parameter set".to_owned();
-                return Ok(SourceEvent::Loss(Loss::new("damaged_slice", lost, detail)));
+                return Ok(SourceEvent::Loss(self.units.loss("damaged_slice", lost, detail)));
             }
             if self.ended {
                 return Ok(SourceEvent::End);

@@ -3,6 +3,7 @@
 mod annexb;
 mod mp4;
 mod mp4_boxes;
+mod mp4_order;
 mod probe;
 mod rtsp;
 mod url;
@@ -53,6 +54,11 @@ pub(crate) enum SourceEvent {
 
 pub(crate) trait Source: Send {
     fn next(&mut self) -> Result<SourceEvent, IngestError>;
+
+    /// The earliest time at which a picture behind the last unit is shown; nothing where the source does not know it.
+    fn earliest_next_pts_ns(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.

@@ -1,6 +1,7 @@
 //! MP4 and MOV files: samples by the sample tables, length prefixes to start codes, times by the edit list.
 
 use super::mp4_boxes::{Bounded, MAX_SAMPLES, outline};
+use super::mp4_order as order;
 use super::{Source, SourceEvent, Times};
 use crate::syntax::UnitBuilder;
 use crate::syntax::nal::length_prefixed;
@@ -16,11 +17,18 @@ use std::path::{Path, PathBuf};
 /// More than any level allows for a picture.
 const MAX_SAMPLE_BYTES: u64 = 64 << 20;
 
-struct Sample {
+pub(super) struct Sample {
     offset_bytes: u64,
     len_bytes: u64,
-    times: Times,
+    pub(super) times: Times,
     sync: bool,
+}
+
+#[cfg(test)]
+impl Sample {
+    pub(super) fn for_test(times: Times) -> Self {
+        Self { offset_bytes: 0, len_bytes: 0, times, sync: false }
+    }
 }
 
 pub(crate) struct Mp4 {
@@ -28,6 +36,8 @@ pub(crate) struct Mp4 {
     path: PathBuf,
     len_bytes: u64,
     samples: Vec<Sample>,
+    /// Of each sample: when the earliest picture behind it is shown.
+    earliest_next_pts_ns: Vec<i64>,
     next: usize,
     length_bytes: usize,
     units: UnitBuilder,
@@ -82,8 +92,12 @@ impl Mp4 {
             };
             let mut units = UnitBuilder::new(codec);
             sets.into_iter().for_each(|set| units.out_of_band(set));
+            let mut samples = samples(track, &mp4);
+            let earliest_next_pts_ns = order::earliest_next_pts_ns(&samples);
+            order::decode_as_late_as_possible(&mut samples, &earliest_next_pts_ns);
             return Ok(Self {
-                samples: samples(track, &mp4),
+                samples,
+                earliest_next_pts_ns,
                 file,
                 path: path.into(),
                 len_bytes,
@@ -165,6 +179,10 @@ fn samples(track: &re_mp4::Track, mp4: &re_mp4::Mp4) -> Vec<Sample> {
 }
 
 impl Source for Mp4 {
+    fn earliest_next_pts_ns(&self) -> Option<i64> {
+        self.next.checked_sub(1).and_then(|last| self.earliest_next_pts_ns.get(last)).copied()
+    }
+
     fn next(&mut self) -> Result<SourceEvent, IngestError> {
         if let Some(loss) = self.queued.take() {
             return Ok(SourceEvent::Loss(loss));
@@ -202,7 +220,7 @@ impl Source for Mp4 {
             Some(unit) if lost == 0 => Ok(SourceEvent::Unit { unit, times: Some(times), after_loss }),
             unit => {
                 let detail = format!("sample {number} does not hold exactly one readable picture");
-                let loss = Loss::new("damaged_sample", lost.max(1), detail);
+                let loss = self.units.loss("damaged_sample", lost.max(1), detail);
                 self.after_loss = true;
                 let Some(unit) = unit.filter(|_| !cut) else { return Ok(SourceEvent::Loss(loss)) };
                 self.queued = Some(loss);

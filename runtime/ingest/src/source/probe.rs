@@ -3,6 +3,7 @@
 use crate::IngestError;
 use crate::syntax::annexb_nals;
 use millrace_frame::PacketCodec;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -24,13 +25,14 @@ pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
     kind_of(&head).map_err(|found| IngestError::NotVideo { path: path.into(), found })
 }
 
-fn kind_of(head: &[u8]) -> Result<Kind, &'static str> {
+fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
     if let Some(b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide" | b"styp" | b"pnot") = head.get(4..8) {
         return Ok(Kind::Mp4);
     }
     if let Some(other) = other_format(head) {
-        return Err(other);
+        return Err(other.into());
     }
+    let mut unreadable = None;
     for nal in annexb_nals(head) {
         let mut h264 = crate::syntax::H264::default();
         let mut h265 = crate::syntax::H265::default();
@@ -40,14 +42,19 @@ fn kind_of(head: &[u8]) -> Result<Kind, &'static str> {
         if h265.knows_sps(nal) {
             return Ok(Kind::AnnexB(PacketCodec::H265));
         }
+        unreadable = unreadable.or(h264.take_unreadable()).or(h265.take_unreadable());
     }
-    Err(if annexb_nals(head).next().is_some() {
+    if let Some(why) = unreadable {
+        return Err(format!("a byte stream with no readable parameter set ({why})").into());
+    }
+    let found = if annexb_nals(head).next().is_some() {
         "a byte stream with no readable sequence parameter set"
     } else if head.iter().all(|&b| b == b'\n' || b == b'\r' || b == b'\t' || (b' '..=b'~').contains(&b)) {
         "text"
     } else {
         "in a format that is not known here"
-    })
+    };
+    Err(found.into())
 }
 
 /// Formats that users are likely to try, so that the message can name them.
@@ -85,14 +92,20 @@ mod tests {
 
     #[test]
     fn what_is_not_video_is_named() {
-        assert_eq!(kind_of(b""), Err("empty"));
-        assert_eq!(kind_of(b"hello, world\n"), Err("text"));
-        assert_eq!(kind_of(b"\x1a\x45\xdf\xa3...."), Err("Matroska or WebM"));
-        assert_eq!(kind_of(&[0xfe; 300]), Err("in a format that is not known here"));
+        let refused = |head: &[u8]| kind_of(head).err().map(Cow::into_owned).unwrap_or_default();
+        assert_eq!(refused(b""), "empty");
+        assert_eq!(refused(b"hello, world\n"), "text");
+        assert_eq!(refused(b"\x1a\x45\xdf\xa3...."), "Matroska or WebM");
+        assert_eq!(refused(&[0xfe; 300]), "in a format that is not known here");
         let mut ts = vec![0u8; 1000];
         ts.iter_mut().step_by(188).for_each(|b| *b = 0x47);
-        assert_eq!(kind_of(&ts), Err("an MPEG transport stream"));
-        assert_eq!(kind_of(&[0, 0, 1, 9, 0x10]), Err("a byte stream with no readable sequence parameter set"));
+        assert_eq!(refused(&ts), "an MPEG transport stream");
+        assert_eq!(refused(&[0, 0, 1, 9, 0x10]), "a byte stream with no readable sequence parameter set");
+        assert_eq!(
+            refused(&[0, 0, 1, 0x67, 66, 0, 30, 0, 0, 1]),
+            "a byte stream with no readable parameter set \
+             (the stream's sequence parameter set cannot be read: it ends inside of seq_parameter_set_id)"
+        );
         assert_eq!(kind_of(b"\0\0\0\x18ftypisom"), Ok(Kind::Mp4));
     }
 }

@@ -81,7 +81,7 @@ pub(crate) struct SliceHeader {
     poc_lsb: u32,
     delta_poc: [i32; 2],
     pub redundant: bool,
-    /// memory_management_control_operation 5: all references dropped, counts start anew after this picture.
+    /// memory_management_control_operation 5: all references dropped, counts begin again after this picture.
     pub resets_order: bool,
 }
 

@@ -1,8 +1,9 @@
 //! H.265 parameter sets (parsed by the decoder's own crate) and pictures.
 
 use super::bits::{Bits, OutOfBits, rbsp};
-use super::h264::MAX_LUMA_SAMPLES;
+use super::h264_sps::MAX_LUMA_SAMPLES;
 use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour, contained};
+use crate::reorder::BoundOrigin;
 use millrace_frame::{PacketCodec, Rect, Size};
 use rusty_h265::ps::{Pps, Sps, parse_pps, parse_sps};
 use std::collections::BTreeMap;
@@ -25,6 +26,10 @@ pub(crate) struct H265 {
     /// POC of the last picture of temporal layer 0 that others may refer to (8.3.1).
     prev_tid0_poc: i32,
     first_in_sequence: bool,
+    /// Why the last parameter set that could not be read could not.
+    unreadable: Option<String>,
+    /// The last picture whose beginning could not be read refers to a parameter set that is not there.
+    set_is_missing: bool,
 }
 
 impl Default for H265 {
@@ -38,6 +43,8 @@ impl Default for H265 {
             sequence: 0,
             prev_tid0_poc: 0,
             first_in_sequence: true,
+            unreadable: None,
+            set_is_missing: false,
         }
     }
 }
@@ -49,20 +56,36 @@ struct Slice {
     poc_lsb: i32,
 }
 
+/// Reads a slice header as far as its picture parameter set.
+fn pps_id(kind: u8, r: &mut Bits) -> Result<u8, OutOfBits> {
+    r.flag()?; // first_slice_segment_in_pic
+    if (16..=23).contains(&kind) {
+        r.flag()?; // no_output_of_prior_pics
+    }
+    u8::try_from(r.ue()?).map_err(|_| OutOfBits)
+}
+
 impl H265 {
+    /// Why a parameter set could not be read, since this was last asked.
+    pub(crate) fn take_unreadable(&mut self) -> Option<String> {
+        self.unreadable.take()
+    }
+
     /// Whether `nal` is a sequence parameter set that can be read.
     pub(crate) fn knows_sps(&mut self, nal: &[u8]) -> bool {
         self.is_sps(nal) && self.nal(nal) == Role::Prefix && !self.sps.is_empty()
     }
 
+    /// Whether a slice header that can be read so far refers to a parameter set that is not there.
+    fn lacks_sets(&self, kind: u8, rbsp: &[u8]) -> bool {
+        let Ok(pps_id) = pps_id(kind, &mut Bits::new(rbsp)) else { return false };
+        self.pps.get(&pps_id).is_none_or(|pps| !self.sps.contains_key(&pps.parsed.sps_id))
+    }
+
     /// The header of a picture's first slice segment (7.3.6.1), as far as its order count.
     fn first_slice(&self, kind: u8, rbsp: &[u8]) -> Result<Slice, OutOfBits> {
         let mut r = Bits::new(rbsp);
-        r.flag()?; // first_slice_segment_in_pic
-        if (16..=23).contains(&kind) {
-            r.flag()?; // no_output_of_prior_pics
-        }
-        let pps_id = u8::try_from(r.ue()?).map_err(|_| OutOfBits)?;
+        let pps_id = pps_id(kind, &mut r)?;
         let pps = &self.pps.get(&pps_id).ok_or(OutOfBits)?.parsed;
         let (sps, _) = &self.sps.get(&pps.sps_id).ok_or(OutOfBits)?.parsed;
         r.u(u32::from(pps.num_extra_slice_header_bits))?;
@@ -77,7 +100,9 @@ impl H265 {
     }
 
     fn begin_picture(&mut self, kind: u8, temporal_id: u8, nal: &[u8]) -> Role {
-        let Ok(slice) = self.first_slice(kind, &rbsp(&nal[2..], HEADER_BYTES)) else { return Role::Damaged };
+        let header = rbsp(&nal[2..], HEADER_BYTES);
+        self.set_is_missing = self.lacks_sets(kind, &header);
+        let Ok(slice) = self.first_slice(kind, &header) else { return Role::Damaged };
         let sps_id = self.pps[&slice.pps_id].parsed.sps_id;
         let (sps, info) = &self.sps[&sps_id].parsed;
         let irap = (16..=23).contains(&kind);
@@ -111,6 +136,8 @@ impl H265 {
             key: irap,
             intra: slice.intra,
             closed: irap && kind != 21,
+            // of the types that allow no leading pictures
+            first_shown: kind == 18 || kind == 20,
             gap: false,
             output: slice.output,
             unsupported: None,
@@ -140,14 +167,27 @@ impl Syntax for H265 {
                 Role::Prefix
             }
             33 => {
-                let Some(sps) = contained(|| parse_sps(&rbsp(body, usize::MAX))) else { return Role::Prefix };
-                let Some(info) = describe(&sps) else { return Role::Prefix };
-                self.sps.insert(sps.id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });
+                let contradictory = "its picture is empty, or larger than any level allows";
+                let sps = contained(|| parse_sps(&rbsp(body, usize::MAX)));
+                match sps.and_then(|sps| describe(&sps).map(|info| (sps, info)).ok_or(contradictory.to_owned())) {
+                    Ok((sps, info)) => {
+                        self.sps.insert(sps.id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });
+                        self.unreadable = None;
+                    }
+                    Err(why) => {
+                        self.unreadable = Some(format!("the stream's sequence parameter set cannot be read: {why}"));
+                    }
+                }
                 Role::Prefix
             }
             34 => {
-                let Some(pps) = contained(|| parse_pps(&rbsp(body, usize::MAX))) else { return Role::Prefix };
-                self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps });
+                match contained(|| parse_pps(&rbsp(body, usize::MAX))) {
+                    Ok(pps) => drop(self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps })),
+                    Err(why) => {
+                        let words = || format!("the stream's picture parameter set cannot be read: {why}");
+                        self.unreadable.get_or_insert_with(words);
+                    }
+                }
                 Role::Prefix
             }
             36 | 37 => {
@@ -173,6 +213,10 @@ impl Syntax for H265 {
 
     fn is_sps(&self, nal: &[u8]) -> bool {
         nal.first().is_some_and(|h| h >> 1 & 63 == 33)
+    }
+
+    fn unreadable_set(&self) -> Option<&str> {
+        self.unreadable.as_deref().filter(|_| self.set_is_missing)
     }
 }
 
@@ -221,6 +265,7 @@ fn describe(sps: &Sps) -> Option<StreamInfo> {
         colour: colour(display.height_px, full_range, description, None),
         bit_depth,
         max_reorder: ordering.max_num_reorder_pics.min(16),
+        max_reorder_origin: BoundOrigin::Stated,
         frame_rate: vui
             .filter(|v| v.timing_info_present && v.num_units_in_tick > 0 && v.time_scale > 0)
             .map(|v| (v.time_scale, v.num_units_in_tick)),

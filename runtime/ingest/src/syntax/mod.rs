@@ -4,10 +4,12 @@
 pub(crate) mod bits;
 mod h264;
 mod h264_slice;
+mod h264_sps;
 mod h265;
 pub(crate) mod nal;
 mod unit;
 
+use crate::reorder::BoundOrigin;
 use millrace_frame::{Colour, ImageDesc, PacketCodec, PixelFormat, Rect, Size};
 
 pub(crate) use h264::H264;
@@ -32,6 +34,8 @@ pub struct StreamInfo {
     pub bit_depth: u8,
     /// At most this many pictures precede a picture in decoding order and follow it in presentation order.
     pub max_reorder: u32,
+    /// Where that bound comes from.
+    pub max_reorder_origin: BoundOrigin,
     /// Frames per second as numerator and denominator, where the VUI states it.
     pub frame_rate: Option<(u32, u32)>,
     /// Why the software decoders cannot decode it, where that is known from the parameter sets.
@@ -87,6 +91,8 @@ pub(crate) trait Syntax: Send {
     fn parameter_sets(&self) -> Vec<&[u8]>;
     /// Whether a NAL unit is a sequence parameter set.
     fn is_sps(&self, nal: &[u8]) -> bool;
+    /// When the last slice that could not be read lacks a parameter set because one could not be read: why.
+    fn unreadable_set(&self) -> Option<&str>;
 }
 
 /// What the slice headers say of a picture.
@@ -100,6 +106,8 @@ pub(crate) struct PictureFacts {
     pub intra: bool,
     /// Nothing before it is referred to by anything after it (IDR, BLA).
     pub closed: bool,
+    /// Nothing after it is shown before it.
+    pub first_shown: bool,
     /// A reference picture before it is missing.
     pub gap: bool,
     /// Meant to be shown (H.265 `pic_output_flag`).
@@ -108,9 +116,12 @@ pub(crate) struct PictureFacts {
     pub unsupported: Option<&'static str>,
 }
 
-/// What a parser from elsewhere makes of `nal`; nothing when it fails or panics.
-pub(crate) fn contained<T, E>(parse: impl FnOnce() -> Result<T, E>) -> Option<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse)).ok()?.ok()
+/// What a parser from elsewhere makes of a parameter set; in words, why it fails, or that it panics.
+pub(crate) fn contained<T, E: std::fmt::Display>(parse: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse)) {
+        Ok(parsed) => parsed.map_err(|e| e.to_string()),
+        Err(_) => Err("its fields contradict each other".to_owned()),
+    }
 }
 
 /// Colour from H.273 code points, each where the bitstream states one that is known, else what is assumed.

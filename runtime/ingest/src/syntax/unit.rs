@@ -2,6 +2,7 @@
 
 use super::nal::push_annexb;
 use super::{H264, H265, PictureFacts, Role, Syntax};
+use crate::Loss;
 use millrace_frame::PacketCodec;
 
 /// An access unit in decoding order, as Annex-B.
@@ -126,6 +127,14 @@ impl UnitBuilder {
         found.extend(self.finish());
         let last = found.pop();
         (last, found.len() as u64 + std::mem::take(&mut self.lost_nals))
+    }
+
+    /// What was lost, under its own name where a parameter set that cannot be read is the reason.
+    pub(crate) fn loss(&self, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
+        match self.syntax.unreadable_set() {
+            Some(why) => Loss::new("unreadable_parameter_set", count, why),
+            None => Loss::new(cause, count, detail),
+        }
     }
 
     /// Bytes collected so far.

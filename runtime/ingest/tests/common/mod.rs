@@ -4,7 +4,9 @@
 pub(crate) mod viewer;
 
 use md5::{Digest, Md5};
-use millrace_ingest::{Decoded, Event, Ingest, IngestError, Options, Picture, SoftwareDecoder};
+use millrace_ingest::{
+    AccessUnit, Decoded, Event, Ingest, IngestError, Options, Picture, ReorderPolicy, SoftwareDecoder,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,11 @@ pub(crate) struct Run {
     /// Lost, by cause.
     pub(crate) lost: BTreeMap<&'static str, u64>,
     pub(crate) units: Vec<UnitFacts>,
+    lost_in_decoder: u64,
+    /// The most pictures that were in the decoder and neither out nor lost, after a unit had gone in.
+    pub(crate) largest_hold: usize,
+    /// Of each frame: how many units went in after its own before it came out.
+    pub(crate) waited_units: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,14 @@ impl Run {
     pub(crate) fn md5s(&self) -> Vec<&str> {
         self.frames.iter().map(|f| &f.md5[..]).collect()
     }
+    fn note_waits(&mut self, shown_units: &BTreeMap<i64, usize>) {
+        for frame in &self.frames[self.waited_units.len()..] {
+            self.waited_units.push(self.units.len() - 1 - shown_units[&frame.pts_ns]);
+        }
+        let held = shown_units.len().saturating_sub(self.frames.len() + self.lost_in_decoder as usize);
+        self.largest_hold = self.largest_hold.max(held);
+    }
+
     pub(crate) fn lost_in_all(&self) -> u64 {
         self.lost.values().sum()
     }
@@ -60,12 +75,27 @@ pub(crate) fn frame_of(picture: &Picture) -> Frame {
 }
 
 pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError> {
+    decode_with(path, options, ReorderPolicy::Lossless, |_| {})
+}
+
+/// Decodes a file; `forget` changes what is known of each unit before it is decoded.
+pub(crate) fn decode_with(
+    path: &Path,
+    options: &Options,
+    policy: ReorderPolicy,
+    forget: impl Fn(&mut AccessUnit),
+) -> Result<Run, IngestError> {
     let mut run = Run::default();
     let mut ingest = Ingest::open(path.to_str().unwrap(), options)?;
-    let mut decoder = SoftwareDecoder::new();
+    let mut decoder = SoftwareDecoder::new(policy);
+    let mut shown_units = BTreeMap::new();
     loop {
         match ingest.next_event()? {
-            Event::Unit(unit) => {
+            Event::Unit(mut unit) => {
+                forget(&mut unit);
+                if unit.shown {
+                    shown_units.insert(unit.timing.pts_ns, run.units.len());
+                }
                 run.units.push(UnitFacts {
                     pts_ns: unit.timing.pts_ns,
                     dts_ns: unit.dts_ns,
@@ -80,9 +110,11 @@ pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError>
             Event::End => break,
         }
         drain(&mut decoder, &mut run);
+        run.note_waits(&shown_units);
     }
     decoder.flush();
     drain(&mut decoder, &mut run);
+    run.note_waits(&shown_units);
     Ok(run)
 }
 
@@ -90,7 +122,10 @@ pub(crate) fn drain(decoder: &mut SoftwareDecoder, run: &mut Run) {
     while let Some(out) = decoder.take() {
         match out {
             Decoded::Picture(picture) => run.frames.push(frame_of(&picture)),
-            Decoded::Loss(loss) => *run.lost.entry(loss.cause).or_default() += loss.count,
+            Decoded::Loss(loss) => {
+                run.lost_in_decoder += loss.count;
+                *run.lost.entry(loss.cause).or_default() += loss.count;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Frame, frame_of};
 use millrace_frame::{CameraState, Timing, monotonic_ns};
-use millrace_ingest::{Decoded, Event, Ingest, Options, SoftwareDecoder, SourceState};
+use millrace_ingest::{Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder, SourceState};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ impl Viewer {
     pub(crate) fn open(url: &str, options: &Options) -> Self {
         Self {
             ingest: Ingest::open(url, options).unwrap(),
-            decoder: SoftwareDecoder::new(),
+            decoder: SoftwareDecoder::new(ReorderPolicy::Live),
             seen: Vec::new(),
             lost: BTreeMap::new(),
             counted: BTreeMap::new(),

@@ -238,9 +238,10 @@ impl Assembler {
         let Some(what) = what else { return };
         self.after_loss |= self.has_begun;
         self.events.push(SourceEvent::Loss(if self.units.knows_sps() {
-            Loss::new("damaged_sample", 1, what)
+            self.units.loss("damaged_sample", 1, what)
         } else {
-            Loss::new("waiting_for_key", 1, "pictures before the stream's parameter sets")
+            // a set that cannot be read has its own name
+            self.units.loss("waiting_for_key", 1, "pictures before the stream's parameter sets")
         }));
     }
 
@@ -264,6 +265,7 @@ impl Assembler {
             sender_ns: self.sender.at(rtp_ns),
         };
         // A decoder that has not begun waits for a key picture: what is before one is not decoded in any case.
+        unit.facts.gap &= self.has_begun;
         let after_loss = self.after_loss && self.has_begun || unit.facts.key && !self.has_begun;
         self.has_begun |= unit.facts.key;
         self.after_loss = false;

@@ -36,6 +36,18 @@ impl Default for Limits {
     }
 }
 
+/// A camera that sends pictures and no parameter sets is waited for: they come with its next key picture.
+const LONGEST_GROUP: Duration = Duration::from_secs(20);
+
+/// What a camera's packets came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Nothing,
+    /// Pictures that cannot be read before the stream's parameter sets.
+    Waiting,
+    Pictures,
+}
+
 /// What became of an attempt.
 struct Attempt {
     failure: Failure,
@@ -129,11 +141,16 @@ impl Camera {
     async fn receive(&mut self, connection: Connection, assembler: &mut Assembler, was_live: &mut bool) -> Failure {
         let mut packets = connection.packets;
         let stall = self.limits.stall;
-        let mut stalls_at = tokio::time::Instant::now() + stall;
+        let began = tokio::time::Instant::now();
+        let mut stalls_at = began + stall;
+        let mut packets_in_vain = 0u64;
         loop {
             let item = match timeout_at(stalls_at, packets.next()).await {
                 Err(_) => {
-                    let reason = format!("no picture for {} ms", stall.as_millis());
+                    let mut reason = format!("no picture for {} ms", stall.as_millis());
+                    if packets_in_vain > 0 {
+                        reason += ", though packets come";
+                    }
                     return Failure::new(CameraState::Stalled, reason);
                 }
                 Ok(None) => return Failure::new(CameraState::Connecting, "the camera ended the stream"),
@@ -153,6 +170,7 @@ impl Camera {
                         arrived: Arrived::now(),
                     };
                     assembler.packet(&packet, &mut self.clock);
+                    packets_in_vain += 1;
                 }
                 PacketItem::Rtcp(rtcp) => {
                     let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
@@ -162,25 +180,36 @@ impl Camera {
                 }
                 _ => {}
             }
-            if self.hand_over(assembler, was_live) {
-                stalls_at = tokio::time::Instant::now() + stall;
+            let progress = self.hand_over(assembler, was_live);
+            let now = tokio::time::Instant::now();
+            if progress == Progress::Pictures || progress == Progress::Waiting && now - began < LONGEST_GROUP {
+                stalls_at = now + stall;
+            }
+            if progress == Progress::Pictures {
+                packets_in_vain = 0;
             }
         }
     }
 
-    /// Passes on what came of the packets. True where a picture was among it.
-    fn hand_over(&mut self, assembler: &mut Assembler, was_live: &mut bool) -> bool {
-        let mut picture = false;
+    /// Passes on what came of the packets.
+    fn hand_over(&mut self, assembler: &mut Assembler, was_live: &mut bool) -> Progress {
+        let mut progress = Progress::Nothing;
         for event in assembler.take() {
-            if matches!(event, SourceEvent::Arrived { .. }) {
-                picture = true;
-                if !std::mem::replace(was_live, true) {
-                    self.live();
+            match &event {
+                SourceEvent::Arrived { .. } => {
+                    progress = Progress::Pictures;
+                    if !std::mem::replace(was_live, true) {
+                        self.live();
+                    }
                 }
+                SourceEvent::Loss(loss) if loss.cause == "waiting_for_key" && progress == Progress::Nothing => {
+                    progress = Progress::Waiting;
+                }
+                _ => {}
             }
             self.queue.push(event);
         }
-        picture
+        progress
     }
 
     fn live(&mut self) {

@@ -250,10 +250,12 @@ mod tests {
         // sent in a burst: a second of pictures within 25 ms
         let last = (1..=25).map(|n| clock.place(9 * S + n * 40 * MS, order(5 + n), START + n * MS)).last();
         assert_eq!(first.pts_ns, 0);
-        assert_eq!(last.map(|p| p.pts_ns), Some(S));
+        // less than a thousandth of it was taken off, since it is ahead of our clock
+        let last_ns = last.map_or(0, |p| p.pts_ns);
+        assert!((S - MS..=S).contains(&last_ns), "{last_ns}");
         clock.reconnected();
         let after = clock.place(0, order(0), START + 500 * MS);
-        assert_eq!(after, Placed { pts_ns: S + 1, jumped: false });
+        assert_eq!(after, Placed { pts_ns: last_ns + 1, jumped: false });
         clock.reconnected();
         assert_eq!(clock.place(0, order(0), START + 7 * S).pts_ns, 7 * S);
     }

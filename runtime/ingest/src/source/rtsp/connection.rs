@@ -86,16 +86,43 @@ pub(super) fn judge(address: &Address, error: &retina::Error) -> Failure {
     if (200..300).contains(&code) {
         return Failure::new(CameraState::Refused, text);
     }
-    let status = text.split(" response to ").next().unwrap_or_default();
+    let name = status_name(code);
     let reason = match code {
         401 | 403 if address.credentials.is_none() => {
-            format!("{status}: write user and password into the URL or the cameras file")
+            format!("{code} {name}: write user and password into the URL or the cameras file")
         }
-        401 | 403 => format!("{status}: check user and password"),
-        404 => format!("{status}: check the path in the URL"),
-        461 => format!("{status}: choose the other RTSP transport, tcp or udp"),
-        _ => text,
+        401 | 403 => format!("{code} {name}: check user and password"),
+        404 => format!("{code} {name}: check the path in the URL"),
+        461 => format!("{code} {name}: choose the other RTSP transport, tcp or udp"),
+        _ if name.is_empty() => text,
+        _ => format!("{code} {name}: the server refuses for now"),
     };
     let least_wait = if matches!(code, 401 | 403) { LEAST_WAIT_AFTER_LOGIN } else { Duration::ZERO };
     Failure { state: CameraState::Refused, reason, least_wait }
+}
+
+/// The usual words for a status (RFC 2326 7.1.1); the client does not pass on the server's own.
+fn status_name(code: u16) -> &'static str {
+    match code {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        406 => "Not Acceptable",
+        415 => "Unsupported Media Type",
+        451 => "Parameter Not Understood",
+        453 => "Not Enough Bandwidth",
+        454 => "Session Not Found",
+        455 => "Method Not Valid in This State",
+        457 => "Invalid Range",
+        461 => "Unsupported Transport",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "RTSP Version Not Supported",
+        551 => "Option Not Supported",
+        _ => "",
+    }
 }

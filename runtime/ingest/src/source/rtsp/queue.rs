@@ -181,11 +181,7 @@ fn join(events: &mut VecDeque<SourceEvent>, event: SourceEvent) {
                 }
             }
         }
-        SourceEvent::Flush => {
-            if tail.any(|before| matches!(before, SourceEvent::Flush)) {
-                return;
-            }
-        }
+        SourceEvent::Flush if tail.any(|before| matches!(before, SourceEvent::Flush)) => return,
         SourceEvent::State(_) => {
             let older = events.range(since_picture..).position(|before| matches!(before, SourceEvent::State(_)));
             if let Some(at) = older {
@@ -278,10 +274,13 @@ mod tests {
         for n in 0..5 {
             queue.push(unit(n, true, Duration::ZERO));
         }
-        assert_eq!(queue.lock().bytes, queue.lock().units * bytes);
+        let waiting_bytes = queue.lock().bytes;
+        let waiting = queue.lock().units;
+        assert_eq!(waiting_bytes, waiting * bytes);
         let got = names(&queue);
         assert_eq!(got.first().unwrap(), "decoder_behind 4", "{got:?}");
-        assert_eq!((queue.lock().bytes, queue.lock().units), (0, 0));
+        assert_eq!(queue.lock().bytes, 0);
+        assert_eq!(queue.lock().units, 0);
     }
 
     #[test]
@@ -294,7 +293,8 @@ mod tests {
             let state = SourceState { tries: n as u32, ..SourceState::default() };
             queue.push(SourceEvent::State(state));
         }
-        assert!(queue.lock().events.len() < 16, "{}", queue.lock().events.len());
+        let waiting = queue.lock().events.len();
+        assert!(waiting < 16, "{waiting}");
         let got = names(&queue);
         let lost = |cause: &str| -> u64 {
             got.iter().filter_map(|n| n.strip_prefix(cause)).map(|n| n.trim().parse::<u64>().unwrap()).sum()

@@ -1,0 +1,88 @@
+//! What the log says of a camera: a line for each change of its state, none for each attempt or frame. Alone in its
+//! process, since the log is the process's.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "common/odd_server.rs"]
+mod odd_server;
+
+use common::viewer::Viewer;
+use millrace_frame::CameraState;
+use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use odd_server::{Answer, OddServer, Packetizer, Sent, Show, Then, sdp};
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber};
+
+/// Collects what this crate logs at the usual level.
+struct Collector(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for Collector {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO && metadata.target().starts_with("millrace_ingest")
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn a_line_for_each_change_and_none_for_each_attempt() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    tracing::subscriber::set_global_default(Collector(lines.clone())).unwrap();
+    let path = common::own_data("baseline_slices.264");
+    let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+    let (mut packetizer, mut sent, mut number) = (Packetizer::new(false), Vec::new(), 0);
+    while let Event::Unit(unit) = ingest.next_event().unwrap() {
+        let nals: Vec<&[u8]> = annexb_nals(&unit.data).collect();
+        for bytes in packetizer.picture(&nals, number * 3600) {
+            sent.push(Sent { after: Duration::from_millis(5), channel: 0, bytes });
+        }
+        number += 1;
+    }
+    let show = |then| Answer::Play(Arc::new(Show { sdp: sdp("H264", "x=1"), sent: sent.clone(), then }));
+    let (first, then) = (show(Then::Close), show(Then::Silence));
+    let server = OddServer::start(move |n| match n {
+        0..3 => Answer::Status(404, "Not Found"),
+        3 => first.clone(),
+        4..6 => Answer::Close,
+        _ => then.clone(),
+    });
+    let url = server.url().replace("rtsp://", "rtsp://viewer7:s3cret@");
+    let mut viewer = Viewer::open(&url, &Options::default());
+    assert!(viewer.watch(Duration::from_secs(60), |v| v.lost.contains_key("connection_lost")));
+    viewer.watch_state(CameraState::Connecting, Duration::from_secs(60));
+    viewer.watch_state(CameraState::Live, Duration::from_secs(60));
+    drop(viewer);
+    let lines = lines.lock().unwrap();
+    let all = lines.join("\n");
+    assert!(lines[0].starts_with("WARN") && lines[0].contains("404 Not Found: check the path"), "{all}");
+    assert!(lines[1].starts_with("INFO") && lines[1].contains("the camera is live"), "{all}");
+    assert!(lines[2].starts_with("WARN") && lines[2].contains("the connection is tried again"), "{all}");
+    assert!(
+        lines[3].starts_with("INFO") && lines[3].contains("live again") && lines[3].contains("outage_ms="),
+        "{all}"
+    );
+    assert_eq!(lines.len(), 4, "{all}");
+    assert!(!all.contains("viewer7") && !all.contains("s3cret"), "{all}");
+}
