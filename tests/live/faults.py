@@ -99,26 +99,28 @@ def remove(fault, cameras, session):
 
 
 def churn(fault, cameras, session):
-    """`detail` connections, each cut as soon as pictures come, each with another size, codec or order of pictures."""
-    [camera] = fault.hits(cameras)
+    """`detail` connections of each camera, each with another size, codec or order of pictures, cut after `seconds`."""
+    hit = fault.hits(cameras)
     fault.fault_ns = time.monotonic_ns()
-    before = session.resources()
-    came = 0
+    before, came = None, 0
     for n in range(int(fault.detail)):
-        camera.command(media=OTHER_MEDIA[n % len(OTHER_MEDIA)])
-        camera.command(disconnect=True)
-        cut, seen = time.monotonic_ns(), len(session.seen(camera.id))
-        while time.monotonic_ns() - cut < 15e9:
-            if any(m.ns > cut + 100_000_000 for m in session.seen(camera.id)[seen:]):
-                came += 1
-                break
-            time.sleep(0.02)
-        if n == 20:  # what is needed once is there now
+        if n == 4 * min(5, len(OTHER_MEDIA)):  # what is needed once is there now
             before = session.resources()
+        for k, camera in enumerate(hit):
+            camera.command(media=OTHER_MEDIA[(n + k) % len(OTHER_MEDIA)])
+            camera.command(disconnect=True)
+        cut = time.monotonic_ns()
+        waiting = {c.id for c in hit}
+        while waiting and time.monotonic_ns() - cut < 20e9 and not session.ended:
+            time.sleep(0.02)
+            waiting -= {c for c in waiting if any(m.ns > cut + 100_000_000 for m in session.seen(c)[-3:])}
+        came += len(hit) - len(waiting)
+        time.sleep(fault.seconds)
     after = session.resources()
     fault.cure_ns = time.monotonic_ns()
+    before = before or after
     fault.result.update(
-        connections=int(fault.detail), came_back=came, seconds=round((fault.cure_ns - fault.fault_ns) / 1e9, 1),
+        connections=int(fault.detail) * len(hit), came_back=came, took_s=round((fault.cure_ns - fault.fault_ns) / 1e9, 1),
         growth={name: {k: after[name][k] - before[name][k] for k in after[name]} for name in after if name in before},
     )  # fmt: skip
 

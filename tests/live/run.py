@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -149,7 +150,7 @@ def measure(args, folder):
         for camera in cameras:
             camera.close()
     result = {
-        "command": " ".join(sys.argv), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "quiet_s": args.seconds,
+        "command": " ".join(sys.argv), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "load_average": os.getloadavg(), "quiet_s": args.seconds,
         "memory_pss_kib": sum(h["pss_kib"] for h in held.values()), "processes": len(held), "held": held, "stop_s": round(stop_s, 2), "exit_code": code,
         "cpu_share": {node: round((ns - before[node]) / (quiet_ns - began_ns), 4) for node, ns in after.items() if node in before},
         "cameras": {}, "faults": [{"name": f.name, **f.result} for f in [*first, *suite]],
@@ -183,11 +184,12 @@ def judge_cameras(args, session, suite, quiet_span, result):
     sources = {node for node in session.ids if node.startswith("decode")}
     # a loss at another sink is none of the page
     shown_by = verdict.path_to(session.nodes, [n["id"] for n in session.nodes if n["id"].startswith("page")])
+    killed = any(f.kind == "kill" for f in suite)
     shares = {}
     for camera in session.cameras:
         seen, history = session.seen(camera.id), camera.history()
         received = session.counted("received", camera.id, sources)
-        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages, args.stale_ms, session.unix_offset_ns)
+        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages, args.stale_ms, session.unix_offset_ns, killed)
         quiet = [m for m in seen if quiet_span[0] <= m.ns <= quiet_span[1]]
         of_quiet = verdict.judge(camera.number, history, quiet, {})
         judged["quiet"] = {key: of_quiet[key] for key in ("age_from_made_ms", "age_from_sent_ms", "largest_gap_ms", "delivered")}
@@ -208,6 +210,7 @@ def judge_cameras(args, session, suite, quiet_span, result):
 
 def main():
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     with tempfile.TemporaryDirectory(prefix="millrace-live-") as temporary:
         folder = args.keep or temporary
         os.makedirs(folder, exist_ok=True)

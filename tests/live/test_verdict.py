@@ -133,6 +133,14 @@ class Verdict(unittest.TestCase):
         history.add("play", 1, 2, 1_000_000_000 + 100 * STEP)
         self.assertEqual(self.judge(history, seen)["missing"]["before_join"], 20)
 
+    def test_what_a_stopped_process_lost_has_a_name(self):
+        history, seen = played()
+        outage = [(history.sent[1, 50], history.sent[1, 60])]
+        lost = seen[:50] + seen[55:]
+        self.assert_found(self.judge(history, lost, outages=outage), "5 pictures are missing without a name")
+        self.assertEqual(self.judge(history, lost, {"gone": 5}, outages=outage)["problems"], [])
+        self.assertEqual(self.judge(history, lost, outages=outage, killed=True)["problems"], [])
+
     def test_healing_and_what_is_shown_from_before(self):
         history, seen = played()
         fault, cure = seen[50].ns, seen[60].ns

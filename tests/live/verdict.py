@@ -79,9 +79,10 @@ def missing_where(history, delivered, outages):
     return where
 
 
-def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None):
+def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False):
     """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it.
 
+    `outages` are the times in which a process was killed or stopped; `killed` when one of them was killed.
     `unix_offset_ns` is what the Unix clock is ahead of the monotonic one: with it the times in the messages are judged.
     """
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
@@ -168,8 +169,9 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
         problems.append(f"sender_ns is not when pictures were made: {result['sender_after_made_ms']} ms after it")
     if not delivered:
         problems.append("nothing was delivered")
-    # what is missing has to have a name; what was cut off with its connection may never have arrived
-    unnamed = missing["inside"] + missing["before_join"] - pictures_named
+    # what is missing has to have a name; what was cut off with its connection may never have arrived, and what a process that
+    # was killed had counted since its last report is gone with it
+    unnamed = missing["all"] - missing["at_cut"] - (missing["outage"] if killed else 0) - pictures_named
     result["missing_without_a_name"] = max(0, unnamed)
     if unnamed > 0:
         problems.append(f"{unnamed} pictures are missing without a name: {missing}, named {dict(named)}")
