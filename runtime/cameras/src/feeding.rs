@@ -6,6 +6,7 @@
 use crate::backend::{Decoder, Output, Sink};
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
+use crate::timeline::Timeline;
 use crate::{Backend, Shown};
 use millrace_frame::CameraState;
 use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
@@ -151,7 +152,7 @@ impl<B: Backend> Feeding<B> {
 
     fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {
         let due = feed.due(unit.timing.pts_ns);
-        let unit = self.moved(unit);
+        let unit = moved(unit, &mut self.offset_ns, &self.camera.timeline);
         if self.camera.packets
             && let Room::Made(dropped @ 1..) = self.camera.queue.packet(unit.clone())
         {
@@ -185,18 +186,6 @@ impl<B: Backend> Feeding<B> {
         }
         self.settle(feed);
         Ok(())
-    }
-
-    /// The unit with its times on the camera's own line.
-    fn moved(&mut self, mut unit: Arc<AccessUnit>) -> Arc<AccessUnit> {
-        let offset_ns = *self.offset_ns.get_or_insert_with(|| self.camera.timeline.offset_ns(unit.timing.pts_ns));
-        if offset_ns != 0 {
-            let unit = Arc::make_mut(&mut unit);
-            unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(offset_ns);
-            unit.dts_ns = unit.dts_ns.saturating_add(offset_ns);
-        }
-        self.camera.timeline.reached(unit.timing.pts_ns);
-        unit
     }
 
     /// The decoder's sink. It runs within `push` and `flush`, so the book is not locked then.
@@ -279,4 +268,18 @@ impl<B: Backend> Feeding<B> {
             self.camera.losses.report(&loss);
         }
     }
+}
+
+/// The unit with its times on the camera's own line. `offset_ns` is that of the source as it is open now.
+pub(crate) fn moved(mut unit: Arc<AccessUnit>, offset_ns: &mut Option<i64>, timeline: &Timeline) -> Arc<AccessUnit> {
+    let offset_ns = *offset_ns.get_or_insert_with(|| timeline.offset_ns(unit.timing.pts_ns));
+    if offset_ns != 0 {
+        let unit = Arc::make_mut(&mut unit);
+        unit.timing.pts_ns = unit.timing.pts_ns.saturating_add(offset_ns);
+        unit.dts_ns = unit.dts_ns.saturating_add(offset_ns);
+        // by this the decoder knows which pictures can go
+        unit.earliest_next_pts_ns = unit.earliest_next_pts_ns.map(|pts_ns| pts_ns.saturating_add(offset_ns));
+    }
+    timeline.reached(unit.timing.pts_ns);
+    unit
 }

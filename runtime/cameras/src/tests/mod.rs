@@ -173,6 +173,43 @@ fn a_consumer_that_takes_nothing_stops_the_decoder_soon_in_lossless_flow() {
     assert_eq!(held(), 0, "pictures that nobody let go of");
 }
 
+/// A second opening of an MP4 file, whose composition times say when a picture can go: none is held longer than at the first.
+#[test]
+fn a_source_that_is_opened_again_delays_its_pictures_no_longer() {
+    use crate::{Backend, Config, Decoder, Origin, Output};
+    use std::sync::{Arc, Mutex};
+    let feed = millrace_ingest::FeedSettings::default();
+    let config = Config::new("gate", Origin::File(clip("crop_b.mp4")));
+    let timeline = crate::timeline::Timeline::default();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut source = config.open(&feed).unwrap();
+        let came = Arc::new(Mutex::new(0_i64));
+        let counts = came.clone();
+        let sink = Box::new(move |output| {
+            *counts.lock().unwrap() += i64::from(matches!(output, Output::Picture { .. }));
+        });
+        let mut decoder = fake::Fake::<2>.decoder("gate", sink).unwrap();
+        let (mut offset_ns, mut units, mut most) = (None, 0, 0);
+        loop {
+            match source.step().unwrap() {
+                millrace_ingest::FeedStep::Unit(unit) => {
+                    let unit = crate::feeding::moved(unit, &mut offset_ns, &timeline);
+                    decoder.push(&unit).unwrap();
+                    units += 1;
+                    most = most.max(units - *came.lock().unwrap());
+                }
+                millrace_ingest::FeedStep::End => break,
+                _ => {}
+            }
+        }
+        decoder.flush();
+        assert_eq!(*came.lock().unwrap(), 25);
+        held.push(most);
+    }
+    assert_eq!(held[0], held[1], "pictures held at most, at the first opening and at the second");
+}
+
 #[test]
 fn a_paced_camera_takes_its_time() {
     let source = clip("crop_b.mp4");
