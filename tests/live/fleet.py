@@ -149,6 +149,14 @@ class History:
                 if connection[0] == int(life) and connection[3] == int(number):
                     connection[2] = ns
 
+    def since(self, stamp):
+        """The same without the pictures before this one."""
+        first = (stamp.life, stamp.frame) if stamp else None
+        later = History()
+        later.made, later.hurt, later.vanished, later.connections = self.made, self.hurt, self.vanished, self.connections
+        later.sent = {key: ns for key, ns in self.sent.items() if first is not None and key >= first}
+        return later
+
     def ended(self, life, ns):
         for connection in self.connections:
             if connection[0] == life and connection[2] is None:
