@@ -206,7 +206,8 @@ def judge_cameras(args, session, suite, quiet_span, result):
     sources = {node for node in session.ids if node.startswith("decode")}
     # a loss at another sink is none of the page
     shown_by = verdict.path_to(session.nodes, [n["id"] for n in session.nodes if n["id"].startswith("page")])
-    killed = any(f.kind == "kill" for f in suite)
+    # what a killed process had counted is gone, and a stopped decoder closes connections with pictures that it never read
+    killed = any(f.kind == "kill" or f.kind == "stop" and f.target in sources for f in suite)
     shares = {}
     for camera in session.cameras:
         seen, history = session.seen(camera.id), camera.history()

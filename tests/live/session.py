@@ -129,13 +129,14 @@ class Session:
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
     def drops(self, camera, nodes):
-        """Losses that these nodes counted for a camera, in all their processes."""
+        """Losses that these nodes counted for a camera, in all their processes; of a sink those of its detections."""
         by_cause = Counter()
         for (node, _), (_, report) in list(self.reports.last.items()):
             if node not in nodes:
                 continue
             for drop in report["drops"]:
-                if drop["source"] == camera:
+                of_pictures = node.startswith("page") and drop["port"] in ("frame", "packet")
+                if drop["source"] == camera and not of_pictures:
                     by_cause[drop["cause"]] += drop["value"]
         return by_cause
 
