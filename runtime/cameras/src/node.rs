@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// How often the time of a camera's last frame is reported again.
 const REFRESH: Duration = Duration::from_secs(1);
-/// A thread that has not ended by then is left to the process's end.
-const LONGEST_END: Duration = Duration::from_secs(2);
+/// A thread that has not ended by then is left to the process's end. `millrace run` has dora kill what has not ended 1.8 s
+/// after an interrupt.
+const LONGEST_END: Duration = Duration::from_secs(1);
 
 /// A node that decodes cameras, by any kind of decoder.
 pub struct Decode<B: Backend> {

@@ -15,7 +15,8 @@ FPS = 30
 NO_B, TWO_B, UNSTATED = "live-b0.mp4", "live-b2.mp4", "live-b2-unstated.264"
 CLIPS = {NO_B: "no B-frames", TWO_B: "two B-frames", UNSTATED: "two B-frames, no bound on reordering stated"}
 UNSTATED_COUNTS = (8, 64)
-MEASURED_S, BEGIN_LIMIT_S, SETTLE_S = 12, 60, 2.5
+# the page tells ages of the last 10 s, and the start is not what is measured
+MEASURED_S, BEGIN_LIMIT_S, SETTLE_S = 12, 60, 11
 HEAVY = "made/heavy/model.yml"
 NODES = ("decode", "to-rgb", "detect", "page")
 

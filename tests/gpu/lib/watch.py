@@ -71,7 +71,13 @@ class Reports:
     def receive(self):
         while not self.closing:
             try:
-                message = json.loads(self.socket.recv(4 << 20))
+                # a report that is too long for a datagram comes in a file beside it
+                data, files, _, _ = socket.recv_fds(self.socket, 4 << 20, 1)
+                for descriptor in files:
+                    with os.fdopen(descriptor, "rb") as file:
+                        file.seek(0)
+                        data = file.read()
+                message = json.loads(data)
             except (TimeoutError, ValueError):
                 continue
             except OSError:
