@@ -138,7 +138,7 @@ class History:
             self.made[key] = ns
         elif what == "sent" and key is not None:
             self.sent[key] = ns
-        elif what == "hurt":
+        elif what in ("hurt", "hurt_last"):
             self.hurt.add(key)
         elif what == "vanished":
             self.vanished.add(key)

@@ -141,6 +141,7 @@ def measure(args, folder):
         session.go_through(suite)
         # nothing more is sent, so that all that was sent can arrive before it is counted; pictures that a decoder holds for
         # their order come out, or are counted, once it has seen that the camera has stalled
+        session.end_ns = time.monotonic_ns()
         for camera in cameras:
             if camera.process is not None:
                 camera.command(stall=True)
@@ -189,7 +190,7 @@ def judge_zenoh(args, session, suite, result):
     for camera in session.cameras:
         seen = [m for m in session.zenoh.seen if m.source == camera.id]
         history = camera.history().since(next((m.stamp for m in seen if m.stamp), None))
-        judged = verdict.judge(camera.number, history, seen, {}, None, outages(suite), args.stale_ms, session.unix_offset_ns, True)
+        judged = verdict.judge(camera.number, history, seen, {}, None, outages(suite), args.stale_ms, session.unix_offset_ns, True, session.end_ns)
         result["zenoh"][camera.id] = judged
         named = sum(count for cause, count in session.drops(camera.id, path).items() if cause not in verdict.NOT_PICTURES)
         session.problems += [f"zenoh, {camera.id}: {text}" for text in judged["problems"] if "without a name" not in text]
@@ -212,7 +213,7 @@ def judge_cameras(args, session, suite, quiet_span, result):
     for camera in session.cameras:
         seen, history = session.seen(camera.id), camera.history()
         received = session.counted("received", camera.id, sources)
-        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages(suite), args.stale_ms, session.unix_offset_ns, killed)
+        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages(suite), args.stale_ms, session.unix_offset_ns, killed, session.end_ns)
         quiet = [m for m in seen if quiet_span[0] <= m.ns <= quiet_span[1]]
         of_quiet = verdict.judge(camera.number, history, quiet, {})
         judged["quiet"] = {key: of_quiet[key] for key in ("age_from_made_ms", "age_from_sent_ms", "largest_gap_ms", "delivered")}

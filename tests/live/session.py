@@ -49,6 +49,7 @@ class Session:
     def __init__(self, args, folder, cameras):
         self.args, self.folder, self.cameras = args, folder, cameras
         self.problems = []
+        self.end_ns = None
         self.unix_offset_ns = time.time_ns() - time.monotonic_ns()
         self.threads = []
         self.run = None
