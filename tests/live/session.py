@@ -178,6 +178,15 @@ class Session:
                 self.problems.append(f"{fault.name}: the whole graph ended")
                 return
 
+    def calm(self, fault):
+        """How the one camera that goes on is served, from a second after all others fell silent."""
+        camera = next(c for c in self.cameras if c.id == fault.target)
+        history, begin, end = camera.history(), fault.fault_ns + 1_000_000_000, fault.cure_ns - 200_000_000
+        sent = {key: ns for key, ns in history.sent.items() if begin <= ns <= end}
+        arrived = {(m.stamp.life, m.stamp.frame): m.ns for m in self.seen(camera.id) if m.stamp}
+        ages = [arrived[key] - ns for key, ns in sent.items() if key in arrived]
+        return {"sent": len(sent), "delivered": len(ages), "age_ms": verdict.quantiles_ms(ages)}
+
     def look(self, fault):
         """Waits until all is well again, and notes what was seen of the fault."""
         hit = fault.hits(self.cameras)
@@ -202,6 +211,8 @@ class Session:
         result["gap_ms"] = {c.id: gap(c) for c in hit}
         if others := [c for c in self.cameras if c not in hit]:
             result["others_gap_ms"] = {c.id: gap(c) for c in others}
+        if fault.kind == "calm":
+            result["calm"] = self.calm(fault)
         if (late := self.machine.worst_ms(fault.fault_ns, fault.end_ns)) > 20:
             result["machine_late_ms"] = late
         from_before = {c.id: verdict.shown_from_before_ms(c.history(), self.seen(c.id), fault.fault_ns, fault.cure_ns) for c in hit}
