@@ -44,6 +44,8 @@ fn four_cameras_lose_nothing_without_a_name_while_three_of_them_and_a_node_are_b
         "--b-frames=0,2,0,0",
         "--transports=tcp,tcp,udp,tcp",
         "--faults=short",
+        "--zenoh",
+        "--pictures",
         // other tests share the machine
         "--gap-ms=500",
     ]);

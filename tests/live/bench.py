@@ -49,7 +49,7 @@ def row(name, result):
     cameras = result["cameras"].values()
     worst = lambda which, q: max((c["quiet"][which].get(q, float("nan")) for c in cameras), default=float("nan"))  # noqa: E731
     sent, delivered = sum(c["sent"] for c in cameras), sum(c["delivered"] for c in cameras)
-    lost = sum(c["missing"]["inside"] for c in cameras)
+    lost = sum(c["missing"]["all"] - c["missing"]["at_cut"] for c in cameras)
     cores = sum(result["cpu_share"].values())
     return [
         name, result["processes"], sent, delivered, lost, worst("age_from_sent_ms", "p50"), worst("age_from_sent_ms", "p99"), worst("age_from_sent_ms", "max"),

@@ -16,7 +16,7 @@ from standard input, one JSON object a line, and answers each by a line 'done':
 The file `record` gets a line for each thing that happened, with nanoseconds of CLOCK_MONOTONIC at its end:
   made LIFE FRAME NS      a picture was drawn
   sent LIFE FRAME NS      the last RTP packet of the picture left the payloader
-  hurt LIFE FRAME NS      an RTP packet of this picture was dropped on purpose
+  hurt, hurt_last LIFE FRAME NS   an RTP packet of this picture, or its last one, was dropped on purpose
   vanished LIFE FRAME NS  all RTP packets of this picture were dropped: instead of sent
   play LIFE CONNECTION NS, gone LIFE CONNECTION NS   a client began to play, a client's connection ended
 """
@@ -271,7 +271,7 @@ class Feed(threading.Thread):
             # with loss, packets come one by one
             dropped = self.s["loss"] and self.camera.random.random() < self.s["loss"]
             if dropped:
-                self.camera.write("hurt", frame)
+                self.camera.write("hurt_last" if packet.has_flags(Gst.BufferFlags.MARKER) else "hurt", frame)
                 verdict = Gst.PadProbeReturn.DROP
             else:
                 self.passed += 1

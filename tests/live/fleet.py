@@ -138,7 +138,7 @@ class History:
             self.made[key] = ns
         elif what == "sent" and key is not None:
             self.sent[key] = ns
-        elif what == "hurt":
+        elif what in ("hurt", "hurt_last"):
             self.hurt.add(key)
         elif what == "vanished":
             self.vanished.add(key)
@@ -148,6 +148,14 @@ class History:
             for connection in self.connections:
                 if connection[0] == int(life) and connection[3] == int(number):
                     connection[2] = ns
+
+    def since(self, stamp):
+        """The same without the pictures before this one."""
+        first = (stamp.life, stamp.frame) if stamp else None
+        later = History()
+        later.made, later.hurt, later.vanished, later.connections = self.made, self.hurt, self.vanished, self.connections
+        later.sent = {key: ns for key, ns in self.sent.items() if first is not None and key >= first}
+        return later
 
     def ended(self, life, ns):
         for connection in self.connections:

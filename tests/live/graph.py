@@ -28,47 +28,64 @@ def engine(id, detector, tensor, library, model):
     return node(id, detector, {"tensor": tensor}, ["detections"], MODEL=model, **env)
 
 
-def chains(cameras, ports, detector, library, zenoh, model):
+def zenoh_env(port):
+    return {"GRAPH": "live", "LISTEN": f"tcp/127.0.0.1:{port}", "SCOUTING": "false", "ENCODINGS": "json"}
+
+
+def chains(cameras, ports, detector, library, zenoh, model, pictures):
     """A chain of nodes for each camera, with a page each: all that there is without fan-in."""
     nodes = []
     for n, (camera, port) in enumerate(zip(cameras, ports), 1):
         env = {"SOURCE": camera.url, "CAMERA": camera.id, "RTSP_TRANSPORT": camera.transport}
         nodes += [
-            node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], **env),
+            node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, outputs(pictures), **env),
             node(f"to-rgb{n}", "nv12-to-rgb", {"frame": f"decode{n}/frame"}, ["tensor"], MODEL=model),
             engine(f"detect{n}", detector, f"to-rgb{n}/tensor", library, model),
-            node(f"page{n}", "ws-publisher", {"detections": f"detect{n}/detections"}, PORT=port),
+            page(f"page{n}", f"detect{n}", {f".{n}": f"decode{n}"} if pictures else {}, port),
         ]
         if zenoh:
-            nodes.append(node(f"zenoh{n}", "zenoh-publisher", {"detections": f"detect{n}/detections"}, GRAPH="live", LISTEN="tcp/127.0.0.1:0"))
+            nodes.append(node(f"zenoh{n}", "zenoh-publisher", {"detections": f"detect{n}/detections"}, **zenoh_env(0)))
     return nodes
 
 
-def fan_in(cameras, port, detector, library, zenoh, model):
+def fan_in(cameras, port, detector, library, zenoh, model, pictures):
     """A decoder process for each camera, all in front of one converter."""
     nodes = []
     for n, camera in enumerate(cameras, 1):
         env = {"SOURCE": camera.url, "CAMERA": camera.id, "RTSP_TRANSPORT": camera.transport}
-        nodes.append(node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], **env))
-    return nodes + behind({f"frame.{camera.id}": f"decode{n}/frame" for n, camera in enumerate(cameras, 1)}, port, detector, library, zenoh, model)
+        nodes.append(node(f"decode{n}", "sw-nv12", {"tick": "dora/timer/secs/5"}, outputs(pictures), **env))
+    decoders = {f".{camera.id}": f"decode{n}" for n, camera in enumerate(cameras, 1)}
+    return nodes + behind(decoders, port, detector, library, zenoh, model, pictures)
 
 
-def one(cameras_file, port, detector, library, zenoh, model):
+def one(cameras_file, port, detector, library, zenoh, model, pictures):
     """One graph of five processes for all cameras."""
-    decode = node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, ["frame"], CAMERAS=cameras_file)
-    return [decode, *behind({"frame": "decode/frame"}, port, detector, library, zenoh, model)]
+    decode = node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, outputs(pictures), CAMERAS=cameras_file)
+    return [decode, *behind({"": "decode"}, port, detector, library, zenoh, model, pictures)]
 
 
-def behind(frames, port, detector, library, zenoh, model):
-    """What all cameras share behind their decoders."""
+def behind(decoders, port, detector, library, zenoh, model, pictures):
+    """What all cameras share behind their decoders, which are given as {what is behind the input's name: decoder}."""
     nodes = [
-        node("to-rgb", "nv12-to-rgb", frames, ["tensor"], MODEL=model),
+        node("to-rgb", "nv12-to-rgb", {f"frame{name}": f"{decoder}/frame" for name, decoder in decoders.items()}, ["tensor"], MODEL=model),
         engine("detect", detector, "to-rgb/tensor", library, model),
-        node("page", "ws-publisher", {"detections": "detect/detections"}, PORT=port),
+        page("page", "detect", decoders if pictures else {}, port),
     ]
     if zenoh:
-        nodes.append(node("zenoh", "zenoh-publisher", {"detections": "detect/detections"}, GRAPH="live", LISTEN="tcp/127.0.0.1:0"))
+        nodes.append(node("zenoh", "zenoh-publisher", {"detections": "detect/detections"}, **zenoh_env(zenoh)))
     return nodes
+
+
+def outputs(pictures):
+    return ["frame", "packet"] if pictures else ["frame"]
+
+
+def page(id, detector, decoders, port):
+    """The page, which shows pictures where it is given decoders."""
+    inputs = {"detections": f"{detector}/detections"}
+    for name, decoder in decoders.items():
+        inputs.update({f"packet{name}": f"{decoder}/packet", f"frame{name}": f"{decoder}/frame"})
+    return node(id, "ws-publisher", inputs, PORT=port)
 
 
 def cameras_file(folder, cameras):

@@ -53,6 +53,7 @@ def arguments():
     parser.add_argument("--runner", choices=("millrace", "dora"), default="millrace")
     parser.add_argument("--detector", choices=("cpu-infer", "ort-infer"), default="cpu-infer")
     parser.add_argument("--zenoh", action="store_true", help="with a zenoh-publisher in the graph")
+    parser.add_argument("--pictures", action="store_true", help="the page gets packets and frames too, as in graphs/cameras.yml")
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="for the graph's env")
     parser.add_argument("--stale-ms", type=float, default=1000)
     parser.add_argument("--gap-ms", type=float, default=200, help="largest gap of the cameras that no fault was for")
@@ -140,6 +141,7 @@ def measure(args, folder):
         session.go_through(suite)
         # nothing more is sent, so that all that was sent can arrive before it is counted; pictures that a decoder holds for
         # their order come out, or are counted, once it has seen that the camera has stalled
+        session.end_ns = time.monotonic_ns()
         for camera in cameras:
             if camera.process is not None:
                 camera.command(stall=True)
@@ -170,6 +172,8 @@ def measure(args, folder):
     ]
     if not any(f.kind == "kill" for f in suite):  # the counters of a killed process are those of its last report
         problems += unequal
+    if session.zenoh is not None:
+        judge_zenoh(args, session, [*first, *suite], result)
     problems += [f"page: {text}" for page in session.pages for text in page.problems[:3]]
     if lost := sum(page.gaps for page in session.pages):
         problems.append(f"this client was too slow for {lost} detections: the figures are not complete")
@@ -179,17 +183,37 @@ def measure(args, folder):
     return result
 
 
+def judge_zenoh(args, session, suite, result):
+    """The second sink: what was sent since its subscriber got the first picture of the camera."""
+    result["zenoh"] = {}
+    path = verdict.path_to(session.nodes, ["zenoh"])
+    for camera in session.cameras:
+        seen = [m for m in session.zenoh.seen if m.source == camera.id]
+        history = camera.history().since(next((m.stamp for m in seen if m.stamp), None))
+        judged = verdict.judge(camera.number, history, seen, {}, None, outages(suite), args.stale_ms, session.unix_offset_ns, True, session.end_ns)
+        result["zenoh"][camera.id] = judged
+        named = sum(count for cause, count in session.drops(camera.id, path).items() if cause not in verdict.NOT_PICTURES)
+        session.problems += [f"zenoh, {camera.id}: {text}" for text in judged["problems"] if "without a name" not in text]
+        if judged["missing"]["inside"] > named:
+            session.problems.append(f"zenoh, {camera.id}: {judged['missing']['inside']} pictures are missing, {named} have a name")
+    session.problems += [f"zenoh: {text}" for text in session.zenoh.problems[:3]]
+
+
+def outages(suite):
+    return [(f.fault_ns - 200_000_000, f.end_ns) for f in suite if f.of_node]
+
+
 def judge_cameras(args, session, suite, quiet_span, result):
-    outages = [(f.fault_ns - 200_000_000, f.end_ns) for f in suite if f.of_node]
     sources = {node for node in session.ids if node.startswith("decode")}
     # a loss at another sink is none of the page
     shown_by = verdict.path_to(session.nodes, [n["id"] for n in session.nodes if n["id"].startswith("page")])
-    killed = any(f.kind == "kill" for f in suite)
+    # what a killed process had counted is gone, and a stopped decoder closes connections with pictures that it never read
+    killed = any(f.kind == "kill" or f.kind == "stop" and f.target in sources for f in suite)
     shares = {}
     for camera in session.cameras:
         seen, history = session.seen(camera.id), camera.history()
         received = session.counted("received", camera.id, sources)
-        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages, args.stale_ms, session.unix_offset_ns, killed)
+        judged = verdict.judge(camera.number, history, seen, session.drops(camera.id, shown_by), received, outages(suite), args.stale_ms, session.unix_offset_ns, killed, session.end_ns)
         quiet = [m for m in seen if quiet_span[0] <= m.ns <= quiet_span[1]]
         of_quiet = verdict.judge(camera.number, history, quiet, {})
         judged["quiet"] = {key: of_quiet[key] for key in ("age_from_made_ms", "age_from_sent_ms", "largest_gap_ms", "delivered")}

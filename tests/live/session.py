@@ -49,23 +49,29 @@ class Session:
     def __init__(self, args, folder, cameras):
         self.args, self.folder, self.cameras = args, folder, cameras
         self.problems = []
+        self.end_ns = None
         self.unix_offset_ns = time.time_ns() - time.monotonic_ns()
         self.threads = []
         self.run = None
         library = onnxruntime() if args.detector == "ort-infer" else None
         ports = [free_port() for _ in cameras] if args.shape == "chains" else [free_port()]
         model = graph.model(args.model)
+        zenoh = free_port() if args.zenoh else None
         if args.shape == "chains":
-            nodes = graph.chains(cameras, ports, args.detector, library, args.zenoh, model)
+            nodes = graph.chains(cameras, ports, args.detector, library, zenoh, model, args.pictures)
         elif args.shape == "fan-in":
-            nodes = graph.fan_in(cameras, ports[0], args.detector, library, args.zenoh, model)
+            nodes = graph.fan_in(cameras, ports[0], args.detector, library, zenoh, model, args.pictures)
         else:
-            nodes = graph.one(graph.cameras_file(folder, cameras), ports[0], args.detector, library, args.zenoh, model)
+            nodes = graph.one(graph.cameras_file(folder, cameras), ports[0], args.detector, library, zenoh, model, args.pictures)
         self.nodes = nodes
         self.ids = [node["id"] for node in nodes]
         self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
         self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]
-        self.reports, self.machine = None, Machine()
+        self.reports, self.machine, self.zenoh = None, Machine(), None
+        if args.zenoh and args.shape != "chains":
+            from zenoh_watch import Zenoh  # its package is needed for this alone
+
+            self.zenoh = Zenoh(zenoh)
 
     def start(self):
         self.run = Run(self.graph, self.folder, self.args.runner)
@@ -77,6 +83,8 @@ class Session:
         self.threads = [self.machine, self.reports, *self.pages, *self.stats]
         for thread in self.threads:
             thread.start()
+        if self.zenoh is not None:
+            self.zenoh.start()
 
     @property
     def ended(self):
@@ -85,6 +93,8 @@ class Session:
     def close(self):
         if self.run is not None:
             self.run.stop()
+        if self.zenoh is not None:
+            self.zenoh.close()
         for thread in self.threads:
             thread.over.set()
         for thread in self.threads:
@@ -106,7 +116,8 @@ class Session:
         """When /stats or a node's report first said that the camera is not live; at once where it already was not."""
         times = []
         reported = self.reports.states.get(camera, {}).values()
-        for states in [s.states(camera) for s in self.stats] + list(reported):
+        on_zenoh = [self.zenoh.states.get(camera, [])] if self.zenoh is not None else []
+        for states in [s.states(camera) for s in self.stats] + list(reported) + on_zenoh:
             before = [state for ns, state in list(states) if ns < fault_ns and state is not None]
             if before and before[-1] != "live":
                 return 0.0
@@ -119,13 +130,14 @@ class Session:
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
     def drops(self, camera, nodes):
-        """Losses that these nodes counted for a camera, in all their processes."""
+        """Losses that these nodes counted for a camera, in all their processes; of a sink those of its detections."""
         by_cause = Counter()
         for (node, _), (_, report) in list(self.reports.last.items()):
             if node not in nodes:
                 continue
             for drop in report["drops"]:
-                if drop["source"] == camera:
+                of_pictures = node.startswith("page") and drop["port"] in ("frame", "packet")
+                if drop["source"] == camera and not of_pictures:
                     by_cause[drop["cause"]] += drop["value"]
         return by_cause
 

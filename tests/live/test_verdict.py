@@ -141,6 +141,12 @@ class Verdict(unittest.TestCase):
         self.assertEqual(self.judge(history, lost, {"gone": 5}, outages=outage)["problems"], [])
         self.assertEqual(self.judge(history, lost, outages=outage, killed=True)["problems"], [])
 
+    def test_what_a_decoder_held_when_the_cameras_were_stopped(self):
+        history, seen = played()
+        end = history.sent[1, 99] + 1
+        where = self.judge(history, seen[:40] + seen[41:98], {"late": 3}, end_ns=end)["missing"]
+        self.assertEqual({k: where[k] for k in ("inside", "at_cut")}, {"inside": 1, "at_cut": 2})
+
     def test_healing_and_what_is_shown_from_before(self):
         history, seen = played()
         fault, cure = seen[50].ns, seen[60].ns

@@ -50,11 +50,12 @@ def connection_of(connections, life, ns):
     return before[-1][0] if before else None
 
 
-def missing_where(history, delivered, outages):
+def missing_where(history, delivered, outages, end_ns=None):
     """What did not arrive, by where it is in its connection.
 
     before_join: before the first picture of the connection that arrived (a decoder begins at a key picture)
-    at_cut: behind the last one, sent within half a second before the connection ended
+    at_cut: behind the last one, sent within half a second before the connection ended, or before all cameras were stopped
+    at the end of the run
     outage: sent while a process of the graph was killed, stopped or on its way back
     inside: everything else
     """
@@ -65,6 +66,8 @@ def missing_where(history, delivered, outages):
     for number, pictures in by_connection.items():
         arrived = sorted(key for key, _ in pictures if key in delivered)
         ended = history.connections[number][2] if number is not None else None
+        if end_ns is not None:
+            ended = min(ended or end_ns, end_ns)
         for key, ns in pictures:
             if key in delivered:
                 continue
@@ -79,11 +82,11 @@ def missing_where(history, delivered, outages):
     return where
 
 
-def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False):
+def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False, end_ns=None):
     """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it.
 
     `outages` are the times in which a process was killed or stopped; `killed` when one of them was killed.
-    `unix_offset_ns` is what the Unix clock is ahead of the monotonic one: with it the times in the messages are judged.
+    `end_ns` is when all cameras were stopped. `unix_offset_ns` is what the Unix clock is ahead of the monotonic one: with it the times in the messages are judged.
     """
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
     last = None
@@ -124,7 +127,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
             arrivals.append(message.capture_ns - unix_offset_ns - history.sent[key])
             if message.sender_ns is not None:
                 senders.append(message.sender_ns - unix_offset_ns - history.made[key])
-    where = missing_where(history, delivered, outages)
+    where = missing_where(history, delivered, outages, end_ns)
     named = Counter()
     for cause, count in drops.items():
         named[cause] += count
