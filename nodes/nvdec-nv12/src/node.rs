@@ -187,7 +187,10 @@ impl Parser for Nvidia {
         if let Some(what) = refusal(unit) {
             return Err(DecodeError::Hopeless(what));
         }
-        self.session.as_mut().map_or(Ok(()), |session| session.feed(&unit.data, number)).map_err(classified)
+        self.session
+            .as_mut()
+            .map_or(Ok(()), |session| session.feed(&unit.data, number, unit.timing.pts_ns))
+            .map_err(classified)
     }
 
     fn flush(&mut self) -> Result<(), DecodeError> {

@@ -46,6 +46,7 @@ fn shown_times(path: &Path, count: usize) -> Vec<i64> {
             }
             FeedStep::Unit(_) => {}
             FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
+            FeedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -102,6 +103,7 @@ fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
                 }
             }
             FeedStep::Wait(wait) => std::thread::sleep(wait),
+            FeedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -121,6 +123,7 @@ fn a_files_preroll_is_not_played_at_real_speed() {
         match feed.step().unwrap() {
             FeedStep::Unit(unit) if unit.shown => break,
             FeedStep::Unit(_) => before += 1,
+            FeedStep::State(_) => {}
             other => panic!("nothing is waited for: {other:?}"),
         }
     }
@@ -151,6 +154,7 @@ fn play(path: &Path, pictures: usize) -> Vec<Shown> {
                 decoder.push(&unit).unwrap();
             }
             FeedStep::Wait(wait) => std::thread::sleep(wait),
+            FeedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
         while let Some(out) = decoder.take() {

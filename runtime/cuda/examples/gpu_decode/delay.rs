@@ -123,7 +123,7 @@ impl Course {
         self.units += 1;
         let began = Instant::now();
         if let Some((_, session)) = &mut self.session {
-            session.feed(&unit.data, number).map_err(|e| e.to_string())?;
+            session.feed(&unit.data, number, unit.timing.pts_ns).map_err(|e| e.to_string())?;
         }
         self.take(began)
     }

@@ -56,7 +56,7 @@ fn one(nvdec: Nvdec, gpu: &Gpu, units: &[AccessUnit], leave: bool, barrier: &Bar
         let mut session =
             Session::new(nvdec, gpu, codec, Options::default(), Box::new(drop)).map_err(|e| e.to_string())?;
         for (number, unit) in (0..).zip(units) {
-            session.feed(&unit.data, number).map_err(|e| e.to_string())?;
+            session.feed(&unit.data, number, unit.timing.pts_ns).map_err(|e| e.to_string())?;
         }
         Ok(session)
     })();

@@ -175,7 +175,7 @@ impl Player {
         }
         let Some((_, decoder)) = session else { return Ok(()) };
         lock(book).decoding(number, unit);
-        match decoder.feed(&unit.data, number) {
+        match decoder.feed(&unit.data, number, unit.timing.pts_ns) {
             Ok(()) => Ok(()),
             Err(e @ NvdecError::Unsupported { .. }) => Err(e.to_string()),
             Err(e) => {

@@ -7,6 +7,7 @@ use super::surfaces::MAX_SURFACES;
 use super::{Closer, Codec, Format, Nvdec, NvdecError, sys};
 use crate::Gpu;
 use crate::sys::Handle;
+use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -69,6 +70,8 @@ pub enum PictureOrder {
 
 /// Pictures that the parser holds back so that several are in the decoder at once.
 const DISPLAY_DELAY: u32 = 4;
+/// Units whose pictures may be under way.
+const MOST_EXPECTED: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Takes the pictures that come out, in the order that was asked for, within [`Session::feed`] and [`Session::flush`].
@@ -99,6 +102,8 @@ struct State {
     feeding: Option<i64>,
     /// The unit of a frame's first field, until the second has come.
     first_field: Option<i64>,
+    /// Numbers of the units whose pictures are to come, by the time that the parser was given.
+    numbers: BTreeMap<i64, i64>,
     /// The unit whose picture came out of each surface, in decoding order, until the parser shows it.
     came_out: [Option<i64>; MAX_SURFACES],
 }
@@ -121,6 +126,7 @@ impl Session {
             closer: Closer::default(),
             feeding: None,
             first_field: None,
+            numbers: BTreeMap::new(),
             came_out: [None; MAX_SURFACES],
         };
         let state = NonNull::from(Box::leak(Box::new(state)));
@@ -129,15 +135,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Passes one access unit to the parser; the sink gets what is to be shown. `timestamp` comes back with the picture.
-    /// It waits while the decoder's queue is full, and while the picture needs a surface that is still held: whoever holds
+    /// Passes one access unit to the parser; the sink gets what is to be shown. `number` comes back with the picture, as its
+    /// timestamp. `pts_ns` is when the unit's picture is shown: the parser gives out the times of pictures in rising order
+    /// for some seconds after it was made (seen with driver 580.159 for streams with B pictures), so a number that rises in
+    /// decoding order would come back with another picture. It waits while the decoder's queue is full, and while the picture needs a surface that is still held: whoever holds
     /// pictures must be able to drop them meanwhile.
     ///
     /// # Errors
     /// A stream that the GPU does not decode, or that the library gives up on. After one, [`restart`](Self::restart) and
     /// go on with a key picture.
-    pub fn feed(&mut self, unit: &[u8], timestamp: i64) -> Result<(), NvdecError> {
-        self.state().feeding = Some(timestamp);
+    pub fn feed(&mut self, unit: &[u8], number: i64, pts_ns: i64) -> Result<(), NvdecError> {
+        let state = self.state();
+        state.feeding = Some(number);
+        let timestamp = state.expect(number, pts_ns);
         let fed = self.parse(sys::SourceDataPacket {
             // with the end of the picture marked, the parser decodes it now; it else waits for the next unit's first bytes
             flags: sys::PACKET_TIMESTAMP | sys::PACKET_END_OF_PICTURE,
@@ -202,6 +212,7 @@ impl Session {
         let user_data = self.state.as_ptr().cast();
         let state = self.state();
         (state.first_field, state.came_out) = (None, [None; MAX_SURFACES]);
+        state.numbers.clear();
         let (nvdec, gpu, codec) = (state.nvdec, state.gpu.clone(), state.codec);
         let mut params = sys::ParserParams {
             codec: codec.raw(),
@@ -306,6 +317,26 @@ impl State {
         Ok(surfaces)
     }
 
+    /// Notes that the picture of unit `number` is to come, and returns the time that the parser is given for it: `pts_ns`, or
+    /// the next one that no other picture has.
+    fn expect(&mut self, number: i64, mut pts_ns: i64) -> i64 {
+        while self.numbers.contains_key(&pts_ns) {
+            pts_ns += 1;
+        }
+        self.numbers.insert(pts_ns, number);
+        // units whose pictures never come out: a parser holds a picture buffer, and its own delay
+        if self.numbers.len() > MOST_EXPECTED {
+            self.numbers.pop_first();
+        }
+        pts_ns
+    }
+
+    /// The unit whose picture has this time.
+    fn number_of(&mut self, timestamp: i64) -> Result<i64, NvdecError> {
+        let unknown = || NvdecError::Stream(format!("a picture came out with the time {timestamp}, which no unit has"));
+        self.numbers.remove(&timestamp).ok_or_else(unknown)
+    }
+
     /// Gives out, in decoding order, the picture whose decoding was queued.
     fn decoded(&mut self, head: &sys::PicParamsHead) -> Result<(), NvdecError> {
         let fields = head.field_picture != 0;
@@ -335,11 +366,11 @@ impl State {
     /// The parser shows a picture that came out in decoding order: it has to name the same unit, since a picture under
     /// another unit's number would have wrong times without anyone knowing.
     fn shown(&mut self, info: &sys::DispInfo) -> Result<(), NvdecError> {
+        let own = self.number_of(info.timestamp)?;
         let place = usize::try_from(info.picture_index).ok().and_then(|at| self.came_out.get_mut(at));
         match place.and_then(Option::take) {
-            Some(number) if number != info.timestamp => Err(NvdecError::Stream(format!(
-                "the picture of unit {} came out as that of unit {number}: it is not decoded with its own unit",
-                info.timestamp
+            Some(number) if number != own => Err(NvdecError::Stream(format!(
+                "the picture of unit {own} came out as that of unit {number}: it is not decoded with its own unit"
             ))),
             _ => Ok(()),
         }
@@ -409,8 +440,9 @@ unsafe extern "C" fn on_display(user: *mut c_void, info: *mut sys::DispInfo) -> 
                 // it came out when it was decoded
                 return state.shown(info).map(|()| 1);
             }
+            let info = sys::DispInfo { timestamp: state.number_of(info.timestamp)?, ..*info };
             let (decoder, format) = state.running()?;
-            let picture = Picture::hold(decoder, format, info)?;
+            let picture = Picture::hold(decoder, format, &info)?;
             (state.sink)(picture);
             Ok(1)
         })

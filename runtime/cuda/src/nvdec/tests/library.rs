@@ -8,7 +8,7 @@
 
 use super::super::{Nvdec, sys};
 use crate::sys::{DevicePtr, Handle, SUCCESS, Status};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -49,6 +49,8 @@ struct Parser {
     reordered: BTreeMap<u8, (usize, i64)>,
     /// In order, and held back by the display delay.
     delayed: VecDeque<(usize, i64)>,
+    /// Times of pictures that were not shown yet. As with the real parser, the picture that is shown next gets the earliest.
+    times: BTreeSet<i64>,
 }
 
 impl Parser {
@@ -92,6 +94,7 @@ impl Parser {
         if self.references.len() > usize::from(MIN_SURFACES) - 2 {
             self.references.pop_front();
         }
+        self.times.insert(timestamp);
         self.reordered.insert(place, (surface, timestamp));
         while self.reordered.len() > usize::from(depth) {
             self.delayed.extend(self.reordered.pop_first().map(|(_, picture)| picture));
@@ -102,7 +105,8 @@ impl Parser {
     /// Shows all but the last `keep` pictures that are in order.
     fn show(&mut self, keep: usize) -> Result<(), Status> {
         while self.delayed.len() > keep {
-            let Some((surface, timestamp)) = self.delayed.pop_front() else { break };
+            let Some((surface, own)) = self.delayed.pop_front() else { break };
+            let timestamp = self.times.pop_first().unwrap_or(own);
             let mut info = sys::DispInfo {
                 picture_index: surface as c_int,
                 progressive_frame: 1,
@@ -163,6 +167,7 @@ unsafe extern "C" fn create_parser(place: *mut Handle, params: *mut sys::ParserP
             references: VecDeque::new(),
             reordered: BTreeMap::new(),
             delayed: VecDeque::new(),
+            times: BTreeSet::new(),
         };
         *place = Box::into_raw(Box::new(parser)).cast();
     }

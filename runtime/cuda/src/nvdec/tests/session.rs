@@ -45,8 +45,10 @@ mod suite {
     fn played(gpu: &Gpu, options: Options, depth: u8) -> (Vec<Vec<i64>>, Vec<i64>) {
         let (mut session, pictures) = session(gpu, options);
         let taken = || pictures.try_iter().map(|p| p.timestamp()).collect::<Vec<_>>();
-        let each = PLACES.iter().map(|&place| {
-            session.feed(&unit(place, depth), i64::from(place)).unwrap();
+        let each = PLACES.iter().enumerate().map(|(n, &place)| {
+            // where nothing is reordered, pictures are shown as they are decoded
+            let shown = if depth == 0 { n as i64 } else { i64::from(place) };
+            session.feed(&unit(place, depth), i64::from(place), shown).unwrap();
             taken()
         });
         let each = each.collect();
@@ -79,6 +81,18 @@ mod suite {
     }
 
     #[test]
+    fn numbers_stay_with_their_pictures_though_the_parser_sorts_their_times() {
+        let Some((gpu, _one)) = gpu() else { return };
+        let (mut session, pictures) = session(&gpu, options(PictureOrder::Presentation, true));
+        for (number, place) in PLACES.into_iter().enumerate() {
+            session.feed(&unit(place, 2), number as i64, 40_000_000 * i64::from(place)).unwrap();
+        }
+        session.flush().unwrap();
+        let by_place = (0..10u8).map(|place| PLACES.iter().position(|&p| p == place).unwrap() as i64);
+        assert!(pictures.try_iter().map(|p| p.timestamp()).eq(by_place));
+    }
+
+    #[test]
     fn in_decoding_order_every_picture_has_its_own_number() {
         let Some((gpu, _one)) = gpu() else { return };
         for low_delay in [false, true] {
@@ -93,7 +107,7 @@ mod suite {
         let Some((gpu, _one)) = gpu() else { return };
         END_IS_IGNORED.store(true, Ordering::SeqCst);
         let (mut session, _pictures) = session(&gpu, options(PictureOrder::Decoding, true));
-        let failed = (0..20u8).find_map(|n| session.feed(&unit(n, 0), n.into()).err());
+        let failed = (0..20u8).find_map(|n| session.feed(&unit(n, 0), n.into(), n.into()).err());
         END_IS_IGNORED.store(false, Ordering::SeqCst);
         let text = failed.unwrap().to_string();
         assert!(text.contains("the picture of unit 0 came out as that of unit 1"), "{text}");
@@ -106,7 +120,7 @@ mod suite {
         let (mut session, pictures) = session(&gpu, options(PictureOrder::Decoding, true));
         let mut held = std::collections::VecDeque::new();
         for n in 0..100u8 {
-            session.feed(&unit(n, depth), n.into()).unwrap();
+            session.feed(&unit(n, depth), n.into(), n.into()).unwrap();
             held.extend(pictures.try_iter());
             if held.len() > usize::from(depth) {
                 assert_eq!(held.pop_front().unwrap().timestamp(), i64::from(n - depth));
@@ -121,7 +135,7 @@ mod suite {
         let mut failed = None;
         for n in 0..64u8 {
             let began = Instant::now();
-            if let Err(e) = session.feed(&unit(n, 2), n.into()) {
+            if let Err(e) = session.feed(&unit(n, 2), n.into(), n.into()) {
                 failed = Some((n, e, began.elapsed()));
                 break;
             }
@@ -133,7 +147,7 @@ mod suite {
         // let go, and the next key picture begins again
         drop(pictures.try_iter().collect::<Vec<_>>());
         session.restart().unwrap();
-        session.feed(&unit(0, 2), 100).unwrap();
+        session.feed(&unit(0, 2), 100, 100).unwrap();
         assert_eq!(pictures.try_iter().map(|p| p.timestamp()).collect::<Vec<_>>(), [100]);
     }
 
@@ -143,13 +157,13 @@ mod suite {
         let (mut session, pictures) = session(&gpu, options(PictureOrder::Presentation, false));
         let taken = || pictures.try_iter().map(|p| p.timestamp()).collect::<Vec<_>>();
         for n in 0..3u8 {
-            session.feed(&unit(n, 2), n.into()).unwrap();
+            session.feed(&unit(n, 2), n.into(), n.into()).unwrap();
         }
         session.flush().unwrap();
         assert_eq!(taken(), [0, 1, 2]);
-        session.feed(&unit(0, 2), 10).unwrap();
+        session.feed(&unit(0, 2), 10, 10).unwrap();
         session.restart().unwrap();
-        session.feed(&unit(0, 2), 20).unwrap();
+        session.feed(&unit(0, 2), 20, 20).unwrap();
         session.flush().unwrap();
         assert_eq!(taken(), [20], "what was held before the restart is forgotten");
     }
@@ -160,13 +174,13 @@ mod suite {
         let counts = || (MADE.load(Ordering::SeqCst), DESTROYED.load(Ordering::SeqCst));
         let (made, destroyed) = counts();
         let (mut dropped, pictures) = session(&gpu, options(PictureOrder::Decoding, true));
-        dropped.feed(&unit(0, 0), 0).unwrap();
+        dropped.feed(&unit(0, 0), 0, 0).unwrap();
         drop(dropped);
         assert_eq!(counts(), (made + 1, destroyed), "a picture of it is held");
         drop(pictures);
         assert_eq!(counts(), (made + 1, destroyed + 1));
         let (mut left, pictures) = session(&gpu, options(PictureOrder::Decoding, true));
-        left.feed(&unit(0, 0), 0).unwrap();
+        left.feed(&unit(0, 0), 0, 0).unwrap();
         left.leave();
         let stream = Stream::new(&gpu).unwrap();
         let mapped = pictures.recv().unwrap().map(&stream).unwrap();
@@ -182,7 +196,7 @@ mod suite {
         let closer = session.closer();
         let (said, fed) = channel();
         let feeding = std::thread::spawn(move || {
-            let failed = (0..64u8).find_map(|n| session.feed(&unit(n, 0), n.into()).err());
+            let failed = (0..64u8).find_map(|n| session.feed(&unit(n, 0), n.into(), n.into()).err());
             said.send(failed)
         });
         // nobody lets a picture go: in presentation order that has no limit
