@@ -12,6 +12,8 @@ from fleet import Camera, free_port
 from watch import Machine, Page, Reports, Run, Stats, resources
 
 ROOT = graph.ROOT
+# pictures of a detector that is not overloaded are not older than this
+USUAL_NS = 100_000_000
 
 
 def fleet(args, folder):
@@ -179,13 +181,18 @@ class Session:
                 return
 
     def calm(self, fault):
-        """How the one camera that goes on is served, from a second after all others fell silent."""
+        """How the one camera that goes on is served once all others have fallen silent, and when it is served as usual."""
         camera = next(c for c in self.cameras if c.id == fault.target)
         history, begin, end = camera.history(), fault.fault_ns + 1_000_000_000, fault.cure_ns - 200_000_000
-        sent = {key: ns for key, ns in history.sent.items() if begin <= ns <= end}
         arrived = {(m.stamp.life, m.stamp.frame): m.ns for m in self.seen(camera.id) if m.stamp}
-        ages = [arrived[key] - ns for key, ns in sent.items() if key in arrived]
-        return {"sent": len(sent), "delivered": len(ages), "age_ms": verdict.quantiles_ms(ages)}
+        since = {key: ns for key, ns in history.sent.items() if fault.fault_ns <= ns <= end}
+        old = [arrived[key] for key, ns in since.items() if key in arrived and arrived[key] - ns > USUAL_NS]
+        later = [key for key, ns in since.items() if ns >= begin]
+        return {
+            "recovered_ms": round((max(old) - fault.fault_ns) / 1e6) if old else 0,
+            "sent_after_1_s": len(later), "delivered": sum(key in arrived for key in later),
+            "age_ms": verdict.quantiles_ms([arrived[key] - since[key] for key in later if key in arrived]),
+        }  # fmt: skip
 
     def look(self, fault):
         """Waits until all is well again, and notes what was seen of the fault."""
