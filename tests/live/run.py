@@ -99,7 +99,7 @@ def judge_faults(suite, gap_limit_ms, problems):
             if ms > gap_limit_ms:
                 problems.append(f"{fault.name}: {camera}, which it was not for, had a gap of {ms} ms; {gap_limit_ms:g} ms are allowed (the machine itself was late by {result.get('machine_late_ms', 0)} ms)")
         if fault.kind == "stop" and fault.seconds >= 4 and (result["hang_seen_ms"] or 1e9) > SEEN_MS + 500:
-            problems.append(f"{fault.name}: 'millrace run' said that it hangs after {result['hang_seen_ms']} ms; {SEEN_MS} ms are allowed")
+            problems.append(f"{fault.name}: 'millrace run' reported that it hangs after {result['hang_seen_ms']} ms; {SEEN_MS} ms are allowed")
         if fault.kind == "calm":
             calm = result["calm"]
             if calm["recovered_ms"] > CALM_MS or calm["delivered"] < calm["sent_after_1_s"]:

@@ -79,8 +79,8 @@ class Session:
         self.run = Run(self.graph, self.folder, self.args.runner)
         late = wait_for("all nodes run", 60, lambda: set(self.run.nodes()[0]) >= set(self.ids) or self.ended)
         if late or self.ended:
-            said = "\n".join(line for _, line in self.run.lines[-40:])
-            raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{said}")
+            output = "\n".join(line for _, line in self.run.lines[-40:])
+            raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{output}")
         self.reports = Reports(self.run.nodes()[1])
         self.threads = [self.machine, self.reports, *self.pages, *self.stats]
         for thread in self.threads:
@@ -115,7 +115,7 @@ class Session:
         return {node: report["cpu_ns"] for (node, _), (_, report) in list(self.reports.last.items())}
 
     def first_sight_ms(self, camera, fault_ns):
-        """When /stats or a node's report first said that the camera is not live; at once where it already was not."""
+        """When /stats or a node's report first showed the camera as not live; 0 where it already was not."""
         times = []
         reported = self.reports.states.get(camera, {}).values()
         on_zenoh = [self.zenoh.states.get(camera, [])] if self.zenoh is not None else []
@@ -127,7 +127,7 @@ class Session:
         return round((min(times) - fault_ns) / 1e6, 1) if times else None
 
     def hang_seen_ms(self, node, fault_ns):
-        """When `millrace run` first said that a node hangs."""
+        """When `millrace run` first reported that a node hangs."""
         words = re.compile(rf"\b{re.escape(node)}\b.*(hang|hung|sign of life|not answer)")
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
