@@ -110,9 +110,8 @@ class Camera:
     def open_access(self):
         """As the settings say: for all, or for one user."""
         permissions = GstRtspServer.RTSPPermissions()
-        for role in ("viewer",):
-            permissions.add_permission_for_role(role, "media.factory.access", True)
-            permissions.add_permission_for_role(role, "media.factory.construct", True)
+        permissions.add_permission_for_role("viewer", "media.factory.access", True)
+        permissions.add_permission_for_role("viewer", "media.factory.construct", True)
         if self.s["user"]:
             self.server.set_auth(self.auth(self.s["user"], self.s["password"]))
             self.factory.set_permissions(permissions)
