@@ -157,7 +157,7 @@ def measure(args, folder):
         for camera in cameras:
             camera.close()
     result = {
-        "command": " ".join(sys.argv), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "load_average": os.getloadavg(), "quiet_s": args.seconds,
+        "command": " ".join(sys.argv), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "load_average": os.getloadavg(), "machine_late_ms": session.machine.worst_ms(began_ns, quiet_ns), "quiet_s": args.seconds,
         "memory_pss_kib": sum(h["pss_kib"] for h in held.values()), "processes": len(held), "held": held, "stop_s": round(stop_s, 2), "exit_code": code,
         "cpu_share": {node: round((ns - before[node]) / (quiet_ns - began_ns), 4) for node, ns in after.items() if node in before},
         "cameras": {}, "faults": [{"name": f.name, **f.result} for f in [*first, *suite]],
@@ -226,7 +226,7 @@ def judge_cameras(args, session, suite, quiet_span, result):
         shares[camera.id] = of_quiet["delivered"]
         session.problems += [f"{camera.id}: {text}" for text in judged["problems"]]
         if not suite and args.max_lost >= 0 and not history.hurt and judged["missing"]["inside"] > args.max_lost:
-            session.problems.append(f"{camera.id}: {judged['missing']['inside']} pictures were lost though nothing was done: {judged['named_losses']}")
+            session.problems.append(f"{camera.id}: {judged['missing']['inside']} pictures were lost though nothing was done: {judged['named_losses']} (this client was woken up to {result['machine_late_ms']} ms too late)")
         p99 = judged["quiet"]["age_from_sent_ms"].get("p99")
         if args.age_p99_ms and (p99 is None or p99 > args.age_p99_ms):
             session.problems.append(f"{camera.id}: the age at p99 is {p99} ms; {args.age_p99_ms:g} ms are allowed")
