@@ -28,7 +28,7 @@ fn the_judge_finds_each_fault_that_is_planted() {
 }
 
 #[test]
-fn the_camera_of_the_tests_does_what_it_is_told() {
+fn the_camera_of_the_tests_follows_its_commands() {
     let Some(mut python) = python() else { return };
     let output = finish(python.arg(root().join("tests/live/test_camera.py")), LIMIT);
     assert!(output.status.success(), "{}", printed(&output));

@@ -74,7 +74,7 @@ def launch(s):
         pay = "rtph265pay"
     caps = f"video/x-raw,format=I420,width={s['width']},height={s['height']},framerate={s['fps']}/1"
     source = f"appsrc name=source is-live=true format=time block=false max-bytes=0 max-buffers=0 caps={caps}"
-    # a dropped packet has to be dropped alone: 'identity' takes the payloader's lists apart
+    # a dropped packet has to be dropped alone: 'identity' splits the payloader's lists
     name = "name=pay0 pt=96 config-interval=1" if not s["loss"] else "pt=96 config-interval=1 ! identity name=pay0"
     return f"( {source} ! {encoder} name=parse ! {pay} {name} )"
 
@@ -110,9 +110,8 @@ class Camera:
     def open_access(self):
         """As the settings say: for all, or for one user."""
         permissions = GstRtspServer.RTSPPermissions()
-        for role in ("viewer",):
-            permissions.add_permission_for_role(role, "media.factory.access", True)
-            permissions.add_permission_for_role(role, "media.factory.construct", True)
+        permissions.add_permission_for_role("viewer", "media.factory.access", True)
+        permissions.add_permission_for_role("viewer", "media.factory.construct", True)
         if self.s["user"]:
             self.server.set_auth(self.auth(self.s["user"], self.s["password"]))
             self.factory.set_permissions(permissions)

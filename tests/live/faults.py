@@ -38,6 +38,8 @@ class Fault:
     def hits(self, cameras):
         if self.of_node or self.target == "all":
             return cameras
+        if self.kind == "calm":
+            return [c for c in cameras if c.id != self.target]
         return [c for c in cameras if c.id == self.target]
 
 
@@ -49,6 +51,7 @@ def begin_and_end(kind):
         "silent": (lambda c, _: c.fall_silent(), lambda c, _: c.speak()),
         "stall": (lambda c, _: c.command(stall=True), lambda c, _: c.command(stall=False)),
         "freeze": (lambda c, _: c.freeze(), lambda c, _: c.thaw()),
+        "calm": (lambda c, _: c.command(stall=True), lambda c, _: c.command(stall=False)),  # all but the target
         "cut": (lambda c, _: None, lambda c, _: c.command(disconnect=True)),
         "media": (lambda c, media: c.command(media=media), lambda c, _: c.command(disconnect=True)),
     }[kind]

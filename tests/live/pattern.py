@@ -1,11 +1,11 @@
 """The numbers in the pictures: which camera, which frame, and when it was made.
 
 A picture carries a word of 72 bits twice, as black and white cells: once as it is and once inverted. The cells are large
-enough to survive encoding and resizing. The grid lies in the middle of the picture, in the largest area that every picture
+enough to survive encoding and resizing. The grid is in the middle of the picture, in the largest area that every picture
 between 4:3 and 16:9 has in common once it is fitted into the probe model's input.
 
-The probe model (probe/model.onnx) turns the cells into boxes: the four edges of each box are digits of 6 bits. `read` takes
-the boxes of a detections message and gives the word back, or says why it cannot be read. Nothing here comes from Millrace.
+The probe model (probe/model.onnx) turns the cells into boxes: the four edges of each box are digits of 6 bits. `read` reads
+the word from the boxes of a detections message, or says why it cannot be read. Nothing here comes from Millrace.
 """
 
 import zlib

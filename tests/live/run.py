@@ -30,6 +30,7 @@ from fleet import Missing  # noqa: E402
 
 # /stats is asked five times a second
 SEEN_MS, HEALED_MS, STOP_S = 3000 + 200, 10_000, 3.0
+CALM_MS = 1000  # from the fall of a load that was too much to the last picture that is older than usual
 
 
 def arguments():
@@ -98,7 +99,11 @@ def judge_faults(suite, gap_limit_ms, problems):
             if ms > gap_limit_ms:
                 problems.append(f"{fault.name}: {camera}, which it was not for, had a gap of {ms} ms; {gap_limit_ms:g} ms are allowed (the machine itself was late by {result.get('machine_late_ms', 0)} ms)")
         if fault.kind == "stop" and fault.seconds >= 4 and (result["hang_seen_ms"] or 1e9) > SEEN_MS + 500:
-            problems.append(f"{fault.name}: 'millrace run' said that it hangs after {result['hang_seen_ms']} ms; {SEEN_MS} ms are allowed")
+            problems.append(f"{fault.name}: 'millrace run' reported that it hangs after {result['hang_seen_ms']} ms; {SEEN_MS} ms are allowed")
+        if fault.kind == "calm":
+            calm = result["calm"]
+            if calm["recovered_ms"] > CALM_MS or calm["delivered"] < calm["sent_after_1_s"]:
+                problems.append(f"{fault.name}: after the load fell: {calm}; no loss is allowed, and ages as usual after {CALM_MS} ms")
         if fault.kind == "churn" and result["came_back"] < result["connections"]:
             problems.append(f"{fault.name}: pictures came back after {result['came_back']} of {result['connections']} connections")
         for camera, ages in result.get("from_before_ms", {}).items():

@@ -12,6 +12,8 @@ from fleet import Camera, free_port
 from watch import Machine, Page, Reports, Run, Stats, resources
 
 ROOT = graph.ROOT
+# pictures of a detector that is not overloaded are not older than this
+USUAL_NS = 100_000_000
 
 
 def fleet(args, folder):
@@ -77,8 +79,8 @@ class Session:
         self.run = Run(self.graph, self.folder, self.args.runner)
         late = wait_for("all nodes run", 60, lambda: set(self.run.nodes()[0]) >= set(self.ids) or self.ended)
         if late or self.ended:
-            said = "\n".join(line for _, line in self.run.lines[-40:])
-            raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{said}")
+            output = "\n".join(line for _, line in self.run.lines[-40:])
+            raise SystemExit(f"the graph did not start: {late or 'it ended'}\n{output}")
         self.reports = Reports(self.run.nodes()[1])
         self.threads = [self.machine, self.reports, *self.pages, *self.stats]
         for thread in self.threads:
@@ -113,7 +115,7 @@ class Session:
         return {node: report["cpu_ns"] for (node, _), (_, report) in list(self.reports.last.items())}
 
     def first_sight_ms(self, camera, fault_ns):
-        """When /stats or a node's report first said that the camera is not live; at once where it already was not."""
+        """When /stats or a node's report first showed the camera as not live; 0 where it already was not."""
         times = []
         reported = self.reports.states.get(camera, {}).values()
         on_zenoh = [self.zenoh.states.get(camera, [])] if self.zenoh is not None else []
@@ -125,7 +127,7 @@ class Session:
         return round((min(times) - fault_ns) / 1e6, 1) if times else None
 
     def hang_seen_ms(self, node, fault_ns):
-        """When `millrace run` first said that a node hangs."""
+        """When `millrace run` first reported that a node hangs."""
         words = re.compile(rf"\b{re.escape(node)}\b.*(hang|hung|sign of life|not answer)")
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
@@ -178,6 +180,20 @@ class Session:
                 self.problems.append(f"{fault.name}: the whole graph ended")
                 return
 
+    def calm(self, fault):
+        """How the one camera that goes on is served once all others have fallen silent, and when it is served as usual."""
+        camera = next(c for c in self.cameras if c.id == fault.target)
+        history, begin, end = camera.history(), fault.fault_ns + 1_000_000_000, fault.cure_ns - 200_000_000
+        arrived = {(m.stamp.life, m.stamp.frame): m.ns for m in self.seen(camera.id) if m.stamp}
+        since = {key: ns for key, ns in history.sent.items() if fault.fault_ns <= ns <= end}
+        old = [arrived[key] for key, ns in since.items() if key in arrived and arrived[key] - ns > USUAL_NS]
+        later = [key for key, ns in since.items() if ns >= begin]
+        return {
+            "recovered_ms": round((max(old) - fault.fault_ns) / 1e6) if old else 0,
+            "sent_after_1_s": len(later), "delivered": sum(key in arrived for key in later),
+            "age_ms": verdict.quantiles_ms([arrived[key] - since[key] for key in later if key in arrived]),
+        }  # fmt: skip
+
     def look(self, fault):
         """Waits until all is well again, and notes what was seen of the fault."""
         hit = fault.hits(self.cameras)
@@ -202,6 +218,8 @@ class Session:
         result["gap_ms"] = {c.id: gap(c) for c in hit}
         if others := [c for c in self.cameras if c not in hit]:
             result["others_gap_ms"] = {c.id: gap(c) for c in others}
+        if fault.kind == "calm":
+            result["calm"] = self.calm(fault)
         if (late := self.machine.worst_ms(fault.fault_ns, fault.end_ns)) > 20:
             result["machine_late_ms"] = late
         from_before = {c.id: verdict.shown_from_before_ms(c.history(), self.seen(c.id), fault.fault_ns, fault.cure_ns) for c in hit}

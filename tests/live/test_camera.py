@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sees that the camera of these tests does what it is told, by the plainest RTSP client: a socket.
+"""Checks that the camera of these tests follows its commands, by the plainest RTSP client: a socket.
 
     python3 tests/live/test_camera.py
 """
@@ -60,7 +60,7 @@ class TheCamera(unittest.TestCase):
         for _ in range(20):
             connection = self.connect()
             status, _, sdp = ask(connection, "DESCRIBE", self.camera.url, 1, "Accept: application/sdp")
-            if status != 503:  # GStreamer's answer while it takes down what a client before this one had
+            if status != 503:  # GStreamer's answer while it ends what an earlier client had
                 break
             time.sleep(0.1)
         self.assertEqual(status, 200)

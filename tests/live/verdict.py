@@ -11,7 +11,7 @@ NOT_PICTURES = {"connection_lost", "rtp_loss"}
 FLIGHT_NS = 500_000_000
 # a picture's arrival is stamped so soon after its last packet has left this machine; the Unix clock may be slewed by so much
 ARRIVAL_MS, CLOCK_MS = 20, 3
-# sender reports say when a picture is sent: that is behind its making by what the encoder takes, B-frames included
+# sender reports say when a picture is sent: that is later than its making by the encoder's delay, B-frames included
 SENDER_MS = 150
 
 
@@ -90,7 +90,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
     """
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
     last = None
-    ages, ages_from_sent, told = [], [], []
+    ages, ages_from_sent = [], []
     stale = []
     for message in seen:
         stamp = message.stamp
