@@ -209,10 +209,10 @@ impl<B: Backend> Decode<B> {
                 metrics.gauge("cameras_file_faults", "", faults as i64);
                 metrics.count("cameras_file_refused", "", 1);
                 let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
-                tracing::error!(
-                    "{path} has changed and is refused; the cameras stay as they were:\n{}",
-                    report.trim_end()
-                );
+                let refusal =
+                    format!("{path} has changed and is refused; the cameras stay as they were:\n{}", report.trim_end());
+                // the terminal shows it, too
+                self.common.cx.note(refusal);
             }
         }
     }

@@ -30,6 +30,10 @@ pub(crate) struct Refused {
 /// Reads a cameras file.
 pub(crate) fn load(path: &str, group: Option<&str>) -> Found {
     let unread = |what: String| Refused { faults: 1, report: format!("{path}: {what}\n") };
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        // a pipe would keep the reader waiting
+        return Err(unread("the cameras file is no regular file".to_owned()));
+    }
     let bytes = std::fs::read(path).map_err(|e| {
         unread(format!("the cameras file cannot be read: {e}; CAMERAS names it, from the folder of the graph"))
     })?;

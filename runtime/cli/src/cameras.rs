@@ -41,6 +41,20 @@ impl Cameras {
             }
         }
         let mut lines = Vec::new();
+        // a camera that was removed is in no report of the nodes that read cameras
+        let is_reader = |node: &Totals| node.items("in").is_none() && matches!(node.vital, Vital::Well);
+        let complete =
+            nodes.iter().any(|node| is_reader(node) && node.last.as_ref().is_some_and(|l| !l.cameras.is_empty()));
+        for (source, camera) in
+            self.0.iter_mut().filter(|(source, _)| complete && !reports.contains_key(source.as_str()))
+        {
+            if camera.status.state != CameraState::Ended {
+                camera.status.state = CameraState::Ended;
+                camera.doubt = None;
+                camera.down_since_ns = None;
+                lines.push(format!("{} camera {source}: removed", clock::now()));
+            }
+        }
         for (source, (_, _, node, status)) in reports {
             let doubt = match node.vital {
                 Vital::Well => None,

@@ -6,21 +6,60 @@
 /// password holds such a character too, up to the last `@` of the word that is followed by what looks like a host.
 /// Column numbers shift; callers that point at columns use [`mask`].
 pub fn redact(text: &str) -> String {
-    replace(text, |_| "***".to_owned())
+    let hide = |_: &str| "***".to_owned();
+    without_scheme(&parameters(&replace(text, hide), hide), hide)
 }
 
 /// A line of a graph with every secret character replaced by one `*`, so that columns stay where they are: as
 /// [`redact`], and the whole value after a name that [`is_secret`].
 pub fn mask(line: &str) -> String {
-    let masked = replace(line, |secret| "*".repeat(secret.chars().count()));
-    mask_values(&masked)
+    let hide = |secret: &str| "*".repeat(secret.chars().count());
+    mask_values(&without_scheme(&parameters(&replace(line, hide), hide), hide))
 }
 
 /// Whether the value of a setting of this name is nobody's business.
 pub fn is_secret(key: &str) -> bool {
-    const WORDS: [&str; 6] = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "CREDENTIAL"];
+    const WORDS: [&str; 5] = ["PASS", "SECRET", "TOKEN", "API_KEY", "CREDENTIAL"];
     let upper = key.to_uppercase();
-    WORDS.iter().any(|word| upper.contains(word))
+    WORDS.iter().any(|word| upper.contains(word)) || ["PW", "PWD"].contains(&upper.as_str())
+}
+
+/// What ends a word of a line of YAML.
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '{' | '}')
+}
+
+/// Masks `user:password@` of URLs whose scheme is misspelt or missing (`rtsp:/u:p@host`, `u:p@host`).
+fn without_scheme(text: &str, masked: impl Fn(&str) -> String) -> String {
+    let mask_word = |word: &str| match word.rfind('@') {
+        Some(at) if word[..at].contains(':') && !word[..at].ends_with('*') => masked(&word[..at]) + &word[at..],
+        _ => word.to_owned(),
+    };
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(ends_word) {
+        let word = piece.trim_end_matches(ends_word);
+        out.push_str(&mask_word(word));
+        out.push_str(&piece[word.len()..]);
+    }
+    out
+}
+
+/// Masks the values of `password=` and the like, which some cameras have in their paths.
+fn parameters(text: &str, masked: impl Fn(&str) -> String) -> String {
+    const NAMES: [&str; 5] = ["password=", "passwd=", "pwd=", "pass=", "token="];
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let lower = rest.to_ascii_lowercase();
+        let Some(end) = NAMES.iter().filter_map(|name| lower.find(name).map(|at| at + name.len())).min() else { break };
+        out.push_str(&rest[..end]);
+        let value = &rest[end..];
+        let length = value.find(|c| ends_word(c) || matches!(c, '&' | '/' | '?' | '#')).unwrap_or(value.len());
+        out.push_str(&masked(&value[..length]));
+        rest = &value[length..];
+    }
+    out.push_str(rest);
+    out
 }
 
 fn mask_values(line: &str) -> String {
@@ -74,6 +113,20 @@ fn replace(text: &str, masked: impl Fn(&str) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn misspelt_urls_and_passwords_in_paths_are_masked_too() {
+        for (text, shown) in [
+            ("rtsp:/u:hidden5@x/y", "***@x/y"),
+            ("the url 'rtsp//u:hidden7@x/y' is", "the url '***@x/y' is"),
+            ("url: u:hidden8@x/y", "url: ***@x/y"),
+            ("rtsp://h/user=admin&password=hidden12&channel=1", "rtsp://h/user=admin&password=***&channel=1"),
+            ("me@example.org", "me@example.org"),
+        ] {
+            assert_eq!(redact(text), shown);
+        }
+        assert_eq!(mask("  - { id: a, passwort: secret, pw: secret }"), "  - { id: a, passwort: ******, pw: ****** }");
+    }
 
     #[test]
     fn masks_users_and_passwords() {

@@ -187,7 +187,11 @@ impl Decoder<'_> {
         let named = match files.entry(known) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let text = match std::fs::read(&path).map(String::from_utf8) {
+                // a pipe would keep the check waiting
+                let irregular = std::fs::metadata(&path).is_ok_and(|found| !found.is_file());
+                let read =
+                    if irregular { Err(std::io::Error::other("it is no regular file")) } else { std::fs::read(&path) };
+                let text = match read.map(String::from_utf8) {
                     Ok(Ok(text)) => Ok(text),
                     Ok(Err(_)) => Err("is no text: a byte in it is not UTF-8".to_owned()),
                     Err(e) => Err(format!("cannot be read: {e}")),

@@ -35,6 +35,11 @@ pub fn redact_url(source: &str) -> String {
             let user = if at.is_some() { "…@" } else { "" };
             let tail = if query.is_some() { "?…" } else { "" };
             let shown = &rest[at.map_or(0, |at| at + 1)..query.unwrap_or(rest.len())];
+            // some cameras have user and password in the path: user=admin&password=...
+            let lower = shown.to_ascii_lowercase();
+            if ["password=", "passwd=", "pwd=", "pass=", "token="].iter().any(|name| lower.contains(name)) {
+                return format!("{scheme}://{user}{}/…", shown.split('/').next().unwrap_or_default());
+            }
             format!("{scheme}://{user}{shown}{tail}")
         }
     }

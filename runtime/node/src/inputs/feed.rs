@@ -72,15 +72,19 @@ impl Feed {
         self.done_with.push_back(pool);
     }
 
-    /// A directory lists these cameras now. Returns those that were listed before. A producer that was started again lists
-    /// none at first: that removes none.
-    pub(super) fn list(&mut self, directory: u128, cameras: Vec<CameraStatus>) -> BTreeMap<String, CameraStatus> {
+    /// A directory lists these cameras now. Returns those that were listed before. `None`: a producer that was started again
+    /// lists none at first, which says nothing of them.
+    pub(super) fn list(
+        &mut self,
+        directory: u128,
+        cameras: Vec<CameraStatus>,
+    ) -> Option<BTreeMap<String, CameraStatus>> {
         if cameras.is_empty() && self.listed_by != Some(directory) {
-            return BTreeMap::new();
+            return None;
         }
         self.listed_by = Some(directory);
         let cameras = cameras.into_iter().map(|status| (status.source.clone(), status)).collect();
-        std::mem::replace(&mut self.cameras, cameras)
+        Some(std::mem::replace(&mut self.cameras, cameras))
     }
 
     /// Opens the directory that an announcement names, where it is new.

@@ -157,7 +157,7 @@ impl Inputs {
                 self.open(port, feed, directory, entry);
             }
         }
-        let before = self.ports[port].feeds[feed].list(directory, listing.cameras);
+        let Some(before) = self.ports[port].feeds[feed].list(directory, listing.cameras) else { return };
         let removed: Vec<&String> = before
             .keys()
             .filter(|source| !self.ports.iter().flat_map(|p| &p.feeds).any(|f| f.cameras.contains_key(source.as_str())))
