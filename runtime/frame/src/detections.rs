@@ -46,7 +46,8 @@ pub struct Detections {
     /// The same moment in nanoseconds of `CLOCK_MONOTONIC`. Not part of the JSON.
     #[serde(skip)]
     pub arrival_ns: i64,
-    /// The camera's own wall clock for the picture; see [`Timing::sender_ns`](crate::Timing). Not part of the JSON.
+    /// The camera's own wall clock for the picture; see [`Timing::sender_ns`](crate::Timing). Part of a publisher's message
+    /// where the camera sends it, and not of a line of `jsonl-writer`.
     #[serde(skip)]
     pub sender_ns: Option<i64>,
     /// The model's name. Not part of the JSON.
