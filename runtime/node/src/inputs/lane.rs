@@ -29,9 +29,16 @@ struct LanePool {
     orphaned: bool,
 }
 
+impl LanePool {
+    /// Nothing will be published in it any more.
+    fn is_ending(&self) -> bool {
+        self.orphaned || self.reader.is_closed()
+    }
+}
+
 impl Lane {
-    pub(super) fn new(source: String, feed: usize, weight: f64) -> Self {
-        Self { source, feed, pools: VecDeque::new(), weight, served: 0.0, idle: true }
+    pub(super) fn new(source: String, feed: usize) -> Self {
+        Self { source, feed, pools: VecDeque::new(), weight: 1.0, served: 0.0, idle: true }
     }
 
     pub(super) fn push(&mut self, reader: Reader, directory: u128) {
@@ -63,7 +70,7 @@ impl Lane {
 
     /// Nothing will be published in it any more.
     pub(super) fn is_ending(&self) -> bool {
-        self.pools.iter().all(|p| p.orphaned || p.reader.is_closed())
+        self.pools.iter().all(LanePool::is_ending)
     }
 
     /// Its place in the order of service, where `now` is the port's.
@@ -87,7 +94,7 @@ impl Lane {
 
     /// Removes pools that have come to their end, and returns their ids.
     pub(super) fn sweep(&mut self) -> Vec<u128> {
-        let over = |p: &LanePool| (p.orphaned || p.reader.is_closed()) && p.reader.pending() == 0;
+        let over = |p: &LanePool| p.is_ending() && p.reader.pending() == 0;
         let (gone, left) = self.pools.drain(..).partition(over);
         self.pools = left;
         VecDeque::<LanePool>::into_iter(gone).map(|p| p.reader.pool()).collect()

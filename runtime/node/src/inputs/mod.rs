@@ -182,8 +182,11 @@ impl Inputs {
                 }
                 let lane = port.lanes.iter().position(|l| l.feed == at_feed && l.source == entry.source);
                 let lane = lane.unwrap_or_else(|| {
-                    let weight = self.cameras.get(&entry.source).map_or(1.0, |status| f64::from(status.weight));
-                    port.lanes.push(Lane::new(entry.source, at_feed, if weight > 0.0 { weight } else { 1.0 }));
+                    let mut lane = Lane::new(entry.source, at_feed);
+                    if let Some(status) = self.cameras.get(&lane.source) {
+                        lane.set_weight(status.weight);
+                    }
+                    port.lanes.push(lane);
                     port.lanes.len() - 1
                 });
                 port.lanes[lane].push(reader, directory);

@@ -1,11 +1,11 @@
 //! Several cameras, several producers, several consumers: real pools, without dora.
 
-use super::{image, timing};
+use super::{Adder, image, timing};
 use crate::context::StopFlag;
 use crate::inputs::{Change, Input, Inputs};
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
-use crate::node::{Order, PortIn, PortOut, Ports};
+use crate::node::{Node, PortOut, Ports};
 use crate::outputs::Outputs;
 use crate::settings::{Common, Sheet};
 use arrow::array::StructArray;
@@ -17,17 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const OUT: Ports = Ports { inputs: &[], outputs: &[PortOut { name: "frame", carries: PayloadKind::Image, doc: "" }] };
-const IN: Ports = Ports {
-    inputs: &[PortIn {
-        name: "frame",
-        accepts: &[PayloadKind::Image],
-        on_gpu: false,
-        order: Order::Newest,
-        required: true,
-        doc: "",
-    }],
-    outputs: &[],
-};
+const IN: Ports = Ports { inputs: Adder::PORTS.inputs, outputs: &[] };
 
 /// Keeps what a producer announces.
 struct Announcements(Arc<Mutex<Vec<SlotRef>>>);
