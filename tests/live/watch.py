@@ -24,6 +24,16 @@ DORA = os.path.join(ROOT, "target/tools/bin/dora")  # as `millrace setup` instal
 Seen = namedtuple("Seen", "ns source seq pts_ns capture_ns sender_ns stamp error width height")
 
 
+def seen(ns, message):
+    """What a `detections` message that arrived at `ns` says, whichever way it came."""
+    stamp = error = None
+    try:
+        stamp = read(message["boxes"])
+    except Unreadable as why:
+        error = str(why)
+    return Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], message.get("sender_ns"), stamp, error, message["width_px"], message["height_px"])
+
+
 class Page(threading.Thread):
     """Reads all detections of one page, and connects again when it goes away."""
 
@@ -61,12 +71,7 @@ class Page(threading.Thread):
                 self.gaps += message["detections"]
             if message["type"] != "detections":
                 continue
-            stamp = error = None
-            try:
-                stamp = read(message["boxes"])
-            except Unreadable as why:
-                error = str(why)
-            self.seen.append(Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], message.get("sender_ns"), stamp, error, message["width_px"], message["height_px"]))
+            self.seen.append(seen(ns, message))
 
 
 class Stats(threading.Thread):

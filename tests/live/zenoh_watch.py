@@ -6,8 +6,7 @@ import urllib.parse
 
 import zenoh
 
-from pattern import Unreadable, read
-from watch import Seen, ws_client
+from watch import seen, ws_client
 
 
 class Zenoh:
@@ -46,12 +45,7 @@ class Zenoh:
         camera = urllib.parse.unquote(str(sample.key_expr).split("/")[2])
         if camera != message["source"]:
             self.problems.append(f"a message of {message['source']} came on the key of {camera}")
-        stamp = error = None
-        try:
-            stamp = read(message["boxes"])
-        except Unreadable as why:
-            error = str(why)
-        self.seen.append(Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], message.get("sender_ns"), stamp, error, message["width_px"], message["height_px"]))
+        self.seen.append(seen(ns, message))
 
     def state(self, sample):
         ns = time.monotonic_ns()
