@@ -105,9 +105,14 @@ fn tools_folder() -> anyhow::Result<PathBuf> {
 
 /// Cargo's target folder that this program was built into.
 pub(crate) fn target_folder() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    let target = program.ancestors().skip(1).find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
-    Some(target.to_path_buf())
+    target_folder_of(&std::env::current_exe().ok()?)
+}
+
+/// Cargo writes `CACHEDIR.TAG` only where it makes the folder itself, so not where the folder was made by hand or came
+/// back from a cache; it writes `.rustc_info.json` at every build.
+fn target_folder_of(program: &Path) -> Option<PathBuf> {
+    let is_target = |folder: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|it| folder.join(it).is_file());
+    program.ancestors().skip(1).find(is_target).map(Path::to_path_buf)
 }
 
 fn install(tools: &Path) -> anyhow::Result<()> {
@@ -167,4 +172,20 @@ fn write_wrapper(bin: &Path, python: &str) -> anyhow::Result<()> {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
     };
     write().with_context(|| format!("{} cannot be written", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target_folder_of;
+
+    #[test]
+    fn a_target_folder_is_known_whether_cargo_made_it_or_not() {
+        for mark in ["CACHEDIR.TAG", ".rustc_info.json"] {
+            let target = tempfile::tempdir().unwrap();
+            let program = target.path().join("release/millrace");
+            assert_eq!(target_folder_of(&program), None);
+            std::fs::write(target.path().join(mark), "").unwrap();
+            assert_eq!(target_folder_of(&program).as_deref(), Some(target.path()), "{mark}");
+        }
+    }
 }
