@@ -1,15 +1,14 @@
 //! A camera's task: connects, receives, and begins again whenever that fails.
 
 use super::address::Address;
-use super::assembler::{Arrived, Assembler, Packet};
+use super::assembler::{Assembler, Packet};
 use super::clock::MediaClock;
-use super::connection::{Connection, Failure, connect, judge};
+use super::connection::{Connection, Failure, Item, Sessions, connect};
 use super::queue::Queue;
 use crate::source::SourceEvent;
 use crate::{Loss, RtspTransport, SourceState};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use millrace_frame::CameraState;
-use retina::client::{PacketItem, SessionGroup};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +59,7 @@ pub(super) struct Camera {
     transport: RtspTransport,
     limits: Limits,
     queue: Arc<Queue>,
-    sessions: Arc<SessionGroup>,
+    sessions: Sessions,
     clock: MediaClock,
     state: SourceState,
     /// Since when no picture comes, and whether one ever came.
@@ -74,7 +73,7 @@ impl Camera {
         transport: RtspTransport,
         limits: Limits,
         queue: Arc<Queue>,
-        sessions: Arc<SessionGroup>,
+        sessions: Sessions,
     ) -> Self {
         Self {
             address,
@@ -112,7 +111,7 @@ impl Camera {
 
     /// One connection from its beginning to its end.
     async fn attempt(&mut self) -> Attempt {
-        let connecting = connect(&self.address, self.transport, self.sessions.clone());
+        let connecting = connect(&self.address, self.transport, &self.sessions);
         let connected = timeout(self.limits.connect, contained(connecting)).await;
         let connection = match connected {
             Ok(Some(Ok(connection))) => connection,
@@ -124,7 +123,7 @@ impl Camera {
             }
         };
         self.clock.reconnected();
-        let mut assembler = Assembler::new(connection.codec, connection.timebase, &connection.parameter_sets);
+        let mut assembler = connection.assembler();
         let mut was_live = false;
         let received = contained(self.receive(connection, &mut assembler, &mut was_live)).await;
         let failure = received.unwrap_or_else(panicked);
@@ -138,14 +137,13 @@ impl Camera {
         Attempt { failure, was_live }
     }
 
-    async fn receive(&mut self, connection: Connection, assembler: &mut Assembler, was_live: &mut bool) -> Failure {
-        let mut packets = connection.packets;
+    async fn receive(&mut self, mut connection: Connection, assembler: &mut Assembler, was_live: &mut bool) -> Failure {
         let stall = self.limits.stall;
         let began = tokio::time::Instant::now();
         let mut stalls_at = began + stall;
         let mut packets_in_vain = 0u64;
         loop {
-            let item = match timeout_at(stalls_at, packets.next()).await {
+            let item = match timeout_at(stalls_at, connection.next(&self.address)).await {
                 Err(_) => {
                     let mut reason = format!("no picture for {} ms", stall.as_millis());
                     if packets_in_vain > 0 {
@@ -153,32 +151,24 @@ impl Camera {
                     }
                     return Failure::new(CameraState::Stalled, reason);
                 }
-                Ok(None) => return Failure::new(CameraState::Connecting, "the camera ended the stream"),
-                Ok(Some(Err(error))) => {
-                    let reason = judge(&self.address, &error).reason;
-                    return Failure::new(CameraState::Connecting, reason);
-                }
-                Ok(Some(Ok(item))) => item,
+                Ok(Err(failure)) => return failure,
+                Ok(Ok(item)) => item,
             };
             match item {
-                PacketItem::Rtp(rtp) => {
-                    let packet = Packet {
-                        ticks: rtp.timestamp().elapsed(),
-                        marker: rtp.mark(),
-                        lost: rtp.loss(),
-                        payload: rtp.payload(),
-                        arrived: Arrived::now(),
-                    };
+                Item::Packet { ticks, marker, lost, payload, arrived } => {
+                    let packet = Packet { ticks, marker, lost, payload: &payload, arrived };
                     assembler.packet(&packet, &mut self.clock);
                     packets_in_vain += 1;
                 }
-                PacketItem::Rtcp(rtcp) => {
-                    let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
-                    if let (Some(time), Some(report)) = (rtcp.rtp_timestamp(), report) {
-                        assembler.sender_report(time.elapsed(), report.ntp_timestamp().0);
-                    }
+                Item::Report { ticks, ntp } => assembler.sender_report(ticks, ntp),
+                Item::Counted(counted) => self.queue.push(SourceEvent::Counted(counted)),
+                Item::Restart => {
+                    assembler.end(&mut self.clock);
+                    self.hand_over(assembler, was_live);
+                    self.queue.push(SourceEvent::Flush);
+                    self.clock.reconnected();
+                    *assembler = connection.assembler();
                 }
-                _ => {}
             }
             let progress = self.hand_over(assembler, was_live);
             let now = tokio::time::Instant::now();
