@@ -9,9 +9,8 @@ mod odd_server;
 
 use clip::{Clip, TICKS};
 use common::viewer::Viewer;
-use common::{own_data, reference};
 use millrace_frame::{CameraState, monotonic_ns, unix_ns};
-use millrace_ingest::{AccessUnit, Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, Options, annexb_nals};
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp, sender_report};
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -74,18 +74,18 @@ pub(super) enum Item {
     Restart,
 }
 
-enum Packets {
+pub(super) enum Packets {
     Tcp(Box<Session<Playing>>),
     Udp(Datagrams),
 }
 
 /// A camera that plays.
 pub(super) struct Connection {
-    packets: Packets,
-    codec: PacketCodec,
-    timebase: Timebase,
+    pub(super) packets: Packets,
+    pub(super) codec: PacketCodec,
+    pub(super) timebase: Timebase,
     /// Those of the session description.
-    parameter_sets: Vec<Vec<u8>>,
+    pub(super) parameter_sets: Vec<Vec<u8>>,
 }
 
 /// Connects and plays. Whoever calls bounds the time.
@@ -94,42 +94,48 @@ pub(super) async fn connect(
     transport: RtspTransport,
     sessions: &Sessions,
 ) -> Result<Connection, Failure> {
+    match transport {
+        RtspTransport::Tcp => connect_tcp(address, sessions.by_tcp.clone()).await,
+        RtspTransport::Udp => udp::connect(address, &sessions.by_udp).await,
+    }
+}
+
+async fn connect_tcp(address: &Address, sessions: Arc<SessionGroup>) -> Result<Connection, Failure> {
     let judge = |error: retina::Error| judge(address, &error);
     let options = SessionOptions::default()
         .creds(address.credentials.clone())
-        .session_group(sessions.by_tcp.clone())
+        .session_group(sessions)
         .user_agent(USER_AGENT.to_owned());
     let mut session = Session::describe(address.url.clone(), options).await.map_err(judge)?;
+    let videos = session.streams().iter().enumerate().filter(|(_, s)| s.media() == "video").collect();
+    let ((number, stream), codec) = choose(address, videos, |(_, s)| s.encoding_name())?;
+    let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
+    let timebase = Timebase { num: 1, den: stream.clock_rate_hz().max(1) };
+    session.setup(number, SetupOptions::default()).await.map_err(judge)?;
+    // What the camera says of its first sequence number is often wrong, and nothing depends on it.
+    let options = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
+    let packets = Packets::Tcp(Box::new(session.play(options).await.map_err(judge)?));
+    Ok(Connection { packets, codec, timebase, parameter_sets })
+}
+
+/// The first of a camera's videos that can be decoded; `name` is a video's encoding.
+pub(super) fn choose<T>(
+    address: &Address,
+    videos: Vec<T>,
+    name: impl Fn(&T) -> &str,
+) -> Result<(T, PacketCodec), Failure> {
+    let offered =
+        if videos.is_empty() { "no video".to_owned() } else { videos.iter().map(&name).collect::<Vec<_>>().join(", ") };
     let codec = |name: &str| match name {
         "h264" => Some(PacketCodec::H264),
         "h265" => Some(PacketCodec::H265),
         _ => None,
     };
-    let video = session.streams().iter().enumerate().filter(|(_, s)| s.media() == "video");
-    let found = video.clone().find_map(|(number, s)| Some((number, codec(s.encoding_name())?, s)));
-    let Some((number, codec, stream)) = found else {
-        let offered: Vec<&str> = video.map(|(_, s)| s.encoding_name()).collect();
-        let offered = if offered.is_empty() { "no video".to_owned() } else { offered.join(", ") };
+    let found = videos.into_iter().find_map(|video| codec(name(&video)).map(|codec| (video, codec)));
+    found.ok_or_else(|| {
         let reason = address.scrubbed(&format!("the camera offers {offered}; set it to H.264 or H.265"));
-        return Err(Failure::new(CameraState::Refused, reason));
-    };
-    let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
-    let timebase = Timebase { num: 1, den: stream.clock_rate_hz().max(1) };
-    let packets = match transport {
-        RtspTransport::Tcp => {
-            session.setup(number, SetupOptions::default()).await.map_err(judge)?;
-            // What the camera says of its first sequence number is often wrong, and nothing depends on it.
-            let options = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
-            Packets::Tcp(Box::new(session.play(options).await.map_err(judge)?))
-        }
-        RtspTransport::Udp => {
-            let control = stream.control().cloned();
-            // a camera may allow one connection
-            drop(session);
-            Packets::Udp(udp::play(address, control.as_ref(), &sessions.by_udp).await?)
-        }
-    };
-    Ok(Connection { packets, codec, timebase, parameter_sets })
+        Failure::new(CameraState::Refused, reason)
+    })
 }
 
 impl Connection {

@@ -1,13 +1,14 @@
-//! A stream by UDP: how it is asked for, and its datagrams in order.
+//! A camera that sends by UDP: how it is asked to, and its datagrams in order.
 
 use super::address::Address;
 use super::assembler::Arrived;
-use super::connection::{Failure, Item};
+use super::connection::{Connection, Failure, Item, Packets, choose};
 use super::control::Control;
+use super::sdp;
 use super::sorter::{Place, Sorter, near};
 use crate::Counted;
 use bytes::Bytes;
-use millrace_frame::CameraState;
+use millrace_frame::{CameraState, Timebase};
 use retina::rtcp::PacketRef;
 use retina::rtp::PacketHeader;
 use rtsp_types::headers::{ACCEPT, CONTENT_BASE, CONTENT_LOCATION, SESSION, TRANSPORT};
@@ -56,16 +57,18 @@ pub(super) struct Datagrams {
     ready: VecDeque<Item>,
 }
 
-/// Asks the camera to send the stream of this URL, and waits until it says that it does.
-pub(super) async fn play(address: &Address, stream: Option<&Url>, tasks: &TaskTracker) -> Result<Datagrams, Failure> {
+/// Asks the camera for its first video that can be decoded, and waits until the camera says that it sends.
+pub(super) async fn connect(address: &Address, tasks: &TaskTracker) -> Result<Connection, Failure> {
     let mut control = Control::connect(address).await?;
     let described = control.request(Method::Describe, &address.url, &[(ACCEPT, "application/sdp")]).await?;
-    let whole = control_url(&address.url, &described);
+    let (video, codec) = choose(address, sdp::videos(described.body()), |video| &video.encoding)?;
+    let base = base_url(&address.url, &described);
+    let whole = sdp::session_control(described.body()).map_or(address.url.clone(), |control| join(&base, &control));
+    let stream = video.control.map_or(whole.clone(), |control| join(&base, &control));
     let (server, local) = control.ends;
     let (rtp, rtcp, port) = bind(local).await.map_err(|e| broken("opening a pair of UDP ports", &e))?;
     let wanted = format!("RTP/AVP/UDP;unicast;client_port={port}-{}", port + 1);
-    let stream = stream.unwrap_or(&whole);
-    let answer = control.request(Method::Setup, stream, &[(TRANSPORT, &wanted)]).await?;
+    let answer = control.request(Method::Setup, &stream, &[(TRANSPORT, &wanted)]).await?;
     let (session, timeout_s) = session_of(&answer)?;
     let route = Route::of(&answer)?;
     control.in_session(session);
@@ -77,7 +80,7 @@ pub(super) async fn play(address: &Address, stream: Option<&Url>, tasks: &TaskTr
     }
     let mut session = control.play(whole, timeout_s, tasks);
     ended(session.recv().await)?;
-    Ok(Datagrams {
+    let datagrams = Datagrams {
         rtp,
         rtcp,
         senders: [source.to_canonical(), server.ip().to_canonical()],
@@ -90,7 +93,10 @@ pub(super) async fn play(address: &Address, stream: Option<&Url>, tasks: &TaskTr
         ticks: None,
         latest: Arrived::default(),
         ready: VecDeque::new(),
-    })
+    };
+    let parameter_sets = sdp::parameter_sets(described.body(), video.payload_type, &video.encoding);
+    let timebase = Timebase { num: 1, den: video.clock_rate_hz };
+    Ok(Connection { packets: Packets::Udp(datagrams), codec, timebase, parameter_sets })
 }
 
 impl Datagrams {
@@ -278,23 +284,25 @@ async fn bind(local: SocketAddr) -> std::io::Result<(UdpSocket, UdpSocket, u16)>
     Err(std::io::ErrorKind::AddrInUse.into())
 }
 
-/// The URL that stands for the whole session (RFC 2326 C.1.1): the description's own one, joined as live555 and FFmpeg
-/// join it, else the camera's.
-fn control_url(asked: &Url, described: &Response<Vec<u8>>) -> Url {
+/// What control URLs of a description are relative to (RFC 2326 C.1.1).
+fn base_url(asked: &Url, described: &Response<Vec<u8>>) -> Url {
     let stated = described.header(&CONTENT_BASE).or_else(|| described.header(&CONTENT_LOCATION));
     // some cameras leave the scheme out
-    let parsed =
-        stated.map(|v| v.as_str()).and_then(|v| Url::parse(v).or_else(|_| Url::parse(&format!("rtsp://{v}"))).ok());
-    let base = parsed.unwrap_or_else(|| asked.clone());
-    let text = String::from_utf8_lossy(described.body());
-    let session = text.lines().take_while(|line| !line.starts_with("m="));
-    match session.filter_map(|line| line.strip_prefix("a=control:")).last().map(str::trim) {
-        None => asked.clone(),
-        Some("*") => base,
-        Some(control) => Url::parse(control)
-            .or_else(|_| Url::parse(&format!("{}/{control}", base.as_str().trim_end_matches('/'))))
-            .unwrap_or(base),
+    let repaired = |text: &str| absolute(text).or_else(|| absolute(&format!("rtsp://{text}")));
+    stated.and_then(|value| repaired(value.as_str())).unwrap_or_else(|| asked.clone())
+}
+
+/// A control URL, joined as live555 and FFmpeg join it.
+fn join(base: &Url, control: &str) -> Url {
+    if control == "*" {
+        return base.clone();
     }
+    let below = || absolute(&format!("{}/{control}", base.as_str().trim_end_matches('/')));
+    absolute(control).or_else(below).unwrap_or_else(|| base.clone())
+}
+
+fn absolute(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(Url::has_host)
 }
 
 /// The session's id, and the seconds after which it ends.
@@ -327,5 +335,63 @@ impl Route {
             }
         }
         Ok(route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rtsp_types::{HeaderName, StatusCode, Version};
+
+    fn answer(headers: &[(HeaderName, &str)]) -> Response<Vec<u8>> {
+        let builder = Response::builder(Version::V1_0, StatusCode::Ok);
+        headers.iter().fold(builder, |b, (name, value)| b.header(name.clone(), *value)).build(Vec::new())
+    }
+
+    #[test]
+    fn control_urls_are_joined_as_cameras_mean_them() {
+        let asked = Url::parse("rtsp://cam/live?stream=1").unwrap();
+        for (stated, base) in [
+            (None, "rtsp://cam/live?stream=1"),
+            (Some((CONTENT_BASE, "rtsp://10.0.0.1:8554/a/")), "rtsp://10.0.0.1:8554/a/"),
+            (Some((CONTENT_LOCATION, "rtsp://cam/b")), "rtsp://cam/b"),
+            (Some((CONTENT_BASE, "10.0.0.1/stream0/")), "rtsp://10.0.0.1/stream0/"),
+            (Some((CONTENT_BASE, "cam:554/stream0/")), "rtsp://cam:554/stream0/"),
+            (Some((CONTENT_BASE, "")), "rtsp://cam/live?stream=1"),
+        ] {
+            let headers: Vec<_> = stated.into_iter().collect();
+            assert_eq!(base_url(&asked, &answer(&headers)).as_str(), base);
+        }
+        let base = Url::parse("rtsp://cam/a/").unwrap();
+        for (control, url) in [
+            ("*", "rtsp://cam/a/"),
+            ("track1", "rtsp://cam/a/track1"),
+            ("rtsp://other/x", "rtsp://other/x"),
+            ("track:1", "rtsp://cam/a/track:1"),
+            ("trackID=1?b", "rtsp://cam/a/trackID=1?b"),
+        ] {
+            assert_eq!(join(&base, control).as_str(), url);
+        }
+    }
+
+    #[test]
+    fn what_a_setup_is_answered_by() {
+        let session = |text| session_of(&answer(&[(SESSION, text)])).map(|(id, s)| (id.to_owned(), s)).unwrap();
+        assert_eq!(session("7"), ("7".into(), 60));
+        assert_eq!(session("ab$ ; timeout=20"), ("ab$".into(), 20));
+        for text in ["7;timeout=0", "7;timeout=x", "7;timeout", "7; timeout=4000000000"] {
+            assert_eq!(session(text), ("7".into(), 60), "{text}");
+        }
+        assert!(session_of(&answer(&[])).unwrap_err().reason.contains("names no session"));
+        let route = |text| Route::of(&answer(&[(TRANSPORT, text)])).map(|r| (r.source, r.port)).map_err(|f| f.reason);
+        let local = "127.0.0.1".parse().ok();
+        assert_eq!(route("RTP/AVP;unicast;client_port=2-3;server_port=4-5;ssrc=1"), Ok((None, Some(4))));
+        assert_eq!(route("RTP/AVP/UDP; Server_Port=4; source=127.0.0.1"), Ok((local, Some(4))));
+        assert_eq!(route("RTP/AVP;server_port=99999-1;source=cam"), Ok((None, None)));
+        assert_eq!(route("RTP/AVP;source=0.0.0.0"), Ok((None, None)));
+        assert_eq!(Route::of(&answer(&[])).map(|r| r.port).ok(), Some(None));
+        assert!(route("RTP/AVP/TCP;interleaved=0-1").unwrap_err().contains("tcp"));
+        assert!(route("RTP/AVP;multicast;destination=224.2.0.1").unwrap_err().contains("multicast"));
     }
 }
