@@ -142,6 +142,7 @@ fn another_stream_amid_a_connection_is_taken_up() {
         let twice: Vec<&str> = clip.md5s.iter().chain(&clip.md5s).map(String::as_str).collect();
         assert_eq!(viewer.md5s(), twice[..viewer.seen.len()], "{ssrc} {shift}");
         assert!(viewer.lost.is_empty(), "{ssrc} {shift}: {:?}", viewer.lost);
+        assert_eq!(viewer.counted, counted(&[("rtp_restart", 1)]), "{ssrc} {shift}");
         assert!(viewer.pts_ns().windows(2).all(|t| t[0] < t[1]), "{ssrc} {shift}: {:?}", viewer.pts_ns());
     }
 }

@@ -76,7 +76,7 @@ pub(super) enum Item {
 
 pub(super) enum Packets {
     Tcp(Box<Session<Playing>>),
-    Udp(Datagrams),
+    Udp(Box<Datagrams>),
 }
 
 /// A camera that plays.

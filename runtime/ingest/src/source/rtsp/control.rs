@@ -189,3 +189,124 @@ impl Control {
 fn lost(error: &std::io::Error) -> Failure {
     Failure::new(CameraState::Connecting, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use md5::{Digest, Md5};
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    /// Answers requests by these, one after the other, and gives back the requests. `@` is a request's CSeq.
+    fn server(answers: Vec<&'static str>) -> (Address, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("rtsp://user:pass@{}/camera", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            answers
+                .into_iter()
+                .map(|answer| {
+                    let head = lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty());
+                    let request = head.collect::<Vec<_>>().join("\n");
+                    stream.write_all(answer.replace('@', &field(&request, "CSeq")).as_bytes()).unwrap();
+                    request
+                })
+                .collect()
+        });
+        (Address::parse(&url).unwrap(), served)
+    }
+
+    fn field(request: &str, name: &str) -> String {
+        let line = request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {request}")).to_owned()
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    /// RFC 2069 2.1.2, without the qualities of later versions.
+    fn digest(nonce: &str, method: &str, uri: &str) -> String {
+        let md5 = |text: String| format!("{:x}", Md5::digest(text));
+        let (who, what) = (md5("user:door:pass".into()), md5(format!("{method}:{uri}")));
+        format!("response=\"{}\"", md5(format!("{who}:{nonce}:{what}")))
+    }
+
+    #[test]
+    fn a_login_is_answered_and_again_when_the_server_forgets_it() {
+        let (address, served) = server(vec![
+            "RTSP/1.0 401 Unauthorized\r\nCSeq: @\r\nWWW-Authenticate: Basic realm=\"door\"\r\n\
+             WWW-Authenticate: Digest realm=\"door\", nonce=\"one\"\r\n\r\n",
+            "RTSP/1.0 200 OK\r\nCSeq: @\r\n\r\n",
+            "RTSP/1.0 401 Unauthorized\r\nCSeq: @\r\nWWW-Authenticate: Digest realm=\"door\", nonce=\"two\", stale=true\r\n\r\n",
+            "RTSP/1.0 200 OK\r\nCSeq: @\r\n\r\n",
+            "RTSP/1.0 401 Unauthorized\r\nCSeq: @\r\nWWW-Authenticate: Digest realm=\"door\", nonce=\"three\"\r\n\r\n",
+            "RTSP/1.0 401 Unauthorized\r\nCSeq: @\r\nWWW-Authenticate: Digest realm=\"door\", nonce=\"four\"\r\n\r\n",
+        ]);
+        let url = address.url.clone();
+        let refused = run(async {
+            let mut control = Control::connect(&address).await.unwrap();
+            control.request(Method::Describe, &url, &[]).await.unwrap();
+            control.request(Method::Setup, &url, &[]).await.unwrap();
+            control.request(Method::Play, &url, &[]).await.unwrap_err()
+        });
+        assert_eq!(
+            (refused.state, &refused.reason[..]),
+            (CameraState::Refused, "401 Unauthorized: check user and password")
+        );
+        let requests = served.join().unwrap();
+        assert!(!requests[0].contains("Authorization"));
+        for (request, nonce, method) in
+            [(1, "one", "DESCRIBE"), (2, "one", "SETUP"), (3, "two", "SETUP"), (4, "two", "PLAY"), (5, "three", "PLAY")]
+        {
+            let answer = field(&requests[request], "Authorization");
+            assert!(answer.contains(&digest(nonce, method, url.as_str())), "{nonce} {method}: {answer}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_passed_over() {
+        let (address, served) = server(vec![
+            "$\x01\x00\x03abcOPTIONS * RTSP/1.0\r\nCSeq: 9\r\n\r\nRTSP/1.0 404 Not Found\r\nCSeq: 77\r\n\r\n\
+             \r\nRTSP/1.0 200 OK\r\ncseq: @\r\nContent-Length: 4\r\n\r\nbody",
+            "RTSP/1.0 461 Unsupported Transport\r\nCSeq: @\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ]);
+        let url = address.url.clone();
+        let (answer, refused, unread) = run(async {
+            let mut control = Control::connect(&address).await.unwrap();
+            let answer = control.request(Method::Describe, &url, &[]).await.unwrap();
+            let refused = control.request(Method::Setup, &url, &[]).await.unwrap_err();
+            (answer, refused, control.request(Method::Play, &url, &[]).await.unwrap_err())
+        });
+        assert_eq!(answer.body(), b"body");
+        assert_eq!(refused.reason, "461 Unsupported Transport: choose the other RTSP transport, tcp or udp");
+        assert_eq!(unread.reason, "the camera's answer is not RTSP");
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn a_session_is_kept_alive_until_the_server_ends_it() {
+        let ok = "RTSP/1.0 200 OK\r\nCSeq: @\r\n\r\n";
+        let offers = "RTSP/1.0 200 OK\r\nCSeq: @\r\nPublic: OPTIONS, GET_PARAMETER\r\n\r\n";
+        let (address, served) = server(vec![ok, offers, "RTSP/1.0 454 No\r\nCSeq: @\r\n\r\n", ok]);
+        let url = address.url.clone();
+        run(async {
+            let mut control = Control::connect(&address).await.unwrap();
+            control.in_session("ab");
+            let tasks = TaskTracker::new();
+            let mut told = control.play(url, 1, &tasks);
+            assert!(told.recv().await.unwrap().is_ok());
+            // two requests a second, and then the server is gone
+            let failure = told.recv().await.unwrap().unwrap_err();
+            assert_eq!(failure.reason, "the camera ended the stream");
+        });
+        let requests = served.join().unwrap();
+        let methods: Vec<_> = requests.iter().map(|r| r.split(' ').next().unwrap()).collect();
+        assert_eq!(methods, ["PLAY", "OPTIONS", "GET_PARAMETER", "GET_PARAMETER"]);
+        assert!(requests.iter().all(|request| field(request, "Session") == "ab"));
+    }
+}

@@ -96,7 +96,7 @@ pub(super) async fn connect(address: &Address, tasks: &TaskTracker) -> Result<Co
     };
     let parameter_sets = sdp::parameter_sets(described.body(), video.payload_type, &video.encoding);
     let timebase = Timebase { num: 1, den: video.clock_rate_hz };
-    Ok(Connection { packets: Packets::Udp(datagrams), codec, timebase, parameter_sets })
+    Ok(Connection { packets: Packets::Udp(Box::new(datagrams)), codec, timebase, parameter_sets })
 }
 
 impl Datagrams {
@@ -197,6 +197,7 @@ impl Datagrams {
         self.give_all();
         self.sorter = Sorter::default();
         (self.ssrc, self.ticks) = (Some(ssrc), None);
+        self.count("rtp_restart", "the camera began another RTP stream amid a connection");
         self.ready.push_back(Item::Restart);
     }
 
