@@ -5,11 +5,14 @@
 //! plain arithmetic on slices; nothing panics on any file or any tensor.
 #![forbid(unsafe_code)]
 
+pub mod doubt;
 pub mod heads;
 pub mod model;
 pub mod nms;
+pub mod signature;
 mod yaml;
 
 pub use heads::{Boxes, Decoder, HeadError, Mapping, RawTensor};
 pub use model::{Model, ModelError};
+pub use signature::{Port, Signature};
 pub use yaml::Fault;

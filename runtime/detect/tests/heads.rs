@@ -1,6 +1,7 @@
 //! Each head against boxes that `data/make_heads.py` computed with numpy.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+use millrace_detect::heads::KINDS;
 use millrace_detect::{Decoder, Mapping, Model, RawTensor};
 use millrace_frame::{Letterbox, Size};
 use serde_json::Value;
@@ -59,6 +60,7 @@ fn every_head_gives_the_boxes_that_numpy_gives() {
             outputs.iter().map(|(name, shape, data)| RawTensor { name, shape, data }).collect();
         // twice: nothing of one frame may stay for the next
         let first = decoder.detect(&raw, &to).unwrap();
+        assert_eq!(first.doubt, None, "{name}");
         let found = decoder.detect(&raw, &to).unwrap();
         assert_eq!(first, found, "{name}");
         assert_eq!(found.not_finite, 0, "{name}");
@@ -75,5 +77,8 @@ fn every_head_gives_the_boxes_that_numpy_gives() {
         }
         judged.push(name.to_owned());
     }
-    assert_eq!(judged.len(), 8, "{judged:?}");
+    assert_eq!(judged.len(), 17, "{judged:?}");
+    let without: Vec<&str> =
+        KINDS.iter().map(|kind| kind.name).filter(|name| !judged.iter().any(|case| case.starts_with(name))).collect();
+    assert!(without.is_empty(), "heads without a case of numpy: {without:?}");
 }

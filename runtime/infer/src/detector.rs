@@ -1,9 +1,10 @@
 //! From a tensor to detections, whatever the engine.
 
-use crate::{Elements, Engine, EngineError, OnGpu, Port, Signature};
+use crate::{Elements, Engine, EngineError, OnGpu};
 use millrace_cuda::{Gpu, Span};
 use millrace_detect::model::Thresholds;
-use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
+use millrace_detect::heads::{guesses, shape_text};
+use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError, Port, Signature};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout};
 use millrace_node::Lease;
 
@@ -19,8 +20,8 @@ pub enum DetectError {
     Engine(#[from] EngineError),
     #[error("{model}: the model file does not fit: {why}")]
     Misfit { model: String, why: String },
-    #[error("{model}: {cause}")]
-    Head { model: String, cause: HeadError },
+    #[error("{model}: {cause}{hint}")]
+    Head { model: String, cause: HeadError, hint: String },
     #[error("{model} takes {expected}, but a frame of '{frame_source}' came as {found}: {cure}")]
     Item { model: String, frame_source: String, expected: String, found: String, cure: &'static str },
 }
@@ -32,8 +33,20 @@ impl DetectError {
     }
 }
 
-/// Detections; with them how many candidates were not finite and how many over the limit.
-pub type Found = (Detections, u64, u64);
+/// What was found in a frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The boxes.
+    pub detections: Detections,
+    /// Candidates that were dropped because a number was NaN or infinite.
+    pub not_finite: u64,
+    /// Candidates that were dropped because there were more than `max_candidates`.
+    pub over_limit: u64,
+    /// Candidates that no picture has: see [`Tally`](millrace_detect::doubt::Tally).
+    pub impossible: u64,
+    /// Once, a sentence that says why the boxes are most likely wrong.
+    pub doubt: Option<String>,
+}
 
 /// A model, its engine and its head.
 #[derive(Debug)]
@@ -55,13 +68,12 @@ fn mapping(tensor: &TensorDesc) -> Mapping {
     Mapping { source_from_model: tensor.source_from_model, source_size: tensor.source_size }
 }
 
-fn names(ports: &[Port]) -> String {
-    ports.iter().map(|p| format!("'{}'", p.name)).collect::<Vec<_>>().join(", ")
+fn misread(model: &Model, cause: HeadError) -> DetectError {
+    DetectError::Head { model: model.path.display().to_string(), cause, hint: String::new() }
 }
 
-fn shape_text(shape: &[Option<usize>]) -> String {
-    let axes: Vec<String> = shape.iter().map(|d| d.map_or("?".to_owned(), |n| n.to_string())).collect();
-    format!("[{}]", axes.join(", "))
+fn names(ports: &[Port]) -> String {
+    ports.iter().map(|p| format!("'{}'", p.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Why the model file does not fit its description, or the engine, if it does not.
@@ -70,9 +82,8 @@ fn misfit<E: Engine>(model: &Model, signature: &Signature, engine: &E) -> Option
     let Some(input) = signature.inputs.iter().find(|p| p.name == spec.name) else {
         return Some(format!("it has no input '{}'; it has {}", spec.name, names(&signature.inputs)));
     };
-    if signature.inputs.len() > 1 {
-        let all = names(&signature.inputs);
-        return Some(format!("it takes {all}; a detector takes one tensor, so export it with that input only"));
+    if let Some(why) = other_inputs(model, signature) {
+        return Some(why);
     }
     let want: Vec<usize> = spec.shape().iter().map(|&d| d as usize).collect();
     if let Some(shape) = &input.shape {
@@ -112,11 +123,45 @@ fn misfit<E: Engine>(model: &Model, signature: &Signature, engine: &E) -> Option
                 names(&signature.outputs)
             ));
         };
-        if let Some(dtype) = output.dtype.as_ref().filter(|d| *d != "f32") {
-            return Some(format!("its output '{name}' is {dtype}; a head reads f32"));
+        if let Some(dtype) = output.dtype.as_ref().filter(|d| !engine.reads(d)) {
+            return Some(format!("its output '{name}' is {dtype}, which is not read here; export it as f32"));
         }
     }
     None
+}
+
+/// Why the inputs beside the picture's cannot be fed, if they cannot: a head may know one more.
+fn other_inputs(model: &Model, signature: &Signature) -> Option<String> {
+    let others: Vec<&Port> = signature.inputs.iter().filter(|port| port.name != model.input.name).collect();
+    let all = names(&signature.inputs);
+    match (model.head.size_input(), &others[..]) {
+        (None, []) => None,
+        (None, [..]) => Some(format!(
+            "it takes {all}; a detector takes one tensor, so export it with that input only (head 'dfine' feeds              'orig_target_sizes')"
+        )),
+        (Some(sizes), [port]) if port.name == sizes => {
+            let dtype = port.dtype.as_deref().unwrap_or("i64");
+            let fits = port.shape.as_ref().is_none_or(|shape| {
+                shape.len() == 2 && shape.iter().zip([1, 2]).all(|(found, want)| found.is_none_or(|found| found == want))
+            });
+            (!fits || !["i32", "i64"].contains(&dtype)).then(|| {
+                let shape = port.shape.as_deref().map_or(String::new(), shape_text);
+                format!("its input '{sizes}' is {dtype} {shape}; head '{}' feeds i64 [1, 2]", model.head.kind())
+            })
+        }
+        (Some(sizes), _) => Some(format!(
+            "it takes {all}; head '{}' feeds '{}' and '{sizes}'",
+            model.head.kind(),
+            model.input.name
+        )),
+    }
+}
+
+/// What the outputs look like, for a description that they do not fit.
+fn hint(signature: &Signature, model: &Model) -> String {
+    let guesses = guesses(&signature.outputs, Size::new(model.input.width_px, model.input.height_px));
+    let heads: Vec<String> = guesses.into_iter().map(|guess| format!("`head: {}`", guess.head)).collect();
+    if heads.is_empty() { String::new() } else { format!(". By its outputs it may be {}", heads.join(" or ")) }
 }
 
 impl<E: Engine> Detector<E> {
@@ -144,9 +189,14 @@ impl<E: Engine> Detector<E> {
             .into_iter()
             .map(|name| signature.outputs.iter().find(|p| p.name == name).and_then(|p| p.shape.clone()));
         if let Some(declared) = declared.collect::<Option<Vec<_>>>() {
-            decoder.check(&declared).map_err(|cause| DetectError::Head { model: shown, cause })?;
+            let misread =
+                |cause| DetectError::Head { model: shown.clone(), cause, hint: hint(&signature, &model) };
+            decoder.check(&declared).map_err(misread)?;
         }
         engine.select(&model.input.name, &model.head.outputs())?;
+        if let Some(sizes) = model.head.size_input() {
+            engine.fix(sizes, [model.input.width_px, model.input.height_px].map(i64::from))?;
+        }
         let mut detector = Self { engine, decoder, model };
         detector.try_zeros()?;
         let (shape, dtype) = (detector.shape(), detector.model.input.dtype);
@@ -187,7 +237,7 @@ impl<E: Engine> Detector<E> {
         let mut found = None;
         engine.run(shape, data, &mut |outputs| found = Some(decoder.detect(outputs, to)))?;
         let found = found.ok_or_else(|| EngineError::run("the engine gave no outputs"))?;
-        found.map_err(|cause| DetectError::Head { model: model.path.display().to_string(), cause })
+        found.map_err(|cause| misread(model, cause))
     }
 
     /// Why `item` cannot be the model's input, if it cannot.
@@ -301,9 +351,8 @@ impl<E: Engine> Detector<E> {
         for inputs in inputs.chunks(engine.batch().max(1)) {
             let tensors: Vec<Span> = inputs.iter().map(|(_, span, _)| *span).collect();
             let mut found: Vec<Option<Result<Boxes, DetectError>>> = inputs.iter().map(|_| None).collect();
-            let head = |cause| DetectError::Head { model: model.path.display().to_string(), cause };
             let done = engine.run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |n, outputs| {
-                found[n] = Some(decoder.detect(outputs, &inputs[n].2).map_err(head));
+                found[n] = Some(decoder.detect(outputs, &inputs[n].2).map_err(|cause| misread(model, cause)));
             });
             answers.extend(found.into_iter().map(|found| {
                 let missing = || Err(EngineError::run("the engine gave no outputs").into());
@@ -314,8 +363,8 @@ impl<E: Engine> Detector<E> {
     }
 
     fn found(&self, item: &Item, boxes: Boxes, to: &Mapping) -> Found {
-        let Boxes { boxes, not_finite, over_limit } = boxes;
-        let found = Detections {
+        let Boxes { boxes, not_finite, over_limit, tally, doubt } = boxes;
+        let detections = Detections {
             schema: Detections::SCHEMA,
             source: item.source.clone(),
             seq: item.seq,
@@ -328,6 +377,7 @@ impl<E: Engine> Detector<E> {
             width_px: to.source_size.width_px,
             height_px: to.source_size.height_px,
         };
-        (found, not_finite, over_limit)
+        let doubt = doubt.map(|text| format!("{}: {text}", self.model.path.display()));
+        Found { detections, not_finite, over_limit, impossible: tally.impossible(), doubt }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::DetectError;
 use millrace_cuda::{Span, Stream};
-use millrace_detect::RawTensor;
+use millrace_detect::{RawTensor, Signature};
 use millrace_detect::model::Thresholds;
 use millrace_frame::TensorDtype;
 use millrace_node::Flow;
@@ -93,26 +93,6 @@ pub struct OnGpu<'a> {
     pub dtype: TensorDtype,
     /// Where each lies, from its first element to its last. At least one, and no more than [`Engine::batch`].
     pub tensors: &'a [Span],
-}
-
-/// An input or output as the model file declares it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// Its name.
-    pub name: String,
-    /// Type of its elements as Rust writes it (`f32`, `u8`, `i64`); `None` where the file does not say.
-    pub dtype: Option<String>,
-    /// Extent of its axes, `None` for those that the file leaves open; `None` for all where it does not say.
-    pub shape: Option<Vec<Option<usize>>>,
-}
-
-/// What a model file declares.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Signature {
-    /// Its inputs, without those that it has a value for.
-    pub inputs: Vec<Port>,
-    /// Its outputs.
-    pub outputs: Vec<Port>,
 }
 
 /// Why an engine did not do its work. `cause` is the engine's own text.
@@ -209,6 +189,23 @@ pub trait Engine: Sized + Send + 'static {
     /// Whether its input may have elements of this type.
     fn takes(&self, dtype: TensorDtype) -> bool {
         dtype != TensorDtype::F16
+    }
+
+    /// Whether an output may have elements of this type, named as in [`Port`](millrace_detect::Port).
+    fn reads(&self, dtype: &str) -> bool {
+        dtype == "f32"
+    }
+
+    /// Gives the input `name` of the model, `i64` `[1, 2]`, these numbers in every run.
+    ///
+    /// # Errors
+    /// [`EngineError::Setup`] where it has one input only.
+    fn fix(&mut self, name: &str, numbers: [i64; 2]) -> Result<(), EngineError> {
+        let _ = numbers;
+        Err(EngineError::setup(format!(
+            "the model has a second input, '{name}', which this engine does not feed here; compute it with cpu-infer, or with \
+             ort-infer on the CPU, or export the model without its post-processing and read it with the head 'rtdetr'"
+        )))
     }
 
     /// The stream that it works in, where it works on a GPU. What the caller queues there before

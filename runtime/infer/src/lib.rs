@@ -20,6 +20,6 @@ mod tests;
 mod workers;
 
 pub use detector::{DetectError, Detector, Found};
-pub use engine::{Common, Elements, Engine, EngineError, OnGpu, Port, Signature, contained};
-pub use millrace_detect::RawTensor;
+pub use engine::{Common, Elements, Engine, EngineError, OnGpu, contained};
+pub use millrace_detect::{Port, RawTensor, Signature};
 pub use node::InferNode;

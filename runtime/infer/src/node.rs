@@ -1,7 +1,7 @@
 //! The node around a [`Detector`].
 
 use crate::workers::{Answer, Workers};
-use crate::{Common, Detector, Engine};
+use crate::{Common, DetectError, Detector, Engine, Found};
 use millrace_frame::PayloadKind;
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::time::Duration;
@@ -11,6 +11,8 @@ pub struct InferNode<E> {
     workers: Workers<E>,
     batch_wait: Option<Duration>,
     metrics: Metrics,
+    /// The user knows that the boxes are most likely wrong.
+    doubted: bool,
 }
 
 impl<E: Engine> Node for InferNode<E> {
@@ -42,10 +44,13 @@ impl<E: Engine> Node for InferNode<E> {
         let (workers, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
         let open = || Detector::open(&settings, threads).map_err(NodeError::fatal);
         let here = open()?;
+        if let Some(about) = &here.model().about {
+            cx.note(format!("{}: {about}", here.model().name));
+        }
         let others = (1..workers).map(|_| open()).collect::<Result<_, _>>()?;
         let workers = Workers::start(here, others)
             .map_err(|e| NodeError::fatal(format!("no thread for {workers} WORKERS: {e}")))?;
-        Ok(Self { workers, batch_wait: batch_wait(E::common(&settings)), metrics: cx.metrics().clone() })
+        Ok(Self { workers, batch_wait: batch_wait(E::common(&settings)), metrics: cx.metrics().clone(), doubted: false })
     }
 
     fn change(&mut self, settings: E::Settings) -> Result<(), String> {
@@ -84,20 +89,43 @@ fn batch_wait(common: &Common) -> Option<Duration> {
 }
 
 impl<E: Engine> InferNode<E> {
-    fn publish(&self, answer: Option<Answer>, out: &mut Outputs) -> Result<(), NodeError> {
+    /// Tells the user that the boxes are most likely wrong, once for all cameras and workers.
+    fn doubt(&mut self, text: impl FnOnce() -> String) {
+        if !std::mem::replace(&mut self.doubted, true) {
+            self.metrics.note(text());
+        }
+    }
+
+    fn publish(&mut self, answer: Option<Answer>, out: &mut Outputs) -> Result<(), NodeError> {
         let Some(Answer { lease, found, took_ns }) = answer else {
             return Err(NodeError::fatal("a worker has panicked; its message stands above"));
         };
         let item = lease.item();
-        let (found, not_finite, over_limit) = found.map_err(|e| {
-            if e.is_of_one_frame() { NodeError::frame("inference", &item.source, e) } else { NodeError::fatal(e) }
-        })?;
+        let found = match found {
+            Ok(found) => found,
+            Err(e) if e.is_of_one_frame() => {
+                if matches!(e, DetectError::Head { .. }) {
+                    self.doubt(|| e.to_string());
+                }
+                return Err(NodeError::frame("inference", &item.source, e));
+            }
+            Err(e) => return Err(NodeError::fatal(e)),
+        };
+        let Found { detections, not_finite, over_limit, impossible, doubt } = found;
+        if let Some(text) = doubt {
+            self.doubt(|| text);
+        }
         self.metrics.observe_ns("inference", &item.source, took_ns);
-        for (name, n) in [("candidates_not_finite", not_finite), ("candidates_over_limit", over_limit)] {
+        let counts = [
+            ("candidates_not_finite", not_finite),
+            ("candidates_over_limit", over_limit),
+            ("candidates_impossible", impossible),
+        ];
+        for (name, n) in counts {
             if n > 0 {
                 self.metrics.count(name, &item.source, n);
             }
         }
-        out.detections("detections", &found, item.timing)
+        out.detections("detections", &detections, item.timing)
     }
 }

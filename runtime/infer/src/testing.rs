@@ -101,8 +101,8 @@ pub fn gives_the_reference<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings)
             Elements::F16(data) => bytemuck::cast_slice(data),
             Elements::U8(data) => data,
         };
-        let (found, ..) = detector.detect(&item, slot).unwrap();
-        boxes_follow(&want, &found);
+        let found = detector.detect(&item, slot).unwrap();
+        boxes_follow(&want, &found.detections);
     }
 }
 
@@ -191,8 +191,8 @@ pub fn opens_the_demo_model<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings
     let grey = vec![0.447f32; tensor.bytes() as usize / 4];
     let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     let item = Item::on_host("c", 0, timing, Payload::Tensor(tensor));
-    let (found, not_finite, over_limit) = detector.detect(&item, bytemuck::cast_slice(&grey)).unwrap();
-    assert_eq!((found.boxes.len(), not_finite, over_limit), (0, 0, 0), "{found:?}");
+    let found = detector.detect(&item, bytemuck::cast_slice(&grey)).unwrap();
+    assert_eq!((found.detections.boxes.len(), found.not_finite, found.over_limit), (0, 0, 0), "{found:?}");
 }
 
 /// The node in its harness, over real pools: each tensor is answered once, in order, with its identity; a tensor that

@@ -80,7 +80,7 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
     let text = format!(
         "schema: 1\nname: told\nfile: told.onnx\n\
          input: {{name: in, width_px: 8, height_px: 4, layout: nchw, dtype: {dtype}, colour: rgb}}\n\
-         letterbox: {{anchor: centre, pad: 0}}\nhead: {{kind: yolov5, output: out}}\nlabels: [thing]\n"
+         letterbox: {{anchor: centre, pad: 0}}\nhead: {{kind: yolov5, output: out, strides_px: [8]}}\nlabels: [thing]\n"
     );
     std::fs::write(&model, text).unwrap();
     // an empty graph and an empty list of opsets: the least that passes for a whole file
@@ -128,8 +128,7 @@ fn detections_carry_the_identity_of_the_frame() {
     let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
-    let (found, not_finite, over_limit) =
-        detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
+    let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
     let box_ = DetBox {
         x1: 20.0,
         y1: 5.0,
@@ -153,15 +152,15 @@ fn detections_carry_the_identity_of_the_frame() {
         width_px: 80,
         height_px: 30,
     };
-    assert_eq!((found, not_finite, over_limit), (expected, 0, 0));
+    assert_eq!((found.detections, found.not_finite, found.over_limit), (expected, 0, 0));
 }
 
 #[test]
 fn bytes_pass_as_bytes() {
     let (_folder, orders) = fitting("u8");
     let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
-    let (found, ..) = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::U8))), &[255; 96]).unwrap();
-    assert_eq!(found.boxes.len(), 1);
+    let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::U8))), &[255; 96]).unwrap();
+    assert_eq!(found.detections.boxes.len(), 1);
 }
 
 #[test]
@@ -170,8 +169,8 @@ fn settings_replace_the_thresholds() {
     let mut detector = Detector::<Told>::open(&scored(&orders, 0.8), 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
-    let (found, ..) = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
-    assert!(found.boxes.is_empty());
+    let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
+    assert!(found.detections.boxes.is_empty());
     for bad in [-0.1, 1.5, f32::NAN] {
         let text = Detector::<Told>::open(&scored(&orders, bad), 1).unwrap_err().to_string();
         assert_eq!(text, format!("SCORE is {bad}; expected a number from 0 to 1"));
@@ -204,7 +203,7 @@ fn a_model_that_does_not_fit_its_description_is_refused() {
     assert!(refusal("f32", |o| o.inputs.push(f32_port("size", &[1]))).contains("it takes 'in', 'size'; a detector"));
     assert!(refusal("f32", |o| o.outputs[0].name = "scores".into()).contains("no output 'out', which 'head' reads"));
     assert!(
-        refusal("f32", |o| o.outputs[0].dtype = Some("i64".into())).contains("output 'out' is i64; a head reads f32")
+        refusal("f32", |o| o.outputs[0].dtype = Some("i64".into())).contains("output 'out' is i64, which is not read here")
     );
     assert!(
         refusal("f32", |o| o.outputs[0].shape = shape(&[Some(1), None, Some(85)]))
@@ -279,6 +278,6 @@ fn a_frame_that_fails_does_not_end_the_node() {
     assert!(error.is_of_one_frame() && error.to_string().contains("the score 7"), "{error}");
 
     let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders }, 1).unwrap();
-    let (found, not_finite, _) = detector.detect(&good, bytes).unwrap();
-    assert!(found.boxes.is_empty() && not_finite == 1);
+    let found = detector.detect(&good, bytes).unwrap();
+    assert!(found.detections.boxes.is_empty() && found.not_finite == 1);
 }

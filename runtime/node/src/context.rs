@@ -65,7 +65,6 @@ impl Context {
 
     /// Says something that a user wants to see once, such as the address of a page.
     pub fn note(&self, text: String) {
-        tracing::info!("{text}");
         self.metrics.note(text);
     }
 }

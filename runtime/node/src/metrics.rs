@@ -149,7 +149,9 @@ impl Metrics {
         *self.state().gauges.at(name, "", source, || 0) = value;
     }
 
-    pub(crate) fn note(&self, text: String) {
+    /// Says something that a user wants to see once: `millrace run` prints it.
+    pub fn note(&self, text: String) {
+        tracing::info!("{text}");
         self.state().notes.push(text);
     }
 

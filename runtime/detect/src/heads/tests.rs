@@ -3,17 +3,27 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use super::*;
+use crate::Model;
+use millrace_frame::Letterbox;
 use proptest::prelude::*;
 
-const HEADS: [&str; 8] = [
+const HEADS: [&str; 16] = [
     "{kind: centre, output: a, stride_px: 8}",
     "{kind: yolox, output: a, strides_px: [8, 16]}",
     "{kind: yolox, output: a, strides_px: [8, 16], scores: logits}",
-    "{kind: yolov5, output: a}",
-    "{kind: yolov8, output: a}",
+    "{kind: yolov5, output: a, strides_px: [8, 16]}",
+    "{kind: yolov8, output: a, strides_px: [8, 16]}",
     "{kind: nanodet, output: a, strides_px: [8, 16], reg_max: 3}",
     "{kind: rtdetr, boxes: a, logits: b}",
     "{kind: rtdetr, boxes: a, logits: b, scores: probabilities, top_k: 2}",
+    "{kind: end2end, output: a}",
+    "{kind: end2end, output: a, extra: 2}",
+    "{kind: dfine, labels: c, boxes: a, scores: b}",
+    "{kind: yolonas, boxes: a, scores: b}",
+    "{kind: yolov8, output: a, strides_px: [8, 16], scores: logits, extra: 2}",
+    "{kind: yolov5, output: a, strides_px: [8, 16], scores: logits, extra: 2}",
+    "{kind: rtdetr, output: a}",
+    "{kind: nanodet, classes: [a, b], distances: [c, d], strides_px: [8, 16], reg_max: 3}",
 ];
 
 /// 16 x 8 pixels: two cells of 8, one of 16. Labels `one`, `two`.
@@ -35,10 +45,27 @@ fn shapes(head: &str) -> Vec<(&'static str, Vec<usize>)> {
     match head {
         h if h.contains("centre") => vec![("a", vec![1, 6, 1, 2])],
         h if h.contains("yolox") => vec![("a", vec![1, 3, 7])],
+        h if h.contains("yolov5") && h.contains("extra") => vec![("a", vec![1, 3, 9])],
         h if h.contains("yolov5") => vec![("a", vec![1, 3, 7])],
+        h if h.contains("yolov8") && h.contains("extra") => vec![("a", vec![1, 8, 3])],
         h if h.contains("yolov8") => vec![("a", vec![1, 6, 3])],
+        h if h.contains("classes") => {
+            vec![("a", vec![1, 2, 2]), ("b", vec![1, 1, 2]), ("c", vec![1, 2, 16]), ("d", vec![1, 1, 16])]
+        }
         h if h.contains("nanodet") => vec![("a", vec![1, 3, 18])],
+        h if h.contains("end2end") && h.contains("extra") => vec![("a", vec![1, 3, 8])],
+        h if h.contains("end2end") => vec![("a", vec![1, 3, 6])],
+        h if h.contains("dfine") => vec![("c", vec![1, 3]), ("a", vec![1, 3, 4]), ("b", vec![1, 3])],
+        h if h.contains("yolonas") => vec![("a", vec![1, 4, 4]), ("b", vec![1, 4, 2])],
+        h if h.contains("output") => vec![("a", vec![1, 3, 6])],
         _ => vec![("a", vec![1, 3, 4]), ("b", vec![1, 3, 2])],
+    }
+}
+
+#[test]
+fn every_kind_is_among_the_heads_that_are_tried() {
+    for kind in KINDS {
+        assert!(HEADS.iter().any(|head| head.contains(kind.name)), "{}", kind.name);
     }
 }
 
@@ -172,7 +199,7 @@ fn a_wrong_shape_says_what_was_found_and_what_was_expected() {
     );
     assert!(error(HEADS[3], &[("a", &[1, 3, 7], &[0.0; 20])]).contains("has 20 elements, its shape [1, 3, 7] says 21"));
     let queries: [(&str, &[usize], &[f32]); 2] = [("a", &[1, 3, 4], &[0.0; 12]), ("b", &[1, 2, 2], &[0.0; 4])];
-    assert!(error(HEADS[6], &queries).contains("'a' has 3 queries"));
+    assert!(error(HEADS[6], &queries).contains("'a' has shape [1, 3, 4]"));
 }
 
 #[test]
@@ -193,6 +220,89 @@ fn logits_in_place_of_probabilities_are_an_error() {
 }
 
 #[test]
+fn scores_below_zero_are_no_probabilities() {
+    // logits of a YOLOv8: most are far below 0, and one between the threshold and 1 would pass for a box
+    let data = [4., 4., 4., 4., 4., 4., 2., 2., 2., 2., 2., 2., -4., -5., 0.9, -6., -3., -7.];
+    let error = run(HEADS[4], &[("a", &[1, 6, 3], &data)], &straight(16, 8)).unwrap_err();
+    assert!(matches!(error, HeadError::NotProbability { .. }), "{error}");
+    assert!(error.to_string().contains("write `scores: logits`"), "{error}");
+}
+
+#[test]
+fn probabilities_in_place_of_logits_are_an_error() {
+    let many: Vec<f32> = (0..100).flat_map(|_| [0.5, 0.5, 0.5, 0.5, 0.1, 0.9]).collect();
+    let error = run("{kind: rtdetr, output: a, scores: logits}", &[("a", &[1, 100, 6], &many)], &straight(16, 8));
+    assert_eq!(error.unwrap_err(), HeadError::NotLogits { kind: "rtdetr", scores: 200 });
+}
+
+#[test]
+fn a_list_names_classes_that_there_are() {
+    for (value, said) in [(2.0, "the class 2,"), (0.5, "the class 0.5,"), (-1.0, "the class -1,"), (f32::NAN, "NaN")] {
+        let data = [1., 1., 9., 7., 0.9, value];
+        let text = run(HEADS[8], &[("a", &[1, 1, 6], &data)], &straight(16, 8)).unwrap_err().to_string();
+        assert!(text.contains(said) && text.contains("2 labels for classes 0 to 1"), "{text}");
+    }
+    // what scores too little may say anything
+    let data = [1., 1., 9., 7., 0.1, 77.0];
+    assert_eq!(run(HEADS[8], &[("a", &[1, 1, 6], &data)], &straight(16, 8)).unwrap().boxes, []);
+}
+
+/// A model of 640x640 with one label, read by `head`: the doubt or the error that ten pictures raise.
+fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.yml");
+    let text = format!(
+        "schema: 1\nname: t\nfile: t.onnx\n\
+         input: {{name: in, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}}\n\
+         letterbox: {{anchor: centre, pad: 0}}\nhead: {head}\nlabels: [one]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let mut decoder = Decoder::new(&Model::load(&path).unwrap());
+    let raw: Vec<RawTensor<'_>> = outputs.iter().map(|&(name, shape, data)| RawTensor { name, shape, data }).collect();
+    let mut said = String::new();
+    for _ in 0..10 {
+        match decoder.detect(&raw, &straight(640, 640)) {
+            Ok(found) => said.extend(found.doubt),
+            Err(error) => return error.to_string(),
+        }
+    }
+    said
+}
+
+#[test]
+fn another_familys_outputs_of_the_same_shape_are_noticed() {
+    let grid = 8400;
+    let rows = |row: &dyn Fn(usize) -> Vec<f32>| -> Vec<f32> { (0..grid).flat_map(row).collect() };
+    let seen = |i: usize| if i % 1000 == 0 { 0.9 } else { 0.01 };
+    let has = |text: String, part: &str| assert!(text.contains(part), "'{text}' lacks '{part}'");
+
+    // YOLOX: offsets in cells and logarithms of sizes; YOLOv5 has pixels there
+    let yolox = rows(&|i| vec![0.4, 0.6, 0.3, 0.5, seen(i), 1.0]);
+    has(doubt("{kind: yolov5, output: a}", &[("a", &[1, grid, 6], &yolox)]), "fractions or cells");
+    let yolov5 = rows(&|i| vec![320.0, 300.0, 60.0, 80.0, seen(i), 1.0]);
+    has(doubt("{kind: yolox, output: a}", &[("a", &[1, grid, 6], &yolov5)]), "far outside");
+    assert_eq!(doubt("{kind: yolov5, output: a}", &[("a", &[1, grid, 6], &yolov5)]), "");
+
+    // YOLO-NAS: corners in pixels; RT-DETR has fractions there
+    let (corners, scores) = (rows(&|_| vec![100.0, 50.0, 300.0, 250.0]), rows(&|i| vec![seen(i)]));
+    let outputs: [(&str, &[usize], &[f32]); 2] = [("a", &[1, grid, 4], &corners), ("b", &[1, grid, 1], &scores)];
+    has(doubt("{kind: rtdetr, boxes: a, logits: b, scores: probabilities}", &outputs), "far outside");
+    assert_eq!(doubt("{kind: yolonas, boxes: a, scores: b}", &outputs), "");
+    let fractions = rows(&|_| vec![0.5, 0.5, 0.2, 0.2]);
+    let outputs: [(&str, &[usize], &[f32]); 2] = [("a", &[1, grid, 4], &fractions), ("b", &[1, grid, 1], &scores)];
+    has(doubt("{kind: yolonas, boxes: a, scores: b}", &outputs), "end before they begin");
+
+    // suppression inside: a list of 300 is no grid
+    let list: Vec<f32> = (0..300).flat_map(|_| [100.0, 60.0, 300.0, 260.0, 0.9, 0.0]).collect();
+    has(doubt("{kind: yolov5, output: a}", &[("a", &[1, 300, 6], &list)]), "boxes: 8400 for cells of [8, 16, 32] px, times 1 to 9");
+    assert_eq!(doubt("{kind: end2end, output: a}", &[("a", &[1, 300, 6], &list)]), "");
+
+    // a segmentation's map of classes: something at every place
+    let map: Vec<f32> = (0..5 * 80 * 80).map(|i| if i < 4 * 6400 { 9.0 } else { (i % 2) as f32 * 0.8 }).collect();
+    has(doubt("{kind: centre, output: a, stride_px: 8}", &[("a", &[1, 5, 80, 80], &map)]), "3200 of the 6400 places");
+}
+
+#[test]
 fn what_is_not_finite_is_counted_and_gives_no_box() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for head in HEADS {
@@ -209,9 +319,10 @@ fn what_is_not_finite_is_counted_and_gives_no_box() {
 fn more_candidates_than_the_limit_are_counted() {
     let mut data = Vec::new();
     for i in 0..80 {
-        data.extend([20.0 * i as f32 + 10.0, 4.0, 4.0, 4.0, 0.5 + 0.005 * i as f32, 1.0, 0.0]);
+        let left = 20.0 * i as f32;
+        data.extend([left, 2.0, left + 4.0, 6.0, 0.5 + 0.005 * i as f32, 1.0]);
     }
-    let found = run(HEADS[3], &[("a", &[1, 80, 7], &data)], &straight(2000, 8)).unwrap();
+    let found = run(HEADS[8], &[("a", &[1, 80, 6], &data)], &straight(2000, 8)).unwrap();
     assert_eq!((found.boxes.len(), found.over_limit), (50, 30));
     assert!((found.boxes[0].score - 0.895).abs() < 1e-6 && (found.boxes[49].score - 0.65).abs() < 1e-6);
 }

@@ -5,7 +5,9 @@ mod read;
 mod tests;
 
 use crate::Fault;
+use crate::heads::{Head, Kind};
 use millrace_frame::{TensorDtype, TensorLayout};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,13 +60,18 @@ pub enum Anchor {
     TopLeft,
 }
 
-/// How the picture is fitted into the model's input: scaled with its proportions kept, the rest filled.
+/// How the picture is fitted into the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LetterboxSpec {
-    /// Where the picture stands.
-    pub anchor: Anchor,
-    /// Value of every channel outside the picture, as an 8-bit sample (before mean and scale).
-    pub pad: u8,
+pub enum FitSpec {
+    /// Scaled with its proportions kept, the rest filled.
+    Letterbox {
+        /// Where the picture is.
+        anchor: Anchor,
+        /// Value of every channel outside the picture, as an 8-bit sample (before mean and scale).
+        pad: u8,
+    },
+    /// Each axis scaled by a factor of its own, so that the picture fills the input.
+    Stretch,
 }
 
 /// What the numbers that become scores are.
@@ -76,87 +83,25 @@ pub enum Scores {
     Logits,
 }
 
-/// What the model's output means. `C` is the number of labels, cells are listed stride by stride, each row by row.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HeadSpec {
-    /// `[1, 4 + C, H, W]`: distances left, top, right, bottom from the centre of each cell in model pixels, then a
-    /// probability per class.
-    Centre {
-        /// Name of the output.
-        output: String,
-        /// Model pixels per cell.
-        stride_px: u32,
-    },
-    /// `[1, cells, 5 + C]`: centre relative to the cell in cells, log of the size in cells, objectness, classes.
-    Yolox {
-        /// Name of the output.
-        output: String,
-        /// Model pixels per cell of each level.
-        strides_px: Vec<u32>,
-        /// What objectness and classes are.
-        scores: Scores,
-    },
-    /// `[1, boxes, 5 + C]`: centre x, y, width, height in model pixels, objectness, classes.
-    Yolov5 {
-        /// Name of the output.
-        output: String,
-    },
-    /// `[1, 4 + C, boxes]`: centre x, y, width, height in model pixels, a probability per class. YOLOv8 and v11.
-    Yolov8 {
-        /// Name of the output.
-        output: String,
-    },
-    /// `[1, cells, C + 4 (reg_max + 1)]`: a score per class, then for left, top, right, bottom the logits of a
-    /// distribution over distances of 0 to `reg_max` cells.
-    Nanodet {
-        /// Name of the output.
-        output: String,
-        /// Model pixels per cell of each level.
-        strides_px: Vec<u32>,
-        /// Largest distance in cells.
-        reg_max: u32,
-        /// Where in a cell its distances start, in cells: 0 for NanoDet-Plus, 0.5 for NanoDet.
-        cell_offset: f32,
-        /// What the class scores are.
-        scores: Scores,
-    },
-    /// `[1, Q, 4]`: centre x, y, width, height as fractions of the model's input; `[1, Q, C]`: a score per class.
-    /// No suppression: the best `top_k` pairs of query and class are the answer.
-    Rtdetr {
-        /// Name of the output with the boxes.
-        boxes: String,
-        /// Name of the output with the scores.
-        logits: String,
-        /// How many pairs of query and class are kept at most.
-        top_k: u32,
-        /// What the class scores are.
-        scores: Scores,
-    },
+/// What the model's outputs mean: a head with what the description says of it.
+#[derive(Clone, Debug)]
+pub struct HeadSpec {
+    kind: &'static Kind,
+    head: Arc<dyn Head>,
 }
 
 impl HeadSpec {
     /// Its name in `model.yml`.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Centre { .. } => "centre",
-            Self::Yolox { .. } => "yolox",
-            Self::Yolov5 { .. } => "yolov5",
-            Self::Yolov8 { .. } => "yolov8",
-            Self::Nanodet { .. } => "nanodet",
-            Self::Rtdetr { .. } => "rtdetr",
-        }
+    pub fn kind(&self) -> &'static str {
+        self.kind.name
     }
+}
 
-    /// Names of the model's outputs that the head reads, in the order in which it wants them.
-    pub fn outputs(&self) -> Vec<&str> {
-        match self {
-            Self::Centre { output, .. }
-            | Self::Yolox { output, .. }
-            | Self::Yolov5 { output }
-            | Self::Yolov8 { output }
-            | Self::Nanodet { output, .. } => vec![output],
-            Self::Rtdetr { boxes, logits, .. } => vec![boxes, logits],
-        }
+impl Deref for HeadSpec {
+    type Target = dyn Head;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.head
     }
 }
 
@@ -172,16 +117,18 @@ pub struct Thresholds {
 }
 
 /// A model's description.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Model {
-    /// Where the description stands.
+    /// Where the description is.
     pub path: PathBuf,
     /// The model's name, as detections carry it.
     pub name: String,
+    /// What it is for, in a sentence for the user.
+    pub about: Option<String>,
     /// The tensor that it takes.
     pub input: InputSpec,
     /// How pictures are fitted into it.
-    pub letterbox: LetterboxSpec,
+    pub fit: FitSpec,
     /// What its outputs mean.
     pub head: HeadSpec,
     /// What counts as found.

@@ -1,6 +1,7 @@
 //! From the text of a `model.yml` to a [`Model`].
 
-use super::{Anchor, ChannelOrder, HeadSpec, InputSpec, LetterboxSpec, Model, ModelError, Scores, Thresholds};
+use super::{Anchor, ChannelOrder, FitSpec, HeadSpec, InputSpec, Model, ModelError, Thresholds};
+use crate::heads::{KINDS, Keys};
 use crate::yaml::{Data, Faults, Node, Section, document};
 use millrace_frame::{TensorDtype, TensorLayout};
 use std::io::Read;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_SIDE_PX: u32 = 8192;
 const MAX_LABELS: usize = 65_536;
-const SCORES: [(&str, Scores); 2] = [("probabilities", Scores::Probabilities), ("logits", Scores::Logits)];
 
 fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
@@ -41,7 +41,8 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
 }
 
 fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
-    const KEYS: [&str; 8] = ["schema", "name", "file", "input", "letterbox", "head", "thresholds", "labels"];
+    const KEYS: [&str; 10] =
+        ["schema", "name", "about", "file", "input", "letterbox", "fit", "head", "thresholds", "labels"];
     let top = faults.section(root, "a model's description", &KEYS)?;
     if let Some(node) = faults.required(&top, "schema", "1")
         && !matches!(node.data, Data::Integer(1))
@@ -49,6 +50,7 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
         faults.at(node, "this build reads schema 1 of a model's description; write `schema: 1` or use a newer build");
     }
     let name = faults.required(&top, "name", "my-detector").and_then(|n| faults.text(n, "name"));
+    let about = top.get("about").map(|node| faults.text(node, "about"));
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = faults
         .required(&top, "file", "model.onnx")
@@ -56,8 +58,7 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     let input = faults
         .required(&top, "input", "{name: images, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}")
         .and_then(|node| input(faults, node));
-    let letterbox =
-        faults.required(&top, "letterbox", "{anchor: centre, pad: 114}").and_then(|node| letterbox(faults, node));
+    let fit = fit(faults, &top);
     let head = faults.required(&top, "head", "{kind: yolov8, output: output0}").and_then(|node| head(faults, node));
     let thresholds = match top.get("thresholds") {
         Some(node) => thresholds(faults, node),
@@ -68,8 +69,9 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     Some(Model {
         path: path.to_owned(),
         name: name?,
+        about: about.map_or(Some(None), |about| about.map(Some))?,
         input: input?,
-        letterbox: letterbox?,
+        fit: fit?,
         head: head?,
         thresholds: thresholds?,
         labels: labels?,
@@ -110,90 +112,46 @@ fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
     })
 }
 
-fn letterbox(faults: &mut Faults, node: &Node) -> Option<LetterboxSpec> {
+/// `letterbox`, or `fit: stretch` in its place.
+fn fit(faults: &mut Faults, top: &Section<'_>) -> Option<FitSpec> {
+    let stretch = match top.get("fit") {
+        Some(node) => faults.choice(node, "fit", &[("letterbox", false), ("stretch", true)])?,
+        None => false,
+    };
+    match (stretch, top.get("letterbox")) {
+        (true, None) => Some(FitSpec::Stretch),
+        (true, Some(node)) => {
+            faults.at(node, "'letterbox' says how a picture is padded, and `fit: stretch` pads none; remove one of them");
+            None
+        }
+        (false, _) => {
+            let node = faults.required(top, "letterbox", "{anchor: centre, pad: 114}")?;
+            letterbox(faults, node)
+        }
+    }
+}
+
+fn letterbox(faults: &mut Faults, node: &Node) -> Option<FitSpec> {
     let anchors = [("centre", Anchor::Centre), ("top_left", Anchor::TopLeft)];
     let at = faults.section(node, "'letterbox'", &["anchor", "pad"])?;
     let anchor = faults.required(&at, "anchor", "centre").and_then(|n| faults.choice(n, "anchor", &anchors));
     let pad = faults.required(&at, "pad", "114").and_then(|n| faults.integer(n, "pad", 0..=255));
-    Some(LetterboxSpec { anchor: anchor?, pad: u8::try_from(pad?).ok()? })
-}
-
-fn output(faults: &mut Faults, at: &Section<'_>, key: &'static str) -> Option<String> {
-    faults.required(at, key, key).and_then(|n| faults.text(n, key))
-}
-
-fn scores(faults: &mut Faults, at: &Section<'_>, default: Scores) -> Option<Scores> {
-    at.get("scores").map_or(Some(default), |n| faults.choice(n, "scores", &SCORES))
-}
-
-fn strides(faults: &mut Faults, at: &Section<'_>, default: &[u32]) -> Option<Vec<u32>> {
-    let Some(node) = at.get("strides_px") else { return Some(default.to_vec()) };
-    match node.list() {
-        Some(list) if (1..=8).contains(&list.len()) => {
-            let read: Vec<_> = list.iter().map(|n| faults.integer(n, "strides_px", 1..=1024)).collect();
-            read.into_iter().collect()
-        }
-        _ => {
-            faults.at(node, "'strides_px' is a list of 1 to 8 integers: `strides_px: [8, 16, 32]`");
-            None
-        }
-    }
+    Some(FitSpec::Letterbox { anchor: anchor?, pad: u8::try_from(pad?).ok()? })
 }
 
 fn head(faults: &mut Faults, node: &Node) -> Option<HeadSpec> {
-    const KINDS: [(&str, &[&str]); 6] = [
-        ("centre", &["kind", "output", "stride_px"]),
-        ("yolox", &["kind", "output", "strides_px", "scores"]),
-        ("yolov5", &["kind", "output"]),
-        ("yolov8", &["kind", "output"]),
-        ("nanodet", &["kind", "output", "strides_px", "reg_max", "cell_offset", "scores"]),
-        ("rtdetr", &["kind", "boxes", "logits", "top_k", "scores"]),
-    ];
     let named = node.map().and_then(|m| m.iter().find(|(k, _)| k.text() == Some("kind")));
-    let Some((_, kind)) = named else {
-        let kinds = KINDS.map(|(name, _)| name).join(", ");
+    let Some((_, word)) = named else {
+        let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let kinds = kinds.join(", ");
         faults.at(node, format!("'head' lacks 'kind'; write for example `kind: yolox`. Allowed: {kinds}"));
         return None;
     };
-    let kinds = KINDS.map(|(name, keys)| (name, (name, keys)));
-    let (kind, keys) = faults.choice(kind, "kind", &kinds)?;
-    let at = faults.section(node, "'head'", keys)?;
-    match kind {
-        "centre" => {
-            let output = output(faults, &at, "output");
-            let stride = faults.required(&at, "stride_px", "8").and_then(|n| faults.integer(n, "stride_px", 1..=1024));
-            Some(HeadSpec::Centre { output: output?, stride_px: stride? })
-        }
-        "yolox" => {
-            let output = output(faults, &at, "output");
-            let strides_px = strides(faults, &at, &[8, 16, 32]);
-            let scores = scores(faults, &at, Scores::Probabilities);
-            Some(HeadSpec::Yolox { output: output?, strides_px: strides_px?, scores: scores? })
-        }
-        "yolov5" => Some(HeadSpec::Yolov5 { output: output(faults, &at, "output")? }),
-        "yolov8" => Some(HeadSpec::Yolov8 { output: output(faults, &at, "output")? }),
-        "nanodet" => {
-            let output = output(faults, &at, "output");
-            let strides_px = strides(faults, &at, &[8, 16, 32, 64]);
-            let reg_max = at.get("reg_max").map_or(Some(7), |n| faults.integer(n, "reg_max", 1..=64));
-            let cell_offset = at.get("cell_offset").map_or(Some(0.0), |n| faults.number(n, "cell_offset", 0.0..=1.0));
-            let scores = scores(faults, &at, Scores::Probabilities);
-            Some(HeadSpec::Nanodet {
-                output: output?,
-                strides_px: strides_px?,
-                reg_max: reg_max?,
-                cell_offset: cell_offset?,
-                scores: scores?,
-            })
-        }
-        _ => {
-            let boxes = output(faults, &at, "boxes");
-            let logits = output(faults, &at, "logits");
-            let top_k = at.get("top_k").map_or(Some(300), |n| faults.integer(n, "top_k", 1..=100_000));
-            let scores = scores(faults, &at, Scores::Logits);
-            Some(HeadSpec::Rtdetr { boxes: boxes?, logits: logits?, top_k: top_k?, scores: scores? })
-        }
-    }
+    let kinds: Vec<_> = KINDS.iter().map(|kind| (kind.name, kind)).collect();
+    let kind = faults.choice(word, "kind", &kinds)?;
+    let keys: Vec<&str> = std::iter::once("kind").chain(kind.keys.iter().map(|key| key.name)).collect();
+    let at = faults.section(node, "'head'", &keys)?;
+    Some(HeadSpec { kind, head: (kind.read)(&mut Keys { faults, at })? })
 }
 
 const DEFAULT_THRESHOLDS: Thresholds = Thresholds { score: 0.3, iou: 0.45, max_candidates: 3000 };

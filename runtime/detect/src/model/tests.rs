@@ -50,8 +50,9 @@ fn a_whole_description() {
         }
     );
     assert_eq!(model.input.shape(), [1, 3, 192, 320]);
-    assert_eq!(model.letterbox, LetterboxSpec { anchor: Anchor::Centre, pad: 114 });
-    assert_eq!(model.head, HeadSpec::Centre { output: "detections".into(), stride_px: 8 });
+    assert_eq!(model.fit, FitSpec::Letterbox { anchor: Anchor::Centre, pad: 114 });
+    assert_eq!((model.head.kind(), model.head.outputs()), ("centre", vec!["detections"]));
+    assert_eq!(model.about, None);
     assert_eq!(model.thresholds, Thresholds { score: 0.35, iou: 0.5, max_candidates: 3000 });
     assert_eq!(model.labels, ["person", "car", "bicycle"].map(Arc::from));
 }
@@ -64,21 +65,61 @@ fn what_is_left_out_has_its_documented_default() {
     let model = load(&text).unwrap();
     assert_eq!((model.input.scale, model.input.mean), ([1.0; 3], [0.0; 3]));
     assert_eq!(model.thresholds, Thresholds { score: 0.3, iou: 0.45, max_candidates: 3000 });
-    let head =
-        |text: &str| load(&WHOLE.replace("{kind: centre, stride_px: 8, output: detections}", text)).unwrap().head;
-    let (output, scores) = ("o".to_owned(), Scores::Probabilities);
+    let head = |text: &str| {
+        let model = load(&WHOLE.replace("{kind: centre, stride_px: 8, output: detections}", text)).unwrap();
+        format!("{:?}", model.head.deref())
+    };
     assert_eq!(
         head("{kind: yolox, output: o}"),
-        HeadSpec::Yolox { output: output.clone(), strides_px: vec![8, 16, 32], scores }
+        r#"Yolox { output: "o", strides_px: [8, 16, 32], scores: Probabilities }"#
     );
-    assert_eq!(
-        head("{kind: nanodet, output: o}"),
-        HeadSpec::Nanodet { output, strides_px: vec![8, 16, 32, 64], reg_max: 7, cell_offset: 0.0, scores }
-    );
+    for (text, strides, offset) in [
+        ("{kind: nanodet, output: o}", "[8, 16, 32, 64]", "0.0"),
+        ("{kind: nanodet, output: o, strides_px: [8, 16, 32]}", "[8, 16, 32]", "0.5"),
+    ] {
+        let expected = format!(
+            r#"Nanodet {{ outputs: Joined("o"), strides_px: {strides}, bins: 8, cell_offset: {offset}, scores: Probabilities }}"#
+        );
+        assert_eq!(head(text), expected);
+    }
     assert_eq!(
         head("{kind: rtdetr, boxes: b, logits: l}"),
-        HeadSpec::Rtdetr { boxes: "b".into(), logits: "l".into(), top_k: 300, scores: Scores::Logits }
+        r#"Rtdetr { outputs: Apart { boxes: "b", logits: "l" }, top_k: 300, scores: Logits }"#
     );
+    assert_eq!(
+        head("{kind: dfine}"),
+        r#"Dfine { labels: "labels", boxes: "boxes", scores: "scores", sizes: "orig_target_sizes" }"#
+    );
+}
+
+#[test]
+fn a_picture_is_letterboxed_or_stretched() {
+    let letterbox = "letterbox: {anchor: centre, pad: 114}";
+    assert_eq!(load(&WHOLE.replace(letterbox, "fit: stretch")).unwrap().fit, FitSpec::Stretch);
+    assert_eq!(load(&WHOLE.replace(letterbox, &format!("fit: letterbox\n{letterbox}"))).unwrap(). fit, load(WHOLE).unwrap().fit);
+    let both = fault(letterbox, &format!("fit: stretch\n{letterbox}"));
+    assert!(both.starts_with("model.yml:6:12: 'letterbox' says how a picture is padded"), "{both}");
+    assert!(fault(letterbox, "fit: squeeze").contains("'fit' is the text 'squeeze'"));
+    assert!(fault(letterbox, "fit: letterbox").contains("lacks 'letterbox'"));
+}
+
+#[test]
+fn a_model_may_say_what_it_is_for() {
+    let text = WHOLE.replace("file:", "about: finds drawn people\nfile:");
+    assert_eq!(load(&text).unwrap().about.as_deref(), Some("finds drawn people"));
+    assert!(load(&text.replace("finds drawn people", "[]")).unwrap_err().contains("'about' is"));
+}
+
+#[test]
+fn outputs_for_each_stride_are_as_many_as_strides() {
+    let head = |text: &str| fault("{kind: centre, stride_px: 8, output: detections}", text);
+    let text = head("{kind: nanodet, classes: [a, b], distances: [c, d, e]}");
+    assert!(text.contains("names 2 outputs with classes and 3 with distances for 3 strides"), "{text}");
+    assert!(head("{kind: nanodet, classes: [a]}").contains("lacks 'distances'"));
+    assert!(head("{kind: nanodet, classes: a, distances: [a]}").contains("is a list of outputs' names"));
+    assert!(head("{kind: nanodet, output: o, classes: [a], distances: [b]}").contains("remove one or the other"));
+    assert!(head("{kind: rtdetr, output: o, boxes: b}").contains("remove one or the other"));
+    assert!(head("{kind: rtdetr}").contains("lacks 'boxes'"));
 }
 
 #[test]
@@ -106,7 +147,7 @@ labels: []
     let expected = "\
 model.yml:1:1: a model's description lacks 'name'; write for example `name: my-detector`
 model.yml:1:9: this build reads schema 1 of a model's description; write `schema: 1` or use a newer build
-model.yml:2:1: a model's description has no key 'nam'; did you mean 'name'? (known: schema, name, file, input, letterbox, head, thresholds, labels)
+model.yml:2:1: a model's description has no key 'nam'; did you mean 'name'? (known: schema, name, about, file, input, letterbox, fit, head, thresholds, labels)
 model.yml:4:8: 'input' lacks 'colour'; write for example `colour: rgb`
 model.yml:4:33: 'width_px' is the integer 0; expected an integer from 1 to 8192
 model.yml:4:47: 'height_px' is the text 'tall'; expected an integer from 1 to 8192
@@ -115,7 +156,7 @@ model.yml:4:79: 'input' has no key 'color'; did you mean 'colour'? (known: name,
 model.yml:4:98: 'scale' is a list of 2; expected one number per channel: `scale: [1, 1, 1]`
 model.yml:5:21: 'anchor' is the text 'center'; did you mean 'centre'? (allowed: centre, top_left)
 model.yml:5:34: 'pad' is the integer 300; expected an integer from 0 to 255
-model.yml:6:14: 'kind' is the text 'yolo'; did you mean 'yolox'? (allowed: centre, yolox, yolov5, yolov8, nanodet, rtdetr)
+model.yml:6:14: 'kind' is the text 'yolo'; did you mean 'yolox'? (allowed: centre, yolox, yolov5, yolov8, end2end, yolonas, nanodet, rtdetr, dfine)
 model.yml:7:21: 'score' is the number 1.5; expected a number from 0 to 1
 model.yml:8:9: 0 labels; expected 1 to 65536, one per class of the model";
     let found = load(text).unwrap_err();

@@ -27,6 +27,11 @@ pub(crate) struct Section<'n> {
 }
 
 impl<'n> Section<'n> {
+    /// The mapping itself, for a fault of the whole.
+    pub(crate) fn node(&self) -> &'n Node {
+        self.node
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&'n Node> {
         self.map.iter().find(|(k, _)| k.text() == Some(key)).map(|(_, v)| v)
     }

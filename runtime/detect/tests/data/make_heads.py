@@ -119,27 +119,69 @@ def yolox(m, logits):
     return kind, {"out": raw[None]}, answer(boxes, probability[:, :1] * probability[:, 1:])
 
 
-def yolov5(m):
-    boxes, obj, scores = rounded(m.boxes(40)), rounded(m.random.uniform(0.9, 0.99, (40, 1))), rounded(m.scores(40))
-    raw = np.concatenate([boxes, obj, scores], 1)[None]
-    return "{kind: yolov5, output: out}", {"out": raw}, answer(corners(boxes), obj * scores)
+# cells of 8, 16 and 32 px, one box each
+CELLS = len(grid([8, 16, 32], 0)[0])
 
 
-def yolov8(m):
-    boxes, scores = rounded(m.boxes(40)), rounded(m.scores(40))
-    raw = np.concatenate([boxes, scores], 1).T[None]
-    return "{kind: yolov8, output: out}", {"out": raw}, answer(corners(boxes), scores)
+def yolov5(m, logits=False):
+    boxes, obj, scores = rounded(m.boxes(CELLS)), m.random.uniform(0.9, 0.99, (CELLS, 1)), m.scores(CELLS)
+    raw = rounded(np.concatenate([logit(obj), logit(scores)], 1) if logits else np.concatenate([obj, scores], 1))
+    probability = sigmoid(raw) if logits else raw
+    kind = "{kind: yolov5, output: out%s}" % (", scores: logits" if logits else "")
+    return kind, {"out": np.concatenate([boxes, raw], 1)[None]}, answer(corners(boxes), probability[:, :1] * probability[:, 1:])
 
 
-def nanodet(m, strides, offset, bins, extra):
+def yolov8(m, logits=False, extra=0):
+    boxes, scores = rounded(m.boxes(CELLS)), m.scores(CELLS)
+    raw = rounded(logit(scores) if logits else scores)
+    unread = rounded(m.random.uniform(-9, 9, (CELLS, extra)))
+    keys = (", scores: logits" if logits else "") + (", extra: %d" % extra if extra else "")
+    found = answer(corners(boxes), sigmoid(raw) if logits else raw)
+    return "{kind: yolov8, output: out%s}" % keys, {"out": np.concatenate([boxes, raw, unread], 1).T[None]}, found
+
+
+def chosen(m, n=30):
+    """Corners, best scores and classes as a network with suppression inside gives them; unused rows at the end."""
+    boxes, scores = rounded(corners(m.boxes(n))), rounded(m.scores(n))
+    order = np.argsort(-scores.max(1), kind="stable")
+    boxes, scores = boxes[order], scores[order]
+    found = answer(boxes, scores, suppress=False)
+    return np.concatenate([boxes, np.zeros((6, 4))]), np.append(scores.max(1), [0.0] * 6), np.append(scores.argmax(1), [0] * 6), found
+
+
+def end2end(m, extra=0):
+    boxes, best, classes, found = chosen(m)
+    unread = rounded(m.random.uniform(-9, 9, (len(boxes), extra)))
+    raw = np.concatenate([boxes, best[:, None], classes[:, None], unread], 1)
+    return "{kind: end2end, output: out%s}" % (", extra: %d" % extra if extra else ""), {"out": raw[None]}, found
+
+
+def dfine(m):
+    boxes, best, classes, found = chosen(m)
+    best[-3:] = -1  # as some graphs mark rows that hold nothing
+    return "{kind: dfine, labels: what}", {"what": classes[None], "boxes": boxes[None], "scores": best[None]}, found
+
+
+def yolonas(m):
+    boxes, scores = rounded(corners(m.boxes(CELLS))), rounded(m.scores(CELLS))
+    return "{kind: yolonas, boxes: where, scores: what}", {"what": scores[None], "where": boxes[None]}, answer(boxes, scores)
+
+
+def nanodet(m, strides, offset, bins, extra, apart=False):
     points, sizes = grid(strides, offset)
     n = len(points)
     scores, sides = rounded(m.scores(n)), rounded(m.random.uniform(-3, 3, (n, 4, bins)))
     weights = np.exp(sides) / np.exp(sides).sum(2, keepdims=True)
     far = (weights * np.arange(bins)).sum(2) * sizes[:, None]
     boxes = np.concatenate([points - far[:, :2], points + far[:, 2:]], 1)
-    raw = np.concatenate([scores, sides.reshape(n, -1)], 1)[None]
-    return "{kind: nanodet, output: out, reg_max: %d%s}" % (bins - 1, extra), {"out": raw}, answer(boxes, scores)
+    sides = sides.reshape(n, -1)
+    if not apart:
+        kind = "{kind: nanodet, output: out, reg_max: %d%s}" % (bins - 1, extra)
+        return kind, {"out": np.concatenate([scores, sides], 1)[None]}, answer(boxes, scores)
+    levels = {"%s%d" % (name, s): part[None, sizes == s] for s in strides for name, part in (("c", scores), ("d", sides))}
+    kind = "{kind: nanodet, classes: [%s], distances: [%s], reg_max: %d}" % (
+        ", ".join("c%d" % s for s in strides), ", ".join("d%d" % s for s in strides), bins - 1)
+    return kind, levels, answer(boxes, scores)
 
 
 def rtdetr(m):
@@ -148,6 +190,12 @@ def rtdetr(m):
     kind = "{kind: rtdetr, boxes: where, logits: what, top_k: 9}"
     found = answer(corners(boxes * [W, H, W, H]), sigmoid(logits), suppress=False, top=9)
     return kind, {"what": logits[None], "where": boxes[None]}, found
+
+
+def rtdetr_joined(m):
+    boxes, scores = rounded(m.boxes(20) / [W, H, W, H]), rounded(m.scores(20))
+    found = answer(corners(boxes * [W, H, W, H]), scores, suppress=False, top=300)
+    return "{kind: rtdetr, output: out}", {"out": np.concatenate([boxes, scores], 1)[None]}, found
 
 
 def main(path):
@@ -159,8 +207,17 @@ def main(path):
         ("yolov5", yolov5),
         ("yolov8", yolov8),
         ("nanodet-plus", lambda m: nanodet(m, [8, 16, 32, 64], 0, 5, "")),
-        ("nanodet", lambda m: nanodet(m, [8, 16, 32], 0.5, 4, ", strides_px: [8, 16, 32], cell_offset: 0.5")),
+        ("nanodet", lambda m: nanodet(m, [8, 16, 32], 0.5, 4, ", strides_px: [8, 16, 32]")),
         ("rtdetr", rtdetr),
+        ("yolov5 without a sigmoid", lambda m: yolov5(m, True)),
+        ("yolov8 without a sigmoid", lambda m: yolov8(m, True)),
+        ("yolov8 with mask coefficients", lambda m: yolov8(m, extra=5)),
+        ("end2end", end2end),
+        ("end2end with mask coefficients", lambda m: end2end(m, 5)),
+        ("dfine", dfine),
+        ("yolonas", yolonas),
+        ("nanodet with six outputs", lambda m: nanodet(m, [8, 16, 32], 0.5, 8, "", True)),
+        ("rtdetr in one output", rtdetr_joined),
     ]):
         for attempt in range(1000):
             try:

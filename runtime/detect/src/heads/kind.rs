@@ -1,0 +1,152 @@
+//! What is known of a head before a model is there: its name, its keys in `model.yml`, and the models that look like it.
+
+use super::Head;
+use crate::model::Scores;
+use crate::signature::Port;
+use crate::yaml::{Faults, Section};
+use millrace_frame::Size;
+use std::sync::Arc;
+
+/// A kind of head: what stands behind `kind:` in `model.yml`.
+pub struct Kind {
+    /// Its name there.
+    pub name: &'static str,
+    /// The detectors that it is for.
+    pub serves: &'static str,
+    /// Its outputs' shapes, for the documentation.
+    pub outputs: &'static str,
+    /// What the numbers are, for the documentation.
+    pub numbers: &'static str,
+    /// Its keys beside `kind`.
+    pub keys: &'static [Key],
+    pub(crate) read: fn(&mut Keys<'_, '_>) -> Option<Arc<dyn Head>>,
+    pub(crate) guess: fn(&[Port], Size) -> Option<Guess>,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A key of a head.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default, as the documentation shows it; `None` where it is required.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+impl Key {
+    pub(super) const OUTPUT: Self = Self { name: "output", default: None, doc: "name of the output" };
+    pub(super) const SCORES: Self = Self {
+        name: "scores",
+        default: Some("`probabilities`"),
+        doc: "`logits` when the model ends without a sigmoid",
+    };
+    pub(super) const EXTRA: Self = Self {
+        name: "extra",
+        default: Some("0"),
+        doc: "how many numbers of each box behind those of the head are not read: 32 mask coefficients of a segmentation model, \
+              3 for each key point of a pose model",
+    };
+}
+
+/// What a model file's outputs look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// The text of `head:` in `model.yml`.
+    pub head: String,
+    /// How many classes the shapes leave room for; `None` where they don't say.
+    pub classes: Option<usize>,
+    /// Whether models of this family are fed the whole picture, without padding.
+    pub stretch: bool,
+}
+
+/// The mapping behind `head:`, with faults noted where they stand.
+pub(crate) struct Keys<'f, 'n> {
+    pub(crate) faults: &'f mut Faults,
+    pub(crate) at: Section<'n>,
+}
+
+const SCORES: [(&str, Scores); 2] = [("probabilities", Scores::Probabilities), ("logits", Scores::Logits)];
+
+impl Keys<'_, '_> {
+    /// The name of an output.
+    pub(super) fn name(&mut self, key: &'static str) -> Option<String> {
+        self.faults.required(&self.at, key, key).and_then(|n| self.faults.text(n, key))
+    }
+
+    /// The name of an output that is called so where nothing is said.
+    pub(super) fn name_or(&mut self, key: &'static str, default: &str) -> Option<String> {
+        self.at.get(key).map_or(Some(default.to_owned()), |n| self.faults.text(n, key))
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.at.get(key).is_some()
+    }
+
+    /// A fault of the whole mapping.
+    pub(super) fn refuse(&mut self, text: &str) {
+        let node = self.at.node();
+        self.faults.at(node, text);
+    }
+
+    /// One name for each level.
+    pub(super) fn names(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let node = self.faults.required(&self.at, key, "[first, second, third]")?;
+        let Some(list) = node.list().filter(|list| (1..=8).contains(&list.len())) else {
+            self.faults.at(node, format!("'{key}' is a list of outputs' names, one for each stride: `{key}: [a, b, c]`"));
+            return None;
+        };
+        let read: Vec<_> = list.iter().map(|n| self.faults.text(n, key)).collect();
+        read.into_iter().collect()
+    }
+
+    pub(super) fn scores(&mut self, default: Scores) -> Option<Scores> {
+        self.at.get("scores").map_or(Some(default), |n| self.faults.choice(n, "scores", &SCORES))
+    }
+
+    pub(super) fn strides(&mut self) -> Option<Option<Vec<u32>>> {
+        let Some(node) = self.at.get("strides_px") else { return Some(None) };
+        match node.list() {
+            Some(list) if (1..=8).contains(&list.len()) => {
+                let read: Vec<_> = list.iter().map(|n| self.faults.integer(n, "strides_px", 1..=1024)).collect();
+                read.into_iter().collect::<Option<_>>().map(Some)
+            }
+            _ => {
+                self.faults.at(node, "'strides_px' is a list of 1 to 8 integers: `strides_px: [8, 16, 32]`");
+                None
+            }
+        }
+    }
+
+    pub(super) fn integer(
+        &mut self,
+        key: &'static str,
+        default: Option<u32>,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<u32> {
+        match (self.at.get(key), default) {
+            (Some(node), _) => self.faults.integer(node, key, range),
+            (None, Some(default)) => Some(default),
+            (None, None) => {
+                let like = range.start().max(&8).to_string();
+                self.faults.required(&self.at, key, &like).and(None)
+            }
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<f32>) -> Option<Option<f32>> {
+        match self.at.get(key) {
+            Some(node) => self.faults.number(node, key, range).map(Some),
+            None => Some(None),
+        }
+    }
+
+    pub(super) fn extra(&mut self) -> Option<usize> {
+        self.integer("extra", Some(0), 0..=10_000).map(|n| n as usize)
+    }
+}

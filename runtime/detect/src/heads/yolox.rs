@@ -1,0 +1,82 @@
+//! `yolox`: centre and size relative to each cell (Ge et al., YOLOX, 2021).
+
+use super::kind::Keys;
+use super::numbers::{best_of, from_centre};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use crate::model::Scores;
+use crate::signature::Port;
+use millrace_frame::Size;
+use std::sync::Arc;
+
+pub(super) const KIND: Kind = Kind {
+    name: "yolox",
+    serves: "YOLOX",
+    outputs: "`[1, cells, 5 + C]`",
+    numbers: "centre `(xy + cell) * stride`, size `exp(wh) * stride`, score `objectness * class`",
+    keys: &[
+        Key::OUTPUT,
+        Key {
+            name: "strides_px",
+            default: Some("`[8, 16, 32]`"),
+            doc: "model pixels per cell of each level",
+        },
+        Key::SCORES,
+    ],
+    read,
+    guess,
+};
+
+#[derive(Debug)]
+struct Yolox {
+    output: String,
+    strides_px: Vec<u32>,
+    scores: Scores,
+}
+
+fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
+    let (output, strides_px) = (keys.name("output"), keys.strides());
+    let scores = keys.scores(Scores::Probabilities);
+    let strides_px = strides_px?.unwrap_or_else(|| vec![8, 16, 32]);
+    Some(Arc::new(Yolox { output: output?, strides_px, scores: scores? }))
+}
+
+fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
+    let [output] = outputs else { return None };
+    let [_, cells, numbers] = output.extents::<3>()?;
+    // YOLOv6 has as many boxes, and its authors another name for the output
+    (cells == grid::count(input, &[8, 16, 32]) && numbers > 5 && output.name == "output").then(|| Guess {
+        head: format!("{{kind: yolox, output: {}}}", output.name),
+        classes: Some(numbers - 5),
+        stretch: false,
+    })
+}
+
+impl Head for Yolox {
+    fn outputs(&self) -> Vec<&str> {
+        vec![&self.output]
+    }
+
+    fn expected(&self, canvas: &Canvas) -> Vec<Expected> {
+        let why = format!("cells of {:?} px, then 5 + {}", self.strides_px, canvas.labels());
+        let cells = Axis::Is(grid::count(canvas.size, &self.strides_px));
+        vec![grid::rows(cells, 5 + canvas.classes, why)]
+    }
+
+    fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {
+        let cells = grid::cells(canvas.size, &self.strides_px, 0.0);
+        for (i, (row, cell)) in outputs[0].data.chunks_exact(5 + canvas.classes).zip(cells).enumerate() {
+            let object = sink.probability(row[4], self.scores);
+            // a class's probability is at most 1, so the score is at most the objectness
+            if sink.wants(object) {
+                let (class_score, class) = best_of(&row[5..]);
+                let score = object * sink.probability(class_score, self.scores);
+                if sink.wants_again(score) {
+                    let s = cell.stride_px;
+                    let (x, y) = (row[0] * s + cell.x_px, row[1] * s + cell.y_px);
+                    sink.push(i, class, score, from_centre([x, y, row[2].exp() * s, row[3].exp() * s]));
+                }
+            }
+        }
+        Ok(())
+    }
+}
