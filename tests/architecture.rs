@@ -46,13 +46,16 @@ fn dependencies_run_one_way() {
         ("millrace-kernels", &["millrace-frame", "millrace-cuda"]),
         ("millrace-kernels-host", &[]),
         ("millrace-ingest", &["millrace-frame"]),
-        ("millrace-detect", &["millrace-frame"]),
+        ("millrace-detect", &["millrace-frame", "millrace-kernels"]),
         ("millrace-node", &["millrace-frame", "millrace-cuda", "millrace-pool", "millrace-graph", "millrace-unify"]),
         (
             "millrace-cameras",
             &["millrace-frame", "millrace-cuda", "millrace-graph", "millrace-ingest", "millrace-node"],
         ),
-        ("millrace-infer", &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-node"]),
+        (
+            "millrace-infer",
+            &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-kernels", "millrace-node"],
+        ),
         ("millrace-ab", &["millrace-frame"]),
         ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab"]),
         ("saboteur", &["millrace-frame", "millrace-node"]),

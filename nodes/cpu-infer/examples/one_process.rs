@@ -43,7 +43,7 @@ impl<W: Write> Stages<W> {
         converter.convert(&self.frame, bytemuck::cast_slice_mut(&mut self.tensor))?;
         let timing = picture.timing;
         let item = Item::on_host("decode", self.frames, timing, Payload::Tensor(tensor));
-        let (found, ..) = self.detector.detect(&item, bytemuck::cast_slice(&self.tensor))?;
+        let found = self.detector.detect(&item, bytemuck::cast_slice(&self.tensor))?.detections;
         serde_json::to_writer(&mut self.out, &found)?;
         self.out.write_all(b"\n")?;
         self.frames += 1;

@@ -1,8 +1,12 @@
 //! rten as an engine.
 
-use millrace_infer::{Common, Elements, Engine, EngineError, Port, RawTensor, Signature, contained};
-use rten::{Dimension, ModelOptions, NodeId, RunOptions, ThreadPool, ValueType, ValueView};
-use rten_tensor::{Layout, TensorView};
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use millrace_frame::TensorDtype;
+use millrace_infer::{Common, Elements, Engine, EngineError, Port, RawTensor, Signature, contained, onnx};
+use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueType, ValueView};
+use rten_tensor::prelude::*;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,27 +17,34 @@ pub(crate) struct Rten {
     input: Option<NodeId>,
     outputs: Vec<NodeId>,
     names: Vec<String>,
+    fixed: Option<(NodeId, [i32; 2])>,
+}
+
+/// What rten computes with, where a file says another type: it turns those numbers at load.
+fn computed(dtype: &str) -> &str {
+    match dtype {
+        "f16" => "f32",
+        "i64" | "bool" => "i32",
+        same => same,
+    }
+}
+
+/// The numbers of an output, borrowed where they are `f32` in order, as they nearly always are.
+fn numbers(value: &Value) -> Option<Cow<'_, [f32]>> {
+    if let Some(view) = value.as_tensor_view::<f32>() {
+        return Some(view.data().map_or_else(|| Cow::Owned(view.to_vec()), Cow::Borrowed));
+    }
+    value.as_tensor_view::<i32>().map(|view| view.iter().map(|&n| n as f32).collect())
 }
 
 impl Rten {
-    fn ports(&self, ids: &[NodeId]) -> Vec<Port> {
-        let infos = ids.iter().filter_map(|&id| self.model.node_info(id));
-        infos
-            .map(|info| Port {
-                name: info.name().unwrap_or("").to_owned(),
-                dtype: info.dtype().map(|dtype| match dtype {
-                    ValueType::Tensor(element) => element.to_string(),
-                    _ => "a sequence".to_owned(),
-                }),
-                shape: info.shape().map(|shape| {
-                    let extent = |axis: &Dimension| match axis {
-                        Dimension::Fixed(n) => Some(*n),
-                        Dimension::Symbolic(_) => None,
-                    };
-                    shape.iter().map(extent).collect()
-                }),
-            })
-            .collect()
+    /// Why a port is not what the file says, if so.
+    fn differs(&self, port: &Port) -> Option<String> {
+        let info = self.model.node_info(self.model.find_node(&port.name)?)?;
+        let Some(ValueType::Tensor(found)) = info.dtype() else { return None };
+        let want = port.dtype.as_deref().map(computed)?;
+        let found = found.to_string();
+        (found != want).then(|| format!("'{}' is {want} in the file, and {found} once it is loaded", port.name))
     }
 }
 
@@ -53,10 +64,29 @@ impl Engine for Rten {
             .map_err(|cause| EngineError::load(file, cause))?
             .map_err(|e| EngineError::load(file, e))?;
         let pool = Arc::new(ThreadPool::with_num_threads(threads));
-        let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Vec::new() };
-        let inputs = engine.ports(engine.model.input_ids());
-        let outputs = engine.ports(engine.model.output_ids());
-        Ok((engine, Signature { inputs, outputs }))
+        let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Vec::new(), fixed: None };
+        // rten's own list has the types that it computes with
+        let signature = onnx::declared(file)?.signature;
+        let mut ports = signature.inputs.iter().chain(&signature.outputs);
+        match ports.find_map(|port| engine.differs(port)) {
+            Some(why) => Err(EngineError::load(file, why)),
+            None => Ok((engine, signature)),
+        }
+    }
+
+    fn takes(&self, _: TensorDtype) -> bool {
+        true
+    }
+
+    fn reads(&self, dtype: &str) -> bool {
+        ["f32", "i32"].contains(&computed(dtype))
+    }
+
+    fn fix(&mut self, name: &str, numbers: [i64; 2]) -> Result<(), EngineError> {
+        let node = self.model.node_id(name).map_err(|e| EngineError::load(Path::new(name), e))?;
+        let small = |n| i32::try_from(n).map_err(EngineError::setup);
+        self.fixed = Some((node, [small(numbers[0])?, small(numbers[1])?]));
+        Ok(())
     }
 
     fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError> {
@@ -74,34 +104,31 @@ impl Engine for Rten {
         read: &mut dyn FnMut(&[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
         let input = self.input.ok_or_else(|| EngineError::run("no input was selected"))?;
+        let floats: Vec<f32>;
         let view = match data {
             Elements::F32(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
             Elements::U8(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
-            // the detector has asked `takes`
-            Elements::F16(_) => return Err(EngineError::run("f16 inputs are not taken")),
+            Elements::F16(data) => {
+                floats = data.reinterpret_cast::<f16>().to_f32_vec();
+                ValueView::from_shape(shape, floats.as_slice()).map_err(EngineError::run)?
+            }
         };
+        let mut inputs = vec![(input, view.into())];
+        if let Some((node, numbers)) = &self.fixed {
+            inputs.push((*node, ValueView::from_shape([1, 2], numbers.as_slice()).map_err(EngineError::run)?.into()));
+        }
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let values = contained("rten", || self.model.run(vec![(input, view.into())], &self.outputs, Some(options)))
+        let values = contained("rten", || self.model.run(inputs, &self.outputs, Some(options)))
             .map_err(EngineError::run)?
             .map_err(EngineError::run)?;
-        let views = values
-            .iter()
-            .zip(&self.names)
-            .map(|(value, name)| {
-                value.as_tensor_view::<f32>().ok_or_else(|| {
-                    EngineError::run(format!("output '{name}' is {:?}; a head reads f32", value.dtype()))
-                })
-            })
-            .collect::<Result<Vec<TensorView<'_, f32>>, _>>()?;
-        // borrows where the elements stand in order, as they nearly always do
-        let ordered: Vec<_> = views.iter().map(|view| view.to_contiguous()).collect();
-        let shapes: Vec<_> = views.iter().map(|view| view.shape().to_vec()).collect();
-        let outputs: Vec<RawTensor<'_>> = ordered
-            .iter()
-            .zip(&shapes)
-            .zip(&self.names)
-            .map(|((tensor, shape), name)| RawTensor { name, shape, data: tensor.data() })
-            .collect();
+        let read_value = |(value, name)| -> Result<_, EngineError> {
+            let value: &Value = value;
+            let unread = || EngineError::run(format!("output '{name}' is {:?}; a head reads f32", value.dtype()));
+            Ok((value.shape().to_vec(), numbers(value).ok_or_else(unread)?))
+        };
+        let ordered = values.iter().zip(&self.names).map(read_value).collect::<Result<Vec<_>, _>>()?;
+        let outputs: Vec<RawTensor<'_>> =
+            ordered.iter().zip(&self.names).map(|((shape, data), name)| RawTensor { name, shape, data }).collect();
         read(&outputs);
         Ok(())
     }

@@ -6,5 +6,5 @@ mod engine;
 mod tests;
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<millrace_infer::InferNode<engine::Rten>>()
+    millrace_infer::main::<engine::Rten>()
 }

@@ -25,6 +25,16 @@ fn it_opens_the_demo_model() {
 }
 
 #[test]
+fn it_computes_16_bit_floats() {
+    testing::computes_16_bit_floats::<Rten>(settings);
+}
+
+#[test]
+fn it_feeds_the_second_input() {
+    testing::feeds_the_second_input::<Rten>(settings);
+}
+
+#[test]
 fn it_answers_as_a_node() {
     testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
 }

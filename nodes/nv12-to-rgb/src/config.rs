@@ -1,6 +1,6 @@
 //! The settings, and the target that they name.
 
-use millrace_detect::model::{self, Model};
+use millrace_detect::Model;
 use millrace_frame::{Size, TensorDtype, TensorLayout};
 use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
 use millrace_node::GpuSettings;
@@ -155,7 +155,7 @@ impl Settings {
                 if let Some(name) = self.explicit() {
                     return Err(SettingsError::Both(name));
                 }
-                of_model(&Model::load(path)?)
+                Model::load(path)?.target()
             }
             None => self.of_settings()?,
         };
@@ -224,26 +224,6 @@ fn letterbox(anchor: Anchor) -> Fit {
         Anchor::Centre => Rounding::Nearest,
     };
     Fit::Letterbox { anchor, rounding }
-}
-
-fn of_model(model: &Model) -> Target {
-    let input = &model.input;
-    Target {
-        size: Size::new(input.width_px, input.height_px),
-        layout: input.layout,
-        dtype: input.dtype,
-        order: match input.order {
-            model::ChannelOrder::Rgb => ChannelOrder::Rgb,
-            model::ChannelOrder::Bgr => ChannelOrder::Bgr,
-        },
-        mean: input.mean,
-        scale: input.scale,
-        fit: letterbox(match model.letterbox.anchor {
-            model::Anchor::TopLeft => Anchor::TopLeft,
-            model::Anchor::Centre => Anchor::Centre,
-        }),
-        pad: model.letterbox.pad,
-    }
 }
 
 /// One number for all channels, or one for each.

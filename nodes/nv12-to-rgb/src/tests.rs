@@ -89,6 +89,10 @@ fn a_model_says_it_all() {
     let both = error(json!({"MODEL": path, "PAD": 3}));
     assert_eq!(both, "MODEL and PAD are both set; PAD would contradict the model.yml: remove one of them");
 
+    std::fs::write(&path, text.replace("letterbox: {anchor: top_left, pad: 113}", "fit: stretch")).unwrap();
+    let stretched = settings(json!({"MODEL": path})).target().unwrap();
+    assert_eq!(stretched, Target { fit: Fit::Stretch, pad: 0, ..expected });
+
     std::fs::write(&path, text.replace("width_px: 416", "width_px: -1")).unwrap();
     let wrong = error(json!({"MODEL": path}));
     assert!(wrong.contains("model.yml:4:"), "{wrong}");

@@ -3,12 +3,17 @@
 use crate::config::{Provider, Settings};
 use crate::device::{Bound, Input, Plan};
 use crate::provider;
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use millrace_cuda::{DeviceMemory, Span, Stream};
 use millrace_frame::TensorDtype;
-use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained};
+use millrace_infer::{
+    Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained, second_input,
+};
 use millrace_node::Flow;
 use ort::session::Session;
-use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -17,8 +22,9 @@ pub struct Ort {
     // first, so that they go before the session
     on_gpu: Option<Gpu>,
     session: Session,
+    input: String,
     names: Vec<String>,
-    shapes: Vec<Vec<usize>>,
+    fixed: Option<(String, [i64; 2])>,
 }
 
 /// What a session on a GPU has more.
@@ -41,6 +47,8 @@ fn port(outlet: &Outlet) -> Port {
                 TensorElementType::Float32 => "f32".to_owned(),
                 TensorElementType::Float16 => "f16".to_owned(),
                 TensorElementType::Uint8 => "u8".to_owned(),
+                TensorElementType::Int32 => "i32".to_owned(),
+                TensorElementType::Int64 => "i64".to_owned(),
                 other => format!("{other:?}").to_lowercase(),
             };
             (dtype, Some(shape.iter().map(|&axis| usize::try_from(axis).ok()).collect()))
@@ -86,31 +94,58 @@ impl Gpu {
     }
 }
 
-/// The CPU computes what lies in host memory.
-fn run_on_cpu(
-    session: &mut Session,
-    (names, shapes): (&[String], &mut [Vec<usize>]),
-    shape: [usize; 4],
-    data: Elements<'_>,
-    read: &mut dyn FnMut(&[RawTensor<'_>]),
-) -> Result<(), EngineError> {
-    let input = match data {
-        Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
-        Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
-        // the detector has asked `takes`
-        Elements::F16(_) => return Err(EngineError::run("f16 inputs are for PROVIDER=cuda")),
-    };
-    let computed = session.run(ort::inputs![input.map_err(EngineError::run)?]).map_err(EngineError::run)?;
-    let mut outputs = Vec::with_capacity(names.len());
-    for (name, extent) in names.iter().zip(shapes) {
-        let value = computed.get(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
-        let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::run)?;
-        extent.clear();
-        extent.extend(shape.iter().map(|&axis| usize::try_from(axis).unwrap_or(0)));
-        outputs.push(RawTensor { name, shape: extent, data });
+/// The numbers of an output, copied where they are no `f32`.
+fn numbers(value: &DynValue) -> Result<Cow<'_, [f32]>, EngineError> {
+    let tensor = |ty| matches!(value.dtype(), ValueType::Tensor { ty: found, .. } if *found == ty);
+    if tensor(TensorElementType::Float16) {
+        let (_, data) = value.try_extract_tensor::<f16>().map_err(EngineError::run)?;
+        return Ok(data.to_f32_vec().into());
     }
-    read(&outputs);
-    Ok(())
+    if tensor(TensorElementType::Int64) {
+        let (_, data) = value.try_extract_tensor::<i64>().map_err(EngineError::run)?;
+        return Ok(data.iter().map(|&n| n as f32).collect());
+    }
+    if tensor(TensorElementType::Int32) {
+        let (_, data) = value.try_extract_tensor::<i32>().map_err(EngineError::run)?;
+        return Ok(data.iter().map(|&n| n as f32).collect());
+    }
+    value.try_extract_tensor::<f32>().map(|(_, data)| data.into()).map_err(EngineError::run)
+}
+
+impl Ort {
+    /// The CPU computes what is in host memory.
+    fn run_on_cpu(
+        &mut self,
+        shape: [usize; 4],
+        data: Elements<'_>,
+        read: &mut dyn FnMut(&[RawTensor<'_>]),
+    ) -> Result<(), EngineError> {
+        let picture = match data {
+            Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
+            Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
+            Elements::F16(data) => {
+                TensorRef::from_array_view((shape, data.reinterpret_cast::<f16>())).map(|t| t.into_dyn())
+            }
+        };
+        let mut inputs = ort::inputs![self.input.as_str() => picture.map_err(EngineError::run)?];
+        if let Some((name, numbers)) = &self.fixed {
+            let sizes = TensorRef::from_array_view(([1usize, 2], numbers.as_slice())).map_err(EngineError::run)?;
+            inputs.push((name.as_str().into(), sizes.into()));
+        }
+        let computed = self.session.run(inputs).map_err(EngineError::run)?;
+        let mut data = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            let value = computed.get(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
+            let axes = value.dtype().tensor_shape().into_iter().flat_map(|shape| shape.iter());
+            let shape: Vec<usize> = axes.map(|&axis| usize::try_from(axis).unwrap_or(0)).collect();
+            data.push((shape, numbers(value)?));
+        }
+        let outputs = self.names.iter().zip(&data);
+        let outputs: Vec<RawTensor<'_>> =
+            outputs.map(|(name, (shape, data))| RawTensor { name, shape, data }).collect();
+        read(&outputs);
+        Ok(())
+    }
 }
 
 /// Runs the model on zeros, with every number of frames that it is run with later.
@@ -163,13 +198,13 @@ impl Engine for Ort {
                 graph: settings.cuda_graph && settings.provider != Provider::Cpu,
             },
         });
-        Ok((Self { on_gpu, session, names: Vec::new(), shapes: Vec::new() }, Signature { inputs, outputs }))
+        let engine = Self { on_gpu, session, input: String::new(), names: Vec::new(), fixed: None };
+        Ok((engine, Signature { inputs, outputs }))
     }
 
     fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError> {
-        // the detector has checked that the input is the only one
+        self.input = input.to_owned();
         self.names = outputs.iter().map(|name| (*name).to_owned()).collect();
-        self.shapes = vec![Vec::with_capacity(4); outputs.len()];
         if let Some(gpu) = &mut self.on_gpu {
             let ports: Vec<Port> = self.session.outputs().iter().map(port).collect();
             let of = |name: &str| ports.iter().find(|p| p.name == name).and_then(|p| p.shape.clone());
@@ -185,24 +220,33 @@ impl Engine for Ort {
         data: Elements<'_>,
         read: &mut dyn FnMut(&[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
-        let Self { on_gpu, session, names, shapes } = self;
-        let run = || match on_gpu {
-            None => run_on_cpu(session, (names, shapes), shape, data, read),
-            Some(gpu) => {
-                let (dtype, bytes) = match data {
-                    Elements::F32(data) => (TensorDtype::F32, bytemuck::cast_slice(data)),
-                    Elements::F16(data) => (TensorDtype::F16, bytemuck::cast_slice(data)),
-                    Elements::U8(data) => (TensorDtype::U8, data),
-                };
-                gpu.expect(shape, dtype);
-                gpu.run(session, Input::Host(bytes), &mut |_, outputs| read(outputs))
-            }
+        let run = || {
+            let Some(gpu) = &mut self.on_gpu else { return self.run_on_cpu(shape, data, read) };
+            let (dtype, bytes) = match data {
+                Elements::F32(data) => (TensorDtype::F32, bytemuck::cast_slice(data)),
+                Elements::F16(data) => (TensorDtype::F16, bytemuck::cast_slice(data)),
+                Elements::U8(data) => (TensorDtype::U8, data),
+            };
+            gpu.expect(shape, dtype);
+            gpu.run(&mut self.session, Input::Host(bytes), &mut |_, outputs| read(outputs))
         };
         contained("ONNX Runtime", run).map_err(EngineError::run)?
     }
 
-    fn takes(&self, dtype: TensorDtype) -> bool {
-        dtype != TensorDtype::F16 || self.on_gpu.is_some()
+    fn takes(&self, _: TensorDtype) -> bool {
+        true
+    }
+
+    fn reads(&self, dtype: &str) -> bool {
+        dtype == "f32" || self.on_gpu.is_none() && ["f16", "i32", "i64"].contains(&dtype)
+    }
+
+    fn fix(&mut self, name: &str, numbers: [i64; 2]) -> Result<(), EngineError> {
+        if self.on_gpu.is_some() {
+            return Err(second_input(name));
+        }
+        self.fixed = Some((name.to_owned(), numbers));
+        Ok(())
     }
 
     fn stream(&self) -> Option<&Stream> {

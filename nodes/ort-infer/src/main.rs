@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<millrace_infer::InferNode<ort_infer::Ort>>()
+    millrace_infer::main::<ort_infer::Ort>()
 }

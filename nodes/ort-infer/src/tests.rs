@@ -45,6 +45,20 @@ fn it_opens_the_demo_model() {
 }
 
 #[test]
+fn it_computes_16_bit_floats() {
+    if have_library() {
+        testing::computes_16_bit_floats::<Ort>(settings);
+    }
+}
+
+#[test]
+fn it_feeds_the_second_input() {
+    if have_library() {
+        testing::feeds_the_second_input::<Ort>(settings);
+    }
+}
+
+#[test]
 fn it_answers_as_a_node() {
     if have_library() {
         testing::answers_as_a_node::<Ort>(&[("THREADS", "1")]);

@@ -12,6 +12,7 @@ mod doctor;
 mod dora;
 mod load;
 mod make;
+mod model;
 mod procs;
 mod run;
 mod schema;
@@ -55,6 +56,8 @@ enum Verb {
     Setup,
     /// Show what this machine has for graphs, GPU and libraries included, and what to do about what is missing.
     Doctor(doctor::Args),
+    /// Check a detector's model on a picture, or write the description of a new one.
+    Model(model::Args),
     /// Write the JSON Schema of graphs, with which editors complete and check them.
     Schema(SchemaArgs),
     /// Show the ports and settings of a node's program.
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),
         Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Model(args) => model::model(&args),
         Verb::Schema(args) => schema::schema(&args.programs, &args.output, args.check),
         Verb::Describe { program, json } => describe(&program, json),
     };

@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn boxes_that_a_picture_has_raise_no_doubt() {
         let mut doubt = Doubt::default();
-        let good = [[0.0, 0.0, 640.0, 480.0], [-40.0, 10.0, 60.0, 90.0], [600.0, 300.0, 700.0, 520.0], [3.0, 3.0, 5.0, 5.0]];
+        let good =
+            [[0.0, 0.0, 640.0, 480.0], [-40.0, 10.0, 60.0, 90.0], [600.0, 300.0, 700.0, 520.0], [3.0, 3.0, 5.0, 5.0]];
         for _ in 0..100 {
             assert_eq!(doubt.add(&tally(&good), 0.3, true), None);
         }

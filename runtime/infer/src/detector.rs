@@ -2,8 +2,8 @@
 
 use crate::{Elements, Engine, EngineError, OnGpu};
 use millrace_cuda::{Gpu, Span};
-use millrace_detect::model::Thresholds;
 use millrace_detect::heads::{guesses, shape_text};
+use millrace_detect::model::Thresholds;
 use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError, Port, Signature};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout};
 use millrace_node::Lease;
@@ -42,6 +42,8 @@ pub struct Found {
     pub not_finite: u64,
     /// Candidates that were dropped because there were more than `max_candidates`.
     pub over_limit: u64,
+    /// Boxes of at least the score, before suppression.
+    pub candidates: u64,
     /// Candidates that no picture has: see [`Tally`](millrace_detect::doubt::Tally).
     pub impossible: u64,
     /// Once, a sentence that says why the boxes are most likely wrong.
@@ -142,18 +144,17 @@ fn other_inputs(model: &Model, signature: &Signature) -> Option<String> {
         (Some(sizes), [port]) if port.name == sizes => {
             let dtype = port.dtype.as_deref().unwrap_or("i64");
             let fits = port.shape.as_ref().is_none_or(|shape| {
-                shape.len() == 2 && shape.iter().zip([1, 2]).all(|(found, want)| found.is_none_or(|found| found == want))
+                shape.len() == 2
+                    && shape.iter().zip([1, 2]).all(|(found, want)| found.is_none_or(|found| found == want))
             });
             (!fits || !["i32", "i64"].contains(&dtype)).then(|| {
                 let shape = port.shape.as_deref().map_or(String::new(), shape_text);
                 format!("its input '{sizes}' is {dtype} {shape}; head '{}' feeds i64 [1, 2]", model.head.kind())
             })
         }
-        (Some(sizes), _) => Some(format!(
-            "it takes {all}; head '{}' feeds '{}' and '{sizes}'",
-            model.head.kind(),
-            model.input.name
-        )),
+        (Some(sizes), _) => {
+            Some(format!("it takes {all}; head '{}' feeds '{}' and '{sizes}'", model.head.kind(), model.input.name))
+        }
     }
 }
 
@@ -189,8 +190,7 @@ impl<E: Engine> Detector<E> {
             .into_iter()
             .map(|name| signature.outputs.iter().find(|p| p.name == name).and_then(|p| p.shape.clone()));
         if let Some(declared) = declared.collect::<Option<Vec<_>>>() {
-            let misread =
-                |cause| DetectError::Head { model: shown.clone(), cause, hint: hint(&signature, &model) };
+            let misread = |cause| DetectError::Head { model: shown.clone(), cause, hint: hint(&signature, &model) };
             decoder.check(&declared).map_err(misread)?;
         }
         engine.select(&model.input.name, &model.head.outputs())?;
@@ -378,6 +378,6 @@ impl<E: Engine> Detector<E> {
             height_px: to.source_size.height_px,
         };
         let doubt = doubt.map(|text| format!("{}: {text}", self.model.path.display()));
-        Found { detections, not_finite, over_limit, impossible: tally.impossible(), doubt }
+        Found { detections, not_finite, over_limit, candidates: tally.boxes, impossible: tally.impossible(), doubt }
     }
 }

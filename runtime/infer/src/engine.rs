@@ -2,8 +2,8 @@
 
 use crate::DetectError;
 use millrace_cuda::{Span, Stream};
-use millrace_detect::{RawTensor, Signature};
 use millrace_detect::model::Thresholds;
+use millrace_detect::{RawTensor, Signature};
 use millrace_frame::TensorDtype;
 use millrace_node::Flow;
 use std::path::{Path, PathBuf};
@@ -202,10 +202,7 @@ pub trait Engine: Sized + Send + 'static {
     /// [`EngineError::Setup`] where it has one input only.
     fn fix(&mut self, name: &str, numbers: [i64; 2]) -> Result<(), EngineError> {
         let _ = numbers;
-        Err(EngineError::setup(format!(
-            "the model has a second input, '{name}', which this engine does not feed here; compute it with cpu-infer, or with \
-             ort-infer on the CPU, or export the model without its post-processing and read it with the head 'rtdetr'"
-        )))
+        Err(second_input(name))
     }
 
     /// The stream that it works in, where it works on a GPU. What the caller queues there before
@@ -243,6 +240,14 @@ pub trait Engine: Sized + Send + 'static {
         let _ = (inputs, read);
         Err(EngineError::run("this engine reads host memory only"))
     }
+}
+
+/// The refusal of a model whose second input is not fed.
+pub fn second_input(name: &str) -> EngineError {
+    EngineError::setup(format!(
+        "the model has a second input, '{name}', which is fed on a CPU only; compute it with cpu-infer, or with ort-infer and \
+         PROVIDER=cpu, or export the model without its post-processing and read it with the head 'rtdetr'"
+    ))
 }
 
 /// Runs what belongs to others and turns its panic into an error text.

@@ -5,6 +5,8 @@
 //! and the mapping to the source. [`InferNode`] is the node of the dataflow; an engine's crate is its `Engine` and a
 //! `main` of one line.
 //!
+//! [`main`] is also what `millrace model` asks: to check a model, and to write the description of a new one.
+//!
 //! A tensor may lie in host memory or, for an engine that works on one, on a GPU; then it is read where it lies, in the
 //! order of the engine's stream, and frames that are there at once may go through the model together.
 #![forbid(unsafe_code)]
@@ -12,14 +14,16 @@
 mod detector;
 mod engine;
 mod node;
-mod onnx;
+pub mod onnx;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod workers;
 
 pub use detector::{DetectError, Detector, Found};
-pub use engine::{Common, Elements, Engine, EngineError, OnGpu, contained};
+pub use engine::{Common, Elements, Engine, EngineError, OnGpu, contained, second_input};
 pub use millrace_detect::{Port, RawTensor, Signature};
 pub use node::InferNode;
+pub use tool::main;

@@ -28,7 +28,7 @@ impl<E: Engine> Node for InferNode<E> {
             doc: if E::ON_GPU {
                 "The model's input, as `input` of model.yml says: f32, f16 or u8, batch 1, in host memory or on the node's GPU."
             } else {
-                "The model's input, as `input` of model.yml says: f32 or u8, batch 1, host memory."
+                "The model's input, as `input` of model.yml says: f32, f16 or u8, batch 1, host memory."
             },
         }],
         outputs: &[PortOut {
@@ -50,7 +50,12 @@ impl<E: Engine> Node for InferNode<E> {
         let others = (1..workers).map(|_| open()).collect::<Result<_, _>>()?;
         let workers = Workers::start(here, others)
             .map_err(|e| NodeError::fatal(format!("no thread for {workers} WORKERS: {e}")))?;
-        Ok(Self { workers, batch_wait: batch_wait(E::common(&settings)), metrics: cx.metrics().clone(), doubted: false })
+        Ok(Self {
+            workers,
+            batch_wait: batch_wait(E::common(&settings)),
+            metrics: cx.metrics().clone(),
+            doubted: false,
+        })
     }
 
     fn change(&mut self, settings: E::Settings) -> Result<(), String> {
@@ -111,7 +116,7 @@ impl<E: Engine> InferNode<E> {
             }
             Err(e) => return Err(NodeError::fatal(e)),
         };
-        let Found { detections, not_finite, over_limit, impossible, doubt } = found;
+        let Found { detections, not_finite, over_limit, impossible, doubt, .. } = found;
         if let Some(text) = doubt {
             self.doubt(|| text);
         }

@@ -1,7 +1,10 @@
 //! Whether a file is a whole ONNX model, by its outermost frame. Engines differ in what they forgive: one reads a file
 //! that was cut short without a word, and leaves out what was behind the cut.
 
-use crate::EngineError;
+use crate::{EngineError, contained};
+use millrace_detect::{Port, Signature};
+use rten_onnx::onnx::{DataType, ModelProto, ValueInfoProto};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -9,6 +12,51 @@ use std::path::Path;
 /// `ModelProto.graph` and `ModelProto.opset_import` of onnx.proto; both are required.
 const GRAPH: u64 = 7;
 const OPSETS: u64 = 8;
+
+/// What a model file says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Declared {
+    /// Its inputs and outputs.
+    pub signature: Signature,
+    /// What its exporter wrote beside the network, as Ultralytics writes the names of the classes.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads what the model file at `path` says of itself, whatever engine computes it.
+///
+/// # Errors
+/// [`EngineError::Load`] for a file that is no whole model.
+pub fn declared(path: &Path) -> Result<Declared, EngineError> {
+    check_whole(path)?;
+    let broken = |e: String| EngineError::load(path, e);
+    let file = File::open(path).map_err(|e| broken(e.to_string()))?;
+    let model = contained("the reader of ONNX", || ModelProto::parse_file(file)).map_err(broken)?;
+    let model = model.map_err(|e| broken(format!("{e:?}")))?;
+    let graph = model.graph.ok_or_else(|| broken("it holds no graph".to_owned()))?;
+    // older exporters list weights among the inputs
+    let weights: Vec<&str> = graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref()).collect();
+    let is_input = |value: &&ValueInfoProto| !weights.contains(&value.name.as_deref().unwrap_or_default());
+    let inputs = graph.input.iter().filter(is_input).map(port).collect();
+    let signature = Signature { inputs, outputs: graph.output.iter().map(port).collect() };
+    let pairs = model.metadata_props.into_iter().filter_map(|pair| Some((pair.key?, pair.value?)));
+    Ok(Declared { signature, metadata: pairs.collect() })
+}
+
+fn port(value: &ValueInfoProto) -> Port {
+    let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let dtype = tensor.and_then(|tensor| tensor.elem_type).map(|dtype| match dtype {
+        DataType::FLOAT => "f32".to_owned(),
+        DataType::FLOAT16 => "f16".to_owned(),
+        DataType::UINT8 => "u8".to_owned(),
+        DataType::INT32 => "i32".to_owned(),
+        DataType::INT64 => "i64".to_owned(),
+        other => other.to_string().to_lowercase(),
+    });
+    let shape = tensor
+        .and_then(|tensor| tensor.shape.as_ref())
+        .map(|shape| shape.dim.iter().map(|axis| axis.dim_value.and_then(|n| usize::try_from(n).ok())).collect());
+    Port { name: value.name.clone().unwrap_or_default(), dtype, shape }
+}
 
 /// Checks that the fields of the outermost message cover the file exactly and that it has a graph and its opsets.
 ///
@@ -79,6 +127,23 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
     use super::*;
+
+    #[test]
+    fn a_file_says_what_goes_in_and_out() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let of = |name: &str| declared(&data.join(name)).unwrap().signature;
+        let port = |name: &str, dtype: &str, shape: &[Option<usize>]| Port {
+            name: name.to_owned(),
+            dtype: Some(dtype.to_owned()),
+            shape: Some(shape.to_vec()),
+        };
+        let [one, three, six] = [1, 3, 6].map(Some);
+        assert_eq!(of("tiny_u8_nhwc.onnx").inputs, [port("images", "u8", &[one, Some(16), Some(24), three])]);
+        assert_eq!(of("tiny_open.onnx").inputs, [port("images", "f32", &[None, three, None, None])]);
+        let two = of("tiny_two.onnx");
+        assert_eq!(two.inputs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["images", "gain"]);
+        assert_eq!(two.outputs, [port("detections", "f32", &[one, six, Some(2), three])]);
+    }
 
     #[test]
     fn only_the_whole_file_is_whole() {

@@ -124,6 +124,67 @@ fn boxes_follow(want: &[f64], found: &millrace_frame::Detections) {
     }
 }
 
+/// A tensor of the tiny models' input for a picture of twice its size.
+fn tiny(dtype: TensorDtype) -> Item {
+    let tensor = TensorDesc {
+        shape: [1, 3, ROWS as u32, COLUMNS as u32],
+        dtype,
+        layout: TensorLayout::Nchw,
+        source_from_model: Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 0.0, offset_y: 0.0 },
+        source_size: Size::new(48, 32),
+    };
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
+    Item::on_host("c", 0, timing, Payload::Tensor(tensor))
+}
+
+/// A model whose input, weights and output are 16-bit floats finds what the one of 32 bits finds.
+pub fn computes_16_bit_floats<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
+    let (_folder, model) = describe("tiny_f16.onnx", &[("dtype: f32", "dtype: f16")]);
+    let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
+    // whole numbers up to 255, whose bits in binary16 follow from their leading one
+    let bits = |&n: &u8| match n.checked_ilog2() {
+        Some(e) => ((e as u16 + 15) << 10) | ((u16::from(n) - (1 << e)) << (10 - e)),
+        None => 0,
+    };
+    let halves: Vec<u16> = samples().iter().map(bits).collect();
+    let found = detector.detect(&tiny(TensorDtype::F16), bytemuck::cast_slice(&halves)).unwrap().detections;
+    let (_folder, model) = describe("tiny.onnx", &[]);
+    let floats: Vec<f32> = samples().iter().map(|&v| f32::from(v)).collect();
+    let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
+    let want = detector.detect(&tiny(TensorDtype::F32), bytemuck::cast_slice(&floats)).unwrap().detections;
+    assert_eq!(found.boxes.len(), 3, "{found:?}");
+    for (found, want) in found.boxes.iter().zip(&want.boxes) {
+        let pairs = [(found.x1, want.x1), (found.y1, want.y1), (found.x2, want.x2), (found.y2, want.y2)];
+        assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 0.1), "{found:?}, {want:?}");
+        assert!((found.score - want.score).abs() < 0.005 && found.label == want.label, "{found:?}, {want:?}");
+    }
+    // said to be of another type than it is
+    let (_folder, model) = describe("tiny_f16.onnx", &[]);
+    let text = Detector::<E>::open(&settings(model), 1).map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("its input 'images' is f16, 'input' of the description says f32"), "{text}");
+}
+
+/// A model with post-processing of its own gets its second input, and its whole numbers are read.
+pub fn feeds_the_second_input<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
+    let centre = "kind: centre, output: detections, stride_px: 8";
+    let (_folder, model) = describe("tiny_dfine.onnx", &[(centre, "kind: dfine")]);
+    let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
+    let found = detector.detect(&tiny(TensorDtype::F32), &vec![0; 4 * 3 * ROWS * COLUMNS]).unwrap().detections;
+    let boxes: Vec<_> = found.boxes.iter().map(|b| ([b.x1, b.y1, b.x2, b.y2], b.label.as_str())).collect();
+    assert_eq!(boxes, [([12.0, 8.0, 36.0, 24.0], "light"), ([0.0, 0.0, 48.0, 32.0], "dark")]);
+
+    let refuse = |file: &str, head: &str| {
+        let (_folder, model) = describe(file, &[(centre, head)]);
+        Detector::<E>::open(&settings(model), 1).map(|_| ()).unwrap_err().to_string()
+    };
+    let text = refuse("tiny_dfine.onnx", "kind: dfine, sizes: size");
+    assert!(text.contains("it takes 'images', 'orig_target_sizes'; head 'dfine' feeds 'images' and 'size'"), "{text}");
+    let text = refuse("tiny.onnx", "kind: dfine");
+    assert!(text.contains("it takes 'images'; head 'dfine' feeds 'images' and 'orig_target_sizes'"), "{text}");
+    let text = refuse("tiny_dfine.onnx", "kind: rtdetr, boxes: boxes, logits: scores");
+    assert!(text.contains("a detector takes one tensor") && text.contains("head 'dfine' feeds"), "{text}");
+}
+
 /// Files that are no model, and models that do not fit, are errors that say why.
 pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
     let refuse = |file: &str, replace: &[(&str, &str)]| {

@@ -203,7 +203,8 @@ fn a_model_that_does_not_fit_its_description_is_refused() {
     assert!(refusal("f32", |o| o.inputs.push(f32_port("size", &[1]))).contains("it takes 'in', 'size'; a detector"));
     assert!(refusal("f32", |o| o.outputs[0].name = "scores".into()).contains("no output 'out', which 'head' reads"));
     assert!(
-        refusal("f32", |o| o.outputs[0].dtype = Some("i64".into())).contains("output 'out' is i64, which is not read here")
+        refusal("f32", |o| o.outputs[0].dtype = Some("i64".into()))
+            .contains("output 'out' is i64, which is not read here")
     );
     assert!(
         refusal("f32", |o| o.outputs[0].shape = shape(&[Some(1), None, Some(85)]))

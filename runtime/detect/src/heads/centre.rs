@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::best_of_planes;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink};
 use crate::signature::Port;
 use millrace_frame::Size;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
     (numbers > 4 && whole).then(|| Guess {
         head: format!("{{kind: centre, output: {}, stride_px: {stride}}}", output.name),
         classes: Some(numbers - 4),
-        stretch: false,
+        recipe: Recipe::ULTRALYTICS,
     })
 }
 

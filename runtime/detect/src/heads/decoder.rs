@@ -83,7 +83,8 @@ impl Decoder {
     /// # Errors
     /// [`HeadError::Shape`] with the found and the expected shape.
     pub fn check(&self, declared: &[Vec<Option<usize>>]) -> Result<(), HeadError> {
-        for ((name, shape), expected) in self.head.outputs().iter().zip(declared).zip(self.head.expected(&self.canvas)) {
+        for ((name, shape), expected) in self.head.outputs().iter().zip(declared).zip(self.head.expected(&self.canvas))
+        {
             let fits = shape.len() == expected.axes.len()
                 && shape.iter().zip(&expected.axes).all(|(found, axis)| found.is_none_or(|found| axis.fits(found)));
             if !fits {

@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::four;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::signature::Port;
 use millrace_frame::Size;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
     let find = |name: &str| outputs.iter().find(|port| port.name == name);
     let (labels, boxes, scores) = (find("labels")?, find("boxes")?, find("scores")?);
     let fits = labels.extents::<2>().is_some() && scores.extents::<2>().is_some() && boxes.extents::<3>()?[2] == 4;
-    fits.then(|| Guess { head: "{kind: dfine}".to_owned(), classes: None, stretch: true })
+    fits.then(|| Guess { head: "{kind: dfine}".to_owned(), classes: None, recipe: Recipe::STRETCHED })
 }
 
 impl Head for Dfine {

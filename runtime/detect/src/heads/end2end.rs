@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::four;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::signature::Port;
 use millrace_frame::Size;
 use std::sync::Arc;
@@ -41,7 +41,11 @@ fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
     };
     (boxes <= MOST && numbers == 6 + masks).then(|| {
         let extra = if masks > 0 { format!(", extra: {masks}") } else { String::new() };
-        Guess { head: format!("{{kind: end2end, output: {}{extra}}}", output.name), classes: None, stretch: false }
+        Guess {
+            head: format!("{{kind: end2end, output: {}{extra}}}", output.name),
+            classes: None,
+            recipe: Recipe::ULTRALYTICS,
+        }
     })
 }
 

@@ -61,8 +61,35 @@ pub struct Guess {
     pub head: String,
     /// How many classes the shapes leave room for; `None` where they don't say.
     pub classes: Option<usize>,
-    /// Whether models of this family are fed the whole picture, without padding.
-    pub stretch: bool,
+    /// How pictures are prepared for models of this family.
+    pub recipe: Recipe,
+}
+
+/// How a picture is prepared for a model; what no model file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// `colour`, `scale` and `mean` of `input` in `model.yml`.
+    pub numbers: &'static str,
+    /// `letterbox` or `fit` there.
+    pub fit: &'static str,
+}
+
+const UNIT_RGB: &str = "colour: rgb, scale: [0.00392157, 0.00392157, 0.00392157]";
+
+impl Recipe {
+    pub(super) const ULTRALYTICS: Self = Self { numbers: UNIT_RGB, fit: "letterbox: {anchor: centre, pad: 114}" };
+    pub(super) const CORNERED: Self = Self { numbers: UNIT_RGB, fit: "letterbox: {anchor: top_left, pad: 114}" };
+    pub(super) const YOLOX: Self = Self { numbers: "colour: bgr", fit: "letterbox: {anchor: top_left, pad: 114}" };
+    pub(super) const STRETCHED: Self = Self { numbers: UNIT_RGB, fit: "fit: stretch" };
+    /// Mean and deviation of ImageNet.
+    pub(super) const IMAGENET: Self = Self {
+        numbers: "colour: rgb, scale: [0.0171248, 0.0175070, 0.0174292], mean: [123.675, 116.28, 103.53]",
+        fit: "fit: stretch",
+    };
+    pub(super) const NANODET: Self = Self {
+        numbers: "colour: bgr, scale: [0.0174292, 0.0175070, 0.0171248], mean: [103.53, 116.28, 123.675]",
+        fit: "fit: stretch",
+    };
 }
 
 /// The mapping behind `head:`, with faults noted where they stand.
@@ -98,7 +125,8 @@ impl Keys<'_, '_> {
     pub(super) fn names(&mut self, key: &'static str) -> Option<Vec<String>> {
         let node = self.faults.required(&self.at, key, "[first, second, third]")?;
         let Some(list) = node.list().filter(|list| (1..=8).contains(&list.len())) else {
-            self.faults.at(node, format!("'{key}' is a list of outputs' names, one for each stride: `{key}: [a, b, c]`"));
+            self.faults
+                .at(node, format!("'{key}' is a list of outputs' names, one for each stride: `{key}: [a, b, c]`"));
             return None;
         };
         let read: Vec<_> = list.iter().map(|n| self.faults.text(n, key)).collect();

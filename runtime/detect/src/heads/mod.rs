@@ -26,7 +26,7 @@ mod yolox;
 
 pub use decoder::{Boxes, Decoder, Mapping};
 pub(crate) use kind::Keys;
-pub use kind::{Guess, Key, Kind};
+pub use kind::{Guess, Key, Kind, Recipe};
 pub use sink::Sink;
 
 use crate::signature::Port;

@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::best_of;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use millrace_frame::Size;
@@ -15,7 +15,11 @@ pub(super) const KIND: Kind = Kind {
     numbers: "a score per class; for left, top, right, bottom the logits of a distribution over 0 to `reg_max` cells, whose mean \
               is the distance",
     keys: &[
-        Key { name: "output", default: Some("none"), doc: "name of the output that has all; required without the two below" },
+        Key {
+            name: "output",
+            default: Some("none"),
+            doc: "name of the output that has all; required without the two below",
+        },
         Key {
             name: "classes",
             default: Some("none"),
@@ -96,7 +100,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
         return (numbers > SIDES && output.name != "output0").then(|| Guess {
             head: format!("{{kind: nanodet, output: {}, strides_px: {strides:?}}}", output.name),
             classes: Some(numbers - SIDES),
-            stretch: true,
+            recipe: Recipe::NANODET,
         });
     }
     let strides = [8, 16, 32];
@@ -116,7 +120,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
     (outputs.len() == 2 * strides.len()).then(|| Guess {
         head: format!("{{kind: nanodet, classes: [{classes}], distances: [{distances}]}}"),
         classes: at(8, false).and_then(|port| port.extents::<3>()).map(|[.., classes]| classes),
-        stretch: true,
+        recipe: Recipe::NANODET,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{four, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use millrace_frame::Size;
@@ -66,7 +66,7 @@ fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
         return (queries <= MOST && numbers > 6).then(|| Guess {
             head: format!("{{kind: rtdetr, output: {}}}", output.name),
             classes: Some(numbers - 4),
-            stretch: true,
+            recipe: Recipe::STRETCHED,
         });
     }
     let [first, second] = outputs else { return None };
@@ -75,7 +75,8 @@ fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
     (four == 4 && n == queries && n <= MOST).then(|| Guess {
         head: format!("{{kind: rtdetr, boxes: {}, logits: {}}}", boxes.name, logits.name),
         classes: Some(classes),
-        stretch: true,
+        // RF-DETR, by the names of its outputs
+        recipe: if boxes.name == "dets" { Recipe::IMAGENET } else { Recipe::STRETCHED },
     })
 }
 

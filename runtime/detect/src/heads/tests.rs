@@ -294,7 +294,10 @@ fn another_familys_outputs_of_the_same_shape_are_noticed() {
 
     // suppression inside: a list of 300 is no grid
     let list: Vec<f32> = (0..300).flat_map(|_| [100.0, 60.0, 300.0, 260.0, 0.9, 0.0]).collect();
-    has(doubt("{kind: yolov5, output: a}", &[("a", &[1, 300, 6], &list)]), "boxes: 8400 for cells of [8, 16, 32] px, times 1 to 9");
+    has(
+        doubt("{kind: yolov5, output: a}", &[("a", &[1, 300, 6], &list)]),
+        "boxes: 8400 for cells of [8, 16, 32] px, times 1 to 9",
+    );
     assert_eq!(doubt("{kind: end2end, output: a}", &[("a", &[1, 300, 6], &list)]), "");
 
     // a segmentation's map of classes: something at every place

@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, four};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::signature::Port;
 use millrace_frame::Size;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
     (four == 4 && n == places && n == grid::count(input, &[8, 16, 32])).then(|| Guess {
         head: format!("{{kind: yolonas, boxes: {}, scores: {}}}", boxes.name, scores.name),
         classes: Some(classes),
-        stretch: false,
+        recipe: Recipe::CORNERED,
     })
 }
 

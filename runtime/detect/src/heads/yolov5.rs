@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, four, from_centre};
-use super::{Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use millrace_frame::Size;
@@ -51,7 +51,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
     (outputs.len() == 1 && numbers > 5 && (boxes == 3 * cells || boxes == cells)).then(|| Guess {
         head: format!("{{kind: yolov5, output: {}}}", output.name),
         classes: Some(numbers - 5),
-        stretch: false,
+        recipe: Recipe::ULTRALYTICS,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of_planes, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use millrace_frame::Size;
@@ -55,7 +55,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
         Guess {
             head: format!("{{kind: yolov8, output: {}{extra}}}", output.name),
             classes: Some(numbers - 4 - masks),
-            stretch: false,
+            recipe: Recipe::ULTRALYTICS,
         }
     })
 }

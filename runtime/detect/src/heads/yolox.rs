@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use millrace_frame::Size;
@@ -15,11 +15,7 @@ pub(super) const KIND: Kind = Kind {
     numbers: "centre `(xy + cell) * stride`, size `exp(wh) * stride`, score `objectness * class`",
     keys: &[
         Key::OUTPUT,
-        Key {
-            name: "strides_px",
-            default: Some("`[8, 16, 32]`"),
-            doc: "model pixels per cell of each level",
-        },
+        Key { name: "strides_px", default: Some("`[8, 16, 32]`"), doc: "model pixels per cell of each level" },
         Key::SCORES,
     ],
     read,
@@ -47,7 +43,7 @@ fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
     (cells == grid::count(input, &[8, 16, 32]) && numbers > 5 && output.name == "output").then(|| Guess {
         head: format!("{{kind: yolox, output: {}}}", output.name),
         classes: Some(numbers - 5),
-        stretch: false,
+        recipe: Recipe::YOLOX,
     })
 }
 

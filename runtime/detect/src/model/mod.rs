@@ -1,6 +1,7 @@
 //! `model.yml`: what a model's file cannot say about itself.
 
 mod read;
+mod target;
 #[cfg(test)]
 mod tests;
 

@@ -121,7 +121,8 @@ fn fit(faults: &mut Faults, top: &Section<'_>) -> Option<FitSpec> {
     match (stretch, top.get("letterbox")) {
         (true, None) => Some(FitSpec::Stretch),
         (true, Some(node)) => {
-            faults.at(node, "'letterbox' says how a picture is padded, and `fit: stretch` pads none; remove one of them");
+            faults
+                .at(node, "'letterbox' says how a picture is padded, and `fit: stretch` pads none; remove one of them");
             None
         }
         (false, _) => {

@@ -96,7 +96,10 @@ fn what_is_left_out_has_its_documented_default() {
 fn a_picture_is_letterboxed_or_stretched() {
     let letterbox = "letterbox: {anchor: centre, pad: 114}";
     assert_eq!(load(&WHOLE.replace(letterbox, "fit: stretch")).unwrap().fit, FitSpec::Stretch);
-    assert_eq!(load(&WHOLE.replace(letterbox, &format!("fit: letterbox\n{letterbox}"))).unwrap(). fit, load(WHOLE).unwrap().fit);
+    assert_eq!(
+        load(&WHOLE.replace(letterbox, &format!("fit: letterbox\n{letterbox}"))).unwrap().fit,
+        load(WHOLE).unwrap().fit
+    );
     let both = fault(letterbox, &format!("fit: stretch\n{letterbox}"));
     assert!(both.starts_with("model.yml:6:12: 'letterbox' says how a picture is padded"), "{both}");
     assert!(fault(letterbox, "fit: squeeze").contains("'fit' is the text 'squeeze'"));

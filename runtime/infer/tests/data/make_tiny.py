@@ -9,6 +9,10 @@ above 0) and two class scores (a sigmoid) per cell: the head `centre` with strid
   tiny_u8_nhwc.onnx    input `images` u8 [1, 16, 24, 3]
   tiny_open.onnx       as tiny.onnx with all but the channels left open
   tiny_two.onnx        takes a second input
+  tiny_f16.onnx        as tiny.onnx in 16-bit floats, input and output too
+  tiny_dfine.onnx      the head `dfine`: takes `images` and `orig_target_sizes`, gives three boxes whatever the picture:
+                       classes 1, 0, 1; a quarter to three quarters of the size, all of it, the upper left half; scores
+                       0.9, 0.8 and 0.1
   tiny.txt             the output for the samples (10 x + 7 y + 50 c) mod 256 at column x, row y of channel c
 """
 import pathlib
@@ -61,6 +65,44 @@ def model(name, dtype, shape, first=(), second=None):
     return made.SerializeToString()
 
 
+def f16():
+    """tiny.onnx with every number in 16 bits."""
+    made = onnx.load_from_string(model("tiny_f16", TensorProto.FLOAT, [1, 3, H, W]))
+    for value in [*made.graph.input, *made.graph.output]:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for tensor in made.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def dfine():
+    shares = np.array([[[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1], [0, 0, 0.5, 0.5]]], np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["size", "size"], ["sizes"], axis=1),
+        helper.make_node("Mul", ["shares", "sizes"], ["boxes"]),
+        helper.make_node("Add", ["constant", "zero"], ["scores"]),
+        helper.make_node("Identity", ["classes"], ["labels"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "tiny_dfine",
+        [info("images", TensorProto.FLOAT, [1, 3, H, W]), info("orig_target_sizes", TensorProto.INT64, [1, 2])],
+        [info("labels", TensorProto.INT64, [1, 3]), info("boxes", TensorProto.FLOAT, [1, 3, 4]),
+         info("scores", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(shares, "shares"), numpy_helper.from_array(np.array([0], np.float32), "nothing"),
+         numpy_helper.from_array(np.array([[0.9, 0.8, 0.1]], np.float32), "constant"),
+         numpy_helper.from_array(np.array([[1, 0, 1]], np.int64), "classes")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="millrace")
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
 def main(folder):
     folder = pathlib.Path(folder)
     f32, u8 = TensorProto.FLOAT, TensorProto.UINT8
@@ -72,6 +114,8 @@ def main(folder):
     (folder / "tiny_u8_nhwc.onnx").write_bytes(model("tiny_u8_nhwc", u8, [1, H, W, 3], from_u8))
     (folder / "tiny_open.onnx").write_bytes(model("tiny_open", f32, ["n", 3, "h", "w"]))
     (folder / "tiny_two.onnx").write_bytes(model("tiny_two", f32, [1, 3, H, W], second="gain"))
+    (folder / "tiny_f16.onnx").write_bytes(f16())
+    (folder / "tiny_dfine.onnx").write_bytes(dfine())
     (folder / "tiny.txt").write_text("".join(f"{v:.9f}\n" for v in expected().ravel()))
 
 

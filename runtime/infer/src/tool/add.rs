@@ -1,0 +1,183 @@
+//! `millrace model add`.
+
+use super::check::{report, try_out};
+use super::{New, picture};
+use crate::Engine;
+use crate::onnx::{Declared, declared};
+use millrace_detect::Port;
+use millrace_detect::heads::{Guess, guesses, shape_text};
+use millrace_frame::Size;
+use std::fmt::Write;
+use std::path::Path;
+
+/// The input that is a picture.
+struct Input<'a> {
+    port: &'a Port,
+    layout: &'static str,
+    size: Size,
+}
+
+/// Writes a description of the model file and tries it, and says in `out` what was seen, and what was assumed.
+pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> {
+    let file = new.onnx.display();
+    let declared = declared(&new.onnx).map_err(|e| e.to_string())?;
+    let input = input(&declared, new.size).map_err(|why| format!("'{file}': {why}"))?;
+    refuse_task(&declared).map_err(|why| format!("'{file}': {why}"))?;
+    let guesses = guesses(&declared.signature.outputs, input.size);
+    if guesses.is_empty() {
+        let shown = |port: &Port| format!("'{}' {}", port.name, shape_text(port.shape.as_deref().unwrap_or_default()));
+        let outputs: Vec<String> = declared.signature.outputs.iter().map(shown).collect();
+        return Err(format!(
+            "'{file}': no head is known for its outputs {}; docs/models.md lists the heads, and which export fits each",
+            outputs.join(", ")
+        ));
+    }
+    let picture = picture::load(new.picture.as_deref())?;
+    let path = new.output.clone().unwrap_or_else(|| new.onnx.with_file_name("model.yml"));
+    if path.exists() {
+        return Err(format!("'{}' exists; give another path with --output", path.display()));
+    }
+    let mut refused = String::new();
+    for guess in &guesses {
+        let (text, assumed) = describe(new, &declared, &input, guess, &path)?;
+        std::fs::write(&path, &text).map_err(|e| format!("'{}' cannot be written: {e}", path.display()))?;
+        let trial = try_out::<E>(&path, &picture);
+        match trial {
+            Ok(trial) if trial.doubt.is_none() => {
+                let _ = writeln!(out, "{} is written: head {}", path.display(), guess.head);
+                for line in &assumed {
+                    let _ = writeln!(out, "  not in the file: {line}");
+                }
+                return report(&trial, new.picture.as_deref(), picture, &path.with_extension("boxes.jpg"), out);
+            }
+            Ok(trial) => _ = write!(refused, "\nas {}: {}", guess.head, trial.doubt.unwrap_or_default()),
+            Err(why) => _ = write!(refused, "\nas {}: {why}", guess.head),
+        }
+        let _ = std::fs::remove_file(&path);
+    }
+    Err(format!("'{file}' can be read by no head that its outputs look like:{refused}"))
+}
+
+fn input(declared: &Declared, size: Option<(u32, u32)>) -> Result<Input<'_>, String> {
+    let picture = |port: &&Port| port.shape.as_ref().is_some_and(|shape| shape.len() == 4);
+    let port =
+        declared.signature.inputs.iter().find(picture).ok_or("it has no input with four axes, so none for pictures")?;
+    let shape = port.shape.as_deref().unwrap_or_default();
+    let (layout, height, width) = match shape {
+        [_, Some(3), height, width] => ("nchw", height, width),
+        [_, height, width, Some(3)] => ("nhwc", height, width),
+        _ => return Err(format!("its input '{}' {} has no axis of 3 colours", port.name, shape_text(shape))),
+    };
+    let of_file = |n: &Option<usize>| n.and_then(|n| u32::try_from(n).ok());
+    // as Ultralytics writes it: [height, width]
+    let said: Vec<u32> =
+        declared.metadata.get("imgsz").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let of_exporter = match said[..] {
+        [height, width] => Some((width, height)),
+        _ => None,
+    };
+    let (width_px, height_px) = of_file(width).zip(of_file(height)).or(size).or(of_exporter).ok_or_else(|| {
+        format!("its input '{}' {} leaves width and height open; give `--size 640x640`", port.name, shape_text(shape))
+    })?;
+    Ok(Input { port, layout, size: Size::new(width_px, height_px) })
+}
+
+/// Ultralytics writes what a model does.
+fn refuse_task(declared: &Declared) -> Result<(), String> {
+    match declared.metadata.get("task").map(String::as_str) {
+        None | Some("detect" | "segment") => Ok(()),
+        Some(task) => Err(format!(
+            "its exporter says that its task is '{task}', and models with upright boxes are read here: task detect, and the boxes \
+             of segment"
+        )),
+    }
+}
+
+/// The names that Ultralytics writes: a Python dictionary of numbers and texts.
+fn names(text: &str) -> Option<Vec<String>> {
+    let inside = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let (mut names, mut rest) = (Vec::new(), inside.trim_start());
+    while !rest.is_empty() {
+        let (number, value) = rest.split_once(':')?;
+        if number.trim().parse() != Ok(names.len()) {
+            return None;
+        }
+        let value = value.trim_start();
+        let quote = value.chars().next().filter(|c| "'\"".contains(*c))?;
+        let (name, after) = value[1..].split_once(quote)?;
+        names.push(name.to_owned());
+        rest = after.trim_start().trim_start_matches(',').trim_start();
+    }
+    Some(names)
+}
+
+/// The text of `model.yml`, and what in it the file does not say.
+fn describe(
+    new: &New,
+    declared: &Declared,
+    input: &Input<'_>,
+    guess: &Guess,
+    path: &Path,
+) -> Result<(String, Vec<String>), String> {
+    let mut assumed = vec![format!(
+        "how pictures are prepared, `{}` and `{}`, as models of this family are mostly trained",
+        guess.recipe.numbers, guess.recipe.fit
+    )];
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let whole = |path: &Path| std::path::absolute(path).map_err(|e| format!("'{}': {e}", path.display()));
+    // beside the description a file is named alone
+    let from_there = |file: &Path| -> Result<String, String> {
+        let (file, folder) = (whole(file)?, whole(path)?);
+        let beside = folder.parent().and_then(|folder| file.strip_prefix(folder).ok()).map(Path::to_owned);
+        Ok(quoted(&beside.unwrap_or(file).to_string_lossy()))
+    };
+    let of_file = declared.metadata.get("names").and_then(|text| names(text)).filter(|names| !names.is_empty());
+    let labels = match (&new.labels, of_file, guess.classes) {
+        (Some(file), ..) => format!("{{file: {}}}", from_there(file)?),
+        (None, Some(names), _) => format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+        (None, None, Some(n)) => {
+            assumed.push(format!("the names of its {n} classes: give them with --labels, or in 'labels'"));
+            format!("[{}]", (0..n).map(|n| format!("class {n}")).collect::<Vec<_>>().join(", "))
+        }
+        (None, None, None) => {
+            return Err(format!(
+                "'{}' does not say how many classes it has, nor their names; give --labels with a text of one name a line",
+                new.onnx.display()
+            ));
+        }
+    };
+    let name = new.onnx.file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
+    let dtype = input.port.dtype.as_deref().unwrap_or("f32");
+    let Input { port, layout, size } = input;
+    let text = format!(
+        "schema: 1\nname: {}\nfile: {}\ninput: {{name: {}, width_px: {}, height_px: {}, layout: {layout}, dtype: {dtype}, {}}}\n\
+         {}\nhead: {}\nlabels: {labels}\n",
+        quoted(&name),
+        from_there(&new.onnx)?,
+        quoted(&port.name),
+        size.width_px,
+        size.height_px,
+        guess.recipe.numbers,
+        guess.recipe.fit,
+        guess.head,
+    );
+    Ok((text, assumed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn the_names_of_an_exporter_are_a_python_dictionary() {
+        let all = |text: &str| names(text).map(|names| names.join("|"));
+        assert_eq!(
+            all("{0: 'person', 1: 'traffic light', 2: \"driver's seat\"}").as_deref(),
+            Some("person|traffic light|driver's seat")
+        );
+        assert_eq!(all("{}").as_deref(), Some(""));
+        for wrong in ["", "person", "{1: 'a'}", "{0: a}", "{0: 'a'", "['a']", "{0 'a'}", "{0: 'a}"] {
+            assert_eq!(all(wrong), None, "{wrong}");
+        }
+    }
+}

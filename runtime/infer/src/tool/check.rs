@@ -1,0 +1,105 @@
+//! `millrace model check`.
+
+use super::picture::{self, Picture};
+use crate::{Detector, Engine, Found};
+use millrace_detect::model::Thresholds;
+use millrace_frame::{Item, Payload, Timebase, Timing};
+use millrace_kernels::Converter;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// For the judgement of a head also boxes count that no one would report.
+const LEAST_SCORE: f32 = 0.05;
+/// With fewer boxes than this nothing is known of the head.
+const FEW: u64 = 5;
+/// Boxes that are listed.
+const LISTED: usize = 20;
+
+/// What a model says of a picture.
+pub(super) struct Trial {
+    pub(super) found: Found,
+    /// Why its boxes are most likely wrong.
+    pub(super) doubt: Option<String>,
+    /// Boxes that the judgement is from.
+    pub(super) judged: u64,
+}
+
+/// Opens the model and runs it on the picture.
+pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture) -> Result<Trial, String> {
+    let settings = serde_json::from_value(serde_json::json!({ "MODEL": model })).map_err(|e| e.to_string())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut detector = Detector::<E>::open(&settings, threads).map_err(|e| e.to_string())?;
+    let image = picture.describe();
+    let mut converter = Converter::new(&image, &detector.model().target()).map_err(|e| e.to_string())?;
+    let tensor = converter.tensor();
+    // 64-bit words, so that elements of any type are aligned
+    let mut words = vec![0u64; (tensor.bytes() as usize).div_ceil(size_of::<u64>())];
+    converter.convert(&picture.rgb, bytemuck::cast_slice_mut(&mut words)).map_err(|e| e.to_string())?;
+    let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
+    let item = Item::on_host("picture", 0, timing, Payload::Tensor(tensor));
+    let detect =
+        |detector: &mut Detector<E>| detector.detect(&item, bytemuck::cast_slice(&words)).map_err(|e| e.to_string());
+    let usual = detector.model().thresholds;
+    detector.set_thresholds(Thresholds { score: usual.score.min(LEAST_SCORE), ..usual });
+    let all = detect(&mut detector)?;
+    detector.set_thresholds(usual);
+    let found = detect(&mut detector)?;
+    Ok(Trial { doubt: all.doubt.or(found.doubt.clone()), judged: all.candidates, found })
+}
+
+/// Checks the model, and says in `out` what was seen.
+pub(super) fn check<E: Engine>(
+    model: &Path,
+    picture: Option<&Path>,
+    drawn: Option<PathBuf>,
+    out: &mut String,
+) -> Result<(), String> {
+    let shown = picture::load(picture)?;
+    let trial = try_out::<E>(model, &shown)?;
+    let _ = writeln!(out, "{}: the model file fits its description", model.display());
+    let drawn = drawn.unwrap_or_else(|| model.with_extension("boxes.jpg"));
+    report(&trial, picture, shown, &drawn, out)
+}
+
+/// Lists and draws what was found, and says what speaks against it.
+pub(super) fn report(
+    trial: &Trial,
+    picture: Option<&Path>,
+    mut shown: Picture,
+    drawn: &Path,
+    out: &mut String,
+) -> Result<(), String> {
+    let boxes = &trial.found.detections.boxes;
+    let name = picture.map_or("a made picture without objects".to_owned(), |path| path.display().to_string());
+    let _ = writeln!(out, "{name}, {}x{}: {} boxes", shown.size.width_px, shown.size.height_px, boxes.len());
+    for b in boxes.iter().take(LISTED) {
+        let (_, colour) = picture::colour(b.class_id);
+        let _ = writeln!(
+            out,
+            "  {} {:.2} from {:.0},{:.0} to {:.0},{:.0} ({colour})",
+            b.label, b.score, b.x1, b.y1, b.x2, b.y2
+        );
+    }
+    if boxes.len() > LISTED {
+        let _ = writeln!(out, "  and {} more", boxes.len() - LISTED);
+    }
+    if picture.is_some() {
+        shown.draw(boxes);
+        shown.save(drawn)?;
+        let _ =
+            writeln!(out, "the boxes are drawn in {}: look whether they are where the objects are", drawn.display());
+    }
+    match &trial.doubt {
+        Some(why) => return Err(why.clone()),
+        None if trial.judged < FEW => {
+            let _ = writeln!(
+                out,
+                "too few boxes to judge the head by; try `--picture` with one that shows what the model finds"
+            );
+        }
+        None => {
+            let _ = writeln!(out, "nothing in the numbers of {} boxes speaks against the head", trial.judged);
+        }
+    }
+    Ok(())
+}

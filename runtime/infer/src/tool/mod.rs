@@ -1,0 +1,79 @@
+//! `millrace model`: what a detector's program does beside being a node. It is done by the program that later computes the
+//! model, so that what holds here holds there.
+
+mod add;
+mod check;
+mod picture;
+
+use crate::{Engine, InferNode};
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The first argument of a detector's program that is no node.
+const VERB: &str = "--model";
+
+#[derive(Parser)]
+#[command(name = "millrace model", bin_name = "millrace model")]
+enum Request {
+    /// Try a model on a picture: does its file fit its description, and can its boxes be those of a picture?
+    Check(Tried),
+    /// Write the description of a model file, as far as the file says it, and try it.
+    Add(New),
+}
+
+#[derive(clap::Args)]
+struct Tried {
+    /// The model's description, a model.yml file.
+    model: PathBuf,
+    /// A picture to try it on, a JPEG, that shows what the model finds.
+    #[arg(long)]
+    picture: Option<PathBuf>,
+    /// Where the picture with the boxes drawn is written, a JPEG; by default beside the description.
+    #[arg(long)]
+    drawn: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct New {
+    /// The model file.
+    onnx: PathBuf,
+    /// A picture to try it on, a JPEG, that shows what the model finds.
+    #[arg(long)]
+    picture: Option<PathBuf>,
+    /// A text with the names of the classes, one a line, where the file does not have them.
+    #[arg(long)]
+    labels: Option<PathBuf>,
+    /// Size of the input as 640x480, where the file leaves it open.
+    #[arg(long, value_parser = size)]
+    size: Option<(u32, u32)>,
+    /// Where the description is written; by default model.yml beside the file.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.ok_or_else(|| format!("'{text}' is no size; write for example 640x480"))
+}
+
+/// A detector's `main`: the node, or what `millrace model` asks.
+pub fn main<E: Engine>() -> ExitCode {
+    if std::env::args().nth(1).as_deref() != Some(VERB) {
+        return millrace_node::main::<InferNode<E>>();
+    }
+    let mut out = String::new();
+    let done = match Request::parse_from(std::env::args().skip(1)) {
+        Request::Check(tried) => check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, &mut out),
+        Request::Add(new) => add::add::<E>(&new, &mut out),
+    };
+    // a reader that closes the pipe early has what it wanted
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), out.as_bytes());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("millrace model: {text}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}

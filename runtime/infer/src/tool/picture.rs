@@ -1,0 +1,94 @@
+//! A picture in a file, and boxes drawn on it.
+
+use jpeg_encoder::{ColorType, Encoder};
+use millrace_frame::{Colour, DetBox, ImageDesc, PixelFormat, Size};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+const QUALITY: u8 = 92;
+
+/// A picture of red, green and blue bytes.
+pub(super) struct Picture {
+    pub(super) size: Size,
+    pub(super) rgb: Vec<u8>,
+}
+
+/// The picture in the file, or one of noise and squares where there is none.
+pub(super) fn load(path: Option<&Path>) -> Result<Picture, String> {
+    let Some(path) = path else { return Ok(made()) };
+    let failed =
+        |e: &dyn std::fmt::Display| format!("'{}' cannot be read as a picture: {e}; give a JPEG", path.display());
+    let file = BufReader::new(File::open(path).map_err(|e| failed(&e))?);
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(file, options);
+    let rgb = decoder.decode().map_err(|e| failed(&e))?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| failed(&"it states no size"))?;
+    let side = |n: usize| u32::try_from(n).map_err(|e| failed(&e));
+    Ok(Picture { size: Size::new(side(width)?, side(height)?), rgb })
+}
+
+/// Noise, slopes and squares: numbers of all kinds, and no object.
+fn made() -> Picture {
+    let size = Size::new(768, 432);
+    let mut noise = 1u32;
+    let pixel = |n: u32| {
+        let (x, y) = (n % size.width_px, n / size.width_px);
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let square = if (x / 60 + y / 45).is_multiple_of(2) { 120 } else { 30 };
+        [0, 1, 2].map(|c| (square + x / 8 + 20 * c + (noise >> 27)).min(255) as u8)
+    };
+    Picture { size, rgb: (0..size.width_px * size.height_px).flat_map(pixel).collect() }
+}
+
+impl Picture {
+    /// As the frames of a camera are described.
+    pub(super) fn describe(&self) -> ImageDesc {
+        ImageDesc::packed(PixelFormat::Rgb24, self.size, Colour::assumed_for_height(self.size.height_px), 1).0
+    }
+
+    /// Draws the edges of the boxes, the best last.
+    pub(super) fn draw(&mut self, boxes: &[DetBox]) {
+        let Size { width_px, height_px } = self.size;
+        let thick = (width_px.max(height_px) / 400).max(1);
+        for found in boxes.iter().rev() {
+            let (rgb, _) = colour(found.class_id);
+            let inside = |v: f32, end: u32| (v.round().max(0.0) as u32).min(end);
+            let [x1, x2] = [found.x1, found.x2].map(|v| inside(v, width_px));
+            let [y1, y2] = [found.y1, found.y2].map(|v| inside(v, height_px));
+            let near = |v: u32, low: u32, high: u32| v < low + thick || v + thick >= high;
+            for y in y1..y2 {
+                for x in (x1..x2).filter(|&x| near(x, x1, x2) || near(y, y1, y2)) {
+                    let at = 3 * (y as usize * width_px as usize + x as usize);
+                    self.rgb[at..at + 3].copy_from_slice(&rgb);
+                }
+            }
+        }
+    }
+
+    /// Writes it as a JPEG.
+    pub(super) fn save(&self, path: &Path) -> Result<(), String> {
+        let failed = |e: &dyn std::fmt::Display| format!("'{}' cannot be written: {e}", path.display());
+        let side = |n: u32| u16::try_from(n).map_err(|e| failed(&e));
+        let encoder = Encoder::new_file(path, QUALITY).map_err(|e| failed(&e))?;
+        encoder
+            .encode(&self.rgb, side(self.size.width_px)?, side(self.size.height_px)?, ColorType::Rgb)
+            .map_err(|e| failed(&e))
+    }
+}
+
+/// A colour for each class, far from its neighbours'.
+pub(super) fn colour(class_id: u32) -> ([u8; 3], &'static str) {
+    const COLOURS: [([u8; 3], &str); 6] = [
+        ([255, 60, 60], "red"),
+        ([60, 220, 60], "green"),
+        ([80, 140, 255], "blue"),
+        ([255, 210, 40], "yellow"),
+        ([240, 80, 240], "magenta"),
+        ([60, 230, 230], "cyan"),
+    ];
+    COLOURS[class_id as usize % COLOURS.len()]
+}
