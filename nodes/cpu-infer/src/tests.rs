@@ -35,6 +35,11 @@ fn it_feeds_the_second_input() {
 }
 
 #[test]
+fn it_adds_and_checks_models() {
+    testing::adds_and_checks_models::<Rten>();
+}
+
+#[test]
 fn it_answers_as_a_node() {
     testing::answers_as_a_node::<Rten>(&[("THREADS", "1")]);
 }

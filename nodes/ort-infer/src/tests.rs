@@ -59,6 +59,13 @@ fn it_feeds_the_second_input() {
 }
 
 #[test]
+fn it_adds_and_checks_models() {
+    if have_library() {
+        testing::adds_and_checks_models::<Ort>();
+    }
+}
+
+#[test]
 fn it_answers_as_a_node() {
     if have_library() {
         testing::answers_as_a_node::<Ort>(&[("THREADS", "1")]);

@@ -282,3 +282,26 @@ fn a_frame_that_fails_does_not_end_the_node() {
     let found = detector.detect(&good, bytes).unwrap();
     assert!(found.detections.boxes.is_empty() && found.not_finite == 1);
 }
+
+#[test]
+fn boxes_that_cannot_be_are_counted_and_said_once() {
+    let (_folder, orders) = fitting("f32");
+    let good = item(Payload::Tensor(tensor(TensorDtype::F32)));
+    let data = elements(0.75);
+    let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders.clone() }, 1).unwrap();
+    let said: Vec<String> =
+        (0..20).filter_map(|_| detector.detect(&good, bytemuck::cast_slice(&data)).unwrap().doubt).collect();
+    let [text] = &said[..] else { panic!("{said:?}") };
+    assert!(text.starts_with(&format!("{}: the boxes are most likely wrong", orders.common.model.display())), "{text}");
+    assert!(text.contains("5 of 5 boxes are NaN or infinite"), "{text}");
+
+    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let found = detector.detect(&good, bytemuck::cast_slice(&data)).unwrap();
+    assert_eq!((found.candidates, found.impossible, found.doubt), (1, 0, None));
+}
+
+#[test]
+fn outputs_that_do_not_fit_name_the_heads_that_would() {
+    let text = refusal("f32", |o| o.outputs = vec![f32_port("out", &[1, 300, 6])]);
+    assert!(text.contains("By its outputs it may be `head: {kind: end2end, output: out}`"), "{text}");
+}

@@ -3,10 +3,11 @@
 
 mod add;
 mod check;
-mod picture;
+pub(crate) mod picture;
 
 use crate::{Engine, InferNode};
 use clap::Parser;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,10 +64,7 @@ pub fn main<E: Engine>() -> ExitCode {
         return millrace_node::main::<InferNode<E>>();
     }
     let mut out = String::new();
-    let done = match Request::parse_from(std::env::args().skip(1)) {
-        Request::Check(tried) => check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, &mut out),
-        Request::Add(new) => add::add::<E>(&new, &mut out),
-    };
+    let done = answer::<E>(std::env::args_os().skip(1), &mut out);
     // a reader that closes the pipe early has what it wanted
     let _ = std::io::Write::write_all(&mut std::io::stdout(), out.as_bytes());
     match done {
@@ -75,5 +73,13 @@ pub fn main<E: Engine>() -> ExitCode {
             let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("millrace model: {text}\n").as_bytes());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Does what the arguments ask; the first is [`VERB`].
+pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: &mut String) -> Result<(), String> {
+    match Request::parse_from(arguments) {
+        Request::Check(tried) => check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, out),
+        Request::Add(new) => add::add::<E>(&new, out),
     }
 }

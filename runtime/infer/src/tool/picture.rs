@@ -12,13 +12,13 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 const QUALITY: u8 = 92;
 
 /// A picture of red, green and blue bytes.
-pub(super) struct Picture {
-    pub(super) size: Size,
-    pub(super) rgb: Vec<u8>,
+pub(crate) struct Picture {
+    pub(crate) size: Size,
+    pub(crate) rgb: Vec<u8>,
 }
 
 /// The picture in the file, or one of noise and squares where there is none.
-pub(super) fn load(path: Option<&Path>) -> Result<Picture, String> {
+pub(crate) fn load(path: Option<&Path>) -> Result<Picture, String> {
     let Some(path) = path else { return Ok(made()) };
     let failed =
         |e: &dyn std::fmt::Display| format!("'{}' cannot be read as a picture: {e}; give a JPEG", path.display());
@@ -46,12 +46,12 @@ fn made() -> Picture {
 
 impl Picture {
     /// As the frames of a camera are described.
-    pub(super) fn describe(&self) -> ImageDesc {
+    pub(crate) fn describe(&self) -> ImageDesc {
         ImageDesc::packed(PixelFormat::Rgb24, self.size, Colour::assumed_for_height(self.size.height_px), 1).0
     }
 
     /// Draws the edges of the boxes, the best last.
-    pub(super) fn draw(&mut self, boxes: &[DetBox]) {
+    pub(crate) fn draw(&mut self, boxes: &[DetBox]) {
         let Size { width_px, height_px } = self.size;
         let thick = (width_px.max(height_px) / 400).max(1);
         for found in boxes.iter().rev() {
@@ -70,7 +70,7 @@ impl Picture {
     }
 
     /// Writes it as a JPEG.
-    pub(super) fn save(&self, path: &Path) -> Result<(), String> {
+    pub(crate) fn save(&self, path: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("'{}' cannot be written: {e}", path.display());
         let side = |n: u32| u16::try_from(n).map_err(|e| failed(&e));
         let encoder = Encoder::new_file(path, QUALITY).map_err(|e| failed(&e))?;
@@ -81,7 +81,7 @@ impl Picture {
 }
 
 /// A colour for each class, far from its neighbours'.
-pub(super) fn colour(class_id: u32) -> ([u8; 3], &'static str) {
+pub(crate) fn colour(class_id: u32) -> ([u8; 3], &'static str) {
     const COLOURS: [([u8; 3], &str); 6] = [
         ([255, 60, 60], "red"),
         ([60, 220, 60], "green"),
