@@ -133,7 +133,7 @@ impl Bench {
             flow: FlowSetting::Lossless,
             slots: 4,
             pool_mib: None,
-            backlog: 64,
+            backlog: None,
             max_age_ms: u64::MAX / 1_000_000,
             lease_timeout_ms: 2_000,
             doorbell: Doorbell::Needed,
