@@ -202,6 +202,13 @@ impl Metrics {
         self.0.loop_turned_ns.store(monotonic_ns(), Ordering::Relaxed);
     }
 
+    /// The process goes on after it was stopped. Its event loop could not turn meanwhile, and its time counts from here.
+    pub(crate) fn resumed(&self) {
+        if self.loop_age().is_some() {
+            self.beat();
+        }
+    }
+
     /// How long ago the node's event loop last turned, which it does at least ten times a second where it is well; `None`
     /// before it first did.
     pub fn loop_age(&self) -> Option<Duration> {

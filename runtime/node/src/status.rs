@@ -25,6 +25,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// A pause between two reports that is as long as this was none of their sender's: the whole process was stopped, or got no
+/// processor time.
+const OVERSLEPT: Duration = Duration::from_millis(1_500);
 /// Reports up to this length travel in the datagram itself; the kernel takes about 200 KiB.
 const LONGEST_DATAGRAM_BYTES: usize = 64 << 10;
 
@@ -162,7 +165,11 @@ impl Status {
         let run = move || {
             let mut reporter = shared.reporter();
             while !reporter.over {
+                let asleep = Instant::now();
                 reporter = shared.over.wait_timeout(reporter, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+                if asleep.elapsed() >= OVERSLEPT {
+                    metrics.resumed();
+                }
                 if !reporter.over {
                     reporter.report(&metrics);
                 }

@@ -124,11 +124,6 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
     Ok((slot, Item { source, seq: row.one::<UInt64Type>("seq")?, timing, device, fence, payload }))
 }
 
-/// Reads only where the publication is: all that a node with the pool's control block needs.
-pub fn decode_slot(array: &dyn Array) -> Result<SlotRef, WireError> {
-    slot_of(&Read::new(array)?)
-}
-
 /// Where a port's directory is, if the message announces one: then its `source` is empty.
 pub fn decode_announcement(array: &dyn Array) -> Result<Option<SlotRef>, WireError> {
     let row = Read::new(array)?;

@@ -12,7 +12,6 @@ use arrow::array::StructArray;
 use millrace_frame::wire::row;
 use millrace_frame::{CameraState, CameraStatus, Item, PayloadKind, SlotRef, monotonic_ns};
 use millrace_pool::Bell;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,8 +26,10 @@ const OUT_EVERY: Ports = Ports {
         PortOut { name: "packet", carries: PayloadKind::Packet, doc: "" },
     ],
 };
-const IN_EVERY: Ports =
-    Ports { inputs: &[every("detections", PayloadKind::Detections), every("packet", PayloadKind::Packet)], outputs: &[] };
+const IN_EVERY: Ports = Ports {
+    inputs: &[every("detections", PayloadKind::Detections), every("packet", PayloadKind::Packet)],
+    outputs: &[],
+};
 
 const fn every(name: &'static str, kind: PayloadKind) -> PortIn {
     let accepts = match kind {
