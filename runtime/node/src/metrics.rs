@@ -192,6 +192,12 @@ impl Metrics {
         self.state().counters.sum(name, source)
     }
 
+    /// A gauge's value, if it was ever set; for tests.
+    pub fn gauged(&self, name: &str, source: &str) -> Option<i64> {
+        let state = self.state();
+        state.gauges.iter().find(|(n, _, s, _)| *n == name && &***s == source).map(|(.., value)| *value)
+    }
+
     /// What was lost of camera `source` under `cause`.
     pub fn dropped(&self, cause: &str, source: &str) -> u64 {
         self.state().drops.sum(cause, source)

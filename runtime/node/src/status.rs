@@ -162,12 +162,13 @@ impl Status {
         }
         drop(reporter);
         let (shared, metrics) = (self.shared.clone(), metrics.clone());
+        let started = Instant::now();
         let run = move || {
+            let mut awake = started;
             let mut reporter = shared.reporter();
             while !reporter.over {
-                let asleep = Instant::now();
                 reporter = shared.over.wait_timeout(reporter, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
-                if asleep.elapsed() >= OVERSLEPT {
+                if std::mem::replace(&mut awake, Instant::now()).elapsed() >= OVERSLEPT {
                     metrics.resumed();
                 }
                 if !reporter.over {

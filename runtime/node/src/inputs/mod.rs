@@ -92,6 +92,15 @@ impl Inputs {
         self.bounds = Bounds::of(common);
     }
 
+    /// The directory is not known yet, and the node reads frames on a GPU at this input.
+    pub(crate) fn is_news_on_gpu(&self, input: &str, at: &SlotRef) -> bool {
+        self.find(input).is_some_and(|(port, feed)| {
+            let Port { spec, feeds, .. } = &self.ports[port];
+            let waits = |o: &Occupied| matches!(o, Occupied::Directory(other) if other.pool == at.pool);
+            spec.on_gpu && !feeds[feed].knows(at.pool) && !feeds[feed].occupied.iter().any(waits)
+        })
+    }
+
     /// Opens the directory that a message announces, where it is new.
     pub(crate) fn announced(&mut self, input: &str, at: &SlotRef) {
         let Some((port, feed)) = self.find(input) else { return };

@@ -47,7 +47,8 @@ impl Link for Announcements {
         Signal::Quiet
     }
     fn ring(&mut self, _: &'static str, row: StructArray) -> Result<(), String> {
-        self.0.lock().unwrap().extend(row::decode_announcement(&row).map_err(|e| e.to_string())?);
+        let announced = row::decode_announcement(&row).map_err(|e| e.to_string())?;
+        self.0.lock().unwrap().extend(announced.map(|announced| announced.at));
         Ok(())
     }
 }
