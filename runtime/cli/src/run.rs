@@ -60,7 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     view.say(&format!("running {}; dora's log is {}", args.graph.display(), log.display()));
     let signals = Signals::listen()?;
     let child = start(&program, &file, &scratch.status_path(), &log)?;
-    let mut running = Running::new(&checked, graph, child, inbox, view, signals, args.stop_after, log);
+    let mut running = Running::new(&checked, graph, (child, log), inbox, view, signals, args.stop_after);
     let status = running.watch()?;
     Ok(running.end(status))
 }
@@ -205,12 +205,11 @@ impl Running {
     fn new(
         checked: &Checked,
         graph: &Graph,
-        child: Child,
+        (child, log): (Child, PathBuf),
         inbox: Inbox,
         view: View,
         signals: Signals,
         stop_after: Option<Duration>,
-        log: PathBuf,
     ) -> Self {
         let never = |policy: &str| policy == "never";
         Self {
