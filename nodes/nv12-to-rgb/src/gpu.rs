@@ -1,7 +1,7 @@
 //! Frames that lie on a GPU: one launch for those of all cameras that are there at once.
 
-use millrace_cuda::{Gpu, Span};
-use millrace_frame::{ImageDesc, Item, Payload, TensorDesc};
+use millrace_cuda::{DeviceMemory, Gpu, Span};
+use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, TensorDesc};
 use millrace_kernels::Target;
 use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses};
 use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, Metrics, NodeError, Outputs, Queue};
@@ -22,6 +22,7 @@ enum Conversion {
 }
 
 impl OnGpu {
+    /// Loads the kernels, which the driver compiles the first time on a machine, and launches them once.
     pub(crate) fn new(
         gpu: &Gpu,
         settings: GpuSettings,
@@ -35,7 +36,33 @@ impl OnGpu {
         };
         let conversion = conversion.map_err(NodeError::fatal)?;
         tracing::info!(gpu = gpu.name(), way = if fused { "fused" } else { "separate passes" }, "converting");
-        Ok(Self { queue: Queue::new(gpu, settings, cx)?, conversion, metrics: cx.metrics().clone() })
+        let mut this = Self { queue: Queue::new(gpu, settings, cx)?, conversion, metrics: cx.metrics().clone() };
+        this.warm_up()?;
+        Ok(this)
+    }
+
+    /// Converts a picture of 2x2 pixels into memory of its own: what the driver loads or compiles at a kernel's first launch is
+    /// there when the first frame comes. Not counted.
+    fn warm_up(&mut self) -> Result<(), NodeError> {
+        let (image, bytes) = ImageDesc::packed(PixelFormat::Nv12, Size::new(2, 2), Colour::assumed_for_height(2), 1);
+        let stream = self.queue.stream();
+        let tensor = match &self.conversion {
+            Conversion::Fused(converter) => converter.tensor(&image),
+            Conversion::Separate(passes) => passes.tensor(&image),
+        };
+        let tensor_bytes = tensor.map_err(NodeError::fatal)?.bytes();
+        let memory = |bytes, what| DeviceMemory::allocate(stream.gpu(), bytes, what).map_err(NodeError::fatal);
+        let (from, to) = (memory(bytes, "a picture to begin with")?, memory(tensor_bytes, "a tensor to begin with")?);
+        stream.fill(from.span(), 0).map_err(NodeError::fatal)?;
+        let job = [CudaJob { source: &image, from: from.span(), to: to.span() }];
+        let queued = match &mut self.conversion {
+            Conversion::Fused(converter) => converter.queue(stream, &job),
+            Conversion::Separate(passes) => passes.queue(stream, &job),
+        };
+        // before the memory goes
+        let done = stream.synchronize();
+        queued.map_err(NodeError::fatal)?;
+        done.map_err(NodeError::fatal)
     }
 
     pub(crate) fn is_on(&self, gpu: &Gpu) -> bool {

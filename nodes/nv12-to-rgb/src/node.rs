@@ -96,6 +96,11 @@ impl Node for Nv12ToRgb {
         Ok(())
     }
 
+    fn expect_frames_on(&mut self, device: u32) -> Result<(), NodeError> {
+        let gpu = Gpu::open(device).map_err(NodeError::fatal)?;
+        self.index_of(&gpu).map(drop)
+    }
+
     fn batch_wait(&self) -> Option<Duration> {
         // on a CPU frames are converted one by one, so none gains by waiting for others
         self.batch_wait.or_else(|| self.on_gpu.is_empty().then_some(Duration::ZERO))
@@ -159,12 +164,13 @@ fn image_of(input: Input) -> Result<(Lease, ImageDesc), NodeError> {
 }
 
 impl Nv12ToRgb {
-    /// The GPU's place in `on_gpu`, where its kernels are loaded when its first frame comes.
+    /// The GPU's place in `on_gpu`, where its kernels are loaded now if they are not there.
     fn index_of(&mut self, gpu: &Gpu) -> Result<usize, NodeError> {
         if let Some(at) = self.on_gpu.iter().position(|known| known.is_on(gpu)) {
             return Ok(at);
         }
         self.on_gpu.push(OnGpu::new(gpu, self.gpu, self.fused, &self.target, &self.cx)?);
+        self.cx.metrics().gauge("gpus", "", self.on_gpu.len() as i64);
         Ok(self.on_gpu.len() - 1)
     }
 

@@ -12,7 +12,7 @@ use millrace_node::Input;
 use millrace_node::testing::Bench;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn settings(value: serde_json::Value) -> Settings {
     serde_json::from_value(value).unwrap()
@@ -267,6 +267,28 @@ mod on_a_gpu {
             let (rest, end) = bench.finish();
             assert!(rest.is_empty());
             end.unwrap();
+        }
+    }
+
+    /// As many frames would be lost as come while the driver compiles, which it does at a module's load.
+    #[test]
+    fn the_kernels_are_there_before_the_first_frame_where_the_producer_says_where_it_will_lie() {
+        let Some(gpu) = gpu() else { return };
+        for fused in ["true", "false"] {
+            let settings = [&SMALL[..], &[("FUSED", fused)]].concat();
+            let device = millrace_frame::Device::Cuda(gpu.ordinal());
+            let mut bench = Bench::start_before::<Nv12ToRgb>(&settings, device);
+            let until = Instant::now() + Duration::from_secs(20);
+            while bench.metrics().gauged("gpus", "") != Some(1) {
+                assert!(Instant::now() < until, "the node has loaded no kernels");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(bench.metrics().counted("launches", ""), 0, "what was tried is not counted");
+            let (item, _, pixels) = frame("door", 0, Size::new(64, 48));
+            bench.send_on(&gpu, "frame", &item, &pixels).unwrap();
+            assert_eq!(next(&mut bench).0.seq, 0);
+            let metrics = bench.finish().1.unwrap();
+            assert_eq!((metrics.counted("launches", ""), metrics.gauged("gpus", "")), (1, Some(1)));
         }
     }
 

@@ -85,6 +85,9 @@ impl Backend for Cuda {
             output_surfaces: OUTPUT_SURFACES,
             ..Options::default()
         };
+        if settings.memory == Memory::Cuda {
+            cx.frames_lie_on(&gpu);
+        }
         let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
         let one = (settings.streams == Streams::One).then(OnceLock::new);
         let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An event loop that has not turned for so long hangs; one that is well turns ten times a second.
-pub(crate) const HUNG: Duration = Duration::from_secs(3);
+pub(crate) const HUNG: Duration = Duration::from_millis(2_500);
 /// The page is ready while some live camera's detections are not older.
 pub(crate) const DETECTIONS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -31,7 +31,8 @@ pub(crate) fn alive(loop_age: Option<Duration>) -> (StatusCode, String) {
 pub(crate) struct Cameras {
     /// How many there are, by state.
     pub(crate) by_state: BTreeMap<&'static str, usize>,
-    /// A few that are not live: `door is refused: 401 Unauthorized`.
+    /// A few that are to be live and are not: `door is refused: 401 Unauthorized`. One that has ended is not: its file is
+    /// over, or it was removed.
     pub(crate) not_live: Vec<String>,
     /// Since the newest detections of a live camera; none where there were none.
     pub(crate) newest_detections: Option<Duration>,
@@ -56,12 +57,13 @@ pub(crate) fn ready(loop_age: Option<Duration>, cameras: &Cameras) -> (StatusCod
         Some(_) => {}
     }
     if cameras.by_state.get(CameraState::Live.as_str()).copied().unwrap_or(0) == 0 {
-        let states = if cameras.not_live.is_empty() {
-            "no camera has come yet".to_owned()
-        } else {
-            format!("no camera is live: {}", cameras.not_live.join("; "))
-        };
-        missing.push(states);
+        let ended = cameras.by_state.get(CameraState::Ended.as_str()).copied().unwrap_or(0);
+        missing.push(match (cameras.not_live.is_empty(), ended) {
+            (false, _) => format!("no camera is live: {}", cameras.not_live.join("; ")),
+            (true, 0) => "no camera has come yet".to_owned(),
+            (true, 1) => "no camera is live: 1 has ended or was removed".to_owned(),
+            (true, ended) => format!("no camera is live: {ended} have ended or were removed"),
+        });
     }
     match cameras.newest_detections {
         None => missing.push("no detections of a live camera have come".to_owned()),

@@ -340,7 +340,7 @@ impl Hub {
             if status.state == CameraState::Live {
                 let age = camera.counters.last_at().map(|at| now.saturating_duration_since(at));
                 known.newest_detections = known.newest_detections.into_iter().chain(age).min();
-            } else if known.not_live.len() < NAMED {
+            } else if status.state != CameraState::Ended && known.not_live.len() < NAMED {
                 let why = if status.last_error.is_empty() { String::new() } else { format!(": {}", status.last_error) };
                 known.not_live.push(format!("{} is {}{why}", status.source, status.state.as_str()));
             }

@@ -10,6 +10,7 @@ mod hub;
 mod jpeg;
 mod node;
 mod page;
+mod pictures;
 mod protocol;
 mod queue;
 mod server;

@@ -2,26 +2,18 @@
 
 use crate::config::Settings;
 use crate::hub::{Delivered, Hub, LoopAge, Refused};
-use crate::jpeg;
+use crate::pictures::Pictures;
 use crate::server::{Server, parse_bind};
 use millrace_frame::{CameraStatus, Detections, PacketCodec, Payload, PayloadKind};
 use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
 
 /// `ws-publisher`.
 pub(crate) struct WsPublisher {
     hub: Arc<Hub>,
     server: Server,
     metrics: Metrics,
-    jpeg: SyncSender<Lease>,
-    jpeg_every: Option<Duration>,
-    /// The JPEG thread reads it before each picture.
-    jpeg_quality: Arc<AtomicU8>,
-    next_jpeg: HashMap<String, Instant>,
+    pictures: Pictures,
 }
 
 impl Node for WsPublisher {
@@ -61,10 +53,9 @@ impl Node for WsPublisher {
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let ip = parse_bind(&settings.bind).map_err(NodeError::fatal)?;
         let max_clients = settings.max_clients as usize;
-        let (jpeg_every, jpeg_quality) = (settings.jpeg_every(), Arc::new(AtomicU8::new(settings.jpeg_quality)));
         let metrics = cx.metrics().clone();
         let loop_age = LoopAge(Box::new(move || metrics.loop_age()));
-        let hub = Hub::new(settings.title, max_clients, Default::default(), loop_age);
+        let hub = Hub::new(settings.title.clone(), max_clients, Default::default(), loop_age);
         let server =
             Server::start(ip, settings.port, &settings.origins, max_clients, hub.clone()).map_err(NodeError::fatal)?;
         cx.note(server.page());
@@ -72,21 +63,13 @@ impl Node for WsPublisher {
             tracing::warn!("{warning}");
             cx.note(format!("warning: {warning}"));
         }
-        let (metrics, quality) = (cx.metrics().clone(), jpeg_quality.clone());
-        let (jpeg, frames) = sync_channel(1);
-        let (to, counts) = (hub.clone(), metrics.clone());
-        std::thread::Builder::new()
-            .name("jpeg".into())
-            .spawn(move || encode_all(&frames, &to, &counts, &quality))
-            .map_err(|e| NodeError::fatal(format!("cannot start the JPEG thread: {e}")))?;
-        Ok(Self { hub, server, metrics, jpeg, jpeg_every, jpeg_quality, next_jpeg: HashMap::new() })
+        let metrics = cx.metrics().clone();
+        let pictures = Pictures::start(&settings, hub.clone(), metrics.clone())?;
+        Ok(Self { hub, server, metrics, pictures })
     }
 
     fn change(&mut self, settings: Settings) -> Result<(), String> {
-        self.jpeg_every = settings.jpeg_every();
-        // what is due was reckoned by the rate before
-        self.next_jpeg.clear();
-        self.jpeg_quality.store(settings.jpeg_quality, Ordering::Relaxed);
+        self.pictures.change(&settings);
         Ok(())
     }
 
@@ -138,20 +121,10 @@ impl WsPublisher {
         Ok(())
     }
 
-    /// Hands a frame to the JPEG thread, where somebody wants it, the rate allows it and the thread is free.
     fn frame(&mut self, lease: Lease) -> Result<(), NodeError> {
         let item = lease.item();
-        let source = &item.source;
-        self.hub.picture(source, item.timing.capture_ns).map_err(|e| refused(&e, source))?;
-        let Some(every) = self.jpeg_every else { return Ok(()) };
-        let now = Instant::now();
-        if !self.hub.jpeg_wanted(source) || self.next_jpeg.get(source).is_some_and(|&due| now < due) {
-            return Ok(());
-        }
-        self.next_jpeg.insert(source.clone(), now + every);
-        if let Err(TrySendError::Full(lease)) = self.jpeg.try_send(lease) {
-            self.metrics.count("jpeg_busy", &lease.item().source, 1);
-        }
+        self.hub.picture(&item.source, item.timing.capture_ns).map_err(|e| refused(&e, &item.source))?;
+        self.pictures.offer(lease, &self.hub);
         Ok(())
     }
 
@@ -165,23 +138,4 @@ impl WsPublisher {
 
 fn refused(error: &Refused, source: &str) -> NodeError {
     NodeError::frame(error.cause(), source, error)
-}
-
-/// The JPEG thread: an encoder takes longer than the node's thread may be held up. Ends when the node does.
-fn encode_all(frames: &Receiver<Lease>, hub: &Hub, metrics: &Metrics, quality: &AtomicU8) {
-    for lease in frames {
-        let item = lease.item();
-        let Payload::Image(image) = &item.payload else { continue };
-        let quality = quality.load(Ordering::Relaxed);
-        let sent = jpeg::encode(image, lease.bytes(), quality).map_err(|e| e.to_string()).and_then(|data| {
-            hub.jpeg(&item.source, item.timing.pts_ns, image.display_size(), &data).map_err(|e| e.to_string())
-        });
-        match sent {
-            Ok(_) => metrics.count("jpegs", &item.source, 1),
-            Err(error) => {
-                tracing::debug!(source = item.source, error, "no JPEG of a frame");
-                metrics.drop("jpeg_failed", &item.source, 1);
-            }
-        }
-    }
 }

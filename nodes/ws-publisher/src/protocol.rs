@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
-use millrace_frame::{CameraState, Detections, DetectionsMessage};
+use millrace_frame::{CameraMessage, Detections, DetectionsMessage};
 use serde::Serialize;
 
 /// Version of every message; a field never changes its meaning within one version.
@@ -70,18 +70,8 @@ pub(crate) struct CameraInfo<'a> {
 /// A camera's figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct CameraStats<'a> {
-    pub(crate) source: &'a str,
-    pub(crate) state: CameraState,
-    /// Since when it has this state, by the Unix clock.
-    pub(crate) since_ns: i64,
-    /// Why it is not live, or was not last; absent where there was no error.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) last_error: &'a str,
-    /// Attempts to connect since it was last live.
-    pub(crate) tries: u32,
-    /// When its last frame arrived at the first node, by the Unix clock; absent before the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_frame_ns: Option<i64>,
+    #[serde(flatten)]
+    pub(crate) camera: CameraMessage<'a>,
     /// Frames whose detections were published.
     pub(crate) frames: u64,
     /// Of the last two seconds.

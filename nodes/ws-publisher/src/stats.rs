@@ -72,12 +72,7 @@ impl Counters {
         sorted.sort_unstable();
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| quantile_ms(&sorted, q));
         CameraStats {
-            source: &status.source,
-            state: status.state,
-            since_ns: status.since_ns,
-            last_error: &status.last_error,
-            tries: status.tries,
-            last_frame_ns: (status.last_frame_ns != 0).then_some(status.last_frame_ns),
+            camera: status.into(),
             frames: self.frames,
             fps: (self.fps(now) * 100.0).round() / 100.0,
             missing: self.missing,

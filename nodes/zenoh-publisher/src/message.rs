@@ -1,7 +1,7 @@
 //! What a put carries.
 
 use crate::config::Encodings;
-use millrace_frame::{CameraState, CameraStatus, Detections, DetectionsMessage, wire};
+use millrace_frame::{CameraMessage, CameraStatus, Detections, DetectionsMessage, wire};
 use serde::Serialize;
 
 /// The encoding field of JSON.
@@ -51,25 +51,11 @@ pub(crate) fn encode(found: &Detections, wanted: Encodings) -> Result<Vec<(&'sta
 #[serde(tag = "type", rename = "state")]
 struct StateMessage<'a> {
     schema: u32,
-    source: &'a str,
-    state: CameraState,
-    since_ns: i64,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    last_error: &'a str,
-    tries: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_frame_ns: Option<i64>,
+    #[serde(flatten)]
+    camera: CameraMessage<'a>,
 }
 
 /// The message on a camera's `state` key.
 pub(crate) fn encode_state(status: &CameraStatus) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&StateMessage {
-        schema: Detections::SCHEMA,
-        source: &status.source,
-        state: status.state,
-        since_ns: status.since_ns,
-        last_error: &status.last_error,
-        tries: status.tries,
-        last_frame_ns: (status.last_frame_ns != 0).then_some(status.last_frame_ns),
-    })
+    serde_json::to_vec(&StateMessage { schema: Detections::SCHEMA, camera: status.into() })
 }

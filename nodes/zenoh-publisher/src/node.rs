@@ -17,7 +17,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// A stop has to be over within three seconds, all nodes together.
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// How often it is looked whether a camera has fallen silent.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
 /// Failed puts are counted one by one and logged this often at most.
 const LOG_FAILURES: Duration = Duration::from_secs(10);
 

@@ -14,15 +14,41 @@ pub(crate) struct Cameras(BTreeMap<String, Camera>);
 #[derive(Debug)]
 pub(crate) struct Camera {
     status: CameraStatus,
-    /// The node that reports it, and why its word says nothing of now.
-    doubt: Option<String>,
+    /// Why the word of the node that reports it says nothing of now.
+    doubt: Option<Doubt>,
     was_live: bool,
+    /// When its node last came back from a time in which nothing was known of the camera, by the Unix clock.
+    known_again_ns: i64,
     /// When pictures last stopped coming, by the Unix clock.
     down_since_ns: Option<i64>,
     outages: u32,
     down_ns: i64,
     /// The reason of the last outage.
     reason: String,
+}
+
+/// A node gives no sign of life, so that nothing is known of its cameras.
+#[derive(Clone, Debug)]
+struct Doubt {
+    node: String,
+    what: &'static str,
+    /// By the Unix clock.
+    since_ns: i64,
+}
+
+impl Doubt {
+    fn of(node: &Totals) -> Option<Self> {
+        let (what, for_) = match node.vital {
+            Vital::Well => return None,
+            Vital::Gone(for_) => ("is gone", for_),
+            Vital::Silent(for_) | Vital::Stuck(for_) => ("hangs", for_),
+        };
+        Some(Self { node: node.id.clone(), what, since_ns: clock::ago_ns(for_) })
+    }
+
+    fn text(&self) -> String {
+        format!("its node {} {} since {}", self.node, self.what, clock::at(self.since_ns))
+    }
 }
 
 impl Cameras {
@@ -56,11 +82,7 @@ impl Cameras {
             }
         }
         for (source, (_, _, node, status)) in reports {
-            let doubt = match node.vital {
-                Vital::Well => None,
-                Vital::Gone(_) => Some(format!("its node {} is gone", node.id)),
-                Vital::Silent(_) | Vital::Stuck(_) => Some(format!("its node {} hangs", node.id)),
-            };
+            let doubt = Doubt::of(node);
             let news = match self.0.get_mut(source) {
                 Some(camera) => camera.take(status, doubt),
                 None => {
@@ -120,6 +142,7 @@ impl Camera {
             status: status.clone(),
             doubt: None,
             was_live: false,
+            known_again_ns: 0,
             down_since_ns: None,
             outages: 0,
             down_ns: 0,
@@ -135,9 +158,13 @@ impl Camera {
         }
     }
 
-    fn take(&mut self, status: &CameraStatus, doubt: Option<String>) -> bool {
+    fn take(&mut self, status: &CameraStatus, doubt: Option<Doubt>) -> bool {
         let before = (self.state(), self.status.last_error.is_empty());
         self.status = status.clone();
+        if self.doubt.is_some() && doubt.is_none() {
+            // it may never have been anything but live, as far as its node knows
+            self.known_again_ns = unix_ns();
+        }
         self.doubt = doubt;
         let state = self.state();
         self.was_live |= state == "live";
@@ -150,10 +177,9 @@ impl Camera {
     /// The line that tells of its new state; keeps count of outages.
     fn news(&mut self) -> String {
         let name = &self.status.source;
-        let now_ns = unix_ns();
         match self.state() {
             "live" => {
-                let since_ns = self.status.since_ns;
+                let since_ns = self.status.since_ns.max(self.known_again_ns);
                 let down = self.down_since_ns.take().map(|down_ns| since_ns.saturating_sub(down_ns).max(0));
                 let again = down.map(|ns| {
                     self.down_ns += ns;
@@ -168,7 +194,7 @@ impl Camera {
             _ => {
                 if self.was_live && self.down_since_ns.is_none() {
                     self.outages += 1;
-                    self.down_since_ns = Some(if self.doubt.is_some() { now_ns } else { self.status.since_ns });
+                    self.down_since_ns = Some(self.doubt.as_ref().map_or(self.status.since_ns, |doubt| doubt.since_ns));
                 }
                 format!("{name}: {}{}", self.state(), self.why())
             }
@@ -177,7 +203,7 @@ impl Camera {
 
     fn reason(&self) -> String {
         match &self.doubt {
-            Some(doubt) => doubt.clone(),
+            Some(doubt) => doubt.text(),
             None if self.status.last_error.is_empty() => self.state().to_owned(),
             None => self.status.last_error.clone(),
         }
@@ -185,7 +211,7 @@ impl Camera {
 
     fn why(&self) -> String {
         if let Some(doubt) = &self.doubt {
-            return format!(": {doubt}");
+            return format!(": {}", doubt.text());
         }
         let attempt = if self.status.tries > 1 { format!(" (attempt {})", self.status.tries) } else { String::new() };
         let error =
@@ -272,11 +298,24 @@ mod tests {
         assert_eq!(line, format!("door: stalled since {since} (attempt 5): no picture for 3 s"));
         nodes[1] = node("decode", None, vec![camera(Live, 60, "")]);
         assert_eq!(said(cameras.update(&nodes)), ["camera door: live"]);
-        nodes[1].vital = Vital::Silent(Duration::from_secs(4));
-        assert_eq!(said(cameras.update(&nodes)), ["camera door: unknown: its node decode hangs"]);
+        nodes[1].vital = Vital::Silent(Duration::from_secs(240));
+        let lines = said(cameras.update(&nodes));
+        // which second it is may change meanwhile
+        let since = clock::ago(Duration::from_secs(240))[..5].to_owned();
+        assert!(lines[0].starts_with("camera door: unknown: its node decode hangs since "), "{lines:?}");
+        assert!(
+            lines[0].contains(&since) || lines[0].contains(&clock::ago(Duration::from_secs(241))[..5]),
+            "{lines:?}"
+        );
         assert_eq!(cameras.counts(), "1 unknown");
-        nodes[1].vital = Vital::Gone(Duration::from_secs(9));
+        nodes[1].vital = Vital::Gone(Duration::from_secs(250));
         assert!(cameras.update(&nodes).is_empty());
-        assert_eq!(cameras.troubled().next().unwrap().line(), "door: unknown: its node decode is gone");
+        let line = cameras.troubled().next().unwrap().line();
+        assert!(line.starts_with("door: unknown: its node decode is gone since "), "{line}");
+        // it comes back and has never known the camera to be anything but live
+        nodes[1].vital = Vital::Well;
+        assert!(
+            matches!(&said(cameras.update(&nodes))[..], [line] if line.starts_with("camera door: live again after 4:0"))
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Times of day as a user reads them.
 
 use chrono::{DateTime, Local, TimeZone, Timelike};
+use millrace_frame::unix_ns;
+use std::time::Duration;
 
 /// Now: `14:02:11`.
 pub(crate) fn now() -> String {
@@ -10,6 +12,16 @@ pub(crate) fn now() -> String {
 /// A time of the Unix clock in nanoseconds, as this machine's time of day: `14:02:11`.
 pub(crate) fn at(unix_ns: i64) -> String {
     text(Local.timestamp_nanos(unix_ns))
+}
+
+/// The time of day so long ago.
+pub(crate) fn ago(length: Duration) -> String {
+    at(ago_ns(length))
+}
+
+/// The same by the Unix clock, in nanoseconds.
+pub(crate) fn ago_ns(length: Duration) -> i64 {
+    unix_ns().saturating_sub(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX))
 }
 
 fn text(time: DateTime<Local>) -> String {

@@ -4,6 +4,7 @@
 //! install and runs graphs of native nodes. Installing it needs Python 3.11 or later with pip, and happens once.
 
 use anyhow::{Context, bail};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -115,6 +116,31 @@ fn target_folder_of(program: &Path) -> Option<PathBuf> {
     program.ancestors().skip(1).find(is_target).map(Path::to_path_buf)
 }
 
+/// How the last process of `node` ended that dora started again, by its log: a node's process is dora's child, and nobody
+/// else gets to know it. `None` where the log does not say it as dora 1.1 does.
+pub(crate) fn end_of_process(log: &Path, node: &str) -> Option<String> {
+    const TAIL_BYTES: u64 = 256 << 10;
+    let mut file = std::fs::File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    let mark = format!(" {node}: daemon handling node stop with exit status ");
+    let tail = String::from_utf8_lossy(&tail);
+    let status =
+        tail.lines().rev().find_map(|line| line.split_once(&mark)?.1.split_once(" (restart: true").map(|it| it.0))?;
+    let (kind, number) = status.strip_suffix(')').and_then(|it| it.split_once('(')).unwrap_or((status, ""));
+    Some(match (kind, number.parse::<i32>()) {
+        ("Success", _) => "has ended with exit code 0".to_owned(),
+        ("ExitCode", Ok(code)) => format!("has ended with exit code {code}"),
+        ("Signal", Ok(signal)) => match signal_hook::low_level::signal_name(signal) {
+            Some(name) => format!("was ended by {name}"),
+            None => format!("was ended by signal {signal}"),
+        },
+        _ => format!("has ended ({status})"),
+    })
+}
+
 fn install(tools: &Path) -> anyhow::Result<()> {
     let other_way = format!(
         "or install dora {VERSION} another way, so that 'dora --version' says 'dora-cli {VERSION}': \
@@ -178,7 +204,32 @@ fn write_wrapper(bin: &Path, python: &str) -> anyhow::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::target_folder_of;
+    use super::{end_of_process, target_folder_of};
+
+    #[test]
+    fn how_a_process_ended_is_what_dora_wrote_last_of_its_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let stop = |node: &str, status: &str, restart: bool| {
+            format!(
+                "01:13:05 DEBUG  {node}: daemon handling node stop with exit status {status} (restart: {restart}, restart_count: 0)\n"
+            )
+        };
+        let end = |lines: &[String]| {
+            std::fs::write(&log, lines.concat()).unwrap();
+            end_of_process(&log, "detect")
+        };
+        assert_eq!(end(&[]), None);
+        let killed = stop("detect", "Signal(9)", true);
+        assert_eq!(end(std::slice::from_ref(&killed)).as_deref(), Some("was ended by SIGKILL"));
+        let others =
+            [stop("detect", "Signal(11)", true), stop("redetect", "ExitCode(1)", true), stop("page", "Success", false)];
+        assert_eq!(end(&[&[killed], &others[..]].concat()).as_deref(), Some("was ended by SIGSEGV"));
+        assert_eq!(end(&[stop("detect", "ExitCode(101)", true)]).as_deref(), Some("has ended with exit code 101"));
+        assert_eq!(end(&[stop("detect", "Signal(62)", true)]).as_deref(), Some("was ended by signal 62"));
+        assert_eq!(end(&[stop("detect", "IoError(\"x\")", true)]).as_deref(), Some("has ended (IoError(\"x\"))"));
+        assert_eq!(end_of_process(std::path::Path::new("/nowhere"), "detect"), None);
+    }
 
     #[test]
     fn a_target_folder_is_known_whether_cargo_made_it_or_not() {

@@ -6,7 +6,7 @@ use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State, VARIABLE};
-use crate::totals::Totals;
+use crate::totals::{LOOK, Totals};
 use crate::view::View;
 use crate::vitals::{Vital, Vitals};
 use crate::{dora, make};
@@ -60,9 +60,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     view.say(&format!("running {}; dora's log is {}", args.graph.display(), log.display()));
     let signals = Signals::listen()?;
     let child = start(&program, &file, &scratch.status_path(), &log)?;
-    let mut running = Running::new(&checked, graph, child, inbox, view, signals, args.stop_after);
+    let mut running = Running::new(&checked, graph, (child, log), inbox, view, signals, args.stop_after);
     let status = running.watch()?;
-    Ok(running.end(status, &log))
+    Ok(running.end(status))
 }
 
 fn refuse(report: &Report) -> ExitCode {
@@ -196,13 +196,16 @@ struct Running {
     hurried: bool,
     killed: bool,
     told: Vec<(String, String)>,
+    log: PathBuf,
+    /// When the nodes were last looked at.
+    looked: Instant,
 }
 
 impl Running {
     fn new(
         checked: &Checked,
         graph: &Graph,
-        child: Child,
+        (child, log): (Child, PathBuf),
         inbox: Inbox,
         view: View,
         signals: Signals,
@@ -233,6 +236,8 @@ impl Running {
             hurried: false,
             killed: false,
             told: Vec::new(),
+            log,
+            looked: Instant::now(),
         }
     }
 
@@ -249,8 +254,11 @@ impl Running {
             let now = Instant::now();
             if last_look.is_none_or(|last| now - last >= Duration::from_millis(500)) {
                 self.family.look();
-                self.look_at_nodes(now);
                 last_look = Some(now);
+            }
+            if now - self.looked >= LOOK {
+                self.look_at_nodes(now);
+                self.looked = now;
             }
             if let Some(status) = self.child.try_wait()? {
                 // What nodes said at their end may still lie in the socket.
@@ -274,8 +282,10 @@ impl Running {
                 self.told.push(line);
             }
         }
-        if let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) {
-            node.take(status, now);
+        let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) else { return };
+        if let Some(restart) = node.take(status, now) {
+            let line = self.vitals.restarted(&node.id, restart, &self.log);
+            self.view.alarm(&line);
         }
     }
 
@@ -328,16 +338,17 @@ impl Running {
         }
     }
 
-    /// A node has failed and does not come back.
+    /// A node has failed and does not come back. What keeps a node from working at all (a setting, a port in use, a missing
+    /// model) is not tried again: whoever started the graph looks at it now.
     fn is_lost(&self, now: Instant) -> bool {
         self.nodes.iter().zip(&self.never_restarted).any(|(node, never)| {
-            let patience = if *never { Duration::ZERO } else { COME_BACK };
+            let patience = if *never || !node.ran { Duration::ZERO } else { COME_BACK };
             node.state() == Some(State::Failed) && node.heard.is_some_and(|heard| now - heard >= patience)
         })
     }
 
     /// Cleans up, says how it went, and gives the exit code.
-    fn end(mut self, status: ExitStatus, log: &Path) -> ExitCode {
+    fn end(mut self, status: ExitStatus) -> ExitCode {
         let elapsed = self.start.elapsed();
         // Nodes end when dora does; who lingers is killed.
         if !self.family.gone_within(Duration::from_millis(300)) {
@@ -365,7 +376,7 @@ impl Running {
             _ => 1,
         };
         if code == 1 {
-            self.explain_failure(status, &troubled, log);
+            self.explain_failure(status, &troubled, &self.log);
         }
         ExitCode::from(code)
     }

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 /// Rates are over about this long.
 const WINDOW: Duration = Duration::from_secs(3);
-/// A node that gives no sign of life for so long hangs, or is gone; one that is well reports twice a second.
-pub(crate) const SILENT: Duration = Duration::from_secs(3);
+/// A node that gives no sign of life for so long hangs, or is gone; one that is well reports twice a second. With the time
+/// until somebody looks ([`LOOK`]) that is less than 3 s, on a busy machine too.
+pub(crate) const SILENT: Duration = Duration::from_millis(2_500);
+/// How often the signs of life are looked at.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// A counter or loss: name, port, source.
 type Key = (String, String, String);
@@ -28,10 +31,25 @@ pub(crate) struct Totals {
     pub(crate) vital: Vital,
     /// Since when its process has been gone, although it did not report its end.
     pub(crate) process_gone: Option<Instant>,
+    /// It has worked, in some process.
+    pub(crate) ran: bool,
     counters: Sums,
     drops: Sums,
     /// Time, frames and processor time of the last seconds.
     recent: VecDeque<(Instant, u64, u64)>,
+}
+
+/// A node's process was replaced by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// The process that has ended.
+    pub(crate) before: u32,
+    /// The one that runs now.
+    pub(crate) pid: u32,
+    /// The one before had reported that it failed.
+    pub(crate) failed: bool,
+    /// From the last report of the one to the first report of the other.
+    pub(crate) silent: Duration,
 }
 
 /// Counters that start from 0 again when their node restarts.
@@ -63,9 +81,12 @@ impl Totals {
         Self { id: id.to_owned(), ..Self::default() }
     }
 
-    /// Takes a report.
-    pub(crate) fn take(&mut self, status: Status, now: Instant) {
-        if self.last.as_ref().is_some_and(|last| status.uptime_ns < last.uptime_ns) {
+    /// Takes a report. `Some` where it is the first of a process that was started in the place of another.
+    pub(crate) fn take(&mut self, status: Status, now: Instant) -> Option<Restart> {
+        let mut restart = None;
+        if let Some(last) = self.last.as_ref().filter(|last| status.uptime_ns < last.uptime_ns) {
+            let silent = now.saturating_duration_since(self.heard.unwrap_or(now));
+            restart = Some(Restart { before: last.pid, pid: status.pid, failed: last.state == State::Failed, silent });
             self.restarts += 1;
             self.counters.restart();
             self.drops.restart();
@@ -79,12 +100,14 @@ impl Totals {
             self.process_gone = None;
         }
         let cpu_ns = status.cpu_ns;
+        self.ran |= matches!(status.state, State::Running | State::Done);
         self.last = Some(status);
         self.heard = Some(now);
         self.recent.push_back((now, self.frames(), cpu_ns));
         while self.recent.len() > 2 && self.recent.get(1).is_some_and(|(at, _, _)| now - *at >= WINDOW) {
             self.recent.pop_front();
         }
+        restart
     }
 
     /// Items of the busiest port by this counter (`in` or `out`): a frame that leaves as picture and as packet is one.
@@ -230,7 +253,9 @@ mod tests {
         totals.take(report(500, 10, 1), start);
         totals.take(report(1_000, 20, 2), start);
         assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (20, 2, 0));
-        totals.take(report(500, 5, 1), start);
+        let again = totals.take(Status { pid: 8, ..report(500, 5, 1) }, start + Duration::from_secs(2));
+        let silent = Duration::from_secs(2);
+        assert_eq!(again, Some(Restart { before: 0, pid: 8, failed: false, silent }));
         assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (25, 3, 1));
         totals.take(report(900, 7, 1), start);
         assert_eq!((totals.items("out"), totals.items("in")), (Some(27), None));
@@ -249,8 +274,8 @@ mod tests {
         let end = start + Duration::from_millis(9_500);
         let (fps, cpu) = totals.rates(end).unwrap();
         assert!((fps - 30.0).abs() < 1e-9 && (cpu - 0.5).abs() < 1e-9, "{fps} {cpu}");
-        // no report for 3 s: what it did before says nothing of now
-        assert_eq!(totals.silent_for(end + Duration::from_millis(2_900)), None);
+        // no report for longer than a node that is well leaves between two: what it did before says nothing of now
+        assert_eq!(totals.silent_for(end + Duration::from_millis(2_400)), None);
         assert_eq!(totals.silent_for(end + Duration::from_secs(4)), Some(Duration::from_secs(4)));
         assert_eq!(totals.rates(end + Duration::from_secs(3)), Some((0.0, 0.0)));
     }

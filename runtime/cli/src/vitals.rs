@@ -1,8 +1,9 @@
 //! Which nodes give signs of life, and the lines that tell of a change.
 
 use crate::clock;
-use crate::totals::Totals;
+use crate::totals::{Restart, Totals};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A node that is never restarted is gone as soon as its last report must have come.
@@ -96,12 +97,12 @@ impl Vitals {
                     Process::Ended => format!("; its process {pid} has ended, and may be started again"),
                     Process::Unknown => String::new(),
                 };
-                format!("node {id}: no sign of life for {} s{process}", for_.as_secs())
+                format!("node {id}: no sign of life since {}{process}", clock::ago(for_))
             }
             Vital::Stuck(for_) => format!(
-                "node {id}: its event loop has not turned for {} s, although its process {pid} reports: it hangs, or works \
+                "node {id}: its event loop has not turned since {}, although its process {pid} reports: it hangs, or works \
                  on one item for that long",
-                for_.as_secs()
+                clock::ago(for_)
             ),
             Vital::Gone(for_) => format!(
                 "node {id} IS GONE: its process {pid} ended without a word, {} s after its last report nothing has taken its \
@@ -119,6 +120,24 @@ impl Vitals {
             self.ill.insert(node.id.clone(), (node.vital, since));
         }
         Some(format!("{} {line}", clock::now()))
+    }
+
+    /// The line that says how a process ended, by dora's words in `log`, and that another runs in its place. It is all that
+    /// is to be said of the return.
+    pub(crate) fn restarted(&mut self, node: &str, restart: Restart, log: &Path) -> String {
+        self.ill.remove(node);
+        let Restart { before, pid, failed, silent } = restart;
+        let end = match crate::dora::end_of_process(log, node) {
+            _ if failed => "has failed".to_owned(),
+            Some(end) => end,
+            None => "has ended without a word".to_owned(),
+        };
+        let gone = silent.as_secs_f64();
+        format!(
+            "{} node {node}: its process {before} {end}; started again as process {pid}, which reports {gone:.1} s after the \
+             last report of the other",
+            clock::now()
+        )
     }
 }
 
@@ -166,8 +185,16 @@ mod tests {
         assert_eq!(vitals.look(&mut node, Process::Unknown, s(5), start), None, "it has not started");
         node.take(report(7, 1), start);
         assert_eq!(vitals.look(&mut node, Process::Stopped, s(5), start + s(2)), None);
+        // the last report may have come just before the stop, and the next look comes a moment later
+        let room = crate::totals::LOOK + Duration::from_millis(300);
+        assert!(vitals.look(&mut node, Process::Stopped, s(5), start + s(3) - room).is_some(), "within 3 s, with room");
+        node.take(report(7, 2), start + s(3) - room);
+        vitals.look(&mut node, Process::Runs, s(5), start + s(3) - room);
+        let start = start + s(3) - room;
         let line = vitals.look(&mut node, Process::Stopped, s(5), start + s(3)).unwrap();
-        assert!(line.contains("node cam1: no sign of life for 3 s; its process 7 is stopped (SIGSTOP)"), "{line}");
+        let since = clock::ago(s(3));
+        assert!(line.contains("node cam1: no sign of life since "), "{line}");
+        assert!(line.contains("; its process 7 is stopped (SIGSTOP)") && line.contains(&since[..5]), "{line}");
         assert_eq!(node.vital.text(), "HUNG for 3 s");
         assert_eq!(vitals.look(&mut node, Process::Stopped, s(5), start + s(90)), None, "each change once");
         assert_eq!(node.vital.text(), "HUNG for 1:30");
@@ -186,7 +213,7 @@ mod tests {
         let (mut vitals, mut node, start) = (Vitals::default(), Totals::new("cam1"), Instant::now());
         node.take(Status { loop_age_ms: Some(3_100), ..report(7, 1) }, start);
         let line = vitals.look(&mut node, Process::Runs, s(5), start).unwrap();
-        assert!(line.contains("its event loop has not turned for 3 s"), "{line}");
+        assert!(line.contains("its event loop has not turned since "), "{line}");
     }
 
     #[test]

@@ -31,6 +31,14 @@ impl Bench {
         Self { folder }
     }
 
+    /// dora starts nodes again that fail: those with an input.
+    fn with_restarts(&self) {
+        let graph = self.folder.path().join("g.yml");
+        let text = std::fs::read_to_string(&graph).unwrap();
+        let more = "    inputs: { tick: dora/timer/secs/5 }\n    restart_policy: on-failure\n    env:";
+        std::fs::write(graph, format!("exit_when_nodes_finish: true\n{}", text.replace("    env:", more))).unwrap();
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let path = std::env::join_paths(
             std::iter::once(fake()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
@@ -184,12 +192,37 @@ fn a_node_that_hangs_is_seen_to_and_has_no_rate() {
     signal(child.id(), Signal::INT);
     let output = child.wait_with_output().unwrap();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        err.contains("node b: no sign of life for 3 s; its process ") && err.contains("is stopped (SIGSTOP)"),
-        "{err}"
-    );
+    assert!(err.contains("node b: no sign of life since ") && err.contains("is stopped (SIGSTOP)"), "{err}");
     let last = out.lines().rfind(|line| line.starts_with("0:0")).unwrap();
     assert!(last.contains("b 42 0.0/s 3 dropped HUNG for "), "{last}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn a_node_that_was_killed_and_started_again_is_a_line() {
+    let bench = Bench::new(&[("a", "SECONDS: 4"), ("b", "SECONDS: 1, MODE: die")]);
+    bench.with_restarts();
+    let output = bench.run(&[]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    let pids: Vec<i64> =
+        bench.started().iter().filter(|node| node["node"] == "b").map(|node| node["pid"].as_i64().unwrap()).collect();
+    let line = format!("node b: its process {} was ended by SIGKILL; started again as process {}, ", pids[0], pids[1]);
+    assert_eq!(err.matches(&line).count(), 1, "{err}");
+    assert!(!err.contains("node a: ") && !err.contains("it is back"), "{err}");
+    assert!(out.lines().any(|line| line.starts_with("b ") && line.ends_with("done, 1 restart")), "{out}");
+}
+
+#[test]
+fn a_node_that_cannot_even_open_ends_the_run_and_is_not_tried_again() {
+    let bench = Bench::new(&[("a", "SECONDS: 600"), ("page", "MODE: refuse, AGAIN: refuse")]);
+    bench.with_restarts();
+    let output = bench.run(&[]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("page: port 8080 is in use; set PORT"), "{err}");
+    // the stand-in starts it again half a second later, unless it is asked to stop
+    assert_eq!(bench.started().iter().filter(|node| node["node"] == "page").count(), 1, "{err}");
     bench.assert_clean(None);
 }
 

@@ -52,6 +52,34 @@ pub struct CameraStatus {
     pub weight: f32,
 }
 
+/// A camera's state as the publishers write it: in `state` and `stats` of `docs/wire-schema.md`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CameraMessage<'a> {
+    source: &'a str,
+    state: CameraState,
+    since_ns: i64,
+    /// Absent where there was no error.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    last_error: &'a str,
+    tries: u32,
+    /// Absent before the first frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_frame_ns: Option<i64>,
+}
+
+impl<'a> From<&'a CameraStatus> for CameraMessage<'a> {
+    fn from(status: &'a CameraStatus) -> Self {
+        Self {
+            source: &status.source,
+            state: status.state,
+            since_ns: status.since_ns,
+            last_error: &status.last_error,
+            tries: status.tries,
+            last_frame_ns: (status.last_frame_ns != 0).then_some(status.last_frame_ns),
+        }
+    }
+}
+
 impl CameraStatus {
     /// A camera of which nothing is known yet.
     pub fn new(source: impl Into<String>) -> Self {

@@ -15,7 +15,7 @@ pub mod item;
 pub mod time;
 pub mod wire;
 
-pub use camera::{CameraState, CameraStatus};
+pub use camera::{CameraMessage, CameraState, CameraStatus};
 pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
 pub use detections::{DetBox, Detections, DetectionsMessage};
 pub use format::{

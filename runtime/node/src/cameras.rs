@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A camera of which nothing has arrived for so long is stalled; one that sends rarely has three times its usual interval.
-const SILENT: Duration = Duration::from_secs(3);
+const SILENT: Duration = Duration::from_millis(2_500);
 
 /// The state of each camera at a sink.
 ///
@@ -105,11 +105,12 @@ impl Seen {
                         self.status.last_error = String::new();
                     }
                 } else if self.status.state != CameraState::Stalled {
-                    let (seconds, is_reported) = (limit.as_secs(), reported.is_some());
+                    let (seconds, is_reported) = (limit.as_secs_f64(), reported.is_some());
                     self.turn(CameraState::Stalled, silent);
                     self.status.last_error = if is_reported {
                         format!(
-                            "the camera is live and nothing of it has arrived here for {seconds} s: look at the nodes between"
+                            "the camera was live and nothing of it has arrived here for {seconds} s: the node that reads it \
+                             hangs, or one between; 'millrace run' says which"
                         )
                     } else {
                         format!("nothing of it has arrived for {seconds} s")
@@ -150,7 +151,7 @@ mod tests {
         assert!(cameras.arrived("door", 5, start));
         assert_eq!((state(&cameras), cameras.get("door").unwrap().last_frame_ns), (Live, 5));
         assert!(!cameras.arrived("door", 6, start + s(1)), "no news");
-        assert!(cameras.look(start + s(3)).is_empty());
+        assert!(cameras.look(start + s(3)).is_empty(), "2 s after the last frame");
         assert_eq!(cameras.look(start + s(4)), ["door"]);
         assert_eq!(state(&cameras), Stalled);
         assert!(cameras.look(start + s(9)).is_empty(), "each change once");
@@ -182,7 +183,7 @@ mod tests {
         cameras.report(&reported(Live), start + s(10));
         assert!(cameras.look(start + s(12)).is_empty());
         assert_eq!(cameras.look(start + s(13)), ["door"], "not one frame came");
-        assert!(cameras.get("door").unwrap().last_error.contains("look at the nodes between"));
+        assert!(cameras.get("door").unwrap().last_error.contains("nothing of it has arrived here for 2.5 s"));
         assert!(cameras.arrived("door", 1, start + s(14)));
         assert_eq!(cameras.get("door").unwrap().last_error, "why", "the source's own words again");
         cameras.look(start + s(20));

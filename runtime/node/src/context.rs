@@ -3,10 +3,10 @@
 use crate::gpu::Sync;
 use crate::inputs::port_of;
 use crate::metrics::Metrics;
-use millrace_cuda::Waker;
+use millrace_cuda::{Gpu, Waker};
 use millrace_pool::Flow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Given to [`crate::Node::open`]; cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Context {
     pub(crate) slots: u32,
     /// `SYNC: host`, for all queues of the node.
     pub(crate) sync: Arc<AtomicBool>,
+    /// The GPU that the node's frames are going to lie on, by its number.
+    pub(crate) frames_on: Arc<OnceLock<u32>>,
 }
 
 impl Context {
@@ -56,6 +58,13 @@ impl Context {
     /// From the next frame on, all queues of the node publish so: for [`Node::change`](crate::Node::change).
     pub fn set_sync(&self, sync: Sync) {
         self.sync.store(sync == Sync::Host, Ordering::Relaxed);
+    }
+
+    /// The node's images and tensors are going to lie on `gpu`, so that its consumers get ready for them before the first one
+    /// comes. To be called in [`Node::open`](crate::Node::open), once.
+    pub fn frames_lie_on(&self, gpu: &Gpu) {
+        // a second GPU is not announced: its first frame is
+        let _ = self.frames_on.set(gpu.ordinal());
     }
 
     /// The graph connects this input port.

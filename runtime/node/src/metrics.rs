@@ -194,6 +194,12 @@ impl Metrics {
         self.state().counters.sum(name, source)
     }
 
+    /// A gauge's value, if it was ever set; for tests.
+    pub fn gauged(&self, name: &str, source: &str) -> Option<i64> {
+        let state = self.state();
+        state.gauges.iter().find(|(n, _, s, _)| *n == name && &***s == source).map(|(.., value)| *value)
+    }
+
     /// What was lost of camera `source` under `cause`.
     pub fn dropped(&self, cause: &str, source: &str) -> u64 {
         self.state().drops.sum(cause, source)
@@ -202,6 +208,13 @@ impl Metrics {
     /// The node's event loop has turned: it takes frames, or waits for them or for its consumers.
     pub(crate) fn beat(&self) {
         self.0.loop_turned_ns.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// The process goes on after it was stopped. Its event loop could not turn meanwhile, and its time counts from here.
+    pub(crate) fn resumed(&self) {
+        if self.loop_age().is_some() {
+            self.beat();
+        }
     }
 
     /// How long ago the node's event loop last turned, which it does at least ten times a second where it is well; `None`

@@ -39,6 +39,16 @@ pub trait Node: Sized {
         let _ = status;
     }
 
+    /// The frames of an input are going to lie on the GPU of this number, by its producer's word. Called before the node has
+    /// that input, so that what has to be loaded on the GPU is there before the first frame; frames may still lie elsewhere.
+    ///
+    /// # Errors
+    /// What the first frame would meet. It is logged, and the node goes on.
+    fn expect_frames_on(&mut self, device: u32) -> Result<(), NodeError> {
+        let _ = device;
+        Ok(())
+    }
+
     /// How many items the node wants at once, where so many are there.
     fn batch(&self) -> usize {
         1

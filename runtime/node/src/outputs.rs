@@ -14,7 +14,7 @@ use crate::settings::{Common, Doorbell, Exchange, Handover};
 use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
-use millrace_frame::{CameraStatus, Detections, Device, Fence, Item, Payload, Timing};
+use millrace_frame::{CameraStatus, Detections, Device, Fence, Item, Payload, PayloadKind, Timing};
 use millrace_pool::{Flow, Place, Slot};
 use pools::Lane;
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +38,8 @@ pub struct Outputs {
     held: Held,
     /// What the node's directories say of cameras.
     cameras: BTreeMap<String, CameraStatus>,
+    /// Where images and tensors are going to lie, as far as the node knows when it opens.
+    pub(crate) device: Device,
 }
 
 struct Port {
@@ -128,6 +130,7 @@ impl Outputs {
             stop,
             held: Held::default(),
             cameras: BTreeMap::new(),
+            device: Device::Host,
         }
     }
 
@@ -329,7 +332,11 @@ impl Outputs {
         let Some(directory) = &mut port.directory else { return };
         port.announced = Instant::now();
         directory.wake();
-        if let Err(e) = self.link.ring(port.spec.name, row::encode(&directory.locator(), &nothing(), None)) {
+        let device = match port.spec.carries {
+            PayloadKind::Image | PayloadKind::Tensor => self.device,
+            PayloadKind::Packet | PayloadKind::Detections => Device::Host,
+        };
+        if let Err(e) = self.link.ring(port.spec.name, row::encode(&directory.locator(), &nothing(device), None)) {
             tracing::debug!("{e}");
         }
     }
@@ -369,6 +376,6 @@ impl Outputs {
 }
 
 /// What a message describes that announces a directory and no frame: a camera without a name.
-fn nothing() -> Item {
-    Item::on_host("", 0, Timing::default(), Payload::Detections { len_bytes: 0 })
+fn nothing(device: Device) -> Item {
+    Item { device, ..Item::on_host("", 0, Timing::default(), Payload::Detections { len_bytes: 0 }) }
 }

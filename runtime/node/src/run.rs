@@ -14,7 +14,7 @@ use crate::params;
 use crate::seat::{self, Seat};
 use crate::settings::{Common, Sheet, Unread};
 use crate::status::{State, Status};
-use millrace_frame::{CameraState, CameraStatus, PayloadKind};
+use millrace_frame::{CameraState, CameraStatus, Device, PayloadKind};
 use millrace_pool::Bell;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -142,6 +142,7 @@ fn live<N: Node>(
         waker: crate::gpu::waker(bell),
         slots: common.slots,
         sync: Arc::default(),
+        frames_on: Arc::default(),
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), &common);
     // the tensors of a batch are published together: half the slots, so that the other half can be read meanwhile
@@ -149,6 +150,7 @@ fn live<N: Node>(
     let per_camera = if shared_out { (common.slots as usize / 2).max(1) } else { usize::MAX };
     let mut node = N::open(own, &cx).map_err(|e| e.to_string())?;
     let mut out = Outputs::new(link, &N::PORTS, graph, common, metrics.clone(), stop.clone());
+    out.device = cx.frames_on.get().copied().map_or(Device::Host, Device::Cuda);
 
     let ended = out.open_ports().and_then(|()| {
         let (node, inputs, out, stop) = (&mut node, &mut inputs, &mut out, &stop);
@@ -301,10 +303,29 @@ impl<N: Node> Turn<'_, N> {
         }
     }
 
+    /// Lets the node get ready before it has an input, and with it its producer, which waits for its consumers.
+    fn expect_frames_on(&mut self, device: u32) {
+        // it may take seconds, and nothing hangs meanwhile
+        self.status.send(State::Opening, self.metrics, None);
+        if let Err(e) = self.node.expect_frames_on(device) {
+            // its first frame says so, too, unless its producer counts devices in another way
+            tracing::warn!("not ready for frames on GPU {device} before they come: {e}");
+        }
+        self.status.send(State::Running, self.metrics, None);
+        self.status.tick(self.metrics);
+    }
+
     /// Acts on a signal; `false` when there was none.
     fn heed(&mut self, signal: Signal) -> bool {
         match signal {
-            Signal::Announced { input, at } => self.inputs.announced(&input, &at),
+            Signal::Announced { input, at, device } => {
+                if let Device::Cuda(device) = device
+                    && self.inputs.is_news_on_gpu(&input, &at)
+                {
+                    self.expect_frames_on(device);
+                }
+                self.inputs.announced(&input, &at);
+            }
             Signal::Noise { input, why } => {
                 self.metrics.drop("bad_doorbell", "", 1);
                 self.metrics.warn_sometimes("bad_doorbell", &input, || format!("input '{input}': {why}"));

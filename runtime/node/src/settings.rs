@@ -30,12 +30,13 @@ pub(crate) struct Common {
     #[schemars(range(min = 1))]
     pub(crate) pool_mib: Option<u64>,
     /// In live flow, how many frames of each camera may wait for this node at an input of images or tensors. A longer
-    /// backlog loses its oldest frame (`backlog`). The slots of the producer's pool bound it, too.
-    #[serde(default = "default_backlog")]
+    /// backlog loses its oldest frame (`backlog`). Left out, two fewer than the slots of the camera's pool, and at least 2:
+    /// 6 where the producer has `SLOTS` of 8.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 64), extend("x-millrace-live" = true))]
-    pub(crate) backlog: u32,
+    pub(crate) backlog: Option<u32>,
     /// In live flow, how old a frame may be when this node starts work on it, in milliseconds since its arrival. An older
-    /// one is lost (`late`).
+    /// one is lost (`late`). Detections may be twice as old, since the work on their frame has taken its time.
     #[serde(default = "default_max_age_ms")]
     #[schemars(range(min = 1), extend("x-millrace-live" = true))]
     pub(crate) max_age_ms: u64,
@@ -75,9 +76,6 @@ pub(crate) struct Common {
 }
 
 fn default_slots() -> u32 {
-    8
-}
-fn default_backlog() -> u32 {
     8
 }
 fn default_max_age_ms() -> u64 {

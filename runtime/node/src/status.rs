@@ -25,6 +25,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// A pause between two reports that is as long as this was none of their sender's: the whole process was stopped, or got no
+/// processor time.
+const OVERSLEPT: Duration = Duration::from_millis(1_500);
 /// Reports up to this length travel in the datagram itself; the kernel takes about 200 KiB.
 const LONGEST_DATAGRAM_BYTES: usize = 64 << 10;
 
@@ -159,10 +162,15 @@ impl Status {
         }
         drop(reporter);
         let (shared, metrics) = (self.shared.clone(), metrics.clone());
+        let started = Instant::now();
         let run = move || {
+            let mut awake = started;
             let mut reporter = shared.reporter();
             while !reporter.over {
                 reporter = shared.over.wait_timeout(reporter, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+                if std::mem::replace(&mut awake, Instant::now()).elapsed() >= OVERSLEPT {
+                    metrics.resumed();
+                }
                 if !reporter.over {
                     reporter.report(&metrics);
                 }

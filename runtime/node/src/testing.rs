@@ -12,8 +12,8 @@ use crate::settings::{Common, Doorbell, Exchange, FlowSetting, Handover, LogLeve
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_cuda::Gpu;
-use millrace_frame::wire::row;
-use millrace_frame::{Detections, Item, Timing};
+use millrace_frame::wire::row::{self, Announcement};
+use millrace_frame::{Detections, Device, Item, Timing};
 use millrace_pool::Bell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -50,10 +50,14 @@ impl Link for ChannelLink {
     }
 
     fn ring(&mut self, port: &'static str, row: StructArray) -> Result<(), String> {
-        let at = row::decode_announcement(&row).map_err(|e| e.to_string())?;
+        let announced = row::decode_announcement(&row).map_err(|e| e.to_string())?;
         for (from, to, bell) in &self.bells {
             if *from == port {
-                bell.send(at.map_or(Signal::Nudge, |at| Signal::Announced { input: to.clone(), at }));
+                bell.send(announced.map_or(Signal::Nudge, |Announcement { at, device }| Signal::Announced {
+                    input: to.clone(),
+                    at,
+                    device,
+                }));
             }
         }
         Ok(())
@@ -96,6 +100,11 @@ pub struct Bench {
 impl Bench {
     /// Starts `N` with these settings, every port connected, in lossless flow unless the settings say otherwise.
     pub fn start<N: Node>(settings: &[(&str, &str)]) -> Self {
+        Self::start_before::<N>(settings, Device::Host)
+    }
+
+    /// The same, behind a producer that announces that its frames are going to lie on `device`.
+    pub fn start_before<N: Node>(settings: &[(&str, &str)], device: Device) -> Self {
         let [node_bell, test_bell] = [(); 2].map(|()| Bell::create().expect("a bell"));
         let (signals, node_signals) = channel();
         let to_node = Wire { signals, bell: node_bell.clone() };
@@ -133,7 +142,7 @@ impl Bench {
             flow: FlowSetting::Lossless,
             slots: 4,
             pool_mib: None,
-            backlog: 64,
+            backlog: None,
             max_age_ms: u64::MAX / 1_000_000,
             lease_timeout_ms: 2_000,
             doorbell: Doorbell::Needed,
@@ -154,6 +163,7 @@ impl Bench {
             Metrics::default(),
             StopFlag::default(),
         );
+        feed.device = device;
         feed.make_directories().expect("a directory for each input of the node");
         let sinks_alone = Ports { inputs: sinks, outputs: &[] };
         let results = crate::inputs::Inputs::new(&sinks_alone, &tester, Metrics::default(), test_bell, &common);
@@ -178,7 +188,7 @@ impl Bench {
 
     fn hear(&mut self) {
         while let Ok(signal) = self.from_node.try_recv() {
-            if let Signal::Announced { input, at } = signal {
+            if let Signal::Announced { input, at, .. } = signal {
                 self.results.announced(&input, &at);
             }
         }

@@ -2,6 +2,7 @@
 
 mod lanes;
 mod live;
+mod ready;
 
 use crate::testing::{Bench, Seen};
 use crate::{Context, Input, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports, Progress};

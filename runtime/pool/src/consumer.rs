@@ -124,6 +124,11 @@ impl Reader {
         self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
     }
 
+    /// Number of slots.
+    pub fn slots(&self) -> u32 {
+        self.shared.block().header.slots.load(Ordering::Relaxed)
+    }
+
     /// The process that made the pool runs no more. What it had published until then can still be read: this has come
     /// to its end when [`pending`](Self::pending) is 0 *after* this was true.
     pub fn producer_is_dead(&self) -> bool {

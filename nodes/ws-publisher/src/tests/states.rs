@@ -117,6 +117,22 @@ fn monitors_learn_whether_it_lives_and_whether_it_is_ready() {
     let (code, ready) = get(&server, "/readyz");
     assert_eq!((code, ready["status"].as_str(), ready["cameras"]["live"].as_u64()), (200, Some("ready"), Some(1)));
 
+    // a camera that was removed is no longer asked for, and its name is not shown
+    hub.camera(&status("door", CameraState::Ended, "")).unwrap();
+    assert_eq!(get(&server, "/readyz").0, 200);
+    hub.camera(&status("yard", CameraState::Stalled, "no picture for 3 s")).unwrap();
+    let (code, ready) = get(&server, "/readyz");
+    assert_eq!(
+        (code, ready["missing"][0].as_str()),
+        (503, Some("no camera is live: yard is stalled: no picture for 3 s"))
+    );
+    hub.camera(&status("yard", CameraState::Ended, "")).unwrap();
+    let (_, ready) = get(&server, "/readyz");
+    assert_eq!(ready["missing"][0].as_str(), Some("no camera is live: 2 have ended or were removed"));
+    hub.camera(&status("gate", CameraState::Live, "")).unwrap();
+    hub.detections(&aged("gate", 0, Duration::ZERO)).unwrap();
+    assert_eq!(get(&server, "/readyz").0, 200);
+
     // the loop hangs, and with it whatever lock it holds
     loop_age_ms.store(4_000, Ordering::Relaxed);
     let held = hub.hold();

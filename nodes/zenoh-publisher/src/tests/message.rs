@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Encodings;
-use crate::message::{ARROW, encode};
-use millrace_frame::wire;
+use crate::message::{ARROW, encode, encode_state};
+use millrace_frame::{CameraState, CameraStatus, wire};
 
 #[test]
 fn the_encodings_are_what_the_document_says() {
@@ -17,4 +17,21 @@ fn the_encodings_are_what_the_document_says() {
     let mut bad = found("gate", 7);
     bad.boxes[0].x2 = f32::INFINITY;
     assert!(encode(&bad, Encodings::Both).unwrap_err().to_string().contains("box 0"));
+}
+
+#[test]
+fn a_state_is_what_the_document_says() {
+    let mut status = CameraStatus { state: CameraState::Refused, since_ns: 7, tries: 3, ..CameraStatus::new("gate") };
+    status.last_error = "401 Unauthorized".into();
+    let text = |status: &CameraStatus| String::from_utf8(encode_state(status).unwrap()).unwrap();
+    assert_eq!(
+        text(&status),
+        r#"{"type":"state","schema":1,"source":"gate","state":"refused","since_ns":7,"last_error":"401 Unauthorized","tries":3}"#
+    );
+    let live =
+        CameraStatus { state: CameraState::Live, last_error: String::new(), tries: 0, last_frame_ns: 9, ..status };
+    assert_eq!(
+        text(&live),
+        r#"{"type":"state","schema":1,"source":"gate","state":"live","since_ns":7,"tries":0,"last_frame_ns":9}"#
+    );
 }

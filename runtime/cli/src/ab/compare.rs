@@ -5,6 +5,7 @@ use millrace_ab::model::Difference;
 use millrace_graph::redact::redact;
 use millrace_graph::settings::document;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Settings that the loads decide, so that a difference in them is none.
 const DRIVEN: [&str; 4] = ["FLOW", "PACE", "LOOP", "FRAMES"];
@@ -20,8 +21,12 @@ pub(super) fn differences(a: &Plan, b: &Plan) -> Vec<Difference> {
     };
     for id in ids {
         let (node_a, node_b) = (a.node(id), b.node(id));
-        push(id.to_owned(), node_a.map(program), node_b.map(program));
-        let (Some(node_a), Some(node_b)) = (node_a, node_b) else { continue };
+        let (Some(node_a), Some(node_b)) = (node_a, node_b) else {
+            push(id.to_owned(), node_a.map(|node| name(&node.program)), node_b.map(|node| name(&node.program)));
+            continue;
+        };
+        let [program_a, program_b] = told_apart(&node_a.program, &node_b.program);
+        push(id.to_owned(), Some(program_a), Some(program_b));
         push(format!("{id} inputs"), Some(wiring(node_a)), Some(wiring(node_b)));
         let keys: BTreeSet<&String> = node_a.settings.keys().chain(node_b.settings.keys()).collect();
         for key in keys.into_iter().filter(|key| !DRIVEN.contains(&key.as_str())) {
@@ -36,8 +41,26 @@ pub(super) fn differences(a: &Plan, b: &Plan) -> Vec<Difference> {
     all
 }
 
-fn program(node: &PlanNode) -> String {
-    node.program.file_name().map_or_else(|| node.program.display().to_string(), |name| name.to_string_lossy().into())
+fn name(program: &Path) -> String {
+    program.file_name().map_or_else(|| program.display().to_string(), |name| name.to_string_lossy().into())
+}
+
+/// The names of two programs, or their paths where different programs have one name.
+fn told_apart(a: &Path, b: &Path) -> [String; 2] {
+    if a != b && name(a) == name(b) { [a, b].map(|path| path.display().to_string()) } else { [a, b].map(name) }
+}
+
+/// Why two sinks with these programs cannot be compared.
+fn other_program(id: &str, a: &Path, b: &Path) -> String {
+    let cure = if name(a) == name(b) {
+        "both arms must run programs of one build, since the sink that measures and the layout of messages belong to a build; \
+         name the same path in both graphs. To compare two builds, time the whole command with the one and then with the other: \
+         'time millrace run GRAPH', by turns"
+    } else {
+        "use the same program"
+    };
+    let [a, b] = told_apart(a, b);
+    format!("'{id}' is {a} in A and {b} in B: {cure}")
 }
 
 fn wiring(node: &PlanNode) -> String {
@@ -68,8 +91,7 @@ pub(super) fn unequal_sinks(a: &Plan, b: &Plan) -> Vec<String> {
             continue;
         };
         if in_a.program != in_b.program {
-            let (a, b) = (program(&in_a), program(&in_b));
-            all.push(format!("'{id}' is {a} in A and {b} in B: use the same program"));
+            all.push(other_program(id, &in_a.program, &in_b.program));
             continue;
         }
         let ports = |node: &PlanNode| node.inputs.iter().map(|input| input.name.clone()).collect::<BTreeSet<_>>();
@@ -91,4 +113,21 @@ pub(super) fn unequal_sinks(a: &Plan, b: &Plan) -> Vec<String> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_two_builds_are_told_apart_and_the_way_to_compare_them_is_named() {
+        let (old, new) = (Path::new("/old/target/release/jsonl-writer"), Path::new("/new/target/release/jsonl-writer"));
+        let text = other_program("write", old, new);
+        let start = "'write' is /old/target/release/jsonl-writer in A and /new/target/release/jsonl-writer in B: both arms must \
+                     run programs of one build";
+        assert!(text.starts_with(start) && text.contains("To compare two builds, time the whole command"), "{text}");
+        let text = other_program("write", old, Path::new("/new/target/release/ab-sink"));
+        assert_eq!(text, "'write' is jsonl-writer in A and ab-sink in B: use the same program");
+        assert_eq!(told_apart(old, old), ["jsonl-writer", "jsonl-writer"]);
+    }
 }

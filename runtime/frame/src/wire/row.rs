@@ -95,10 +95,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
         arrival_ns: row.one::<Int64Type>("arrival_ns")?,
         sender_ns: row.column("sender_ns").map(|_| row.one::<Int64Type>("sender_ns")).transpose()?,
     };
-    let device = match row.one::<Int32Type>("device")? {
-        -1 => Device::Host,
-        ordinal => Device::Cuda(u32::try_from(ordinal).map_err(|_| value("device", ordinal))?),
-    };
+    let device = device_of(&row)?;
     let fence = match row.column("fence").and_then(|c| c.as_binary_opt::<i32>()) {
         Some(handle) if !handle.is_empty() && handle.is_valid(0) => Fence::CudaEvent(handle.value(0).to_vec()),
         _ => Fence::Complete,
@@ -124,15 +121,28 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
     Ok((slot, Item { source, seq: row.one::<UInt64Type>("seq")?, timing, device, fence, payload }))
 }
 
-/// Reads only where the publication is: all that a node with the pool's control block needs.
-pub fn decode_slot(array: &dyn Array) -> Result<SlotRef, WireError> {
-    slot_of(&Read::new(array)?)
+/// What a message says that announces a port's directory and no publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Where the directory is.
+    pub at: SlotRef,
+    /// Where the port's frames are going to lie, as its producer numbers devices.
+    pub device: Device,
 }
 
-/// Where a port's directory is, if the message announces one: then its `source` is empty.
-pub fn decode_announcement(array: &dyn Array) -> Result<Option<SlotRef>, WireError> {
+/// Reads the announcement of a directory; `None` where the message is about a publication. The `source` of an announcement is
+/// empty.
+pub fn decode_announcement(array: &dyn Array) -> Result<Option<Announcement>, WireError> {
     let row = Read::new(array)?;
-    row.text("source")?.is_empty().then(|| slot_of(&row)).transpose()
+    let read = || Ok(Announcement { at: slot_of(&row)?, device: device_of(&row)? });
+    row.text("source")?.is_empty().then(read).transpose()
+}
+
+fn device_of(row: &Read<'_>) -> Result<Device, WireError> {
+    Ok(match row.one::<Int32Type>("device")? {
+        -1 => Device::Host,
+        ordinal => Device::Cuda(u32::try_from(ordinal).map_err(|_| value("device", ordinal))?),
+    })
 }
 
 fn slot_of(row: &Read<'_>) -> Result<SlotRef, WireError> {

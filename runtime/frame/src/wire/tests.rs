@@ -114,7 +114,6 @@ proptest! {
     fn a_row_gives_back_what_went_in(slot in slot(), item in item()) {
         let row = row::encode(&slot, &item, None);
         prop_assert_eq!(row::decode(&row), Ok((slot, item)));
-        prop_assert_eq!(row::decode_slot(&row), Ok(slot));
     }
 
     #[test]
@@ -196,7 +195,7 @@ fn another_version_is_refused_by_every_reader() {
     let newer = with_schema(&row, Arc::new(UInt32Array::from(vec![SCHEMA + 1])));
     let refused = WireError::Version { found: SCHEMA + 1 };
     assert_eq!(row::decode(&newer), Err(refused.clone()));
-    assert_eq!(row::decode_slot(&newer), Err(refused.clone()));
+    assert_eq!(row::decode_announcement(&newer), Err(refused.clone()));
     let mut bytes = compact::item_to_bytes(&item).unwrap();
     bytes[..4].copy_from_slice(&(SCHEMA + 1).to_le_bytes());
     assert_eq!(compact::item_from_bytes(&bytes), Err(refused));

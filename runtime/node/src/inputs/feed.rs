@@ -64,6 +64,11 @@ impl Feed {
         self.done_with.contains(&pool)
     }
 
+    /// The directory is open, or was.
+    pub(super) fn knows(&self, directory: u128) -> bool {
+        self.directories.iter().any(|d| d.pool() == directory) || self.is_done_with(directory)
+    }
+
     pub(super) fn done_with(&mut self, pool: u128) {
         const REMEMBERED: usize = 1024;
         if self.done_with.len() == REMEMBERED {
@@ -89,8 +94,7 @@ impl Feed {
 
     /// Opens the directory that an announcement names, where it is new.
     pub(super) fn announced(&mut self, at: &SlotRef, node: &str, bell: &Bell) -> Result<(), PoolError> {
-        let known = self.directories.iter().any(|d| d.pool() == at.pool) || self.is_done_with(at.pool);
-        if known {
+        if self.knows(at.pool) {
             return Ok(());
         }
         self.closed = false;

@@ -104,16 +104,20 @@ impl Lane {
     pub(super) fn take(&mut self, spec: &'static PortIn, bounds: Bounds, counts: &Counts) -> Option<Input> {
         let Counts { metrics, exchange } = counts;
         for pool in &mut self.pools {
-            let bounded = spec.order == Order::Newest && pool.reader.flow() == Flow::Live;
+            let live = pool.reader.flow() == Flow::Live;
+            let most = (live && spec.order == Order::Newest).then(|| bounds.waiting(pool.reader.slots()));
             loop {
-                match pool.reader.poll() {
+                let next = pool.reader.poll();
+                let too_many = most.is_some_and(|most| pool.reader.pending() >= most);
+                match next {
+                    Next::Frame(_) | Next::Gone(_) if too_many => {
+                        metrics.drop_port("backlog", spec.name, &self.source, 1);
+                    }
                     Next::Frame(lease) => {
-                        if bounded && pool.reader.pending() >= u64::from(bounds.backlog) {
-                            metrics.drop_port("backlog", spec.name, &self.source, 1);
-                            continue;
-                        }
                         let Some(item) = described(spec, &self.source, &lease, metrics) else { continue };
-                        if bounded && item.timing.arrival_ns != 0 && item.timing.age_ns() > bounds.max_age_ns {
+                        let max_age_ns = bounds.max_age_ns(spec.order, item.payload.kind()).filter(|_| live);
+                        let is_late = max_age_ns.is_some_and(|max_ns| item.timing.age_ns() > max_ns);
+                        if is_late && item.timing.arrival_ns != 0 {
                             metrics.drop_port("late", spec.name, &self.source, 1);
                             continue;
                         }

@@ -15,13 +15,13 @@ pub use lease::{Input, Lease};
 use crate::directory::{Entry, Listing};
 use crate::link::Topology;
 use crate::metrics::Metrics;
-use crate::node::{PortIn, Ports};
+use crate::node::{Order, PortIn, Ports};
 use crate::settings::{Common, Exchange};
 use cameras::Cameras;
 pub(crate) use cameras::Change;
 use feed::{Feed, Occupied};
 use lane::Lane;
-use millrace_frame::SlotRef;
+use millrace_frame::{PayloadKind, SlotRef};
 use millrace_pool::protocol::Attached;
 use millrace_pool::{Bell, PoolError, Reader};
 use std::time::{Duration, Instant};
@@ -43,11 +43,11 @@ pub(crate) struct Inputs {
     logged: u128,
 }
 
-/// What a bounded port lets wait for each camera, in live flow.
+/// What may wait for each camera, and how old it may become, in live flow.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Frames.
-    backlog: u32,
+    /// Frames; `None`: what the camera's pool has room for.
+    backlog: Option<u32>,
     /// Age of a frame since its arrival.
     max_age_ns: u64,
 }
@@ -90,6 +90,15 @@ impl Inputs {
     /// From the next frame on, these settings count.
     pub(crate) fn change(&mut self, common: &Common) {
         self.bounds = Bounds::of(common);
+    }
+
+    /// The directory is not known yet, and the node reads frames on a GPU at this input.
+    pub(crate) fn is_news_on_gpu(&self, input: &str, at: &SlotRef) -> bool {
+        self.find(input).is_some_and(|(port, feed)| {
+            let Port { spec, feeds, .. } = &self.ports[port];
+            let waits = |o: &Occupied| matches!(o, Occupied::Directory(other) if other.pool == at.pool);
+            spec.on_gpu && !feeds[feed].knows(at.pool) && !feeds[feed].occupied.iter().any(waits)
+        })
     }
 
     /// Opens the directory that a message announces, where it is new.
@@ -340,6 +349,22 @@ impl Port {
 impl Bounds {
     fn of(common: &Common) -> Self {
         Self { backlog: common.backlog, max_age_ns: common.max_age_ms.saturating_mul(1_000_000) }
+    }
+
+    /// Frames that may wait in a pool of so many slots. While one is written and one is read, the others can wait.
+    fn waiting(self, slots: u32) -> u64 {
+        u64::from(self.backlog.unwrap_or(slots.saturating_sub(2).max(2)))
+    }
+
+    /// How old an item may be. Results may be as old as their frame at the start of the work, and the work may have taken as
+    /// long again. A decoder needs every packet, however old.
+    fn max_age_ns(self, order: Order, kind: PayloadKind) -> Option<u64> {
+        match (order, kind) {
+            (_, PayloadKind::Packet) => None,
+            (_, PayloadKind::Detections) => Some(self.max_age_ns.saturating_mul(2)),
+            (Order::Newest, PayloadKind::Image | PayloadKind::Tensor) => Some(self.max_age_ns),
+            (Order::Every, PayloadKind::Image | PayloadKind::Tensor) => None,
+        }
     }
 }
 

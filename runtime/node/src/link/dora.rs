@@ -4,7 +4,7 @@ use super::{Link, Signal, Topology};
 use arrow::array::{ArrayRef, StructArray};
 use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, NodeResult, StopCause};
-use millrace_frame::wire::row;
+use millrace_frame::wire::row::{self, Announcement};
 use millrace_pool::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,7 +108,7 @@ fn signal(event: Event, inputs: &[String]) -> Signal {
                 return Signal::Nudge; // a timer
             }
             match row::decode_announcement(data.as_array()) {
-                Ok(Some(at)) => Signal::Announced { input, at },
+                Ok(Some(Announcement { at, device })) => Signal::Announced { input, at, device },
                 Ok(None) => Signal::Nudge, // of one frame, which the directory leads to
                 Err(why) => Signal::Noise { input, why: why.to_string() },
             }

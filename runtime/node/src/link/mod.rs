@@ -3,14 +3,14 @@
 pub(crate) mod dora;
 
 use arrow::array::StructArray;
-use millrace_frame::SlotRef;
+use millrace_frame::{Device, SlotRef};
 use std::collections::BTreeMap;
 
 /// What came in.
 #[derive(Clone, Debug)]
 pub(crate) enum Signal {
-    /// Where the directory of an input's producer is.
-    Announced { input: String, at: SlotRef },
+    /// Where the directory of an input's producer is, and where its frames are going to lie.
+    Announced { input: String, at: SlotRef, device: Device },
     /// A message on an input that this schema does not have.
     Noise { input: String, why: String },
     /// No more will come on an input.

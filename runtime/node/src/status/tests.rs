@@ -70,6 +70,22 @@ fn a_node_whose_loop_hangs_reports_it() {
     assert!(watcher.recv(&mut [0; 65536]).is_err());
 }
 
+/// What a process that was stopped (SIGSTOP) reports when it goes on, before its event loop has had its turn.
+#[test]
+fn the_time_in_which_the_whole_process_was_stopped_is_none_of_its_loops() {
+    let base = tempfile::tempdir().unwrap();
+    let (folder, mut status) = status(base.path());
+    let metrics = Metrics::default();
+    let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
+    status.tick(&metrics);
+    // the thread that reports stands still with the loop, for longer than a loop may
+    let stopped = status.shared.reporter();
+    std::thread::sleep(Duration::from_millis(2_600));
+    drop(stopped);
+    let ages: Vec<u64> = (0..3).map(|_| heard(&watcher)["loop_age_ms"].as_u64().unwrap()).collect();
+    assert!(ages.iter().all(|age_ms| *age_ms < 2_500), "{ages:?}");
+}
+
 /// More cameras than a datagram holds: the report comes as a file.
 #[test]
 fn a_report_of_five_hundred_cameras_arrives_whole() {

@@ -1,5 +1,7 @@
 //! Several cameras, several producers, several consumers: real pools, without dora.
 
+mod bounds;
+
 use super::{Adder, image, timing};
 use crate::context::StopFlag;
 use crate::inputs::{Change, Input, Inputs};
@@ -12,7 +14,6 @@ use arrow::array::StructArray;
 use millrace_frame::wire::row;
 use millrace_frame::{CameraState, CameraStatus, Item, PayloadKind, SlotRef, monotonic_ns};
 use millrace_pool::Bell;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ impl Link for Announcements {
         Signal::Quiet
     }
     fn ring(&mut self, _: &'static str, row: StructArray) -> Result<(), String> {
-        self.0.lock().unwrap().extend(row::decode_announcement(&row).map_err(|e| e.to_string())?);
+        let announced = row::decode_announcement(&row).map_err(|e| e.to_string())?;
+        self.0.lock().unwrap().extend(announced.map(|announced| announced.at));
         Ok(())
     }
 }
@@ -49,11 +51,23 @@ struct Producer {
 
 impl Producer {
     fn new(node: &str, restarts: u64, consumers: &[&str], settings: &[(&str, &str)]) -> Self {
-        let consumers = BTreeMap::from([("frame".to_owned(), consumers.iter().map(|c| c.to_string()).collect())]);
+        Self::with(&OUT, node, restarts, &[("frame", consumers)], settings)
+    }
+
+    /// A producer with these ports, each with the inputs that it feeds.
+    fn with(
+        ports: &Ports,
+        node: &str,
+        restarts: u64,
+        consumers: &[(&str, &[&str])],
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let names = |inputs: &[&str]| inputs.iter().map(|c| c.to_string()).collect();
+        let consumers = consumers.iter().map(|(port, inputs)| (port.to_string(), names(inputs))).collect();
         let graph = Topology { node: node.into(), restarts, consumers, ..Topology::default() };
         let (announced, metrics) = (Arc::<Mutex<Vec<SlotRef>>>::default(), Metrics::default());
         let link = Box::new(Announcements(announced.clone()));
-        let mut out = Outputs::new(link, &OUT, &graph, common(settings), metrics.clone(), StopFlag::default());
+        let mut out = Outputs::new(link, ports, &graph, common(settings), metrics.clone(), StopFlag::default());
         out.make_directories().unwrap();
         Self { out, announced, metrics }
     }
@@ -86,6 +100,10 @@ struct Consumer {
 impl Consumer {
     /// A consumer whose inputs these are: `(input, node/output)`.
     fn new(node: &str, inputs: &[(&str, &str)], settings: &[(&str, &str)]) -> Self {
+        Self::with(&IN, node, inputs, settings)
+    }
+
+    fn with(ports: &Ports, node: &str, inputs: &[(&str, &str)], settings: &[(&str, &str)]) -> Self {
         let graph = Topology {
             node: node.into(),
             inputs: inputs.iter().map(|(input, _)| input.to_string()).collect(),
@@ -93,7 +111,7 @@ impl Consumer {
             ..Topology::default()
         };
         let metrics = Metrics::default();
-        let inputs = Inputs::new(&IN, &graph, metrics.clone(), Bell::create().unwrap(), &common(settings));
+        let inputs = Inputs::new(ports, &graph, metrics.clone(), Bell::create().unwrap(), &common(settings));
         Self { inputs, metrics }
     }
 
@@ -146,36 +164,6 @@ fn a_consumer_that_keeps_up_loses_nothing_of_a_burst() {
     }
     assert_eq!(seqs(&came, "door"), (0..seq).collect::<Vec<_>>());
     assert_eq!(convert.lost("door"), 0);
-}
-
-#[test]
-fn a_backlog_over_its_bound_loses_the_oldest_and_each_loss_has_its_camera() {
-    let mut decode = Producer::new("decode", 0, &["convert/frame"], &[("SLOTS", "8")]);
-    let mut convert = Consumer::new("convert", &[("frame", "decode/frame")], &[("BACKLOG", "3")]);
-    convert.attach("frame", &decode);
-    for seq in 0..20 {
-        decode.publish("door", seq);
-    }
-    decode.publish("yard", 0);
-    let came = convert.drain();
-    assert_eq!(seqs(&came, "door"), [17, 18, 19], "the newest three");
-    assert_eq!(seqs(&came, "yard"), [0], "another camera's backlog is its own");
-    // 20 published: 12 overwritten in a pool of 8 slots, 5 skipped
-    assert_eq!((convert.metrics.dropped("gone", "door"), convert.metrics.dropped("backlog", "door")), (12, 5));
-    assert_eq!(convert.lost("yard"), 0);
-}
-
-#[test]
-fn a_frame_that_waited_too_long_is_lost_as_late() {
-    let mut decode = Producer::new("decode", 0, &["convert/frame"], &[]);
-    let mut convert = Consumer::new("convert", &[("frame", "decode/frame")], &[("MAX_AGE_MS", "500")]);
-    convert.attach("frame", &decode);
-    let now = monotonic_ns();
-    for (seq, age_ms) in [900, 501, 100, 0].into_iter().enumerate() {
-        decode.publish_item(&item("door", seq as u64, now - age_ms * 1_000_000));
-    }
-    assert_eq!(seqs(&convert.drain(), "door"), [2, 3]);
-    assert_eq!(convert.metrics.dropped("late", "door"), 2);
 }
 
 /// Frames of each camera that a consumer works on, which has time for one in `every` that are published.
@@ -310,8 +298,8 @@ fn a_slow_consumer_costs_another_one_no_frame() {
 fn a_consumer_that_does_not_move_loses_its_hold_on_a_camera() {
     let settings = [("SLOTS", "3"), ("LEASE_TIMEOUT_MS", "100")];
     let mut decode = Producer::new("decode", 0, &["ok/frame", "stuck/frame"], &settings);
-    let mut ok = Consumer::new("ok", &[("frame", "decode/frame")], &[]);
-    let mut stuck = Consumer::new("stuck", &[("frame", "decode/frame")], &[]);
+    let mut ok = Consumer::new("ok", &[("frame", "decode/frame")], &[("BACKLOG", "3")]);
+    let mut stuck = Consumer::new("stuck", &[("frame", "decode/frame")], &[("BACKLOG", "3")]);
     ok.attach("frame", &decode);
     stuck.attach("frame", &decode);
     for seq in 0..3 {
