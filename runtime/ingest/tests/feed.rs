@@ -3,30 +3,14 @@
 
 mod common;
 
-use common::{own_data, shared_data};
+use common::{Scratch, own_data, shared_data};
 use millrace_frame::monotonic_ns;
 use millrace_ingest::{Decoded, Feed, FeedSettings, FeedStep, Next, Pace, ReorderPolicy, SoftwareDecoder};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 fn settings(pace: Pace, repeat: bool) -> FeedSettings {
     FeedSettings { pace, repeat, ..FeedSettings::default() }
-}
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, bytes: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("millrace-feed-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// Where the body of the first box of this kind begins.

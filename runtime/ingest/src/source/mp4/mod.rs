@@ -20,7 +20,7 @@ use entry::Entry;
 use millrace_frame::{PacketCodec, Timebase};
 use order::{Player, Step};
 use samples::{Absent, Content, Sample};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,9 @@ pub(crate) struct Mp4 {
     /// What is reported before the next sample.
     queued: VecDeque<SourceEvent>,
     /// What is reported behind the last sample.
-    at_the_end: Vec<SourceEvent>,
+    at_the_end: Option<Loss>,
+    /// Why fragments cannot be read, by where they begin.
+    damaged: BTreeMap<u64, String>,
     /// The sample description in use, and what it configures.
     entry: usize,
     length_bytes: Option<usize>,
@@ -64,7 +66,6 @@ impl Mp4 {
         let track = movie::read(&file, &index, len_bytes).map_err(read)?.map_err(refused)?;
         let timebase = Timebase { num: 1, den: track.timescale };
         let player = Player::new(&track.edits, &track.samples, timebase);
-        let lost = track.lost.into_iter().map(|detail| SourceEvent::Loss(Loss::new("damaged_fragment", 1, detail)));
         Ok(Self {
             file,
             path: path.into(),
@@ -75,7 +76,8 @@ impl Mp4 {
             player,
             earliest_next_pts_ns: None,
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
-            at_the_end: lost.collect(),
+            at_the_end: index.lost.map(|detail| Loss::new("damaged_fragment", 1, detail)),
+            damaged: track.damaged,
             entry: usize::MAX,
             length_bytes: None,
             codec: PacketCodec::H264,
@@ -137,12 +139,12 @@ impl Mp4 {
 
     /// The picture of a sample, how many parts are lost, and whether a length in it is wrong.
     fn unit(&mut self, sample: &[u8]) -> (Option<ParsedUnit>, u64, bool) {
+        let (nals, cut) = length_prefixed(sample, self.length_bytes.unwrap_or(4));
         let has_start_codes = || find_start_code(sample, 0).is_some_and(|at| sample[..at].iter().all(|&b| b == 0));
-        if self.length_bytes.is_none() && has_start_codes() {
+        if cut && self.length_bytes.is_none() && has_start_codes() {
             let (unit, lost) = self.units.sample(annexb_nals(sample));
             return (unit, lost, false);
         }
-        let (nals, cut) = length_prefixed(sample, self.length_bytes.unwrap_or(4));
         let (unit, lost) = self.units.sample(nals);
         (unit, lost + u64::from(cut), cut)
     }
@@ -164,6 +166,11 @@ impl Mp4 {
             }
             Absent::NoPlace => ("damaged_sample", format!("nothing says where sample {first} is")),
             Absent::Oversized => ("oversized_unit", format!("sample {first} claims more than 64 MiB")),
+            Absent::Fragment => {
+                let start = sample.offset;
+                let why = self.damaged.get(&start).map_or("", String::as_str);
+                ("damaged_fragment", format!("the fragment at byte {start} cannot be read: {why}"))
+            }
             Absent::OtherDescription => {
                 let why = match self.entries.get(sample.entry as usize) {
                     Some(Entry::Other(refusal)) => refusal.reason.clone(),
@@ -198,7 +205,7 @@ impl Source for Mp4 {
                 Ok(event)
             }
             Step::Jump => Ok(SourceEvent::Flush),
-            Step::End => Ok(self.at_the_end.pop().unwrap_or(SourceEvent::End)),
+            Step::End => Ok(self.at_the_end.take().map_or(SourceEvent::End, SourceEvent::Loss)),
         }
     }
 }

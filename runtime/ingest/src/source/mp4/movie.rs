@@ -9,6 +9,7 @@ use super::samples::{Sample, Samples};
 use super::{Refusal, tables};
 use crate::Counted;
 use mp4_atom::{Atom, Mdhd, Mvhd, Tkhd};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
@@ -21,8 +22,8 @@ pub(super) struct Track {
     pub edits: Vec<Edit>,
     /// What is worth a counter.
     pub counted: Vec<Counted>,
-    /// What is not there, in words.
-    pub lost: Vec<String>,
+    /// Why fragments cannot be read, by where they begin.
+    pub damaged: BTreeMap<u64, String>,
 }
 
 const DAMAGED: &str = "the file is damaged; remux it with another tool";
@@ -114,7 +115,7 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>, others: u64) 
     }
     let index_end = (!index.fragments.is_empty()).then(|| samples.next_dts());
     let defaults = Defaults::of(&index.moov);
-    let mut lost: Vec<String> = index.lost.iter().cloned().collect();
+    let mut damaged = BTreeMap::new();
     let mut counted = Vec::new();
     if others > 0 {
         let detail = format!("the file has {} video tracks, of which track {id} is read", others + 1);
@@ -122,20 +123,25 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>, others: u64) 
     }
     let (mut back, mut first_back) = (0, 0);
     for fragment in &index.fragments {
-        let Some(moof) = index::body(file, fragment, len)? else {
-            lost.push(format!("the fragment at byte {} is too large", fragment.start));
-            continue;
+        let start = fragment.start;
+        let read = match index::body(file, fragment, len)? {
+            Some(moof) => fragments::read(&moof, start, id, &defaults, &mut samples),
+            None => Err(Fault::Damaged("it is larger than any index".to_owned())),
         };
-        match fragments::read(&moof, fragment.start, id, &defaults, &mut samples) {
+        let read = match read {
+            Err(Fault::Damaged(why)) => {
+                damaged.insert(start, why);
+                samples.push_damaged_fragment(start).map(|()| false).map_err(Fault::from)
+            }
+            read => read,
+        };
+        match read {
             Ok(false) => {}
             Ok(true) => {
-                first_back = if back == 0 { fragment.start } else { first_back };
+                first_back = if back == 0 { start } else { first_back };
                 back += 1;
             }
-            Err(Fault::TooMany) => return refused("it names more samples than the file can hold".to_owned(), DAMAGED),
-            Err(Fault::Damaged(why)) => {
-                lost.push(format!("the fragment at byte {} cannot be read: {why}", fragment.start));
-            }
+            Err(_) => return refused("it names more samples than the file can hold".to_owned(), DAMAGED),
         }
     }
     if back > 0 {
@@ -150,5 +156,5 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>, others: u64) 
         Ok(edits) => edits,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    Ok(Ok(Track { timescale, entries, samples, timed, edits, counted, lost }))
+    Ok(Ok(Track { timescale, entries, samples, timed, edits, counted, damaged }))
 }

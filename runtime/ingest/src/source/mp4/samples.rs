@@ -3,7 +3,7 @@
 use super::entry::Entry;
 
 /// A day of video at 100 frames a second has 9 million.
-const MOST_SAMPLES: usize = 20_000_000;
+const MOST_SAMPLES: usize = 10_000_000;
 
 /// More than any level allows for a picture.
 const MOST_SAMPLE_BYTES: u32 = 64 << 20;
@@ -41,6 +41,8 @@ pub(super) enum Absent {
     Oversized,
     /// It refers to a sample description that is not there or not read.
     OtherDescription,
+    /// What is in the fragment that begins at its offset is not known.
+    Fragment,
 }
 
 impl Sample {
@@ -139,6 +141,12 @@ impl Samples {
         self.add(facts, Content::Absent { samples, why }, ticks)
     }
 
+    /// A fragment that begins at `start` cannot be read to its end.
+    pub(super) fn push_damaged_fragment(&mut self, start: u64) -> Result<(), TooMany> {
+        let facts = Facts { offset: Some(start), len: 0, composition: 0, duration: 0, description: 1, sync: false };
+        self.add(&facts, Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+    }
+
     /// Why a sample cannot be read, where that is known before.
     pub(super) fn absent(&self, facts: &Facts) -> Option<Absent> {
         let described = facts.description.checked_sub(1).and_then(|n| self.described.get(n as usize));
@@ -152,8 +160,7 @@ impl Samples {
     }
 
     fn add(&mut self, facts: &Facts, content: Content, ticks: i64) -> Result<(), TooMany> {
-        // one run that is not there between every two samples, and one behind them
-        if self.list.len() > self.most.saturating_mul(2) {
+        if self.list.len() >= self.most {
             return Err(TooMany);
         }
         // A decoding time that goes back, as a duration below 0 says, is one tick behind the last.
