@@ -9,8 +9,8 @@ use millrace_ingest::{Event, Ingest, IngestError, Options};
 use std::path::Path;
 use std::process::Command;
 
-/// Enough for the test program, and for some copies of the largest file below. An allocation beyond it ends the program.
-const MEMORY_KIB: u64 = 400 << 10;
+/// Enough for the test program and for files of some kilobytes. An allocation beyond it ends the program.
+const MEMORY_KIB: u64 = 96 << 10;
 
 /// Runs one of the ignored tests in a program of its own that cannot have more memory.
 fn with_little_memory(test: &str) {

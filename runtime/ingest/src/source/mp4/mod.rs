@@ -9,8 +9,6 @@ mod movie;
 mod order;
 mod samples;
 mod tables;
-#[cfg(test)]
-mod tests;
 
 use super::{Source, SourceEvent};
 use crate::syntax::nal::{find_start_code, length_prefixed};

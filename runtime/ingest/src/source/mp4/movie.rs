@@ -38,7 +38,7 @@ struct Header<'a> {
     elst: Option<&'a [u8]>,
 }
 
-/// Reads the first enabled video track that can be read, else the first that can be read.
+/// Reads the first enabled video track that can be read and has samples, else the first that can be read.
 pub(super) fn read(file: &File, index: &Index, len: u64) -> io::Result<Result<Track, Refusal>> {
     let mut headers = Vec::new();
     let mut refusal = None;
@@ -52,12 +52,24 @@ pub(super) fn read(file: &File, index: &Index, len: u64) -> io::Result<Result<Tr
             }
         }
     }
-    let chosen = headers.iter().position(|header| header.enabled).unwrap_or(0);
-    if headers.is_empty() {
-        return Ok(Err(refusal.unwrap_or_else(|| no_video(&index.moov))));
+    headers.sort_by_key(|header| !header.enabled);
+    let others = headers.len().saturating_sub(1) as u64;
+    let mut empty = None;
+    for header in headers {
+        let id = header.id;
+        match track(file, index, len, header)? {
+            Ok(track) if track.samples.is_empty() => empty = empty.or(Some(track)),
+            Ok(mut track) => {
+                if others > 0 {
+                    let detail = format!("the file has {} video tracks, of which track {id} is read", others + 1);
+                    track.counted.push(Counted { name: "other_video_tracks", count: others, detail });
+                }
+                return Ok(Ok(track));
+            }
+            Err(why) => refusal = refusal.or(Some(why)),
+        }
     }
-    let others = headers.len() as u64 - 1;
-    track(file, index, len, headers.swap_remove(chosen), others)
+    Ok(empty.ok_or_else(|| refusal.unwrap_or_else(|| no_video(&index.moov))))
 }
 
 fn handler(trak: &[u8]) -> Option<FourCc> {
@@ -76,6 +88,7 @@ fn no_video(moov: &[u8]) -> Refusal {
         })
         .collect();
     let reason = match &found[..] {
+        [] if child(moov, b"cmov").is_some() => "its index is compressed (cmov)".to_owned(),
         [] => "it has no track".to_owned(),
         found => format!("it has no video track; its tracks are: {}", found.join(", ")),
     };
@@ -106,7 +119,7 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
     Ok(Header { id: tkhd.track_id, enabled: tkhd.enabled, timescale: mdhd.timescale, entries, stbl, elst })
 }
 
-fn track(file: &File, index: &Index, len: u64, header: Header<'_>, others: u64) -> io::Result<Result<Track, Refusal>> {
+fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result<Result<Track, Refusal>> {
     let refused = |reason, fix| Ok(Err(Refusal { reason, fix }));
     let Header { id, timescale, entries, stbl, elst, .. } = header;
     let mut samples = Samples::new(len, &entries);
@@ -117,10 +130,6 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>, others: u64) 
     let defaults = Defaults::of(&index.moov);
     let mut damaged = BTreeMap::new();
     let mut counted = Vec::new();
-    if others > 0 {
-        let detail = format!("the file has {} video tracks, of which track {id} is read", others + 1);
-        counted.push(Counted { name: "other_video_tracks", count: others, detail });
-    }
     let (mut back, mut first_back) = (0, 0);
     for fragment in &index.fragments {
         let start = fragment.start;

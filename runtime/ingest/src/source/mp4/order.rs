@@ -111,3 +111,53 @@ fn spare(pass: &Pass, samples: &[Sample]) -> i64 {
     }
     spare.unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::mp4::samples::Content;
+
+    /// Samples by their decoding and presentation times; what is shown before 0 is cut away by the edit list.
+    fn player(times: &[(i64, i64)]) -> (Player, Vec<Sample>) {
+        let samples: Vec<Sample> = times
+            .iter()
+            .enumerate()
+            .map(|(n, &(dts, pts))| Sample {
+                offset: 0,
+                content: Content::Bytes(1),
+                dts,
+                composition: (pts - dts) as i32,
+                duration: 1,
+                entry: 0,
+                sync: n == 0,
+            })
+            .collect();
+        let edit = Edit { from: 0, until: i64::MAX, at: 0 };
+        (Player::new(&[edit], &samples, Timebase::NANOSECONDS), samples)
+    }
+
+    #[test]
+    fn the_earliest_time_behind_each_sample() {
+        // I0 P4 B2 b1 b3 P5, and one that is not shown at all
+        let (player, _) = player(&[(0, 0), (1, 4), (2, 2), (3, 1), (4, -9), (5, 3), (6, 5)]);
+        let earliest: Vec<i64> = (0..7).map(|n| player.earliest_next_pts_ns(n)).collect();
+        assert_eq!(earliest, [1, 1, 1, 3, 3, 5, i64::MAX]);
+    }
+
+    #[test]
+    fn decoding_times_leave_no_picture_late_and_none_needlessly_early() {
+        for shift in [-7, 0, 2, 50] {
+            // depth 2: the picture that is shown second is the fourth to be decoded, so it has the least time left
+            let times = [(0, 0), (1, 4), (2, 2), (3, 1), (4, 3)];
+            let (mut player, samples) = player(&times.map(|(dts, pts)| (dts + shift, pts)));
+            let dts: Vec<i64> = samples.iter().map(|sample| player.times(sample).dts_ns).collect();
+            assert_eq!(dts, [-2, -1, 0, 1, 2], "moved by {shift}");
+        }
+    }
+
+    #[test]
+    fn an_empty_track_ends_at_once() {
+        let (mut player, samples) = player(&[]);
+        assert_eq!(player.step(&samples), Step::End);
+    }
+}

@@ -63,7 +63,7 @@ pub(super) struct Facts {
     pub len: u32,
     pub composition: i32,
     pub duration: i32,
-    /// Number of the sample description as the file counts, from 1.
+    /// Number of the sample description as the file counts, from 1. Some recorders write 0 for the first.
     pub description: u32,
     pub sync: bool,
 }
@@ -149,7 +149,7 @@ impl Samples {
 
     /// Why a sample cannot be read, where that is known before.
     pub(super) fn absent(&self, facts: &Facts) -> Option<Absent> {
-        let described = facts.description.checked_sub(1).and_then(|n| self.described.get(n as usize));
+        let described = self.described.get(facts.description.saturating_sub(1) as usize);
         let end = facts.offset.map(|offset| offset.saturating_add(u64::from(facts.len)));
         match end {
             None => Some(Absent::NoPlace),
