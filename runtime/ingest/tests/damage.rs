@@ -248,7 +248,7 @@ fn survives(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Found by the test below: the container's parser goes round in circles where a box claims to be shorter than its header.
+/// A reader that believes such a box goes round in circles.
 #[test]
 fn a_box_shorter_than_its_header_is_refused() {
     let whole = std::fs::read(own_data("crop_b.mp4")).unwrap();

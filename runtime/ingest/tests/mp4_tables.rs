@@ -376,6 +376,14 @@ fn what_cannot_be_decoded_is_refused_by_its_own_name() {
     assert!(error.contains("its video is encrypted by cenc ('encv', in fact avc1); export it without"), "{error}");
     let mut sound_only = movie.clone();
     sound_only.instead.insert(*b"hdlr", Some([&words([0, 0])[..], b"soun", &[0; 13]].concat()));
+    let elsewhere = |flag: u8| {
+        let alis = boxed(b"alis", &[&[0, 0, 0, flag][..], b"other.mov\0"].concat());
+        let dinf = boxed(b"dinf", &boxed(b"dref", &[words([0, 1]), alis].concat()));
+        let stbl = boxed(b"stsd", &[words([0, 1]), movie.descriptions[0].clone()].concat());
+        movie.clone().put(b"minf", [dinf, boxed(b"stbl", &stbl)].concat()).file()
+    };
+    assert!(refusal("ref.mov", &elsewhere(0)).contains("its pictures are in another file; export it"));
+    assert!(decoded("ref.mov", &elsewhere(1)).frames.is_empty());
     let compressed = [boxed(b"ftyp", b"qt  "), boxed(b"moov", &boxed(b"cmov", &[1; 30]))].concat();
     assert!(refusal("cmov.mov", &compressed).contains("its index is compressed (cmov)"));
     let error = refusal("sound.m4a", &sound_only.file());

@@ -106,7 +106,12 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
     if mdhd.timescale == 0 {
         return Err(damaged("has a time scale of 0"));
     }
-    let stbl = child(mdia, b"minf").and_then(|minf| child(minf, b"stbl")).ok_or_else(|| missing("stbl"))?;
+    let minf = child(mdia, b"minf").ok_or_else(|| missing("minf"))?;
+    if is_elsewhere(minf) {
+        let fix = "export it as a file that has its pictures inside ('self-contained')";
+        return Err(Refusal { reason: "its pictures are in another file".to_owned(), fix });
+    }
+    let stbl = child(minf, b"stbl").ok_or_else(|| missing("stbl"))?;
     let entries = entry::entries(child(stbl, b"stsd").unwrap_or_default());
     let first_other = entries.iter().find_map(|entry| match entry {
         Entry::Other(why) => Some(why.clone()),
@@ -117,6 +122,13 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
     }
     let elst = child(trak, b"edts").and_then(|edts| child(edts, b"elst"));
     Ok(Header { id: tkhd.track_id, enabled: tkhd.enabled, timescale: mdhd.timescale, entries, stbl, elst })
+}
+
+/// Whether all data references of a track name other files. One that names none is this file, whatever its flag says.
+fn is_elsewhere(minf: &[u8]) -> bool {
+    let dref = child(minf, b"dinf").and_then(|dinf| child(dinf, b"dref")?.get(8..)).unwrap_or_default();
+    let mut references = children(dref).peekable();
+    references.peek().is_some() && references.all(|(_, body)| body.len() > 5 && body[3] & 1 == 0)
 }
 
 fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result<Result<Track, Refusal>> {
