@@ -198,6 +198,13 @@ fn each_sample_description_is_a_stream_of_its_own() {
         let (movie, md5s) = joined(first, second);
         assert_whole(&format!("{first} {second}"), &decoded("two.mp4", &movie.file()), &md5s, 0);
     }
+    // a description that begins without a key picture: nothing refers to what came before it
+    let (mut movie, md5s) = joined("pyramid.264", "baseline_slices.264");
+    let of_first = coded("pyramid.264").1.len();
+    movie.samples.remove(of_first);
+    let run = decoded("two.mp4", &movie.file());
+    assert_eq!(run.md5s(), [&md5s[..of_first], &md5s[of_first + 10..]].concat());
+    assert_eq!(run.lost_in_all(), 9, "up to the next key picture: {:?}", run.lost);
     // some recorders count from 0
     let (mut movie, md5s) = whole("pyramid.264");
     movie.samples.iter_mut().for_each(|sample| sample.description = 0);

@@ -77,6 +77,23 @@ fn every_edit_is_followed() {
 }
 
 #[test]
+fn what_no_edit_shows_is_not_decoded_beyond_its_group() {
+    // groups of 12 pictures
+    let (pictures, _) = coded("pyramid.264");
+    let movie = Movie::of(&pictures, false);
+    for (edits, most) in [(vec![(FRAME, 13 * 40, SPEED)], 12), (vec![(FRAME, 0, SPEED), (FRAME, 37 * 40, SPEED)], 13)] {
+        for run in runs("part.mp4", &movie.clone().edits(&edits).file()) {
+            assert!(run.units.len() <= most, "{edits:?}: {} units", run.units.len());
+            assert_eq!(run.frames.len(), edits.len());
+        }
+        // a file that claims that each picture is a key picture is decoded whole
+        for run in runs("part.mp4", &movie.clone().edits(&edits).without(b"stss").file()) {
+            assert_eq!((run.frames.len(), run.lost_in_all()), (edits.len(), 0), "{edits:?}: {:?}", run.lost);
+        }
+    }
+}
+
+#[test]
 fn an_edit_list_begins_where_the_composition_offsets_do() {
     // as x264 writes it: offsets of 0 and more, an edit that begins at the first picture's
     let (pictures, md5s) = coded("pyramid.264");
@@ -110,6 +127,9 @@ fn edits_that_are_not_read_are_refused_by_name() {
     assert!(error.contains("its edit list cannot be read"), "{error}");
     let error = refused(movie.clone().put(b"edts", boxed(b"elst", &table(0, 9, [1, 2, 3]))));
     assert!(error.contains("its edit list cannot be read"), "{error}");
+    let never = table(1, 2, [u32::MAX, 0, 0, 0, SPEED, 0, FRAME, 0, 0, SPEED]);
+    let error = refused(movie.clone().put(b"edts", boxed(b"elst", &never)));
+    assert!(error.contains("edit 2 of its edit list is shown later than any recording is"), "{error}");
     let error = refused(movie.edits(&[(FRAME, 0, SPEED); 4097]));
     assert!(error.contains("its edit list has 4097 edits, more than 4096"), "{error}");
 }
@@ -171,10 +191,12 @@ fn a_fragment_is_shown_at_its_own_time() {
     // a recorder that begins again at 0: time goes on, and that is counted
     let file = fragmented(&movie, 12, |_| Fragment { time: Some(0), ..Default::default() });
     assert_shows("times that have passed", &file, &md5s, &part(0..count, 0));
+    let never = fragmented(&movie, 12, |n| Fragment { time: (n == 2).then_some(u64::MAX), ..Default::default() });
+    assert_shows("a time that is none", &never, &md5s, &part(0..count, 0));
     let file = Scratch::new("back.mp4", &file);
     let mut ingest = millrace_ingest::Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
     let millrace_ingest::Event::Counted(counted) = ingest.next_event().unwrap() else { panic!("nothing is counted") };
-    assert_eq!((counted.name, counted.count), ("fragment_time_passed", 3));
+    assert_eq!((counted.name, counted.count), ("fragment_time_ignored", 3));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Edit lists (ISO/IEC 14496-12, 8.6.6): which part of the recording is shown when.
 
 use super::Refusal;
-use super::samples::Sample;
+use super::samples::{LATEST_S, Sample};
 use mp4_atom::{Atom, Elst};
 use std::ops::Range;
 
@@ -55,6 +55,10 @@ pub(super) fn read(
     let mut at = 0i128;
     for (n, entry) in entries.iter().enumerate() {
         let duration = i128::from(entry.segment_duration);
+        if at > movie_timescale * i128::from(LATEST_S) {
+            let reason = format!("edit {} of its edit list is shown later than any recording is", n + 1);
+            return refused(reason, "the file is damaged; remux it with another tool");
+        }
         if let Some(from) = entry.media_time {
             let rate = &entry.media_rate;
             if (rate.integer(), rate.decimal()) != (1, 0) {

@@ -44,7 +44,7 @@ impl From<TooMany> for Fault {
 
 /// Appends the samples of `track` that a `moof` box names, which begins at `start` in the file. The data of the tracks
 /// follow each other where nothing else is said, so the other tracks' are counted, too. Tells whether the fragment states a
-/// time that has passed: then its samples follow those before it.
+/// time that cannot follow: then its samples follow those before it.
 pub(super) fn read(
     moof: &[u8],
     start: u64,

@@ -47,7 +47,7 @@ pub(crate) struct Mp4 {
     /// Why fragments cannot be read, by where they begin.
     damaged: BTreeMap<u64, String>,
     /// The sample description in use, and what it configures.
-    entry: usize,
+    entry: Option<usize>,
     length_bytes: Option<usize>,
     codec: PacketCodec,
     units: UnitBuilder,
@@ -76,7 +76,7 @@ impl Mp4 {
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
             at_the_end: index.lost.map(|detail| Loss::new("damaged_fragment", 1, detail)),
             damaged: track.damaged,
-            entry: usize::MAX,
+            entry: None,
             length_bytes: None,
             codec: PacketCodec::H264,
             units: UnitBuilder::new(PacketCodec::H264),
@@ -88,9 +88,14 @@ impl Mp4 {
     /// Takes over the sample description of a sample: its parameter sets count from here on, as if they were in the stream.
     /// Tells whether the codec is another one.
     fn describe(&mut self, entry: usize) -> bool {
-        let (Some(Entry::Video(video)), true) = (self.entries.get(entry), entry != self.entry) else { return false };
-        let is_first = self.entry == usize::MAX;
-        self.entry = entry;
+        let (Some(Entry::Video(video)), true) = (self.entries.get(entry), Some(entry) != self.entry) else {
+            return false;
+        };
+        let is_first = self.entry.is_none();
+        // nothing refers to a picture of another description
+        self.after_loss |=
+            self.entry.is_some_and(|old| !matches!(&self.entries[old], Entry::Video(old) if old == video));
+        self.entry = Some(entry);
         self.length_bytes = video.length_bytes;
         let other_codec = video.codec != self.codec;
         if other_codec {
@@ -106,7 +111,7 @@ impl Mp4 {
         self.earliest_next_pts_ns = self.timed.then(|| self.player.earliest_next_pts_ns(number));
         let len = match sample.content {
             Content::Bytes(len) => len,
-            Content::Absent { samples, why } => return Ok(self.absent(number, &sample, samples, why)),
+            Content::Absent { samples, why } => return Ok(self.absent(&sample, samples, why)),
         };
         let mut buf = std::mem::take(&mut self.buf);
         buf.resize(len as usize, 0);
@@ -152,18 +157,19 @@ impl Mp4 {
         SourceEvent::Loss(loss)
     }
 
-    fn absent(&mut self, number: usize, sample: &Sample, samples: u32, why: Absent) -> SourceEvent {
-        let first = number + 1;
+    fn absent(&mut self, sample: &Sample, samples: u32, why: Absent) -> SourceEvent {
         let (cause, detail) = match why {
             Absent::BehindTheEnd => {
-                let detail = format!(
-                    "the file ends early at byte {}, sample {first} begins at byte {}",
-                    self.len_bytes, sample.offset
-                );
-                ("truncated", detail)
+                let (end, start) = (self.len_bytes, sample.offset);
+                (
+                    "truncated",
+                    format!("the file ends early at byte {end}, inside of or before the sample at byte {start}"),
+                )
             }
-            Absent::NoPlace => ("damaged_sample", format!("nothing says where sample {first} is")),
-            Absent::Oversized => ("oversized_unit", format!("sample {first} claims more than 64 MiB")),
+            Absent::NoPlace => ("damaged_sample", "the tables do not say where the sample is".to_owned()),
+            Absent::Oversized => {
+                ("oversized_unit", format!("the sample at byte {} claims more than 64 MiB", sample.offset))
+            }
             Absent::Fragment => {
                 let start = sample.offset;
                 let why = self.damaged.get(&start).map_or("", String::as_str);
@@ -174,8 +180,7 @@ impl Mp4 {
                     Some(Entry::Other(refusal)) => refusal.reason.clone(),
                     _ => "it is not in the file".to_owned(),
                 };
-                let detail = format!("sample {first} refers to description {}: {why}", u64::from(sample.entry) + 1);
-                ("unreadable_description", detail)
+                ("unreadable_description", format!("sample description {}: {why}", u64::from(sample.entry) + 1))
             }
         };
         self.lose(Loss::new(cause, u64::from(samples), detail))
@@ -202,7 +207,11 @@ impl Source for Mp4 {
                 }
                 Ok(event)
             }
-            Step::Jump => Ok(SourceEvent::Flush),
+            Step::Jump => {
+                // the samples may have replaced parameter sets of their description
+                self.entry = None;
+                Ok(SourceEvent::Flush)
+            }
             Step::End => Ok(self.at_the_end.take().map_or(SourceEvent::End, SourceEvent::Loss)),
         }
     }

@@ -134,7 +134,7 @@ fn is_elsewhere(minf: &[u8]) -> bool {
 fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result<Result<Track, Refusal>> {
     let refused = |reason, fix| Ok(Err(Refusal { reason, fix }));
     let Header { id, timescale, entries, stbl, elst, .. } = header;
-    let mut samples = Samples::new(len, &entries);
+    let mut samples = Samples::new(len, &entries, timescale);
     if let Err(reason) = tables::read(stbl, &mut samples) {
         return refused(reason, DAMAGED);
     }
@@ -167,8 +167,8 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result
     }
     if back > 0 {
         let detail =
-            format!("the fragment at byte {first_back} states a time that has passed; it follows the one before it");
-        counted.push(Counted { name: "fragment_time_passed", count: back, detail });
+            format!("the fragment at byte {first_back} states a time that cannot follow; it follows the one before it");
+        counted.push(Counted { name: "fragment_time_ignored", count: back, detail });
     }
     let (samples, timed) = samples.finish();
     let movie = child(&index.moov, b"mvhd").and_then(|mut body| Mvhd::decode_body(&mut body).ok());

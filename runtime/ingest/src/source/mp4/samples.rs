@@ -8,6 +8,9 @@ const MOST_SAMPLES: usize = 10_000_000;
 /// More than any level allows for a picture.
 const MOST_SAMPLE_BYTES: u32 = 64 << 20;
 
+/// Some recorders count from 1904. Nanoseconds in 64 bits reach twice as far.
+pub(super) const LATEST_S: i64 = 4_600_000_000;
+
 /// No coded picture has fewer bytes, so a file has room for a number of samples that is known.
 const LEAST_SAMPLE_BYTES: u64 = 4;
 
@@ -82,10 +85,12 @@ pub(super) struct Samples {
     described: Vec<bool>,
     /// Decoding time of the next sample.
     next_dts: i64,
+    /// No time of a recording is later.
+    latest_dts: i64,
 }
 
 impl Samples {
-    pub(super) fn new(file_bytes: u64, entries: &[Entry]) -> Self {
+    pub(super) fn new(file_bytes: u64, entries: &[Entry], timescale: u32) -> Self {
         let room = usize::try_from(file_bytes / LEAST_SAMPLE_BYTES).unwrap_or(usize::MAX);
         Self {
             list: Vec::new(),
@@ -93,6 +98,7 @@ impl Samples {
             most: room.min(MOST_SAMPLES),
             described: entries.iter().map(|entry| matches!(entry, Entry::Video(_))).collect(),
             next_dts: 0,
+            latest_dts: i64::from(timescale).saturating_mul(LATEST_S),
         }
     }
 
@@ -106,10 +112,10 @@ impl Samples {
         self.next_dts = self.next_dts.saturating_add(ticks);
     }
 
-    /// The next sample is decoded at `dts`, unless others are decoded later already: then time goes on by the durations. Tells
-    /// which.
+    /// The next sample is decoded at `dts`, unless others are decoded later already, or no recording has such a time: then
+    /// time goes on by the durations. Tells which.
     pub(super) fn continue_at(&mut self, dts: i64) -> bool {
-        let goes_on = self.list.last().is_none_or(|last| dts > last.dts);
+        let goes_on = dts <= self.latest_dts && self.list.last().is_none_or(|last| dts > last.dts);
         if goes_on {
             self.next_dts = dts;
         }
