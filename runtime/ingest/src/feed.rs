@@ -18,7 +18,8 @@ pub enum FeedStep {
     /// What a camera is doing, at each change and after each attempt to connect; a file is live with its first unit. That
     /// a file is over is known by [`Next::Over`].
     State(SourceState),
-    /// The connection has ended or stalled. Flush the decoder now; it begins again at a key picture.
+    /// The connection has ended or stalled, or a file goes on at another place. Flush the decoder now; it begins again at a
+    /// key picture.
     Flush,
     /// Nothing before this time has passed.
     Wait(Duration),

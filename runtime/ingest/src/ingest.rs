@@ -91,8 +91,8 @@ pub enum Event {
     Counted(Counted),
     /// What a live source is doing, at each change and after each attempt to connect.
     State(SourceState),
-    /// The connection has ended or stalled. The decoder gives out what it holds now, before anything that follows; then it
-    /// waits for a key picture.
+    /// The connection has ended or stalled, or a file goes on at another place. The decoder gives out what it holds now,
+    /// before anything that follows; then it waits for a key picture.
     Flush,
     /// A live source has nothing now. Ask again after this long, or sooner.
     Wait(Duration),

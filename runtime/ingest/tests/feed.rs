@@ -3,30 +3,14 @@
 
 mod common;
 
-use common::{own_data, shared_data};
+use common::{Scratch, own_data, shared_data};
 use millrace_frame::monotonic_ns;
 use millrace_ingest::{Decoded, Feed, FeedSettings, FeedStep, Next, Pace, ReorderPolicy, SoftwareDecoder};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 fn settings(pace: Pace, repeat: bool) -> FeedSettings {
     FeedSettings { pace, repeat, ..FeedSettings::default() }
-}
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, bytes: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("millrace-feed-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// Where the body of the first box of this kind begins.
@@ -44,7 +28,8 @@ fn shown_times(path: &Path, count: usize) -> Vec<i64> {
                 feed.shown(1);
                 times.push(unit.timing.pts_ns);
             }
-            FeedStep::Unit(_) => {}
+            // between two edits the decoder begins again
+            FeedStep::Unit(_) | FeedStep::Flush => {}
             FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
             FeedStep::State(_) => {}
             other => panic!("{other:?}"),
@@ -71,9 +56,16 @@ fn a_repeated_file_goes_on_where_its_last_shown_picture_ends() {
 #[test]
 fn the_shared_file_with_two_edits_repeats_without_a_gap() {
     let Some(data) = shared_data() else { return };
-    // of its edits the first is followed: ten pictures
-    let times = shown_times(&data.join("../cases/09-edit-lists/two_cuts.mp4"), 30);
+    // twenty pictures a round
+    let times = shown_times(&data.join("../cases/09-edit-lists/two_cuts.mp4"), 60);
     assert!(times.windows(2).all(|w| w[1] - w[0] == 40_000_000), "{times:?}");
+}
+
+#[test]
+fn the_shared_file_without_a_duration_repeats_without_a_gap() {
+    let Some(data) = shared_data() else { return };
+    let times = shown_times(&data.join("../cases/10-sample-tables-of-recorders/media_duration_0.mp4"), 75);
+    assert_eq!(times, (0..75).map(|n| n * 40_000_000).collect::<Vec<_>>());
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn real_streams_are_exact() {
 }
 
 /// The streams that `data/make.sh` makes, each for the features in its name.
-const OWN: [&str; 16] = [
+const OWN: [&str; 17] = [
     "crop_b.mp4",
     "edit_list.mp4",
     "fragmented.mp4",
@@ -66,6 +66,7 @@ const OWN: [&str; 16] = [
     "open_gop.265",
     "h265_crop.mp4",
     "closed_gop.265",
+    "flat.264",
     "resize.264",
 ];
 

@@ -2,8 +2,6 @@
 
 mod annexb;
 mod mp4;
-mod mp4_boxes;
-mod mp4_order;
 mod probe;
 mod rtsp;
 mod url;
@@ -45,7 +43,8 @@ pub(crate) enum SourceEvent {
     Loss(Loss),
     Counted(Counted),
     State(SourceState),
-    /// The connection has ended or stalled: the decoder gives out what it holds, before anything that follows.
+    /// The connection has ended or stalled, or a file goes on at another place: the decoder gives out what it holds, before
+    /// anything that follows.
     Flush,
     /// Nothing now; ask again after this long.
     Wait(Duration),

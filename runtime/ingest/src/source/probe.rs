@@ -17,6 +17,10 @@ pub(crate) enum Kind {
 /// A stream that was cut out of the middle of a recording may begin far from its first parameter set.
 const PROBE_BYTES: u64 = 4 << 20;
 
+/// What an MP4 or QuickTime file may begin with.
+const MP4_BOXES: [&[u8; 4]; 11] =
+    [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot", b"uuid", b"moof", b"sidx"];
+
 /// Reads the beginning of `file` and leaves it rewound.
 pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
     let mut head = Vec::new();
@@ -26,7 +30,7 @@ pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
 }
 
 fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
-    if let Some(b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide" | b"styp" | b"pnot") = head.get(4..8) {
+    if head.get(4..8).is_some_and(|kind| MP4_BOXES.iter().any(|known| kind == *known)) {
         return Ok(Kind::Mp4);
     }
     if let Some(other) = other_format(head) {

@@ -1,6 +1,7 @@
 //! What the tests share: decoding a file to checksums, and FFmpeg's checksums to compare them with.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub(crate) mod mp4_writer;
 pub(crate) mod viewer;
 
 use md5::{Digest, Md5};
@@ -9,6 +10,25 @@ use millrace_ingest::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// A file that is gone with the test.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("millrace-ingest-{}-{n}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
 
 /// Everything that came out of a source.
 #[derive(Default)]

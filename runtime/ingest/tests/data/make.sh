@@ -52,6 +52,9 @@ $FF $(test_picture 128x96 25 0.4) -pix_fmt yuv420p $X4 "crop-rect=10,6,4,2:bfram
 $FF $(test_picture 128x96 25 0.4) -pix_fmt yuv420p -profile:v baseline $X4 "crop-rect=10,6,4,2:crf=34" crop_left_top_baseline.264
 sums crop_left_top.264
 sums crop_left_top_baseline.264
+# pictures of fewer than 256 bytes, so that an MP4 can have lengths of one byte
+$FF -f lavfi -i color=gray:size=64x48:rate=25:duration=0.2 -pix_fmt yuv420p $X4 "bframes=2:crf=40" -bsf:v filter_units=remove_types=6 flat.264
+sums flat.264
 # a stream that changes size
 $FF $(test_picture 96x64 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" a.264
 $FF $(test_picture 160x90 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" b.264

@@ -1,0 +1,148 @@
+//! Sample descriptions: which codec the samples are in, and its parameter sets.
+
+use super::Refusal;
+use super::boxes::{FourCc, child, children};
+use millrace_frame::PacketCodec;
+use mp4_atom::{Atom, Hvcc};
+
+/// What comes before the boxes of a video's sample description.
+const VISUAL_BYTES: usize = 78;
+
+/// One entry of the sample description box.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Video(Video),
+    /// Not read here, and why.
+    Other(Refusal),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Video {
+    pub codec: PacketCodec,
+    /// Bytes of the length in front of each NAL unit. Without a configuration box, the samples themselves show whether they
+    /// have lengths of four bytes or start codes.
+    pub length_bytes: Option<usize>,
+    /// Those outside of the samples. With avc3 and hev1 they may all be inside.
+    pub sets: Vec<Vec<u8>>,
+}
+
+/// The entries of an `stsd` box.
+pub(super) fn entries(stsd: &[u8]) -> Vec<Entry> {
+    // version, flags and the number of entries: the boxes themselves say how many there are
+    children(stsd.get(8..).unwrap_or_default()).map(|(fourcc, body)| entry(fourcc, body)).collect()
+}
+
+fn entry(fourcc: FourCc, body: &[u8]) -> Entry {
+    let boxes = body.get(VISUAL_BYTES..).unwrap_or_default();
+    let video = match &fourcc.0 {
+        b"avc1" | b"avc3" => child(boxes, b"avcC").map_or_else(|| Ok(Video::bare(PacketCodec::H264)), avc),
+        b"hvc1" | b"hev1" => child(boxes, b"hvcC").map_or_else(|| Ok(Video::bare(PacketCodec::H265)), hevc),
+        _ => return Entry::Other(other_codec(fourcc, boxes)),
+    };
+    match video {
+        Ok(video) => Entry::Video(video),
+        Err(why) => {
+            let reason = format!("the parameter sets of its '{fourcc}' video cannot be read: {why}");
+            Entry::Other(Refusal { reason, fix: "the file is damaged; remux it with another tool" })
+        }
+    }
+}
+
+impl Video {
+    fn bare(codec: PacketCodec) -> Self {
+        Self { codec, length_bytes: None, sets: Vec::new() }
+    }
+}
+
+/// An `avcC` box (ISO/IEC 14496-15, 5.3.3.1), which may be empty with avc3. What follows the picture parameter sets is not
+/// needed, and some recorders write it wrong.
+fn avc(body: &[u8]) -> Result<Video, String> {
+    if body.len() < 7 {
+        return Ok(Video::bare(PacketCodec::H264));
+    }
+    let record = h264_reader::avcc::AvcDecoderConfigurationRecord::try_from(body).map_err(|e| format!("{e:?}"))?;
+    let sets = record.sequence_parameter_sets().chain(record.picture_parameter_sets()).flatten();
+    Ok(Video {
+        codec: PacketCodec::H264,
+        length_bytes: Some(usize::from(record.length_size_minus_one()) + 1),
+        sets: sets.map(<[u8]>::to_vec).collect(),
+    })
+}
+
+/// An `hvcC` box (ISO/IEC 14496-15, 8.3.3.1), which may be empty with hev1.
+fn hevc(mut body: &[u8]) -> Result<Video, String> {
+    if body.len() < 23 {
+        return Ok(Video::bare(PacketCodec::H265));
+    }
+    let record = Hvcc::decode_body(&mut body).map_err(|e| e.to_string())?;
+    Ok(Video {
+        codec: PacketCodec::H265,
+        length_bytes: Some(usize::from(record.length_size_minus_one) + 1),
+        sets: record.arrays.into_iter().flat_map(|array| array.nalus).collect(),
+    })
+}
+
+fn other_codec(fourcc: FourCc, boxes: &[u8]) -> Refusal {
+    if &fourcc.0 == b"encv" {
+        let sinf = child(boxes, b"sinf").unwrap_or_default();
+        let original = child(sinf, b"frma").and_then(<[u8]>::first_chunk).map(|f| format!(", in fact {}", FourCc(*f)));
+        let scheme =
+            child(sinf, b"schm").and_then(|b| b.get(4..)?.first_chunk()).map(|s| format!(" by {}", FourCc(*s)));
+        let (scheme, original) = (scheme.unwrap_or_default(), original.unwrap_or_default());
+        let reason = format!("its video is encrypted{scheme} ('encv'{original})");
+        return Refusal { reason, fix: "export it without encryption; no key can be given here" };
+    }
+    let name = match &fourcc.0 {
+        b"jpeg" | b"mjpa" | b"mjpb" => " (Motion JPEG)",
+        b"mp4v" => " (MPEG-4 Part 2)",
+        b"s263" | b"h263" => " (H.263)",
+        b"av01" => " (AV1)",
+        b"vp08" => " (VP8)",
+        b"vp09" => " (VP9)",
+        b"vvc1" | b"vvi1" => " (H.266)",
+        b"dvh1" | b"dvhe" | b"dva1" | b"dvav" => " (Dolby Vision)",
+        b"apch" | b"apcn" | b"apcs" | b"apco" | b"ap4h" | b"ap4x" => " (ProRes)",
+        b"raw " | b"2vuy" | b"yuv2" | b"v210" | b"v308" => " (uncompressed)",
+        _ => "",
+    };
+    let reason = format!("its video is '{fourcc}'{name}");
+    Refusal { reason, fix: "H.264 (avc1, avc3) or H.265 (hvc1, hev1) is expected; transcode it" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visual(fourcc: &[u8; 4], boxes: &[u8]) -> Entry {
+        entry(FourCc(*fourcc), &[&[0; VISUAL_BYTES][..], boxes].concat())
+    }
+
+    #[test]
+    fn configurations_without_parameter_sets_are_video_all_the_same() {
+        let bare = [(b"avc3", PacketCodec::H264, b"avcC"), (b"hev1", PacketCodec::H265, b"hvcC")];
+        for (fourcc, codec, config) in bare {
+            for boxes in [vec![], [&b"\0\0\0\x08"[..], config].concat()] {
+                let want = Video { codec, length_bytes: None, sets: vec![] };
+                assert!(matches!(visual(fourcc, &boxes), Entry::Video(video) if video == want), "{codec} {boxes:?}");
+            }
+        }
+        let avcc = b"\0\0\0\x0favcC\x01\x64\0\x0c\xfd\xe0\0";
+        let want = Video { codec: PacketCodec::H264, length_bytes: Some(2), sets: vec![] };
+        assert!(matches!(visual(b"avc3", avcc), Entry::Video(video) if video == want));
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let reason = |fourcc, boxes: &[u8]| match visual(fourcc, boxes) {
+            Entry::Other(refusal) => refusal.reason,
+            Entry::Video(video) => format!("{video:?}"),
+        };
+        assert_eq!(reason(b"jpeg", b""), "its video is 'jpeg' (Motion JPEG)");
+        assert_eq!(reason(b"\xa9xy ", b""), "its video is '\\xa9xy '");
+        let sinf = b"\0\0\0\x28sinf\0\0\0\x0cfrmahvc1\0\0\0\x14schm\0\0\0\0cbcs\0\x01\0\0";
+        assert_eq!(reason(b"encv", sinf), "its video is encrypted by cbcs ('encv', in fact hvc1)");
+        assert_eq!(reason(b"encv", b""), "its video is encrypted ('encv')");
+        let cut = b"\0\0\0\x10avcC\x01\x64\0\x0c\xff\xe1\0\x20";
+        assert!(reason(b"avc1", cut).starts_with("the parameter sets of its 'avc1' video cannot be read: "));
+    }
+}

@@ -1,0 +1,85 @@
+//! Where the index and the fragments of a file are.
+
+use super::Refusal;
+use super::boxes::{Found, TopBox, top_box};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// More than the index of any recording, and what a file of few bytes on the disk cannot make us allocate.
+const MOST_INDEX_BYTES: u64 = 512 << 20;
+
+/// The boxes of a file that matter.
+pub(super) struct Index {
+    /// The body of `moov`.
+    pub moov: Vec<u8>,
+    pub fragments: Vec<TopBox>,
+    /// Why what follows the last fragment is not read.
+    pub lost: Option<String>,
+}
+
+/// The body of a box that is read whole; `None` where it is larger than any index.
+pub(super) fn body(file: &File, at: &TopBox, len: u64) -> io::Result<Option<Vec<u8>>> {
+    let bytes = at.end.min(len).saturating_sub(at.body);
+    if bytes > MOST_INDEX_BYTES {
+        return Ok(None);
+    }
+    let mut body = vec![0; bytes as usize];
+    file.read_exact_at(&mut body, at.body)?;
+    Ok(Some(body))
+}
+
+/// Looks over the boxes of a file of `len` bytes.
+pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> {
+    let (mut moov, mut fragments, mut lost, mut at) = (None, Vec::new(), None, 0);
+    let mut cut_in = None;
+    loop {
+        match top_box(file, at, len)? {
+            Found::End => break,
+            Found::Junk => {
+                lost = Some(format!("the bytes at {at} are no box; fragments behind them are not read"));
+                break;
+            }
+            Found::Box(found) => {
+                match &found.kind.0 {
+                    // a second one would contradict the first
+                    b"moov" if moov.is_none() => moov = Some(found),
+                    b"moof" if found.end > found.body => fragments.push(found),
+                    _ => {}
+                }
+                if found.end > len {
+                    cut_in = Some(found.kind);
+                    if &found.kind.0 == b"moof" {
+                        lost = Some(format!(
+                            "the file ends early at byte {len}, inside of the fragment at {}",
+                            found.start
+                        ));
+                        fragments.pop();
+                    }
+                }
+                at = found.end;
+            }
+        }
+    }
+    let refused = |reason: String, fix| Ok(Err(Refusal { reason, fix }));
+    let cut =
+        cut_in.map_or_else(String::new, |kind| format!(", and it ends early at byte {len}, inside of its '{kind}'"));
+    let Some(moov) = moov else {
+        if !fragments.is_empty() {
+            let fix = "it is a segment of a stream; put the initialization segment in front of it";
+            return refused("it has fragments but no index".to_owned(), fix);
+        }
+        let fix = "the recording was cut short before its index (moov) was written; recover it with another tool";
+        return refused(format!("it has no index{cut}"), fix);
+    };
+    if moov.end > len {
+        let fix = "the recording or its copy was cut short; copy it again, or recover it with another tool";
+        return refused(format!("its index is not whole: it ends early at byte {len}"), fix);
+    }
+    let Some(body) = body(file, &moov, len)? else {
+        let reason = format!("its index claims {} bytes, more than {MOST_INDEX_BYTES}", moov.end - moov.body);
+        return refused(reason, "the file is damaged");
+    };
+    let lost = lost.filter(|_| !fragments.is_empty() || cut_in.is_some());
+    Ok(Ok(Index { moov: body, fragments, lost }))
+}

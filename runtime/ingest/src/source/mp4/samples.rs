@@ -1,0 +1,204 @@
+//! The samples of the track, in decoding order, whether its tables name them or its fragments.
+
+use super::entry::Entry;
+
+/// A day of video at 100 frames a second has 9 million.
+const MOST_SAMPLES: usize = 10_000_000;
+
+/// More than any level allows for a picture.
+const MOST_SAMPLE_BYTES: u32 = 64 << 20;
+
+/// Some recorders count from 1904. Nanoseconds in 64 bits reach twice as far.
+pub(super) const LATEST_S: i64 = 4_600_000_000;
+
+/// No coded picture has fewer bytes, so a file has room for a number of samples that is known.
+const LEAST_SAMPLE_BYTES: u64 = 4;
+
+/// A sample, or a run of samples that are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub offset: u64,
+    pub content: Content,
+    /// Decoding time and composition offset, in ticks of the track.
+    pub dts: i64,
+    pub composition: i32,
+    pub duration: i32,
+    /// Number of its sample description, from 0.
+    pub entry: u32,
+    pub sync: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Bytes(u32),
+    Absent { samples: u32, why: Absent },
+}
+
+/// Why a sample cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It ends behind the end of the file.
+    BehindTheEnd,
+    /// The tables, or the fragment, do not say where it is.
+    NoPlace,
+    Oversized,
+    /// It refers to a sample description that is not there or not read.
+    OtherDescription,
+    /// What is in the fragment that begins at its offset is not known.
+    Fragment,
+}
+
+impl Sample {
+    pub(super) fn pts(&self) -> i64 {
+        self.dts.saturating_add(i64::from(self.composition))
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self.content, Content::Bytes(_))
+    }
+}
+
+/// What one or several samples have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    /// `None`: nothing says where they are.
+    pub offset: Option<u64>,
+    pub len: u32,
+    pub composition: i32,
+    pub duration: i32,
+    /// Number of the sample description as the file counts, from 1. Some recorders write 0 for the first.
+    pub description: u32,
+    pub sync: bool,
+}
+
+/// A file names more samples than it can hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// Collects the samples. Its size is bounded by that of the file, whatever the tables claim.
+#[derive(Debug)]
+pub(super) struct Samples {
+    pub list: Vec<Sample>,
+    file_bytes: u64,
+    most: usize,
+    /// Which descriptions are read.
+    described: Vec<bool>,
+    /// Decoding time of the next sample.
+    next_dts: i64,
+    /// No time of a recording is later.
+    latest_dts: i64,
+}
+
+impl Samples {
+    pub(super) fn new(file_bytes: u64, entries: &[Entry], timescale: u32) -> Self {
+        let room = usize::try_from(file_bytes / LEAST_SAMPLE_BYTES).unwrap_or(usize::MAX);
+        Self {
+            list: Vec::new(),
+            file_bytes,
+            most: room.min(MOST_SAMPLES),
+            described: entries.iter().map(|entry| matches!(entry, Entry::Video(_))).collect(),
+            next_dts: 0,
+            latest_dts: i64::from(timescale).saturating_mul(LATEST_S),
+        }
+    }
+
+    /// When the next sample is decoded, as far as those before it say.
+    pub(super) fn next_dts(&self) -> i64 {
+        self.next_dts
+    }
+
+    /// Nothing comes for a while.
+    pub(super) fn pause(&mut self, ticks: i64) {
+        self.next_dts = self.next_dts.saturating_add(ticks);
+    }
+
+    /// The next sample is decoded at `dts`, unless others are decoded later already, or no recording has such a time: then
+    /// time goes on by the durations. Tells which.
+    pub(super) fn continue_at(&mut self, dts: i64) -> bool {
+        let goes_on = dts <= self.latest_dts && self.list.last().is_none_or(|last| dts > last.dts);
+        if goes_on {
+            self.next_dts = dts;
+        }
+        goes_on
+    }
+
+    /// Appends a sample. One without bytes is none: no picture is missing, time goes on.
+    pub(super) fn push(&mut self, facts: Facts) -> Result<(), TooMany> {
+        if facts.len == 0 && facts.offset.is_some() {
+            self.pause(i64::from(facts.duration));
+            return Ok(());
+        }
+        match self.absent(&facts) {
+            Some(why) => self.push_absent(&facts, 1, i64::from(facts.duration), why),
+            None => self.add(&facts, Content::Bytes(facts.len), i64::from(facts.duration)),
+        }
+    }
+
+    /// Appends samples that are not there, which last so many ticks together.
+    pub(super) fn push_absent(&mut self, facts: &Facts, samples: u32, ticks: i64, why: Absent) -> Result<(), TooMany> {
+        if let Some(Sample { content: Content::Absent { samples: run, why: of }, .. }) = self.list.last_mut()
+            && *of == why
+            && let Some(longer) = run.checked_add(samples)
+        {
+            *run = longer;
+            self.pause(ticks);
+            return Ok(());
+        }
+        self.add(facts, Content::Absent { samples, why }, ticks)
+    }
+
+    /// A fragment that begins at `start` cannot be read to its end.
+    pub(super) fn push_damaged_fragment(&mut self, start: u64) -> Result<(), TooMany> {
+        let facts = Facts { offset: Some(start), len: 0, composition: 0, duration: 0, description: 1, sync: false };
+        self.add(&facts, Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+    }
+
+    /// Why a sample cannot be read, where that is known before.
+    pub(super) fn absent(&self, facts: &Facts) -> Option<Absent> {
+        let described = self.described.get(facts.description.saturating_sub(1) as usize);
+        let end = facts.offset.map(|offset| offset.saturating_add(u64::from(facts.len)));
+        match end {
+            None => Some(Absent::NoPlace),
+            Some(end) if end > self.file_bytes => Some(Absent::BehindTheEnd),
+            _ if described != Some(&true) => Some(Absent::OtherDescription),
+            _ => (facts.len > MOST_SAMPLE_BYTES).then_some(Absent::Oversized),
+        }
+    }
+
+    fn add(&mut self, facts: &Facts, content: Content, ticks: i64) -> Result<(), TooMany> {
+        if self.list.len() >= self.most {
+            return Err(TooMany);
+        }
+        // A decoding time that goes back, as a duration below 0 says, is one tick behind the last.
+        let dts = match self.list.last() {
+            Some(last) if self.next_dts < last.dts => last.dts.saturating_add(1),
+            _ => self.next_dts,
+        };
+        self.list.push(Sample {
+            offset: facts.offset.unwrap_or(u64::MAX),
+            content,
+            dts,
+            composition: facts.composition,
+            duration: facts.duration,
+            entry: facts.description.saturating_sub(1),
+            sync: facts.sync,
+        });
+        self.pause(ticks);
+        Ok(())
+    }
+
+    /// The samples, the last of which lasts as long as the one before where nothing says how long. Nothing where all have the
+    /// same time: then the file has no times.
+    pub(super) fn finish(mut self) -> (Vec<Sample>, bool) {
+        let timed = match &self.list[..] {
+            [first, .., last] => first.dts < last.dts,
+            _ => true,
+        };
+        if let [.., before, last] = &mut self.list[..]
+            && last.duration <= 0
+        {
+            last.duration = i32::try_from(last.dts - before.dts).unwrap_or(i32::MAX);
+        }
+        (self.list, timed)
+    }
+}
