@@ -19,6 +19,8 @@ pub enum IngestError {
     NotVideo { path: PathBuf, found: Cow<'static, str> },
     #[error("MP4 file '{path}': {reason}; {fix}")]
     Container { path: PathBuf, reason: String, fix: &'static str },
+    #[error("{container} '{path}': {reason}; {fix}")]
+    Refused { container: &'static str, path: PathBuf, reason: String, fix: &'static str },
     #[error("{codec} stream {what}, which the software decoder cannot decode; {fix}")]
     Unsupported { codec: PacketCodec, what: String, fix: &'static str },
     #[error("RTSP source {url}: {reason}; {fix}")]

@@ -50,7 +50,7 @@ fn real_streams_are_exact() {
 }
 
 /// The streams that `data/make.sh` makes, each for the features in its name.
-const OWN: [&str; 16] = [
+const OWN: [&str; 22] = [
     "crop_b.mp4",
     "edit_list.mp4",
     "fragmented.mp4",
@@ -67,6 +67,12 @@ const OWN: [&str; 16] = [
     "h265_crop.mp4",
     "closed_gop.265",
     "resize.264",
+    "pyramid.ts",
+    "open_gop_265.ts",
+    "two_programs.ts",
+    "pyramid.mkv",
+    "live.mkv",
+    "open_gop_265.mkv",
 ];
 
 #[test]

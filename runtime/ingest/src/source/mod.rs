@@ -1,11 +1,15 @@
 //! Where access units come from.
 
+mod ahead;
 mod annexb;
+mod mkv;
 mod mp4;
 mod mp4_boxes;
 mod mp4_order;
 mod probe;
 mod rtsp;
+mod split;
+mod ts;
 mod url;
 
 use crate::syntax::ParsedUnit;
@@ -70,6 +74,8 @@ pub(crate) fn open(source: &str, options: &Options) -> Result<Box<dyn Source>, I
     let mut file = std::fs::File::open(path).map_err(|cause| IngestError::Open { path: path.into(), cause })?;
     Ok(match probe::probe(&mut file, path)? {
         probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
+        probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
+        probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
         probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),
     })
 }

@@ -1,5 +1,6 @@
 //! What a file is, by its content.
 
+use super::ts::Layout;
 use crate::IngestError;
 use crate::syntax::annexb_nals;
 use millrace_frame::PacketCodec;
@@ -11,6 +12,8 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Mp4,
+    Matroska,
+    Ts(Layout),
     AnnexB(PacketCodec),
 }
 
@@ -29,8 +32,14 @@ fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
     if let Some(b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide" | b"styp" | b"pnot") = head.get(4..8) {
         return Ok(Kind::Mp4);
     }
+    if head.starts_with(b"\x1a\x45\xdf\xa3") {
+        return Ok(Kind::Matroska);
+    }
     if let Some(other) = other_format(head) {
         return Err(other.into());
+    }
+    if let Some(layout) = Layout::of(head) {
+        return Ok(Kind::Ts(layout));
     }
     let mut unreadable = None;
     for nal in annexb_nals(head) {
@@ -59,8 +68,7 @@ fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
 
 /// Formats that users are likely to try, so that the message can name them.
 fn other_format(head: &[u8]) -> Option<&'static str> {
-    const MAGIC: [(&[u8], &str); 12] = [
-        (b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
+    const MAGIC: [(&[u8], &str); 11] = [
         (b"\xff\xd8\xff", "a JPEG picture"),
         (b"\x89PNG", "a PNG picture"),
         (b"GIF8", "a GIF picture"),
@@ -79,10 +87,6 @@ fn other_format(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"AVI ") {
         return Some("an AVI file");
     }
-    let ts = |packet: usize| (0..5).all(|i| head.get(i * packet + (packet - 188)) == Some(&0x47));
-    if ts(188) || ts(192) {
-        return Some("an MPEG transport stream");
-    }
     MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, name)| name)
 }
 
@@ -95,11 +99,7 @@ mod tests {
         let refused = |head: &[u8]| kind_of(head).err().map(Cow::into_owned).unwrap_or_default();
         assert_eq!(refused(b""), "empty");
         assert_eq!(refused(b"hello, world\n"), "text");
-        assert_eq!(refused(b"\x1a\x45\xdf\xa3...."), "Matroska or WebM");
         assert_eq!(refused(&[0xfe; 300]), "in a format that is not known here");
-        let mut ts = vec![0u8; 1000];
-        ts.iter_mut().step_by(188).for_each(|b| *b = 0x47);
-        assert_eq!(refused(&ts), "an MPEG transport stream");
         assert_eq!(refused(&[0, 0, 1, 9, 0x10]), "a byte stream with no readable sequence parameter set");
         assert_eq!(
             refused(&[0, 0, 1, 0x67, 66, 0, 30, 0, 0, 1]),

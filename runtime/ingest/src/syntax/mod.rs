@@ -2,6 +2,7 @@
 //! whether a decoder can start there, and what the parameter sets say of size, colour and timing.
 
 pub(crate) mod bits;
+pub(crate) mod config;
 mod h264;
 mod h264_slice;
 mod h264_sps;
