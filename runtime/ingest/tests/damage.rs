@@ -3,30 +3,12 @@
 
 mod common;
 
-use common::{Run, decode, own_data, reference, shared_data};
+use common::{Run, Scratch, decode, own_data, reference, shared_data};
 use millrace_ingest::{Event, Ingest, Options, annexb_nals};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, bytes: &[u8]) -> Self {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("millrace-damage-{}-{n}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 fn decode_bytes(name: &str, bytes: &[u8]) -> Run {
     let file = Scratch::new(name, bytes);

@@ -20,13 +20,7 @@ pub(crate) struct AnnexB<R = File> {
 
 impl<R: Read> AnnexB<R> {
     pub(crate) fn new(reader: R, path: &Path, codec: PacketCodec) -> Self {
-        Self {
-            reader,
-            path: path.into(),
-            chunk: vec![0; CHUNK_BYTES],
-            splitter: Splitter::new(codec),
-            ended: false,
-        }
+        Self { reader, path: path.into(), chunk: vec![0; CHUNK_BYTES], splitter: Splitter::new(codec), ended: false }
     }
 
     fn read_more(&mut self) -> Result<(), IngestError> {

@@ -10,11 +10,11 @@ test_picture() { echo "-f lavfi -i testsrc2=size=$1:rate=$2:duration=$3"; }
 
 # The checksum of what the decoder gives. The range is the stream's own on both sides, so that nothing is converted; the
 # times are the file's own, too, which ffmpeg would move to begin at 0; and it crops where the stream says (unaligned). The
-# second argument is for the output.
+# second argument is for the output, the third one a further filter.
 sums() {
     range=$(ffprobe -v error -select_streams v -show_entries stream=color_range -of csv=p=0 "$1" | head -1)
     case "$range" in pc) range=full ;; *) range=limited ;; esac
-    $FF -copyts -flags unaligned -i "$1" -map 0:v:0 ${2:-} -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12" -f framemd5 "$1.framemd5"
+    $FF -copyts -flags unaligned -i "$1" -map 0:v:0 ${2:-} -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12${3:-}" -f framemd5 "$1.framemd5"
 }
 
 # H.264 High, B pyramid, cropped from 192x112, full range BT.709, one key picture, the index in front
@@ -87,7 +87,9 @@ $FF -i b.mp4 -c copy pyramid.mkv
 $FF -i crop_b.mp4 -f lavfi -i "sine=d=1" -map 0:v -map 1:a -c:v copy -c:a mp2 -b:a 32k -live 1 -cluster_time_limit 200 -f matroska live.mkv
 $FF -i b265.mp4 -c copy open_gop_265.mkv
 for container in pyramid.ts open_gop_265.ts two_programs.ts pyramid.mkv live.mkv open_gop_265.mkv; do
-    sums $container "-enc_time_base -1" # in the container's own ticks
+    # in the container's own ticks; those of a transport stream from its first picture on
+    case $container in *.ts) from=",setpts=PTS-STARTPTS" ;; *) from= ;; esac
+    sums $container "-enc_time_base -1" "$from"
 done
 rm b.mp4 b265.mp4
 

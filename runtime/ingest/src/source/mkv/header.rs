@@ -1,13 +1,15 @@
 //! What a Matroska file says of itself in front of its pictures: how long a tick is, and its tracks.
 
 use super::elements::{Element, Elements, Next};
+use super::ticks;
 use crate::IngestError;
 use crate::syntax::config::Config;
 use crate::syntax::{UnitBuilder, annexb_nals, contained};
-use millrace_frame::PacketCodec;
+use millrace_frame::{PacketCodec, Timebase};
 use mkv_element::io::blocking_impl::ReadFrom as _;
 use mkv_element::prelude::{
-    Cluster, ContentEncoding, Element as _, Header as ElementHeader, Info, Segment, TrackEntry, Tracks,
+    BlockGroup, Cluster, ContentEncoding, Element as _, Header as ElementHeader, Info, Segment, SimpleBlock, Timestamp,
+    TrackEntry, Tracks,
 };
 use std::path::Path;
 
@@ -18,15 +20,18 @@ pub(super) struct Track {
     pub(super) length_bytes: Option<usize>,
     /// What each of its frames begins with, left out of the file.
     pub(super) prefix: Vec<u8>,
-    pub(super) frame_ns: Option<i64>,
+    /// How long a picture is shown.
+    pub(super) frame_ticks: Option<i64>,
     pub(super) units: UnitBuilder,
 }
 
 pub(super) struct Header {
-    pub(super) tick_ns: u64,
+    pub(super) timebase: Timebase,
     pub(super) track: Track,
     /// Where the first cluster is.
     pub(super) cluster_at: u64,
+    /// The time that counts as 0.
+    pub(super) origin_ticks: i64,
 }
 
 const VIDEO: u64 = 1;
@@ -48,7 +53,7 @@ pub(super) fn read(elements: &mut Elements, path: &Path) -> Result<Header, Inges
                 tick_ns = (*info.timestamp_scale).max(1);
             }
         } else if element.id == Tracks::ID {
-            let body = elements.body(&element).map_err(io)?.unwrap_or_default();
+            let Some(body) = elements.body(&element).map_err(io)? else { break };
             track = Some(choose(&body, path)?);
         } else if element.id == Cluster::ID {
             cluster_at = cluster_at.or(Some(at));
@@ -64,9 +69,49 @@ pub(super) fn read(elements: &mut Elements, path: &Path) -> Result<Header, Inges
         }
     }
     let remux = "the recording was cut short, or is damaged; remux it with another tool";
-    let track = track.ok_or_else(|| refused("it has no list of tracks".into(), remux))?;
+    let mut track = track.ok_or_else(|| refused("it has no whole list of tracks".into(), remux))?;
     let cluster_at = cluster_at.ok_or_else(|| refused("it has no pictures (no cluster)".into(), remux))?;
-    Ok(Header { tick_ns, track, cluster_at })
+    let timebase = timebase(tick_ns);
+    track.frame_ticks = track.frame_ticks.map(|ns| ticks(timebase, ns));
+    elements.at = cluster_at;
+    let first_ticks = first_ticks(elements).map_err(|cause| IngestError::Read {
+        path: path.into(),
+        offset_bytes: cluster_at,
+        cause,
+    })?;
+    // The first part of a recording begins about 0, a later one where the one before it ended.
+    let origin_ticks = Some(first_ticks).filter(|&first| first > ticks(timebase, 1_000_000_000)).unwrap_or(0);
+    Ok(Header { timebase, track, cluster_at, origin_ticks })
+}
+
+/// The time of the cluster that begins here.
+fn first_ticks(elements: &mut Elements) -> std::io::Result<i64> {
+    elements.next()?;
+    while let Next::Element(element) = elements.next()? {
+        if element.id == Timestamp::ID {
+            let body = elements.body(&element)?.unwrap_or_default();
+            let ticks = contained(|| Timestamp::decode_body(&mut &body[..]));
+            return Ok(ticks.ok().and_then(|ticks| i64::try_from(*ticks).ok()).unwrap_or(0));
+        }
+        if element.id == SimpleBlock::ID || element.id == BlockGroup::ID || !elements.holds(&element) {
+            break;
+        }
+        elements.skip(&element);
+    }
+    Ok(0)
+}
+
+/// Ticks of a file as a fraction of a second.
+fn timebase(tick_ns: u64) -> Timebase {
+    let (mut a, mut b) = (tick_ns, 1_000_000_000);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    match (u32::try_from(tick_ns / a), u32::try_from(1_000_000_000 / a)) {
+        (Ok(num), Ok(den)) => Timebase { num, den },
+        // no file has ticks of more than four seconds
+        _ => Timebase { num: 1, den: 1000 },
+    }
 }
 
 fn refusal(path: &Path, reason: String, fix: &'static str) -> IngestError {
@@ -103,7 +148,8 @@ fn entries(body: &[u8]) -> Vec<TrackEntry> {
     let mut entries = Vec::new();
     let mut rest = body;
     while let Ok(header) = ElementHeader::read_from(&mut rest) {
-        let Some((entry, tail)) = usize::try_from(*header.size).ok().and_then(|size| rest.split_at_checked(size)) else {
+        let Some((entry, tail)) = usize::try_from(*header.size).ok().and_then(|size| rest.split_at_checked(size))
+        else {
             break;
         };
         if header.id == TrackEntry::ID {
@@ -159,7 +205,8 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
         number: *entry.track_number,
         length_bytes,
         prefix: if stripped.of_frames { stripped.prefix } else { Vec::new() },
-        frame_ns: entry.default_duration.as_ref().and_then(|d| i64::try_from(**d).ok()).filter(|&ns| ns > 0),
+        // nanoseconds yet
+        frame_ticks: entry.default_duration.as_ref().and_then(|d| i64::try_from(**d).ok()).filter(|&ns| ns > 0),
         units,
     })
 }

@@ -26,7 +26,8 @@ pub(crate) struct Mkv {
     path: PathBuf,
     elements: Elements,
     track: Track,
-    tick_ns: u64,
+    /// How long a picture is shown, where several are in one block.
+    frame_ticks: i64,
     /// The time of the cluster that is being read.
     cluster_ticks: Option<u64>,
     after_loss: bool,
@@ -42,13 +43,12 @@ impl Mkv {
         let mut elements = Elements::new(file).map_err(io)?;
         let header = header::read(&mut elements, path)?;
         elements.at = header.cluster_at;
-        let timebase = timebase(header.tick_ns);
         Ok(Self {
             path: path.into(),
             elements,
-            ahead: Ahead::new(timebase, header.track.frame_ns.unwrap_or(0)),
+            ahead: Ahead::new(header.timebase, Some(header.origin_ticks), header.track.frame_ticks.unwrap_or(0)),
+            frame_ticks: header.track.frame_ticks.unwrap_or_else(|| ticks(header.timebase, 40_000_000)),
             track: header.track,
-            tick_ns: header.tick_ns,
             cluster_ticks: None,
             after_loss: false,
             events: VecDeque::new(),
@@ -102,7 +102,8 @@ impl Mkv {
     }
 
     fn block(&mut self, element: &Element) -> std::io::Result<()> {
-        let damaged = |what: &str| Loss::new("damaged_sample", 1, format!("the block at byte {} {what}", element.body_at));
+        let damaged =
+            |what: &str| Loss::new("damaged_sample", 1, format!("the block at byte {} {what}", element.body_at));
         let Some(body) = self.elements.body(element)? else {
             self.elements.skip(element);
             self.lose(damaged("is larger than any picture"));
@@ -132,14 +133,12 @@ impl Mkv {
         };
         let number = self.track.number;
         for frame in frames.iter().filter(|frame| frame.track_number == number) {
-            let pts_ns = nanoseconds(frame.timestamp, self.tick_ns);
             match &frame.data {
-                FrameData::Single(data) => self.sample(data, pts_ns, frame.is_keyframe, element),
+                FrameData::Single(data) => self.sample(data, frame.timestamp, frame.is_keyframe, element),
                 FrameData::Multiple(laced) => {
-                    let step_ns = self.track.frame_ns.unwrap_or(40_000_000);
                     for (n, data) in laced.iter().enumerate() {
-                        let pts_ns = pts_ns.saturating_add(step_ns.saturating_mul(n as i64));
-                        self.sample(data, pts_ns, frame.is_keyframe, element);
+                        let pts = frame.timestamp.saturating_add(self.frame_ticks.saturating_mul(n as i64));
+                        self.sample(data, pts, frame.is_keyframe, element);
                     }
                 }
             }
@@ -148,7 +147,7 @@ impl Mkv {
     }
 
     /// One picture.
-    fn sample(&mut self, data: &[u8], pts_ns: i64, is_key: bool, element: &Element) {
+    fn sample(&mut self, data: &[u8], pts: i64, is_key: bool, element: &Element) {
         let whole;
         let data = if self.track.prefix.is_empty() {
             data
@@ -168,13 +167,13 @@ impl Mkv {
         match unit {
             Some(unit) if lost == 0 => {
                 let after_loss = std::mem::take(&mut self.after_loss);
-                self.ahead.push(unit, pts_ns, after_loss);
+                self.ahead.push(unit, pts, after_loss);
             }
             unit => {
                 let loss = units.loss("damaged_sample", lost.max(1), detail());
                 self.lose(loss);
                 if let Some(unit) = unit.filter(|_| !is_cut) {
-                    self.ahead.push(unit, pts_ns, true);
+                    self.ahead.push(unit, pts, true);
                 }
             }
         }
@@ -204,25 +203,13 @@ impl Source for Mkv {
                 return Ok(SourceEvent::End);
             }
             let offset_bytes = self.elements.at;
-            self.read_element()
-                .map_err(|cause| IngestError::Read { path: self.path.clone(), offset_bytes, cause })?;
+            self.read_element().map_err(|cause| IngestError::Read { path: self.path.clone(), offset_bytes, cause })?;
         }
     }
 }
 
-/// Ticks of a file as a fraction of a second, where that can be said.
-fn timebase(tick_ns: u64) -> Timebase {
-    let (mut a, mut b) = (tick_ns, 1_000_000_000);
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    match (u32::try_from(tick_ns / a), u32::try_from(1_000_000_000 / a)) {
-        (Ok(num), Ok(den)) => Timebase { num, den },
-        _ => Timebase::NANOSECONDS,
-    }
-}
-
-fn nanoseconds(ticks: i64, tick_ns: u64) -> i64 {
-    let ns = i128::from(ticks) * i128::from(tick_ns);
-    ns.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+/// So many nanoseconds in ticks.
+fn ticks(timebase: Timebase, ns: i64) -> i64 {
+    let per_second = i128::from(timebase.num) * 1_000_000_000;
+    (i128::from(ns) * i128::from(timebase.den) / per_second.max(1)) as i64
 }

@@ -24,6 +24,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// Whether these times are of another clock than those before them.
+    pub(super) fn is_elsewhere(&self, stamps: Stamps) -> bool {
+        let away = |last: i64| wrapped(stamps.dts as i64 - (last - self.shift));
+        self.last.is_some_and(|last| !(-MOST_BACK..=MOST_FORWARD).contains(&away(last)))
+    }
+
     /// The presentation time of a picture that has times of its own, on the recording's clock; and whether another clock
     /// began with it.
     pub(super) fn place(&mut self, stamps: Stamps, order: Order, may_change: bool) -> (i64, bool) {
@@ -37,7 +43,8 @@ impl Clock {
             None => raw,
             Some(last) => {
                 let away = wrapped(raw - (last - self.shift));
-                changed = !(-MOST_BACK..=MOST_FORWARD).contains(&away) || may_change && !(0..=MOST_BACK).contains(&away);
+                changed =
+                    !(-MOST_BACK..=MOST_FORWARD).contains(&away) || may_change && !(0..=MOST_BACK).contains(&away);
                 if changed {
                     let next = last + if self.step > 0 { self.step } else { 3600 };
                     self.shift = next - raw;

@@ -1,4 +1,6 @@
 //! MPEG transport streams (ISO/IEC 13818-1): the first video stream of the first program that has one.
+//!
+//! Its times count from the first picture: where a transport stream's clock begins means nothing.
 
 mod clock;
 mod packets;
@@ -77,7 +79,7 @@ impl<R: Read + Seek> Ts<R> {
             after_loss: false,
             scrambled: 0,
             events: VecDeque::new(),
-            ahead: Ahead::new(TIMEBASE, 0),
+            ahead: Ahead::new(TIMEBASE, None, 0),
             earliest_next_pts_ns: None,
             ended: false,
         })
@@ -123,7 +125,12 @@ impl<R: Read + Seek> Ts<R> {
             self.cut();
             return;
         }
-        if step.lost > 0 {
+        // recordings that were joined do not continue each other's counters, and nothing is missing
+        let is_joined = step.begins.flatten().is_some_and(|stamps| self.clock.is_elsewhere(stamps));
+        if is_joined {
+            self.splitter.finish();
+            self.take_units();
+        } else if step.lost > 0 {
             let detail = "packets that are missing by the continuity counter, or marked as damaged";
             self.lose(Loss::new("ts_loss", u64::from(step.lost), detail));
         }
@@ -160,7 +167,9 @@ impl<R: Read + Seek> Ts<R> {
 
     /// A program may change its streams.
     fn follow_tables(&mut self) {
-        let Some((_, streams)) = self.tables.programs.known().find(|(number, _)| *number == self.program) else { return };
+        let Some((_, streams)) = self.tables.programs.known().find(|(number, _)| *number == self.program) else {
+            return;
+        };
         if streams.contains(&self.stream) {
             return;
         }
@@ -193,7 +202,7 @@ impl<R: Read + Seek> Ts<R> {
                 }
                 None => self.clock.guess(facts.order, facts.info.codec, facts.info.frame_rate),
             };
-            self.ahead.push(unit, TIMEBASE.to_ns(pts), std::mem::take(&mut self.after_loss));
+            self.ahead.push(unit, pts, std::mem::take(&mut self.after_loss));
         }
         self.events.extend(self.splitter.take_loss().map(SourceEvent::Loss));
     }

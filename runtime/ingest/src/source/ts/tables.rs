@@ -9,8 +9,9 @@ use mpeg2ts_reader::psi::{
 };
 use std::collections::BTreeMap;
 
-type Sections<P> =
-    SectionPacketConsumer<SectionSyntaxSectionProcessor<BufferSectionSyntaxParser<CrcCheckWholeSectionSyntaxPayloadParser<P>>>>;
+type Sections<P> = SectionPacketConsumer<
+    SectionSyntaxSectionProcessor<BufferSectionSyntaxParser<CrcCheckWholeSectionSyntaxPayloadParser<P>>>,
+>;
 
 fn sections<P: WholeSectionSyntaxPayloadParser>(parser: P) -> Sections<P> {
     let checked = CrcCheckWholeSectionSyntaxPayloadParser::new(parser);
@@ -92,7 +93,8 @@ impl WholeSectionSyntaxPayloadParser for Map {
         let Ok(map) = PmtSection::from_bytes(body(data)) else { return };
         let is_listed = programs.listed.iter().any(|(number, _)| *number == table.id());
         if header.table_id == 2 && is_listed {
-            let streams = map.streams().map(|s| Stream { pid: s.elementary_pid().into(), kind: s.stream_type().into() });
+            let streams =
+                map.streams().map(|s| Stream { pid: s.elementary_pid().into(), kind: s.stream_type().into() });
             programs.streams.insert(table.id(), streams.collect());
         }
     }
