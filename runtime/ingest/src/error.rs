@@ -14,7 +14,8 @@ pub enum IngestError {
     Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
     #[error(
         "'{path}' is {found}, not video that can be read here; \
-         expected MP4/MOV, or an Annex-B stream of H.264 or H.265"
+         expected MP4/MOV, Matroska/WebM, an MPEG transport stream, or a byte stream (Annex-B), of H.264 or H.265; \
+         convert it with another tool, or name another file"
     )]
     NotVideo { path: PathBuf, found: Cow<'static, str> },
     #[error("MP4 file '{path}': {reason}; {fix}")]

@@ -72,6 +72,12 @@ sums h265_crop.mp4
 $FF $(test_picture 96x64 30 1.2) -pix_fmt yuv420p $X5 "open-gop=0:bframes=2:keyint=9:min-keyint=9:crf=34:log-level=error" closed_gop.265
 sums closed_gop.265
 
+# intra refresh: one IDR, then recovery points that are exact some frames later
+$FF $(test_picture 128x96 25 2.4) -pix_fmt yuv420p $X4 "intra-refresh=1:keyint=14:bframes=0:ref=1:crf=32" intra_refresh.264
+sums intra_refresh.264
+$FF $(test_picture 128x96 25 2.4) -pix_fmt yuv420p $X4 "intra-refresh=1:keyint=14:bframes=2:ref=3:b-pyramid=none:crf=32" intra_refresh_b.264
+sums intra_refresh_b.264
+
 # transport streams: B pyramid at 29.97 in closed groups; times that wrap round after half of it; H.265 in open groups; two
 # programs, the first with sound alone
 $FF $(test_picture 128x96 30000/1001 1.4) -pix_fmt yuv420p $X4 "bframes=4:b-pyramid=normal:keyint=12:ref=4:crf=36" b.mp4
