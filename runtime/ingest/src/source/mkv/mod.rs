@@ -5,8 +5,6 @@
 
 mod elements;
 mod header;
-#[cfg(test)]
-mod tests;
 
 use super::ahead::Ahead;
 use super::{Source, SourceEvent};

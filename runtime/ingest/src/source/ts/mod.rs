@@ -6,8 +6,6 @@ mod clock;
 mod packets;
 mod pes;
 mod tables;
-#[cfg(test)]
-mod tests;
 
 use super::ahead::Ahead;
 use super::split::{Placed, Splitter};
