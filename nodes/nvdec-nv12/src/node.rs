@@ -139,10 +139,14 @@ impl Backend for Cuda {
     fn publish(
         &self,
         lane: &Arc<Lane>,
-        surface: Mapped,
+        mut surface: Mapped,
         frame: &Frame<'_>,
         out: &mut Outputs,
     ) -> Result<(), NodeError> {
+        let shown = frame.shown.info.display;
+        surface
+            .show(shown.x_px, shown.y_px, shown.width_px, shown.height_px)
+            .map_err(|e| NodeError::frame("unreadable_surface", frame.camera, e))?;
         let (desc, bytes) = self.writer.described(&surface, frame);
         let item = frame.item(Payload::Image(desc.clone()));
         let queue = &lane.queue;

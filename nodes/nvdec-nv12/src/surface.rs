@@ -31,7 +31,7 @@ impl Writer {
         })
     }
 
-    /// What the frame is: the shown size as the decoder has it, the colour as the parameter sets have it.
+    /// What the frame is: its size and its colour, as the picture's parameter sets have them.
     pub(crate) fn described(&self, surface: &Mapped, frame: &Frame<'_>) -> (ImageDesc, u64) {
         let shown = surface.picture().format();
         let (format, align) = match self {

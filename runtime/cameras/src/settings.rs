@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct CameraSettings {
-    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are
-    /// recognized by their content.
+    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV, Matroska/WebM, MPEG transport streams and
+    /// byte streams (Annex-B), of H.264 and H.265, are recognized by their content.
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub source: Option<String>,

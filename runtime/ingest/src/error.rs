@@ -14,11 +14,14 @@ pub enum IngestError {
     Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
     #[error(
         "'{path}' is {found}, not video that can be read here; \
-         expected MP4/MOV, or an Annex-B stream of H.264 or H.265"
+         expected MP4/MOV, Matroska/WebM, an MPEG transport stream, or a byte stream (Annex-B), of H.264 or H.265; \
+         convert it with another tool, or name another file"
     )]
     NotVideo { path: PathBuf, found: Cow<'static, str> },
     #[error("MP4 file '{path}': {reason}; {fix}")]
     Container { path: PathBuf, reason: String, fix: &'static str },
+    #[error("{container} '{path}': {reason}; {fix}")]
+    Refused { container: &'static str, path: PathBuf, reason: String, fix: &'static str },
     #[error("{codec} stream {what}, which the software decoder cannot decode; {fix}")]
     Unsupported { codec: PacketCodec, what: String, fix: &'static str },
     #[error("RTSP source {url}: {reason}; {fix}")]

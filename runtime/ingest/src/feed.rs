@@ -42,10 +42,8 @@ pub enum Next {
 pub enum FeedError {
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    #[error(
-        "nothing in '{source_name}' could be decoded: {units} access units were read, {losses}; is the file whole?"
-    )]
-    Nothing { source_name: String, units: u64, losses: String },
+    #[error("nothing in '{source_name}' could be decoded: {units} access units were read, {losses}; {fix}")]
+    Nothing { source_name: String, units: u64, losses: String, fix: &'static str },
 }
 
 /// A source, paced and repeated as its settings say.
@@ -180,7 +178,8 @@ impl Feed {
             let lost: Vec<String> = self.lost.iter().map(|(cause, n)| format!("{n} lost by {cause}")).collect();
             let losses = if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") };
             let source_name = redact_url(&self.source);
-            return Err(FeedError::Nothing { source_name, units: self.units, losses });
+            let fix = self.what_helps();
+            return Err(FeedError::Nothing { source_name, units: self.units, losses, fix });
         }
         // a file that has become unreadable is not repeated for ever
         if !self.settings.repeat || self.pictures_in_this_run == 0 {
@@ -190,6 +189,22 @@ impl Feed {
         self.pictures_in_this_run = 0;
         self.offset_ns = self.end_ns;
         Ok(Next::Again)
+    }
+
+    /// What to do about a file in which nothing can be decoded.
+    fn what_helps(&self) -> &'static str {
+        let lost = |cause| self.lost.contains_key(cause);
+        if lost("scrambled") {
+            "the stream is scrambled: record it without scrambling"
+        } else if self.units == 0 && self.lost.is_empty() {
+            "it holds parameter sets and no picture: record longer, or name another file"
+        } else if lost("unreadable_parameter_set") {
+            "its parameter sets are damaged: take them from another recording of the same camera, or remux it"
+        } else if lost("waiting_for_key") || lost("recovering") {
+            "no picture in it is one that a decoder can begin with: record from a key picture (IDR) on, or longer"
+        } else {
+            "is the file whole?"
+        }
     }
 
     /// How long a picture has to wait for its time; a decoder gives out its pictures in bursts, a camera does not.

@@ -64,6 +64,10 @@ pub struct AccessUnit {
     pub first_shown: bool,
     /// The earliest time at which a unit behind this one is shown, where the source knows it: files do.
     pub earliest_next_pts_ns: Option<i64>,
+    /// A decoder that starts here is exact so many frames later, by the count of [`Self::frame`].
+    pub recovery_frames: Option<u32>,
+    /// Its number among the frames that are referred to.
+    pub frame: u64,
     /// Something that it may refer to is missing.
     pub after_loss: bool,
     /// Part of it is missing.
@@ -187,6 +191,8 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool, earliest_next_p
         closed: facts.closed,
         first_shown: facts.first_shown,
         earliest_next_pts_ns,
+        recovery_frames: facts.recovery_frames,
+        frame: facts.frame,
         after_loss: after_loss || facts.gap,
         damaged: unit.damaged_nals > 0,
         shown: times.shown && facts.output,

@@ -50,7 +50,7 @@ fn real_streams_are_exact() {
 }
 
 /// The streams that `data/make.sh` makes, each for the features in its name.
-const OWN: [&str; 17] = [
+const OWN: [&str; 23] = [
     "crop_b.mp4",
     "edit_list.mp4",
     "fragmented.mp4",
@@ -68,6 +68,12 @@ const OWN: [&str; 17] = [
     "closed_gop.265",
     "flat.264",
     "resize.264",
+    "pyramid.ts",
+    "open_gop_265.ts",
+    "two_programs.ts",
+    "pyramid.mkv",
+    "live.mkv",
+    "open_gop_265.mkv",
 ];
 
 #[test]

@@ -53,7 +53,9 @@ fn decode(player: &Player, clip: &str) -> Result<(Frames, Played), String> {
     let played = player.play(
         clip,
         None,
-        Box::new(move |shown, mapped, stream| {
+        Box::new(move |shown, mut mapped, stream| {
+            let area = shown.info.display;
+            mapped.show(area.x_px, area.y_px, area.width_px, area.height_px).map_err(|e| e.to_string())?;
             let host = packed(&mapped, &gpu, stream, &mut room)?;
             let md5 = format!("{:x}", Md5::digest(&host));
             let mut frames = lock(&to);

@@ -327,6 +327,16 @@ impl Mapped {
         &self.picture
     }
 
+    /// What is shown of it, by the picture's own parameter sets. The library's word is of the stream as it was when the
+    /// picture came out, which may be that of a later picture.
+    ///
+    /// # Errors
+    /// That is no part of the coded picture, or begins between chroma samples.
+    pub fn show(&mut self, left_px: u32, top_px: u32, width_px: u32, height_px: u32) -> Result<(), NvdecError> {
+        self.picture.format = self.picture.format.showing(left_px, top_px, width_px, height_px)?;
+        Ok(())
+    }
+
     /// How its decoding went.
     pub fn status(&self) -> Status {
         self.status

@@ -175,6 +175,20 @@ impl Format {
         })
     }
 
+    /// The same, of which another part is shown.
+    pub(crate) fn showing(self, left_px: u32, top_px: u32, width_px: u32, height_px: u32) -> Result<Self, NvdecError> {
+        let inside = |from: u32, len: u32, whole: u32| len > 0 && from.checked_add(len).is_some_and(|to| to <= whole);
+        let is_inside =
+            inside(left_px, width_px, self.coded_width_px) && inside(top_px, height_px, self.coded_height_px);
+        if !is_inside || left_px % 2 != 0 || top_px % 2 != 0 {
+            return Err(NvdecError::Stream(format!(
+                "{width_px}x{height_px} samples from {left_px},{top_px} on are shown of {}x{} coded ones",
+                self.coded_width_px, self.coded_height_px
+            )));
+        }
+        Ok(Self { left_px, top_px, width_px, height_px, ..self })
+    }
+
     /// Bytes of a sample.
     pub fn sample_bytes(&self) -> u32 {
         if self.bit_depth > 8 { 2 } else { 1 }

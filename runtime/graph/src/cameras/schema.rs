@@ -42,7 +42,9 @@ fn doc(key: &str) -> &'static str {
     match key {
         "id" => "The camera's name: in metrics, on the page, in zenoh's keys. Each camera of a graph has its own.",
         "url" => "An rtsp:// URL, best without a password: see user.",
-        "file" => "A video file in place of a camera: MP4/MOV, or an Annex-B stream. From the folder of the graph.",
+        "file" => {
+            "A video file in place of a camera: MP4/MOV, Matroska, an MPEG transport stream, or a byte stream (Annex-B). From the folder of the graph."
+        }
         "enabled" => "false: the camera is known and not read.",
         "transport" => "How RTSP carries the packets; by default the decoder's RTSP_TRANSPORT.",
         "user" => "The user of the URL; the password is named by password_env or password_file.",

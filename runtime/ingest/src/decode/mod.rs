@@ -6,6 +6,7 @@ mod rusty_h264;
 mod rusty_h265;
 
 use crate::reorder::{Place, Reorder, ReorderPolicy};
+use crate::syntax::permit_gaps;
 use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
 use engine::{Engine, EngineError, Frame};
 use millrace_frame::{PacketCodec, Timing};
@@ -45,6 +46,8 @@ struct Running {
     pending: VecDeque<Pending>,
     /// A decoder that begins at an open key picture cannot decode what is shown before it.
     leading_before: Option<Order>,
+    /// Began at a recovery point: pictures before this frame are not exact.
+    exact_from: u64,
 }
 
 struct Pending {
@@ -112,7 +115,9 @@ impl SoftwareDecoder {
                 fix: "progressive 8-bit 4:2:0 is expected; set the camera or transcode the file so",
             });
         }
-        if unit.after_loss && !unit.key {
+        // a stream with intra refresh has no key picture after its first
+        let recovers = unit.recovery_frames.filter(|_| unit.info.codec == PacketCodec::H264 && !unit.info.slice_groups);
+        if unit.after_loss && !unit.key && recovers.is_none() {
             self.lose(Loss::new("missing_reference", 1, "a picture that may refer to one that was lost"));
             return Ok(());
         }
@@ -121,7 +126,10 @@ impl SoftwareDecoder {
             return Ok(());
         }
         // A key picture of another size or profile, or after loss, starts afresh.
-        let changed = self.engine.as_ref().is_some_and(|r| unit.key && r.must_restart(unit, self.prefer_openh264));
+        let changed = self
+            .engine
+            .as_ref()
+            .is_some_and(|r| unit.key && r.must_restart(unit, self.prefer_openh264) || unit.after_loss);
         if changed {
             let other_encoder = self.engine.as_ref().is_some_and(|r| r.coded != unit.info.coded);
             self.stop(None);
@@ -131,12 +139,16 @@ impl SoftwareDecoder {
         }
         let begins = self.engine.is_none();
         if begins {
-            if !unit.key {
-                self.waiting += 1;
-                return Ok(());
-            }
+            let started = match recovers {
+                _ if unit.key => Running::start(unit, self.prefer_openh264),
+                Some(frames) => Running::start_at_recovery_point(unit, frames),
+                None => {
+                    self.waiting += 1;
+                    return Ok(());
+                }
+            };
             self.report_waiting();
-            match Running::start(unit, self.prefer_openh264) {
+            match started {
                 Ok(running) => self.engine = Some(running),
                 Err(e) => {
                     self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, e.0)));
@@ -152,12 +164,25 @@ impl SoftwareDecoder {
             self.waiting += 1;
             return Ok(());
         }
+        let is_exact = unit.key || unit.frame >= running.exact_from;
+        if is_exact {
+            running.exact_from = 0;
+        }
         if unit.key {
             running.leading_before = running.leading_before.filter(|key| unit.order <= *key);
         }
-        running.pending.push_back(Pending::of(unit, number, begins));
+        let mut pending = Pending::of(unit, number, begins);
+        pending.shown &= is_exact;
+        running.pending.push_back(pending);
+        let begins_within = (begins && !unit.key).then(|| AccessUnit { data: permit_gaps(&unit.data), ..unit.clone() });
+        let unit = begins_within.as_ref().unwrap_or(unit);
         let mut frames = Vec::new();
-        match contained(|| running.engine.decode(unit, number, &mut frames)) {
+        let decoded = contained(|| running.engine.decode(unit, number, &mut frames));
+        if !is_exact {
+            let detail = "a picture behind a recovery point, which is not exact yet";
+            self.ready.push_back(Decoded::Loss(Loss::new("recovering", 1, detail)));
+        }
+        match decoded {
             Ok(()) => {
                 for frame in frames {
                     self.frame(frame);
@@ -171,7 +196,9 @@ impl SoftwareDecoder {
                 let in_order = unit.info.max_reorder == 0;
                 self.prefer_openh264 |= unit.info.codec == PacketCodec::H264 && in_order;
                 self.stop(Some(number));
-                self.lose(Loss::new("decode_error", 1, e.0));
+                if is_exact {
+                    self.lose(Loss::new("decode_error", 1, e.0));
+                }
             }
         }
         Ok(())
@@ -272,6 +299,20 @@ impl Running {
             coded: unit.info.coded,
             pending: VecDeque::new(),
             leading_before: (!unit.closed).then_some(unit.order),
+            exact_from: 0,
+        })
+    }
+
+    /// The pure Rust decoder puts placeholders where pictures are missing; the other one waits for an IDR.
+    fn start_at_recovery_point(unit: &AccessUnit, frames: u32) -> Result<Self, EngineError> {
+        tracing::debug!(frames, size = %unit.info.display_size(), "decoder starts at a recovery point");
+        Ok(Self {
+            engine: Kind::RustyH264.start()?,
+            kind: Kind::RustyH264,
+            coded: unit.info.coded,
+            pending: VecDeque::new(),
+            leading_before: Some(unit.order),
+            exact_from: unit.frame + u64::from(frames),
         })
     }
 

@@ -1,9 +1,13 @@
 //! Where access units come from.
 
+mod ahead;
 mod annexb;
+mod mkv;
 mod mp4;
 mod probe;
 mod rtsp;
+mod split;
+mod ts;
 mod url;
 
 use crate::syntax::ParsedUnit;
@@ -66,9 +70,11 @@ pub(crate) fn open(source: &str, options: &Options) -> Result<Box<dyn Source>, I
         return Ok(Box::new(rtsp::Rtsp::open(source, options)?));
     }
     let path = Path::new(source);
-    let mut file = std::fs::File::open(path).map_err(|cause| IngestError::Open { path: path.into(), cause })?;
+    let mut file = probe::open(path)?;
     Ok(match probe::probe(&mut file, path)? {
         probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
+        probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
+        probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
         probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),
     })
 }

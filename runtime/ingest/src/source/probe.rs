@@ -1,16 +1,20 @@
 //! What a file is, by its content.
 
+use super::ts::Layout;
 use crate::IngestError;
 use crate::syntax::annexb_nals;
 use millrace_frame::PacketCodec;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Mp4,
+    Matroska,
+    Ts(Layout),
     AnnexB(PacketCodec),
 }
 
@@ -21,6 +25,20 @@ const PROBE_BYTES: u64 = 4 << 20;
 const MP4_BOXES: [&[u8; 4]; 11] =
     [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot", b"uuid", b"moof", b"sidx"];
 
+/// Opens a file, and nothing else: a pipe or a device may never give a byte.
+pub(crate) fn open(path: &Path) -> Result<File, IngestError> {
+    let not_open = |cause| IngestError::Open { path: path.into(), cause };
+    let kind = std::fs::metadata(path).map_err(not_open)?.file_type();
+    let found = match () {
+        () if kind.is_file() => return File::open(path).map_err(not_open),
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a pipe (FIFO)",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(IngestError::NotVideo { path: path.into(), found: found.into() })
+}
+
 /// Reads the beginning of `file` and leaves it rewound.
 pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
     let mut head = Vec::new();
@@ -30,11 +48,22 @@ pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
 }
 
 fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
+    if head.get(4..8) == Some(b"ftyp")
+        && let Some(picture) = head.get(8..12).and_then(picture_brand)
+    {
+        return Err(picture.into());
+    }
     if head.get(4..8).is_some_and(|kind| MP4_BOXES.iter().any(|known| kind == *known)) {
         return Ok(Kind::Mp4);
     }
+    if head.starts_with(b"\x1a\x45\xdf\xa3") {
+        return Ok(Kind::Matroska);
+    }
     if let Some(other) = other_format(head) {
-        return Err(other.into());
+        return Err(other);
+    }
+    if let Some(layout) = Layout::of(head) {
+        return Ok(Kind::Ts(layout));
     }
     let mut unreadable = None;
     for nal in annexb_nals(head) {
@@ -62,32 +91,69 @@ fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
 }
 
 /// Formats that users are likely to try, so that the message can name them.
-fn other_format(head: &[u8]) -> Option<&'static str> {
-    const MAGIC: [(&[u8], &str); 12] = [
-        (b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
+fn other_format(head: &[u8]) -> Option<Cow<'static, str>> {
+    const MAGIC: [(&[u8], &str); 27] = [
         (b"\xff\xd8\xff", "a JPEG picture"),
         (b"\x89PNG", "a PNG picture"),
         (b"GIF8", "a GIF picture"),
-        (b"FLV\x01", "Flash video"),
+        (b"BM", "a BMP picture"),
+        (b"II*\0", "a TIFF picture"),
+        (b"MM\0*", "a TIFF picture"),
+        (b"FLV\x01", "Flash video (FLV)"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media file (WMV, ASF)"),
         (b"\x00\x00\x01\xba", "an MPEG program stream"),
         (b"\x00\x00\x01\xb3", "an MPEG-2 video stream"),
+        (b"\x00\x00\x01\xb0", "an MPEG-4 Visual video stream"),
+        (b"\x06\x0e\x2b\x34", "an MXF file"),
+        (b".RMF", "a RealMedia file"),
+        (b"YUV4MPEG2", "uncompressed video (Y4M)"),
         (b"DKIF", "an IVF file"),
         (b"OggS", "an Ogg file"),
+        (b"ID3", "an MP3 sound file"),
+        (b"\xff\xfb", "an MP3 sound file"),
+        (b"fLaC", "a FLAC sound file"),
+        (b"#EXTM3U", "an HLS playlist"),
+        (b"v=0\r\n", "a session description (SDP)"),
+        (b"version https://git-lfs", "a Git LFS pointer, not the file itself (git lfs pull)"),
         (b"\x7fELF", "a program"),
         (b"PK\x03\x04", "a ZIP archive"),
+        (b"\x1f\x8b", "a gzip archive"),
+        (b"Rar!", "a RAR archive"),
         (b"%PDF", "a PDF document"),
     ];
     if head.is_empty() {
-        return Some("empty");
+        return Some("empty".into());
     }
-    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"AVI ") {
-        return Some("an AVI file");
+    if head.iter().all(|&byte| byte == 0) {
+        return Some("nothing but zeros".into());
     }
-    let ts = |packet: usize| (0..5).all(|i| head.get(i * packet + (packet - 188)) == Some(&0x47));
-    if ts(188) || ts(192) {
-        return Some("an MPEG transport stream");
+    if head.starts_with(b"RIFF") {
+        return match head.get(8..12)? {
+            b"AVI " => Some(avi(head).into()),
+            b"WAVE" => Some("a WAV sound file".into()),
+            b"WEBP" => Some("a WebP picture".into()),
+            _ => None,
+        };
     }
-    MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, name)| name)
+    MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, name)| name.into())
+}
+
+/// A file of boxes that holds a picture and no video.
+fn picture_brand(brand: &[u8]) -> Option<&'static str> {
+    match brand {
+        b"heic" | b"heix" | b"mif1" => Some("a HEIF picture"),
+        b"avif" => Some("an AVIF picture"),
+        _ => None,
+    }
+}
+
+/// An AVI file, with the codec that the header of its first video stream names.
+fn avi(head: &[u8]) -> String {
+    let video = head.windows(8).position(|w| w == b"strh\x38\0\0\0").and_then(|at| head.get(at + 8..at + 16));
+    match video.and_then(|fields| fields.strip_prefix(b"vids")) {
+        Some(codec) => format!("an AVI file (its video is '{}')", codec.escape_ascii()),
+        None => "an AVI file".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -99,11 +165,11 @@ mod tests {
         let refused = |head: &[u8]| kind_of(head).err().map(Cow::into_owned).unwrap_or_default();
         assert_eq!(refused(b""), "empty");
         assert_eq!(refused(b"hello, world\n"), "text");
-        assert_eq!(refused(b"\x1a\x45\xdf\xa3...."), "Matroska or WebM");
+        assert_eq!(refused(&[0; 4096]), "nothing but zeros");
+        assert_eq!(refused(b"\0\0\0\x18ftypheic\0\0\0\0"), "a HEIF picture");
+        let avi = [&b"RIFF\x10\x20\0\0AVI LIST\0\0\0\0hdrlstrh\x38\0\0\0vidsMJPG"[..], &[0; 99]].concat();
+        assert_eq!(refused(&avi), "an AVI file (its video is 'MJPG')");
         assert_eq!(refused(&[0xfe; 300]), "in a format that is not known here");
-        let mut ts = vec![0u8; 1000];
-        ts.iter_mut().step_by(188).for_each(|b| *b = 0x47);
-        assert_eq!(refused(&ts), "an MPEG transport stream");
         assert_eq!(refused(&[0, 0, 1, 9, 0x10]), "a byte stream with no readable sequence parameter set");
         assert_eq!(
             refused(&[0, 0, 1, 0x67, 66, 0, 30, 0, 0, 1]),

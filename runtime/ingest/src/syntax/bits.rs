@@ -14,6 +14,11 @@ impl<'a> Bits<'a> {
         Self { data, at: 0 }
     }
 
+    /// How many bits were read.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn flag(&mut self) -> Result<bool, OutOfBits> {
         let byte = *self.data.get(self.at / 8).ok_or(OutOfBits)?;
         let bit = byte >> (7 - self.at % 8) & 1;

@@ -24,8 +24,10 @@ pub(crate) struct H264 {
     slice: Option<SliceHeader>,
     picture: Option<PictureFacts>,
     sequence: u64,
-    /// A recovery point SEI with nothing to wait for stood in front of the next picture.
-    recovery_point: bool,
+    /// A recovery point SEI was in front of the next picture: so many frames later the pictures are exact.
+    recovery: Option<u32>,
+    /// Number of the last picture's frame, without the limit of `frame_num`.
+    frame: u64,
     /// Why the last parameter set that could not be read could not.
     unreadable: Option<String>,
     /// The last slice that could not be read refers to a parameter set that is not there.
@@ -64,11 +66,16 @@ impl H264 {
             return Role::Slice;
         }
         let max_frame_num = 1u32 << sps.log2_max_frame_num();
+        // a stream that is joined late has no gap in front of its first picture
         let gap = !slice.idr
+            && self.slice.is_some()
             && !sps.gaps_in_frame_num_value_allowed_flag
             && slice.frame_num != self.prev_ref_frame_num
             && slice.frame_num != (self.prev_ref_frame_num + 1) % max_frame_num;
         let poc = self.poc.next(&slice, sps);
+        let recovery = self.recovery.take();
+        let last_frame_num = self.slice.as_ref().map_or(slice.frame_num, |last| last.frame_num);
+        self.frame += u64::from(slice.frame_num.wrapping_sub(last_frame_num) % max_frame_num);
         if slice.idr || slice.resets_order {
             self.sequence += 1;
         }
@@ -83,14 +90,15 @@ impl H264 {
             unsupported: slice.field.then_some("is coded in fields (interlaced)"),
             info,
             order: Order { sequence: self.sequence, poc },
-            key: slice.idr || (self.recovery_point && slice.intra),
+            key: slice.idr || (recovery == Some(0) && slice.intra),
             intra: slice.intra,
             closed: slice.idr,
             first_shown: slice.idr || slice.resets_order,
+            recovery_frames: recovery.filter(|&frames| frames > 0 && !slice.idr),
+            frame: self.frame,
             gap,
             output: true,
         });
-        self.recovery_point = false;
         self.slice = Some(slice);
         Role::FirstSlice
     }
@@ -133,7 +141,7 @@ impl Syntax for H264 {
                 Role::Slice
             }
             6 => {
-                self.recovery_point |= has_exact_recovery_point(&rbsp(&nal[1..], 4096));
+                self.recovery = exact_recovery_point(&rbsp(&nal[1..], 4096)).or(self.recovery);
                 Role::Prefix
             }
             7 => {
@@ -168,8 +176,9 @@ impl Syntax for H264 {
     }
 }
 
-/// Whether an SEI holds a recovery point (D.2.8) after no frames at all.
-fn has_exact_recovery_point(sei: &[u8]) -> bool {
+/// The recovery point (D.2.8) that an SEI holds: after how many frames the pictures are exact. That none needs to be waited
+/// for is believed also where the encoder promises no exact match: the picture is intra then.
+fn exact_recovery_point(sei: &[u8]) -> Option<u32> {
     let mut rest = sei;
     let varied = |rest: &mut &[u8]| {
         let mut v = 0usize;
@@ -183,12 +192,14 @@ fn has_exact_recovery_point(sei: &[u8]) -> bool {
         }
     };
     while rest.len() > 2 {
-        let (Some(kind), Some(len)) = (varied(&mut rest), varied(&mut rest)) else { return false };
-        let Some((payload, tail)) = rest.split_at_checked(len) else { return false };
+        let (kind, len) = (varied(&mut rest)?, varied(&mut rest)?);
+        let Some((payload, tail)) = rest.split_at_checked(len) else { return None };
         if kind == 6 {
-            return super::bits::Bits::new(payload).ue() == Ok(0);
+            let mut bits = super::bits::Bits::new(payload);
+            let frames = bits.ue().ok()?;
+            return (frames == 0 || bits.flag() == Ok(true)).then_some(frames);
         }
         rest = tail;
     }
-    false
+    None
 }

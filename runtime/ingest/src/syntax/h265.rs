@@ -138,6 +138,8 @@ impl H265 {
             closed: irap && kind != 21,
             // of the types that allow no leading pictures
             first_shown: kind == 18 || kind == 20,
+            recovery_frames: None,
+            frame: 0,
             gap: false,
             output: slice.output,
             unsupported: None,

@@ -2,7 +2,9 @@
 //! whether a decoder can start there, and what the parameter sets say of size, colour and timing.
 
 pub(crate) mod bits;
+pub(crate) mod config;
 mod h264;
+mod h264_gaps;
 mod h264_slice;
 mod h264_sps;
 mod h265;
@@ -13,6 +15,7 @@ use crate::reorder::BoundOrigin;
 use millrace_frame::{Colour, ImageDesc, PacketCodec, PixelFormat, Rect, Size};
 
 pub(crate) use h264::H264;
+pub(crate) use h264_gaps::permit_gaps;
 pub(crate) use h265::H265;
 pub use nal::annexb_nals;
 pub(crate) use unit::{ParsedUnit, UnitBuilder};
@@ -108,6 +111,10 @@ pub(crate) struct PictureFacts {
     pub closed: bool,
     /// Nothing after it is shown before it.
     pub first_shown: bool,
+    /// A decoder that starts here is exact so many frames later (H.264 recovery point).
+    pub recovery_frames: Option<u32>,
+    /// Its number among the frames that are referred to (H.264 `frame_num` without its limit).
+    pub frame: u64,
     /// A reference picture before it is missing.
     pub gap: bool,
     /// Meant to be shown (H.265 `pic_output_flag`).

@@ -146,7 +146,9 @@ impl UnitBuilder {
     /// stream replaces them.
     fn begin_picture(&mut self) {
         self.has_slices = true;
-        if !self.has_sps && self.syntax.picture().is_some_and(|p| p.key || self.sync && p.intra) {
+        if !self.has_sps
+            && self.syntax.picture().is_some_and(|p| p.key || p.recovery_frames.is_some() || self.sync && p.intra)
+        {
             let mut with_sets = Vec::with_capacity(self.nals.len() + 256);
             for set in self.syntax.parameter_sets() {
                 push_annexb(&mut with_sets, set);

@@ -9,11 +9,12 @@ X5="-c:v libx265 -preset medium -x265-params"
 test_picture() { echo "-f lavfi -i testsrc2=size=$1:rate=$2:duration=$3"; }
 
 # The checksum of what the decoder gives. The range is the stream's own on both sides, so that nothing is converted; the
-# times are the file's own, too, which ffmpeg would move to begin at 0; and it crops where the stream says (unaligned).
+# times are the file's own, too, which ffmpeg would move to begin at 0; and it crops where the stream says (unaligned). The
+# second argument is for the output, the third one a further filter.
 sums() {
     range=$(ffprobe -v error -select_streams v -show_entries stream=color_range -of csv=p=0 "$1" | head -1)
     case "$range" in pc) range=full ;; *) range=limited ;; esac
-    $FF -copyts -flags unaligned -i "$1" -map 0:v -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12" -f framemd5 "$1.framemd5"
+    $FF -copyts -flags unaligned -i "$1" -map 0:v:0 ${2:-} -vsync 0 -vf "scale=in_range=$range:out_range=$range,format=nv12${3:-}" -f framemd5 "$1.framemd5"
 }
 
 # H.264 High, B pyramid, cropped from 192x112, full range BT.709, one key picture, the index in front
@@ -73,6 +74,33 @@ $FF $(test_picture 190x106 25 0.8) -pix_fmt yuv420p $X5 "bframes=3:crf=34:range=
 sums h265_crop.mp4
 $FF $(test_picture 96x64 30 1.2) -pix_fmt yuv420p $X5 "open-gop=0:bframes=2:keyint=9:min-keyint=9:crf=34:log-level=error" closed_gop.265
 sums closed_gop.265
+
+# intra refresh: one IDR, then recovery points that are exact some frames later
+$FF $(test_picture 128x96 25 2.4) -pix_fmt yuv420p $X4 "intra-refresh=1:keyint=14:bframes=0:ref=1:crf=32" intra_refresh.264
+sums intra_refresh.264
+$FF $(test_picture 128x96 25 2.4) -pix_fmt yuv420p $X4 "intra-refresh=1:keyint=14:bframes=2:ref=3:b-pyramid=none:crf=32" intra_refresh_b.264
+sums intra_refresh_b.264
+
+# transport streams: B pyramid at 29.97 in closed groups; times that wrap round after half of it; H.265 in open groups; two
+# programs, the first with sound alone
+$FF $(test_picture 128x96 30000/1001 1.4) -pix_fmt yuv420p $X4 "bframes=4:b-pyramid=normal:keyint=12:ref=4:crf=36" b.mp4
+$FF $(test_picture 128x96 25 1.6) -pix_fmt yuv420p $X5 "open-gop=1:bframes=4:keyint=12:min-keyint=12:crf=36:log-level=error" -tag:v hvc1 b265.mp4
+TS="-c copy -muxdelay 0.2 -f mpegts"
+$FF -i b.mp4 $TS pyramid.ts
+$FF -i b.mp4 -output_ts_offset 95442.7 $TS wrap.ts
+$FF -i b265.mp4 $TS open_gop_265.ts
+$FF -i b.mp4 -i crop_b.mp4 -f lavfi -i "sine=d=1" -map 2:a -map 0:v -map 1:v -c:v copy -c:a mp2 -b:a 32k -shortest \
+    -program program_num=9:st=0 -program program_num=7:st=0:st=1 -program program_num=8:st=2 -muxdelay 0.2 -f mpegts two_programs.ts
+# Matroska: with all sizes and cues; as live recorders write it, beside sound; H.265
+$FF -i b.mp4 -c copy pyramid.mkv
+$FF -i crop_b.mp4 -f lavfi -i "sine=d=1" -map 0:v -map 1:a -c:v copy -c:a mp2 -b:a 32k -live 1 -cluster_time_limit 200 -f matroska live.mkv
+$FF -i b265.mp4 -c copy open_gop_265.mkv
+for container in pyramid.ts open_gop_265.ts two_programs.ts pyramid.mkv live.mkv open_gop_265.mkv; do
+    # in the container's own ticks; those of a transport stream from its first picture on
+    case $container in *.ts) from=",setpts=PTS-STARTPTS" ;; *) from= ;; esac
+    sums $container "-enc_time_base -1" "$from"
+done
+rm b.mp4 b265.mp4
 
 # refused: interlaced, 4:2:2, 10 bit in both codecs
 $FF $(test_picture 96x64 25 0.2) -pix_fmt yuv420p $X4 "tff=1:crf=34" interlaced.264

@@ -163,6 +163,26 @@ fn what_is_shown_lies_behind_the_coded_rows() {
 }
 
 #[test]
+fn what_is_shown_of_a_picture_is_its_own() {
+    // the stream shows all rows by now, the picture is of before
+    let format = Format::of(&video(640, 368, [0, 0, 640, 368]), "gpu").unwrap();
+    let [luma, chroma] = format.showing(6, 4, 600, 356).unwrap().planes(1024);
+    assert_eq!(luma, PlaneShape { offset_bytes: 4 * 1024 + 6, row_bytes: 600, rows: 356 });
+    assert_eq!(chroma, PlaneShape { offset_bytes: 368 * 1024 + 2 * 1024 + 6, row_bytes: 600, rows: 178 });
+    for (left, top, width, height) in [
+        (0, 0, 642, 356),
+        (42, 0, 600, 356),
+        (0, 14, 640, 356),
+        (1, 0, 2, 2),
+        (0, 3, 2, 2),
+        (0, 0, 0, 2),
+        (u32::MAX - 1, 0, 4, 4),
+    ] {
+        assert!(format.showing(left, top, width, height).is_err(), "{left},{top} {width}x{height}");
+    }
+}
+
+#[test]
 fn a_stream_that_shows_what_is_not_coded_is_refused() {
     for area in [[0, 0, 66, 48], [0, 0, 64, 49], [-2, 0, 64, 48], [10, 0, 10, 48], [1, 0, 63, 48]] {
         let error = Format::of(&video(64, 48, area), "gpu").unwrap_err();
