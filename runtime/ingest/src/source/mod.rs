@@ -13,10 +13,12 @@ mod url;
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
 use millrace_frame::{Timebase, Timing};
+use std::ffi::OsStr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use url::is_rtsp;
+use url::is_rtsp as is_rtsp_url;
 pub use url::{check_source, redact_url};
 
 /// When a picture is shown and for how long, by its container.
@@ -64,10 +66,15 @@ pub(crate) trait Source: Send {
     }
 }
 
+/// Whether `source` is an RTSP URL rather than a path.
+pub(crate) fn is_rtsp(source: &OsStr) -> bool {
+    source.to_str().is_some_and(is_rtsp_url)
+}
+
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.
-pub(crate) fn open(source: &str, options: &Options) -> Result<Box<dyn Source>, IngestError> {
-    if is_rtsp(source) {
-        return Ok(Box::new(rtsp::Rtsp::open(source, options)?));
+pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>, IngestError> {
+    if let Some(url) = source.to_str().filter(|text| is_rtsp_url(text)) {
+        return Ok(Box::new(rtsp::Rtsp::open(url, options)?));
     }
     let path = Path::new(source);
     let mut file = probe::open(path)?;
