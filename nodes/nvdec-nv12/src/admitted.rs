@@ -1,9 +1,9 @@
-//! The rules in front of a decoder that decodes whatever it gets: nothing after a loss until the next key picture, and a
-//! loss for each unit that gives no picture.
+//! The rules around a decoder that decodes whatever it gets: nothing after a loss until the next key picture, a loss for
+//! each unit that gives no picture, and pictures in presentation order.
 
 use millrace_cameras::{Decoder, Output, Shown, Sink};
-use millrace_frame::PacketCodec;
-use millrace_ingest::{AccessUnit, Admission, Admitted};
+use millrace_frame::{PacketCodec, Size};
+use millrace_ingest::{AccessUnit, Admission, Admitted, Loss, Reorder, ReorderPolicy};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a decoder gave no picture.
@@ -15,7 +15,7 @@ pub(crate) enum DecodeError {
     Lost(String),
 }
 
-/// Takes pictures in presentation order, with the number of their unit.
+/// Takes pictures, with the number of their unit.
 pub(crate) type NumberedSink<P> = Box<dyn FnMut(i64, P) + Send>;
 
 /// A parser and decoder of one codec.
@@ -32,15 +32,72 @@ pub(crate) trait Parser: Send + 'static {
 pub(crate) type Make<D> =
     Box<dyn Fn(PacketCodec, NumberedSink<<D as Parser>::Picture>) -> Result<D, DecodeError> + Send>;
 
+/// In which order a parser gives its pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// As they are shown.
+    InOrder,
+    /// As they are decoded: they are put in order here, by the rules of the software decoder in live flow.
+    Decoded,
+}
+
+/// Pictures that may be held beyond a stream's stated bound: a decoder has so many surfaces more than the stream needs.
+const SPARE_SURFACES: u32 = 4;
+
 /// A stream's decoder.
 pub(crate) struct Stream<D: Parser> {
     make: Make<D>,
     inner: Option<(PacketCodec, D)>,
     /// The decoder may hold something.
     fed: bool,
-    // Both are used by the thread that feeds the decoder, and from within its calls.
-    admission: Arc<Mutex<Admission>>,
-    sink: Arc<Mutex<Sink<D::Picture>>>,
+    /// What is coded; another size is another encoder's.
+    coded: Option<Size>,
+    // used by the thread that feeds the decoder, and from within its calls
+    book: Arc<Mutex<Book<D::Picture>>>,
+}
+
+struct Book<P> {
+    admission: Admission,
+    /// `None` where the parser gives its pictures in order.
+    reorder: Option<Reorder<(Shown, P)>>,
+    sink: Sink<P>,
+}
+
+impl<P> Book<P> {
+    fn decoded(&mut self, number: i64, picture: P) {
+        let Some(unit) = self.admission.decoded(number) else { return };
+        let shown = Shown { timing: unit.timing, info: unit.info };
+        let due = match &mut self.reorder {
+            None if unit.shown => vec![(shown, picture)],
+            None => Vec::new(),
+            Some(reorder) if unit.shown => {
+                let pushed = reorder.push(unit.place, (shown, picture));
+                if pushed.late.is_some() {
+                    (self.sink)(Output::Loss(Loss::reordered_late()));
+                }
+                pushed.due
+            }
+            Some(reorder) => reorder.pass(unit.place),
+        };
+        self.show(due);
+    }
+
+    fn show(&mut self, due: Vec<(Shown, P)>) {
+        due.into_iter().for_each(|(shown, picture)| (self.sink)(Output::Picture { shown, picture }));
+    }
+
+    /// The decoder was emptied: what is held back comes out, and what has not come by now never will.
+    fn ended(&mut self) {
+        let held = self.reorder.as_mut().map(Reorder::flush).unwrap_or_default();
+        self.show(held);
+        self.admission.ended();
+    }
+
+    fn report_losses(&mut self) {
+        while let Some(loss) = self.admission.take_loss() {
+            (self.sink)(Output::Loss(loss));
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,43 +105,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<D: Parser> Stream<D> {
-    pub(crate) fn new(make: Make<D>, sink: Sink<D::Picture>) -> Self {
-        Self { make, inner: None, fed: false, admission: Arc::default(), sink: Arc::new(Mutex::new(sink)) }
+    pub(crate) fn new(make: Make<D>, given: Given, sink: Sink<D::Picture>) -> Self {
+        let reorder = (given == Given::Decoded).then(|| Reorder::new(ReorderPolicy::Live).beyond_bound(SPARE_SURFACES));
+        let book = Arc::new(Mutex::new(Book { admission: Admission::default(), reorder, sink }));
+        Self { make, inner: None, fed: false, coded: None, book }
     }
 
     fn decode(&mut self, number: i64, unit: &AccessUnit) -> Result<(), String> {
         let codec = unit.info.codec;
         let inner = match self.inner.take().filter(|(of, _)| *of == codec) {
             Some((_, inner)) => inner,
-            None => match (self.make)(codec, self.numbered_sink()) {
-                Ok(inner) => inner,
-                Err(DecodeError::Hopeless(why) | DecodeError::Lost(why)) => return Err(why),
-            },
+            None => {
+                let book = self.book.clone();
+                // the sink may wait for long; nobody else takes this lock meanwhile
+                let sink = Box::new(move |number, picture| lock(&book).decoded(number, picture));
+                match (self.make)(codec, sink) {
+                    Ok(inner) => inner,
+                    Err(DecodeError::Hopeless(why) | DecodeError::Lost(why)) => return Err(why),
+                }
+            }
         };
         let (_, inner) = self.inner.insert((codec, inner));
-        lock(&self.admission).decoding(number, unit);
+        if self.coded.replace(unit.info.coded).is_some_and(|before| before != unit.info.coded)
+            && let Some(reorder) = &mut lock(&self.book).reorder
+        {
+            reorder.forget();
+        }
+        lock(&self.book).admission.decoding(number, unit);
         self.fed = true;
         match inner.feed(unit, number) {
             Ok(()) => Ok(()),
             Err(DecodeError::Hopeless(why)) => Err(why),
             Err(DecodeError::Lost(why)) => {
-                lock(&self.admission).failed(why);
+                lock(&self.book).admission.failed(why);
                 self.empty();
                 Ok(())
             }
         }
-    }
-
-    fn numbered_sink(&self) -> NumberedSink<D::Picture> {
-        let (admission, sink) = (self.admission.clone(), self.sink.clone());
-        Box::new(move |number, picture| {
-            // the sink may wait for long; nobody else takes this lock meanwhile
-            let shown = lock(&admission).came_out(number);
-            if let Some(shown) = shown {
-                let shown = Shown { timing: shown.timing, info: shown.info };
-                lock(&sink)(Output::Picture { shown, picture });
-            }
-        })
     }
 
     /// Takes everything out of the decoder.
@@ -97,20 +154,13 @@ impl<D: Parser> Stream<D> {
             // the next key picture gets another
             self.inner = None;
         }
-        lock(&self.admission).ended();
-    }
-
-    fn report_losses(&self) {
-        loop {
-            let Some(loss) = lock(&self.admission).take_loss() else { return };
-            lock(&self.sink)(Output::Loss(loss));
-        }
+        lock(&self.book).ended();
     }
 }
 
 impl<D: Parser> Decoder for Stream<D> {
     fn push(&mut self, unit: &AccessUnit) -> Result<(), String> {
-        let admitted = lock(&self.admission).admit(unit);
+        let admitted = lock(&self.book).admission.admit(unit);
         let result = match admitted {
             Admitted::Decode(number) => self.decode(number, unit),
             Admitted::Begin(number) => {
@@ -123,13 +173,14 @@ impl<D: Parser> Decoder for Stream<D> {
             }
             Admitted::Leave => Ok(()),
         };
-        self.report_losses();
+        lock(&self.book).report_losses();
         result
     }
 
     fn flush(&mut self) {
         self.empty();
-        lock(&self.admission).finish();
-        self.report_losses();
+        let mut book = lock(&self.book);
+        book.admission.finish();
+        book.report_losses();
     }
 }

@@ -1,10 +1,10 @@
 //! The GPU's decoder, and frames in its memory.
 
-use crate::admitted::{DecodeError, NumberedSink, Parser, Stream};
+use crate::admitted::{DecodeError, Given, NumberedSink, Parser, Stream};
 use crate::config::{Memory, Settings, Streams};
 use crate::surface::Writer;
 use millrace_cameras::{Backend, Decode, Frame, Sink, Unmapped};
-use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, Session, Status};
+use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, PictureOrder, Session, Status};
 use millrace_cuda::{DeviceMemory, Gpu};
 use millrace_frame::{PacketCodec, Payload};
 use millrace_ingest::AccessUnit;
@@ -78,12 +78,14 @@ impl Backend for Cuda {
         let gpu = Gpu::open(settings.device).map_err(NodeError::fatal)?;
         let nvdec = Nvdec::open().map_err(NodeError::fatal)?;
         tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
-        let low_delay = settings.low_delay.unwrap_or(cx.flow() == Flow::Live);
+        let live = cx.flow() == Flow::Live;
+        let low_delay = settings.low_delay.unwrap_or(live);
         let options = Options {
             low_delay,
+            // the parser holds back a whole picture buffer where a stream states no bound on reordering
+            order: if live && low_delay { PictureOrder::Decoding } else { PictureOrder::Presentation },
             extra_surfaces: EXTRA_SURFACES,
             output_surfaces: OUTPUT_SURFACES,
-            ..Options::default()
         };
         if settings.memory == Memory::Cuda {
             cx.frames_lie_on(&gpu);
@@ -117,7 +119,11 @@ impl Backend for Cuda {
             let session = Session::new(nvdec, &gpu, codec, options, sink).map_err(classified)?;
             Ok(Nvidia { session: Some(session), stop: stop.clone() })
         };
-        Ok(Stream::new(Box::new(make), sink))
+        let given = match options.order {
+            PictureOrder::Presentation => Given::InOrder,
+            PictureOrder::Decoding => Given::Decoded,
+        };
+        Ok(Stream::new(Box::new(make), given, sink))
     }
 
     fn map(&self, lane: &Lane, picture: Picture) -> Result<Mapped, Unmapped> {

@@ -2,11 +2,11 @@
 //! tested where it is: in `millrace-cameras`.
 #![allow(clippy::unwrap_used)]
 
-use crate::admitted::{DecodeError, NumberedSink, Parser, Stream};
+use crate::admitted::{DecodeError, Given, NumberedSink, Parser, Stream};
 use crate::config::{Memory, Settings};
 use crate::node::NvdecNv12;
 use millrace_cameras::{Decoder, Output, Sink};
-use millrace_ingest::{AccessUnit, Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, BoundOrigin, Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
 use millrace_node::testing::Bench;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -93,7 +93,7 @@ fn decode(units: &[AccessUnit], fails_at: Option<i64>) -> (Came, Result<(), Stri
     let make = move |_, sink| {
         Ok(Fake { inner: SoftwareDecoder::new(ReorderPolicy::Lossless), numbers: BTreeMap::new(), fails_at, sink })
     };
-    let mut stream = Stream::new(Box::new(make), sink);
+    let mut stream = Stream::new(Box::new(make), Given::InOrder, sink);
     let result = units.iter().try_for_each(|unit| stream.push(unit));
     stream.flush();
     drop(stream);
@@ -138,6 +138,139 @@ fn every_unit_is_a_picture_or_a_loss() {
 fn a_stream_that_can_never_be_decoded_is_told_from_a_loss() {
     let (_, result) = decode(&units("chroma422.264"), None);
     assert!(result.unwrap_err().contains("4:2:2"));
+}
+
+/// Gives each picture with its own unit. A picture is a share of the decoder's surfaces.
+struct AsDecoded {
+    surfaces: Arc<()>,
+    fails_at: Option<i64>,
+    sink: NumberedSink<Arc<()>>,
+}
+
+impl Parser for AsDecoded {
+    type Picture = Arc<()>;
+
+    fn feed(&mut self, _: &AccessUnit, number: i64) -> Result<(), DecodeError> {
+        if self.fails_at == Some(number) {
+            return Err(DecodeError::Lost("it gives up".to_owned()));
+        }
+        (self.sink)(number, self.surfaces.clone());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+}
+
+/// What comes out with each unit and at the end, and the most surfaces that are held between two units.
+fn ordered(units: &[AccessUnit], fails_at: Option<i64>) -> (Vec<Came>, usize) {
+    let (came, surfaces) = (Arc::new(Mutex::new(Came::default())), Arc::new(()));
+    let into = came.clone();
+    let sink: Sink<Arc<()>> = Box::new(move |output| {
+        let mut came = into.lock().unwrap();
+        match output {
+            Output::Picture { shown, .. } => came.pictures.push(shown.timing.pts_ns),
+            Output::Loss(loss) => came.losses.push((loss.cause, loss.count)),
+        }
+    });
+    let shares = surfaces.clone();
+    let make = move |_, sink| Ok(AsDecoded { surfaces: shares.clone(), fails_at, sink });
+    let mut stream = Stream::new(Box::new(make), Given::Decoded, sink);
+    let (mut out, mut held) = (Vec::new(), 0);
+    // this function's share, the maker's and the parser's
+    let of_others = 3;
+    for unit in units {
+        stream.push(unit).unwrap();
+        held = held.max(Arc::strong_count(&surfaces).saturating_sub(of_others));
+        out.push(std::mem::take(&mut *came.lock().unwrap()));
+    }
+    stream.flush();
+    out.push(std::mem::take(&mut *came.lock().unwrap()));
+    (out, held)
+}
+
+/// The same of the software decoder in live flow.
+fn software(units: &[AccessUnit]) -> Vec<Came> {
+    let mut decoder = SoftwareDecoder::new(ReorderPolicy::Live);
+    let taken = |decoder: &mut SoftwareDecoder| {
+        let mut came = Came::default();
+        while let Some(decoded) = decoder.take() {
+            match decoded {
+                Decoded::Picture(picture) => came.pictures.push(picture.timing.pts_ns),
+                Decoded::Loss(loss) => came.losses.push((loss.cause, loss.count)),
+            }
+        }
+        came
+    };
+    let mut out = Vec::new();
+    for unit in units {
+        decoder.push(unit).unwrap();
+        out.push(taken(&mut decoder));
+    }
+    decoder.flush();
+    out.push(taken(&mut decoder));
+    out
+}
+
+#[test]
+fn in_live_flow_pictures_come_in_the_order_and_at_the_time_of_the_software_decoder() {
+    // H.264: where H.265's software decoder puts pictures in order itself, there is nothing to compare with
+    for name in ["crop_b.mp4", "pyramid.264", "cavlc_b.264", "open_gop.264", "edit_list.mp4", "baseline_slices.264"] {
+        let file = units(name);
+        let mut times: Vec<i64> = file.iter().filter(|unit| unit.shown).map(|unit| unit.timing.pts_ns).collect();
+        times.sort();
+        let mut camera = file.clone();
+        camera.iter_mut().for_each(|unit| unit.earliest_next_pts_ns = None);
+        let mut unstated = camera.clone();
+        for unit in &mut unstated {
+            let info = Arc::make_mut(&mut unit.info);
+            if info.max_reorder_origin == BoundOrigin::Stated {
+                (info.max_reorder, info.max_reorder_origin) = (4, BoundOrigin::Assumed);
+            }
+        }
+        let ways = [("file", &file), ("camera", &camera), ("camera that states no bound", &unstated)];
+        // a camera has no edit list
+        let ways = if name == "edit_list.mp4" { &ways[..1] } else { &ways[..] };
+        for &(what, units) in ways {
+            let (came, held) = ordered(units, None);
+            assert_eq!(came, software(units), "{name} as a {what}");
+            let all: Vec<i64> = came.iter().flat_map(|came| came.pictures.clone()).collect();
+            assert_eq!(all, times, "{name} as a {what}");
+            assert!(held <= 3, "{name} as a {what}: {held} pictures held, its encoder reorders 2 at most");
+        }
+        // a gap: what is held comes out, and nothing until the next key picture
+        let mut gap = unstated.clone();
+        gap.remove(4);
+        gap[4].after_loss = true;
+        assert_eq!(ordered(&gap, None).0, software(&gap), "{name}, without a unit");
+    }
+}
+
+#[test]
+fn h265_in_live_flow_is_shown_in_order_within_its_stated_bound() {
+    for name in ["closed_gop.265", "open_gop.265", "h265_crop.mp4"] {
+        let mut camera = units(name);
+        camera.iter_mut().for_each(|unit| unit.earliest_next_pts_ns = None);
+        let mut times: Vec<i64> = camera.iter().filter(|unit| unit.shown).map(|unit| unit.timing.pts_ns).collect();
+        times.sort();
+        let (came, held) = ordered(&camera, None);
+        assert_eq!(came.iter().flat_map(|came| came.pictures.clone()).collect::<Vec<_>>(), times, "{name}");
+        assert_eq!(held, 2, "{name}: sps_max_num_reorder_pics, as ffprobe shows it");
+    }
+}
+
+#[test]
+fn a_decoder_that_gives_up_in_live_flow_gives_out_what_is_held() {
+    let whole = units("pyramid.264");
+    let (came, _) = ordered(&whole, Some(5));
+    let pictures: Vec<i64> = came.iter().flat_map(|came| came.pictures.clone()).collect();
+    let lost: u64 = came.iter().flat_map(|came| &came.losses).map(|(_, count)| count).sum();
+    let shown = whole.iter().filter(|unit| unit.shown).count();
+    assert_eq!(pictures.len() as u64 + lost, shown as u64, "{came:?}");
+    assert!(pictures.is_sorted(), "{pictures:?}");
+    let of_first_four = pictures.iter().filter(|pts_ns| whole[..4].iter().any(|unit| unit.timing.pts_ns == **pts_ns));
+    assert_eq!(of_first_four.count(), 4, "what was decoded before is shown");
 }
 
 fn settings(pairs: &[(&str, &str)]) -> Settings {

@@ -3,17 +3,15 @@
 use crate::config::Config;
 use crate::feeding::Feeding;
 use crate::losses::Losses;
-use crate::mapping::Mapping;
+use crate::mapping::ToEventLoop;
 use crate::queue::{Event, Policy, Queue};
 use crate::shared::Shared;
-use crate::thinning::Thinning;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
-use millrace_ingest::{Feed, SourceState};
+use millrace_ingest::{Feed, Pace, SourceState};
 use millrace_node::{Context, NodeError};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -88,13 +86,18 @@ impl<B: Backend> Camera<B> {
             common.packets,
             common.cx.stopping(),
         ));
-        let (to_map, from_decoder) = sync_channel(B::DECODED);
-        let mapping = Mapping { camera: run.clone(), thinning: Thinning::default() };
-        let feeding = Feeding::new(run.clone(), opened, to_map);
+        // reading a file as fast as the graph goes, nobody has to be kept from waiting for the event loop
+        let as_fast = !self.config.is_url() && common.settings.feed.pace == Pace::Asfast && common.policy.is_lossless();
+        let (to_loop, mapping) = ToEventLoop::new(&run, B::DECODES_IN_PUSH && as_fast);
+        let feeding = Feeding::new(run.clone(), opened, to_loop);
         let named = |what: &str| std::thread::Builder::new().name(format!("{what} {}", self.config.id));
         self.run = Some(run);
-        let first = named("map").spawn(move || mapping.run(&from_decoder))?;
-        Ok(vec![first, named("feed").spawn(move || feeding.run())?])
+        let mut threads = Vec::new();
+        if let Some(mapping) = mapping {
+            threads.push(named("map").spawn(mapping)?);
+        }
+        threads.push(named("feed").spawn(move || feeding.run())?);
+        Ok(threads)
     }
 
     /// Ends its threads; they are not waited for.
@@ -134,6 +137,11 @@ impl<B: Backend> Camera<B> {
         if !self.config.is_url() && self.source.state != CameraState::Live {
             self.source = SourceState { state: CameraState::Live, last_error: String::new(), tries: 0 };
         }
+    }
+
+    /// It does something else than was reported last.
+    pub(crate) fn has_news(&self) -> bool {
+        self.reported.as_ref().is_none_or(|reported| reported.state != self.source.state)
     }
 
     /// It has ended for good, or has failed for good.

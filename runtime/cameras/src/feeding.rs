@@ -1,9 +1,10 @@
 //! The first of a camera's threads: it reads the source and feeds the decoder.
 //!
 //! It has a thread because the decoder makes it wait: for room in its queue, and, where it wants to use a surface again,
-//! for the picture on it. The waits for decoded pictures are the second thread's ([`mapping`](crate::mapping)).
+//! for the picture on it. The waits for decoded pictures are a second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
+use crate::mapping::ToEventLoop;
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
 use crate::timeline::Timeline;
@@ -11,11 +12,10 @@ use crate::{Backend, Shown};
 use millrace_frame::CameraState;
 use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
 use std::collections::BTreeMap;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// From the decoder to the second thread.
+/// From the decoder to the event loop.
 pub(crate) enum ToMap<P> {
     /// `ready`: when it was decoded, or when it is to be shown, whichever is later.
     Picture {
@@ -37,7 +37,9 @@ struct Book {
     in_flight: u64,
     pictures: u64,
     losses: Vec<Loss>,
-    /// How long the sink waited for the second thread.
+    /// A picture is on its way that wakes the event loop now.
+    wakes: bool,
+    /// How long the sink waited to pass its pictures on.
     waited: Duration,
 }
 
@@ -62,14 +64,14 @@ pub(crate) struct Feeding<B: Backend> {
     fed: bool,
     /// What is added to the times of the source as it is open now.
     offset_ns: Option<i64>,
-    to_map: SyncSender<ToMap<B::Picture>>,
+    to_loop: ToEventLoop<B>,
     tries: u32,
 }
 
 impl<B: Backend> Feeding<B> {
-    pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_map: SyncSender<ToMap<B::Picture>>) -> Self {
+    pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_loop: ToEventLoop<B>) -> Self {
         let book = Arc::default();
-        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, to_map, tries: 0 }
+        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, to_loop, tries: 0 }
     }
 
     /// The thread's whole life. A file has one try; a camera on the network is tried again.
@@ -99,7 +101,7 @@ impl<B: Backend> Feeding<B> {
         };
         // pictures first, then the end: the process may end with it, and nothing of the decoder is left by then
         self.let_go_of_decoder();
-        let _ = self.to_map.send(ToMap::End { failed });
+        self.to_loop.send(ToMap::End { failed });
     }
 
     fn state(&self, state: CameraState, last_error: &str) {
@@ -171,8 +173,9 @@ impl<B: Backend> Feeding<B> {
         };
         {
             let mut book = lock(&self.book);
-            book.due.extend(due.map(|due| (unit.timing.pts_ns, due)));
+            book.due.extend(due.filter(|_| unit.shown).map(|due| (unit.timing.pts_ns, due)));
             book.in_flight += u64::from(unit.shown);
+            book.wakes = false;
         }
         self.fed = true;
         let began = Instant::now();
@@ -188,12 +191,15 @@ impl<B: Backend> Feeding<B> {
             Err(panic) => self.panicked(&panic),
         }
         self.settle(feed);
+        if self.camera.packets && !lock(&self.book).wakes {
+            self.camera.queue.wake();
+        }
         Ok(())
     }
 
     /// The decoder's sink. It runs within `push` and `flush`, so the book is not locked then.
     fn sink(&self) -> Sink<B::Picture> {
-        let (book, to_map, camera) = (self.book.clone(), self.to_map.clone(), self.camera.clone());
+        let (book, to_loop, camera) = (self.book.clone(), self.to_loop.clone(), self.camera.clone());
         Box::new(move |output| {
             let mut book = lock(&book);
             match output {
@@ -206,10 +212,10 @@ impl<B: Backend> Feeding<B> {
                     book.pictures += 1;
                     let now = Instant::now();
                     let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
+                    book.wakes |= ready == now;
                     // this wait is for the event loop, not for the decoder
                     camera.decoding.leave();
-                    // the other end is there until it has had an end
-                    let _ = to_map.send(ToMap::Picture { shown, ready, picture });
+                    to_loop.send(ToMap::Picture { shown, ready, picture });
                     camera.decoding.enter();
                     book.waited += now.elapsed();
                 }

@@ -1,35 +1,81 @@
-//! The second of a camera's threads: it waits for each decoded picture, and hands it to the event loop.
+//! The way of a decoded picture to the event loop: it waits until it is decoded, and until it is to be shown.
+//!
+//! A camera has a second thread for these waits, so that the first one goes on reading. Where there is nothing to wait for,
+//! with a software decoder and a file in lossless flow, the first thread passes its pictures on itself.
 
 use crate::backend::Unmapped;
 use crate::feeding::ToMap;
 use crate::queue::Room;
-use crate::shared::{Shared, contained};
+use crate::shared::{Shared, contained, lock};
 use crate::thinning::Thinning;
 use crate::{Backend, Shown};
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a picture waits for the event loop in live flow. A burst on an idle machine is through long before.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Where the thread that feeds a decoder gives the pictures.
+pub(crate) enum ToEventLoop<B: Backend> {
+    /// To the second thread.
+    Thread(SyncSender<ToMap<B::Picture>>),
+    /// It passes them on itself.
+    Here(Arc<Mutex<Mapping<B>>>),
+}
+
+impl<B: Backend> Clone for ToEventLoop<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Thread(sender) => Self::Thread(sender.clone()),
+            Self::Here(mapping) => Self::Here(mapping.clone()),
+        }
+    }
+}
+
+impl<B: Backend> ToEventLoop<B> {
+    /// The way for a camera, and what its second thread is to run, where it has one.
+    pub(crate) fn new(camera: &Arc<Shared<B>>, alone: bool) -> (Self, Option<impl FnOnce() + Send + use<B>>) {
+        let mapping = Mapping { camera: camera.clone(), thinning: Thinning::default() };
+        if alone {
+            return (Self::Here(Arc::new(Mutex::new(mapping))), None);
+        }
+        let (to_map, from_decoder) = sync_channel(B::DECODED);
+        (Self::Thread(to_map), Some(move || mapping.run(&from_decoder)))
+    }
+
+    pub(crate) fn send(&self, next: ToMap<B::Picture>) {
+        match self {
+            // the other end is there until it has had an end
+            Self::Thread(to_map) => drop(to_map.send(next)),
+            Self::Here(mapping) => drop(lock(mapping).pass_on(next)),
+        }
+    }
+}
+
 pub(crate) struct Mapping<B: Backend> {
-    pub(crate) camera: Arc<Shared<B>>,
-    pub(crate) thinning: Thinning,
+    camera: Arc<Shared<B>>,
+    thinning: Thinning,
 }
 
 impl<B: Backend> Mapping<B> {
     /// Hands over every picture, in order. Once the camera is over it drops them, so that the decoder can end.
-    pub(crate) fn run(mut self, from_decoder: &Receiver<ToMap<B::Picture>>) {
-        while let Ok(next) = from_decoder.recv() {
-            match next {
-                ToMap::Picture { shown, ready, picture } => self.picture(shown, ready, picture),
-                ToMap::End { failed } => {
-                    self.camera.queue.end(failed);
-                    return;
-                }
+    fn run(mut self, from_decoder: &Receiver<ToMap<B::Picture>>) {
+        while let Ok(next) = from_decoder.recv()
+            && self.pass_on(next)
+        {}
+    }
+
+    /// False for the end.
+    fn pass_on(&mut self, next: ToMap<B::Picture>) -> bool {
+        match next {
+            ToMap::Picture { shown, ready, picture } => self.picture(shown, ready, picture),
+            ToMap::End { failed } => {
+                self.camera.queue.end(failed);
+                return false;
             }
         }
+        true
     }
 
     fn picture(&mut self, shown: Shown, ready: Instant, picture: B::Picture) {
@@ -42,6 +88,7 @@ impl<B: Backend> Mapping<B> {
         let metrics = &camera.losses.metrics;
         if !self.thinning.lets_through(shown.timing.pts_ns, camera.target_fps()) {
             metrics.count("over_target_fps", id, 1);
+            camera.queue.wake();
             return;
         }
         // the room is made before the picture is mapped: a decoder has few places for mapped pictures
@@ -64,7 +111,10 @@ impl<B: Backend> Mapping<B> {
                 }
                 camera.queue.frame(shown, surface);
             }
-            Err(Unmapped { cause, detail }) => camera.losses.add(cause, 1, &detail),
+            Err(Unmapped { cause, detail }) => {
+                camera.losses.add(cause, 1, &detail);
+                camera.queue.wake();
+            }
         }
     }
 }

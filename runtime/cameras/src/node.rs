@@ -117,19 +117,14 @@ impl<B: Backend> Node for Decode<B> {
         if self.looked.elapsed() >= LOOK_AROUND {
             self.look_around(out)?;
         }
-        let Some((at, event)) = self.next_event() else {
-            return self.nothing_to_do(out);
-        };
-        match event {
-            Event::Packet(unit) => self.packet(at, &unit, out)?,
-            Event::Frame { shown, surface } => self.frame(at, &shown, surface, out)?,
-            Event::State(state) => self.cameras[at].source_is(state),
-            Event::End { failed } => self.end(at, failed)?,
+        let mut progress = None;
+        // the harness looks around in between, which costs the same for one event and for many
+        for _ in 0..self.cameras.len() {
+            let Some((at, event)) = self.next_event() else { break };
+            self.event(at, event, out)?;
+            progress = Some(Progress::Busy);
         }
-        if let Some(status) = self.cameras[at].status(false) {
-            out.camera(status);
-        }
-        Ok(Progress::Busy)
+        progress.map_or_else(|| self.nothing_to_do(out), Ok)
     }
 }
 
@@ -156,6 +151,24 @@ impl<B: Backend> Decode<B> {
             Origin::Url(text) | Origin::File(text) => redact_url(text),
         };
         tracing::info!(source = from, camera = id, enabled = self.cameras[at].config.enabled, "starts");
+        if let Some(status) = self.cameras[at].status(false) {
+            out.camera(status);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, at: usize, event: Event<B::Surface>, out: &mut Outputs) -> Result<(), NodeError> {
+        match event {
+            Event::Packet(unit) => return self.packet(at, &unit, out),
+            Event::Frame { shown, surface } => {
+                self.frame(at, &shown, surface, out)?;
+                if !self.cameras[at].has_news() {
+                    return Ok(());
+                }
+            }
+            Event::State(state) => self.cameras[at].source_is(state),
+            Event::End { failed } => self.end(at, failed)?,
+        }
         if let Some(status) = self.cameras[at].status(false) {
             out.camera(status);
         }

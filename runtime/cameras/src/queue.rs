@@ -7,7 +7,7 @@ use crate::Shown;
 use millrace_cuda::Waker;
 use millrace_ingest::{AccessUnit, SourceState};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Policy {
         self.lossless.store(lossless, Ordering::Relaxed);
     }
 
-    fn is_lossless(&self) -> bool {
+    pub(crate) fn is_lossless(&self) -> bool {
         self.lossless.load(Ordering::Relaxed)
     }
 }
@@ -55,6 +55,8 @@ const LISTEN: Duration = Duration::from_millis(20);
 
 pub(crate) struct Queue<S> {
     inner: Mutex<Inner<S>>,
+    /// How many events are in it: the event loop looks at many queues in which there is nothing.
+    waiting: AtomicUsize,
     room: Condvar,
     most_frames: usize,
     policy: Arc<Policy>,
@@ -71,7 +73,14 @@ struct Inner<S> {
 impl<S> Queue<S> {
     pub(crate) fn new(most_frames: usize, policy: Arc<Policy>, waker: Waker) -> Self {
         let inner = Inner { events: VecDeque::new(), frames: 0, packets: 0, closed: false };
-        Self { inner: Mutex::new(inner), room: Condvar::new(), most_frames, policy, waker }
+        Self {
+            inner: Mutex::new(inner),
+            waiting: AtomicUsize::new(0),
+            room: Condvar::new(),
+            most_frames,
+            policy,
+            waker,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<S>> {
@@ -97,6 +106,7 @@ impl<S> Queue<S> {
                     dropped.extend(inner.events.remove(at));
                     inner.frames -= 1;
                 }
+                self.count(&inner);
                 break;
             }
             let wait = if self.policy.is_lossless() { LISTEN } else { left.min(LISTEN) };
@@ -115,11 +125,13 @@ impl<S> Queue<S> {
         }
         inner.frames += 1;
         inner.events.push_back(Event::Frame { shown, surface });
+        self.count(&inner);
         drop(inner);
         self.waker.wake();
     }
 
-    /// Puts an encoded picture behind the others.
+    /// Puts an encoded picture behind the others. The event loop is not woken for it: the decoded picture, which follows in
+    /// a moment, wakes it for both, and where there is none, [`wake`](Self::wake) does.
     pub(crate) fn packet(&self, unit: Arc<AccessUnit>) -> Room {
         let mut dropped = 0;
         let mut inner = self.lock();
@@ -138,9 +150,19 @@ impl<S> Queue<S> {
         }
         inner.packets += 1;
         inner.events.push_back(Event::Packet(unit));
-        drop(inner);
-        self.waker.wake();
+        self.count(&inner);
         Room::Made(dropped)
+    }
+
+    /// Wakes the event loop, where there is something for it.
+    pub(crate) fn wake(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.waker.wake();
+        }
+    }
+
+    fn count(&self, inner: &Inner<S>) {
+        self.waiting.store(inner.events.len(), Ordering::Release);
     }
 
     /// The source does something else now.
@@ -155,6 +177,7 @@ impl<S> Queue<S> {
         } else {
             inner.events.push_back(Event::State(state));
         }
+        self.count(&inner);
         drop(inner);
         self.waker.wake();
     }
@@ -165,14 +188,19 @@ impl<S> Queue<S> {
         if !inner.closed {
             inner.events.push_back(Event::End { failed });
         }
+        self.count(&inner);
         drop(inner);
         self.waker.wake();
     }
 
     /// The next event, for the event loop.
     pub(crate) fn take(&self) -> Option<Event<S>> {
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return None;
+        }
         let mut inner = self.lock();
         let event = inner.events.pop_front()?;
+        self.count(&inner);
         match &event {
             Event::Frame { .. } => inner.frames -= 1,
             Event::Packet(_) => inner.packets -= 1,
@@ -189,6 +217,7 @@ impl<S> Queue<S> {
         inner.closed = true;
         let left = std::mem::take(&mut inner.events);
         (inner.frames, inner.packets) = (0, 0);
+        self.count(&inner);
         drop(inner);
         self.room.notify_all();
         drop(left);

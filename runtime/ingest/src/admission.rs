@@ -22,7 +22,7 @@ pub enum Admitted {
     Leave,
 }
 
-/// What is known of a picture that is to be shown.
+/// What is known of a picture.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// Its times, as the access unit had them.
@@ -32,7 +32,8 @@ pub struct Shown {
     /// Its place in presentation order, for a decoder that gives its pictures in decoding order: see
     /// [`Reorder`](crate::Reorder).
     pub place: Place,
-    shown: bool,
+    /// False for a picture that is only decoded.
+    pub shown: bool,
 }
 
 /// A decoder gives a picture for each unit at most a picture buffer and its own delay later; what has not come by then
@@ -96,7 +97,12 @@ impl Admission {
 
     /// The decoder gave a picture; nothing when it is not to be shown.
     pub fn came_out(&mut self, number: i64) -> Option<Shown> {
-        self.in_flight.remove(&number).filter(|unit| unit.shown)
+        self.decoded(number).filter(|unit| unit.shown)
+    }
+
+    /// The decoder gave a picture, perhaps one that is not to be shown; nothing when no unit has this number.
+    pub fn decoded(&mut self, number: i64) -> Option<Shown> {
+        self.in_flight.remove(&number)
     }
 
     /// The decoder gave up at a unit: flush it and call [`ended`](Self::ended). A stream begins with the next key picture.

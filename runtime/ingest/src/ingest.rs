@@ -46,6 +46,12 @@ impl Loss {
     pub(crate) fn new(cause: &'static str, count: u64, detail: impl Into<String>) -> Self {
         Self { cause, count, detail: detail.into() }
     }
+
+    /// A picture that [`Reorder`](crate::Reorder) got too late.
+    pub fn reordered_late() -> Self {
+        let detail = "a picture that is shown before one that is out already; more pictures are held back from now on";
+        Self::new("reordered_late", 1, detail)
+    }
 }
 
 /// One encoded picture, in decoding order, as Annex-B with the parameter sets in front of each key picture.

@@ -65,6 +65,8 @@ pub struct Pushed<T> {
 #[derive(Debug)]
 pub struct Reorder<T> {
     policy: ReorderPolicy,
+    /// Most pictures that are held beyond the stream's bound because of what was learned.
+    most_beyond: u32,
     held: BTreeMap<(Order, u64), Held<T>>,
     arrivals: u64,
     /// The picture that went out last in the sequence that is under way, and when it is shown.
@@ -98,6 +100,7 @@ impl<T> Reorder<T> {
     pub fn new(policy: ReorderPolicy) -> Self {
         Self {
             policy,
+            most_beyond: MOST_HELD,
             held: BTreeMap::new(),
             arrivals: 0,
             last: None,
@@ -108,6 +111,14 @@ impl<T> Reorder<T> {
             above: 0,
             learned: Learned::default(),
         }
+    }
+
+    /// Of a stream that breaks its bound, no more than `most` pictures beyond that bound are held: for pictures that lie in
+    /// memory of which there is little.
+    #[must_use]
+    pub fn beyond_bound(mut self, most: u32) -> Self {
+        self.most_beyond = most;
+        self
     }
 
     /// Takes the next picture in decoding order.
@@ -192,7 +203,8 @@ impl<T> Reorder<T> {
         while let Some(((first, _), held)) = self.held.first_key_value() {
             let opens = held.first_shown && self.learned.first_is_shown_first();
             let next = self.last.map_or(opens, |(last, _)| self.learned.follows(last, *first));
-            let bound = place.max_reorder.max(self.learned.correction()).min(MOST_HELD) as usize;
+            let correction = self.learned.correction().min(place.max_reorder.saturating_add(self.most_beyond));
+            let bound = place.max_reorder.max(correction).min(MOST_HELD) as usize;
             let times = self.complete_before_ns.filter(|_| !self.times_are_wrong).map(|before| held.pts_ns < before);
             let over_bound = self.held.len() > bound;
             let is_due = match self.policy {

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Settings of every node that works on a GPU, to be flattened into its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -48,14 +49,10 @@ pub enum ShareSetting {
     Descriptor,
 }
 
-/// A stream of a node's own on a GPU, with what the harness needs to hear of its progress. A node has one for each row of
-/// work that is not to wait for the others.
+/// A stream of a node's own on a GPU. A node has one for each row of work that is not to wait for the others.
 #[derive(Debug)]
 pub struct Queue {
     stream: Stream,
-    /// Follows `stream` and calls the harness, so that the call holds nobody up.
-    calls: Stream,
-    waker: Waker,
     share: ShareSetting,
     /// `SYNC: host`, while it is so.
     sync: Arc<AtomicBool>,
@@ -68,17 +65,11 @@ impl Queue {
     /// Those of the driver.
     pub fn new(gpu: &Gpu, settings: GpuSettings, cx: &Context) -> Result<Self, NodeError> {
         cx.set_sync(settings.sync);
-        Self::calling(gpu, settings.share, cx.sync.clone(), cx.waker())
+        Self::synced_by(gpu, settings.share, cx.sync.clone())
     }
 
-    pub(crate) fn calling(
-        gpu: &Gpu,
-        share: ShareSetting,
-        sync: Arc<AtomicBool>,
-        waker: Waker,
-    ) -> Result<Self, NodeError> {
-        let stream = || Stream::new(gpu).map_err(NodeError::fatal);
-        Ok(Self { stream: stream()?, calls: stream()?, waker, share, sync })
+    pub(crate) fn synced_by(gpu: &Gpu, share: ShareSetting, sync: Arc<AtomicBool>) -> Result<Self, NodeError> {
+        Ok(Self { stream: Stream::new(gpu).map_err(NodeError::fatal)?, share, sync })
     }
 
     /// Its stream.
@@ -104,6 +95,9 @@ impl Queue {
     }
 }
 
+/// How often the event loop looks whether the GPU has done with what is held. A copy or a kernel takes it less.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
 /// What is kept until the GPU has done with it.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -118,10 +112,14 @@ impl Held {
             None => Event::new(queue.gpu())?,
         };
         queue.stream.record(&event)?;
-        queue.calls.wait(&event)?;
-        queue.calls.wake(&queue.waker)?;
         self.held.push((event, keep));
         Ok(())
+    }
+
+    /// How long the event loop may sleep. A call back by the driver would cost the host more than a look from time to time:
+    /// the driver's own thread would be woken first, for each frame.
+    pub(crate) fn next_look(&self) -> Duration {
+        if self.held.is_empty() { Duration::MAX } else { LOOK_AGAIN }
     }
 
     /// Lets go of what is done. Each look costs a call of the driver, so it ends after some events that are not done: what

@@ -51,6 +51,8 @@ struct Port {
     lanes: BTreeMap<Arc<str>, Lane>,
     /// The directory does not show yet what has changed.
     unlisted: bool,
+    /// Some camera has a closed pool, or none any more.
+    retiring: bool,
     /// When the directory was last announced by a dora message.
     announced: Instant,
     opened: Instant,
@@ -114,6 +116,7 @@ impl Outputs {
             directory: None,
             lanes: BTreeMap::new(),
             unlisted: false,
+            retiring: false,
             announced: Instant::now(),
             opened: Instant::now(),
         };
@@ -160,6 +163,7 @@ impl Outputs {
             port.unlisted = true;
             if let Some(lane) = port.lanes.get_mut(source) {
                 lane.close();
+                port.retiring = true;
             }
             // wakes its consumers to read the end
             port.directory.as_mut().map(Directory::wake);
@@ -234,6 +238,11 @@ impl Outputs {
         };
         let DeviceSlotMut { slot, port, lane, .. } = slot;
         self.publish_with(SlotMut { slot, port, lane, apart: None }, &item, None)
+    }
+
+    /// How long the event loop may sleep before it looks again whether the GPU has done with what is held.
+    pub(crate) fn next_look(&self) -> Duration {
+        self.held.next_look()
     }
 
     /// Keeps something (a lease, a mapped surface) until everything queued so far is done, and drops it then.

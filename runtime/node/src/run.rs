@@ -15,7 +15,7 @@ use crate::seat::{self, Seat};
 use crate::settings::{Common, FlowSetting, Sheet, Unread};
 use crate::status::{State, Status};
 use millrace_frame::{CameraState, CameraStatus, Device, PayloadKind};
-use millrace_pool::Bell;
+use millrace_pool::{Bell, Flow};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -168,7 +168,8 @@ fn live<N: Node>(
     let ended = out.open_ports().and_then(|()| {
         let (node, inputs, out, stop) = (&mut node, &mut inputs, &mut out, &stop);
         let pace = Pace::default();
-        Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace }.run()
+        let woke = Instant::now();
+        Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace, woke }.run()
     });
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), None, metrics) };
@@ -188,6 +189,8 @@ fn live<N: Node>(
 
 /// How long the loop sleeps at most: a dead producer wakes nobody.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// In live flow the loop wakes once in this time at most: where many cameras' frames come, each is worth less than waking.
+const REST: Duration = Duration::from_millis(1);
 /// The pause after a source's fault, so that one that lasts does not take a processor.
 const AFTER_FAULT: Duration = Duration::from_millis(20);
 
@@ -204,6 +207,8 @@ struct Turn<'a, N> {
     /// Frames of one camera in a batch, at most.
     per_camera: usize,
     pace: Pace,
+    /// When the loop woke last.
+    woke: Instant,
 }
 
 impl<N: Node> Turn<'_, N> {
@@ -252,10 +257,19 @@ impl<N: Node> Turn<'_, N> {
         }
     }
 
-    fn sleep(&self, heard: u32, wait: Duration) {
-        if self.out.signals.is_empty() {
-            self.bell.wait(heard, wait.min(LOOK_AROUND));
+    fn sleep(&mut self, heard: u32, wait: Duration) {
+        if !self.out.signals.is_empty() {
+            return;
         }
+        let wait = wait.min(LOOK_AROUND).min(self.out.next_look());
+        let rest = match self.out.flow() {
+            Flow::Live => REST.saturating_sub(self.woke.elapsed()).min(wait),
+            Flow::Lossless => Duration::ZERO,
+        };
+        // not by the bell: whoever rings it meanwhile has nobody to wake
+        std::thread::sleep(rest);
+        self.bell.wait(heard, wait.saturating_sub(rest));
+        self.woke = Instant::now();
     }
 
     /// How much longer the frames that wait are left to wait for more.

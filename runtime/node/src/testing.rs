@@ -209,7 +209,7 @@ impl Bench {
     /// Publishes an item whose bytes lie on `gpu`.
     pub fn send_on(&mut self, gpu: &Gpu, port: &'static str, item: &Item, bytes: &[u8]) -> Result<(), NodeError> {
         let (share, sync) = (GpuSettings::default().share, Arc::default());
-        let queue = Queue::calling(gpu, share, sync, crate::gpu::waker(&self.to_node.bell))?;
+        let queue = Queue::synced_by(gpu, share, sync)?;
         if let Some(slot) = self.feed.device_slot(port, &item.source, bytes.len() as u64, &queue)? {
             let to = slot.span().part(0, bytes.len() as u64);
             queue.stream().upload(bytes, to).map_err(NodeError::fatal)?;

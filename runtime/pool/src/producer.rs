@@ -41,6 +41,7 @@ pub struct Pool {
     flow: Flow,
     pool: u128,
     incarnation: u64,
+    pid: u32,
     /// What the bell showed before the last look at slots and cursors.
     heard: AtomicU32,
     /// The bells of the consumers, by place.
@@ -118,7 +119,7 @@ impl Pool {
         let (flow, incarnation) = (spec.flow, spec.incarnation);
         let shared = Arc::new(Shared { control, memory });
         let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
-        Ok(Self { shared, name, flow, pool, incarnation, heard: AtomicU32::new(0), bells })
+        Ok(Self { shared, name, flow, pool, incarnation, pid: me.pid(), heard: AtomicU32::new(0), bells })
     }
 
     /// `node/port`.
@@ -207,7 +208,7 @@ impl Pool {
     pub fn locator(&self) -> SlotRef {
         SlotRef {
             pool: self.pool,
-            owner_pid: std::process::id(),
+            owner_pid: self.pid,
             owner_fd: self.shared.control.raw_fd(),
             incarnation: self.incarnation,
             ticket: self.published().saturating_sub(1),

@@ -346,6 +346,13 @@ def decode_delay(suite, step):
     for row in json.loads(file.read_text()):
         name, ready = os.path.basename(row["clip"]), row["feed_to_pixels_ms"]
         step.note(f"{name}, {row['way']}: pictures by units held {row['units_held']}, {row['out_of_order']} out of order, feed to pixels p50 {ready['p50']} ms, p99 {ready['p99']} ms")
+        if row["way"] == "live flow":
+            held = {int(units): n for units, n in row["units_held"].items()}
+            longer = sum(n for units, n in held.items() if units > 2)
+            step.check(row["late"] == 0, f"{name}, live flow: {row['late']} pictures came after one that follows them")
+            step.check(row["pictures"] == row["units"], f"{name}, live flow: {row['pictures']} pictures of {row['units']} units")
+            if name in CLIPS:
+                step.check(longer <= 10, f"{name}, live flow: {longer} pictures wait for more than two later units: {row['units_held']}")
         if row["way"] != "decoding order":
             step.check(row["out_of_order"] == 0, f"{name}, {row['way']}: {row['out_of_order']} pictures come out of order")
         else:

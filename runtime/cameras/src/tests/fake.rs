@@ -26,7 +26,9 @@ pub(super) struct FakeDecoder<const N: usize> {
 /// Counts those that exist, as a decoder's surfaces would.
 pub(super) struct FakePicture<const N: usize>(Box<Picture>);
 
-pub(super) static PICTURES: [AtomicI64; 3] = [const { AtomicI64::new(0) }; 3];
+pub(super) static PICTURES: [AtomicI64; 4] = [const { AtomicI64::new(0) }; 4];
+/// The number of the node whose decoder is waited for in a second thread.
+pub(super) const WAITED_FOR: usize = 3;
 
 impl<const N: usize> Drop for FakePicture<N> {
     fn drop(&mut self) {
@@ -76,7 +78,7 @@ impl<const N: usize> Backend for Fake<N> {
     const PACKET_DOC: &'static str = "";
     const DECODED: usize = 4;
     const MAPPED: usize = 4;
-    const DECODES_IN_PUSH: bool = true;
+    const DECODES_IN_PUSH: bool = N != WAITED_FOR;
     type Settings = CameraSettings;
     type Decoder = FakeDecoder<N>;
     type Picture = FakePicture<N>;

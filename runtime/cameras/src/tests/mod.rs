@@ -6,10 +6,10 @@ mod fake;
 mod file;
 mod isolation;
 
-use fake::{Fakes, PICTURES};
+use fake::{Fakes, PICTURES, WAITED_FOR};
 use millrace_frame::CameraState;
 use millrace_node::testing::Bench;
-use millrace_node::{Input, Metrics};
+use millrace_node::{Input, Metrics, Node};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,11 @@ fn take(came: &mut BTreeMap<String, Came>, (port, input): (&'static str, Input))
 
 /// Receives until nothing comes any more.
 fn play(settings: &[(&str, &str)]) -> (BTreeMap<String, Came>, Result<Metrics, String>) {
-    let mut bench = Bench::start::<Fakes>(settings);
+    play_on::<Fakes>(settings)
+}
+
+fn play_on<N: Node>(settings: &[(&str, &str)]) -> (BTreeMap<String, Came>, Result<Metrics, String>) {
+    let mut bench = Bench::start::<N>(settings);
     let mut came = BTreeMap::new();
     while let Some(item) = bench.receive(Duration::from_millis(1500)) {
         take(&mut came, item);
@@ -69,16 +73,18 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn every_frame_and_packet_of_every_camera_comes_in_its_order() {
     let sources = format!("a={}\n b={}\tc={}", clip("crop_b.mp4"), clip("crop_b.mp4"), clip("crop_b.mp4"));
-    let (came, result) = play(&[("SOURCES", &sources)]);
-    let metrics = result.unwrap();
-    assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
-    for (camera, mut came) in came {
-        assert_eq!(came.frames, times(25), "{camera}: presentation order");
-        assert_ne!(came.packets, times(25), "{camera}: decoding order");
-        came.packets.sort();
-        assert_eq!(came.packets, times(25), "{camera}");
-        assert_eq!(metrics.dropped("camera_failed", &camera), 0);
-        assert_eq!(state(&metrics, &camera), Some((CameraState::Ended, String::new())));
+    let settings = [("SOURCES", sources.as_str())];
+    for (came, result) in [play(&settings), play_on::<Fakes<WAITED_FOR>>(&settings)] {
+        let metrics = result.unwrap();
+        assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+        for (camera, mut came) in came {
+            assert_eq!(came.frames, times(25), "{camera}: presentation order");
+            assert_ne!(came.packets, times(25), "{camera}: decoding order");
+            came.packets.sort();
+            assert_eq!(came.packets, times(25), "{camera}");
+            assert_eq!(metrics.dropped("camera_failed", &camera), 0);
+            assert_eq!(state(&metrics, &camera), Some((CameraState::Ended, String::new())));
+        }
     }
 }
 

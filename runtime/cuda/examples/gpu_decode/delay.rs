@@ -4,17 +4,19 @@ use crate::player::lock;
 use millrace_cuda::nvdec::{Codec, Nvdec, Options, Picture, PictureOrder, Session};
 use millrace_cuda::{Gpu, Stream};
 use millrace_frame::PacketCodec;
-use millrace_ingest::{AccessUnit, Admission, Admitted, Event, Ingest, Shown};
+use millrace_ingest::{AccessUnit, Admission, Admitted, Event, Ingest, Reorder, ReorderPolicy, Shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// The ways to ask for pictures, by the name that the report gives them.
-const WAYS: [(&str, bool, PictureOrder); 3] = [
-    ("held for throughput", false, PictureOrder::Presentation),
-    ("low delay", true, PictureOrder::Presentation),
-    ("decoding order", true, PictureOrder::Decoding),
+/// The ways to ask for pictures, by the name that the report gives them, and whether they are put in order here, as the node
+/// does it with cameras in live flow.
+const WAYS: [(&str, bool, PictureOrder, bool); 4] = [
+    ("held for throughput", false, PictureOrder::Presentation, false),
+    ("low delay", true, PictureOrder::Presentation, false),
+    ("decoding order", true, PictureOrder::Decoding, false),
+    ("live flow", true, PictureOrder::Decoding, true),
 ];
 
 /// Measures every clip in every way, and prints a row of JSON for each.
@@ -23,9 +25,9 @@ pub(crate) fn measure(device: u32, clips: &[String], json: Option<&str>) -> Resu
     let nvdec = Nvdec::open().map_err(|e| e.to_string())?;
     let mut rows = Vec::new();
     for clip in clips {
-        for (way, low_delay, order) in WAYS {
+        for (way, low_delay, order, reorders) in WAYS {
             let options = Options { low_delay, order, ..Options::default() };
-            let mut row = Course::new(&gpu, nvdec, options)?.play(clip)?;
+            let mut row = Course::new(&gpu, nvdec, options, reorders)?.play(clip)?;
             row["clip"] = json!(clip);
             row["way"] = json!(way);
             println!("{row}");
@@ -38,7 +40,7 @@ pub(crate) fn measure(device: u32, clips: &[String], json: Option<&str>) -> Resu
     Ok(true)
 }
 
-/// One clip in one way. Each picture is mapped and waited for when it comes out.
+/// One clip in one way. Each picture is mapped and waited for when it comes out, or where it is put in order, when it is due.
 struct Course {
     gpu: Gpu,
     nvdec: Nvdec,
@@ -47,6 +49,9 @@ struct Course {
     book: Admission,
     session: Option<(PacketCodec, Session)>,
     came_out: Arc<Mutex<Vec<Picture>>>,
+    reorder: Option<Reorder<(Shown, Picture)>>,
+    /// Pictures that came after one that follows them.
+    late: usize,
     /// Units of the clip that were decoded, by their number in the book.
     fed: BTreeMap<i64, usize>,
     units: usize,
@@ -59,7 +64,7 @@ struct Course {
 }
 
 impl Course {
-    fn new(gpu: &Gpu, nvdec: Nvdec, options: Options) -> Result<Self, String> {
+    fn new(gpu: &Gpu, nvdec: Nvdec, options: Options, reorders: bool) -> Result<Self, String> {
         Ok(Self {
             stream: Stream::new(gpu).map_err(|e| e.to_string())?,
             gpu: gpu.clone(),
@@ -68,6 +73,8 @@ impl Course {
             book: Admission::default(),
             session: None,
             came_out: Arc::default(),
+            reorder: reorders.then(|| Reorder::new(ReorderPolicy::Live)),
+            late: 0,
             fed: BTreeMap::new(),
             units: 0,
             held: BTreeMap::new(),
@@ -81,7 +88,13 @@ impl Course {
         let mut ingest = Ingest::open(clip, &millrace_ingest::Options::default()).map_err(|e| e.to_string())?;
         loop {
             match ingest.next_event().map_err(|e| e.to_string())? {
-                Event::Unit(unit) => self.unit(&unit)?,
+                Event::Unit(mut unit) => {
+                    if self.reorder.is_some() {
+                        // a camera does not know what it will send
+                        unit.earliest_next_pts_ns = None;
+                    }
+                    self.unit(&unit)?;
+                }
                 Event::End => break,
                 _ => {}
             }
@@ -91,7 +104,7 @@ impl Course {
         let at = |share: f64| self.ready_ms.get((self.ready_ms.len() as f64 * share) as usize).copied();
         let held: BTreeMap<String, usize> = self.held.iter().map(|(n, count)| (n.to_string(), *count)).collect();
         Ok(json!({
-            "units": self.units, "pictures": self.ready_ms.len(), "out_of_order": self.out_of_order,
+            "units": self.units, "pictures": self.ready_ms.len(), "out_of_order": self.out_of_order, "late": self.late,
             "units_held": held, "feed_to_pixels_ms": {"p50": at(0.5), "p99": at(0.99)},
         }))
     }
@@ -134,6 +147,8 @@ impl Course {
             session.flush().map_err(|e| e.to_string())?;
         }
         self.take(began)?;
+        let held = self.reorder.as_mut().map(Reorder::flush).unwrap_or_default();
+        held.into_iter().try_for_each(|(shown, picture)| self.show(&shown, picture, began))?;
         self.book.ended();
         Ok(())
     }
@@ -142,14 +157,27 @@ impl Course {
     fn take(&mut self, began: Instant) -> Result<(), String> {
         let came_out = std::mem::take(&mut *lock(&self.came_out));
         for picture in came_out {
-            let number = picture.timestamp();
-            let Some(shown) = self.book.came_out(number) else { continue };
-            let mapped = picture.map(&self.stream).map_err(|e| e.to_string())?;
-            self.stream.synchronize().map_err(|e| e.to_string())?;
-            drop(mapped);
-            self.ready_ms.push(began.elapsed().as_secs_f64() * 1e3);
-            self.ordered(number, &shown);
+            let Some(shown) = self.book.came_out(picture.timestamp()) else { continue };
+            let due = match &mut self.reorder {
+                None => vec![(shown, picture)],
+                Some(reorder) => {
+                    let pushed = reorder.push(shown.place, (shown, picture));
+                    self.late += usize::from(pushed.late.is_some());
+                    pushed.due
+                }
+            };
+            due.into_iter().try_for_each(|(shown, picture)| self.show(&shown, picture, began))?;
         }
+        Ok(())
+    }
+
+    fn show(&mut self, shown: &Shown, picture: Picture, began: Instant) -> Result<(), String> {
+        let number = picture.timestamp();
+        let mapped = picture.map(&self.stream).map_err(|e| e.to_string())?;
+        self.stream.synchronize().map_err(|e| e.to_string())?;
+        drop(mapped);
+        self.ready_ms.push(began.elapsed().as_secs_f64() * 1e3);
+        self.ordered(number, shown);
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 
 use super::decoder::{Decoder, Picture};
 use super::format::chroma_name;
-use super::surfaces::MAX_SURFACES;
 use super::{Closer, Codec, Format, Nvdec, NvdecError, sys};
 use crate::Gpu;
 use crate::sys::Handle;
@@ -61,10 +60,10 @@ pub enum PictureOrder {
     /// buffer where the stream states none.
     #[default]
     Presentation,
-    /// As they are decoded: each picture comes out within the [`Session::feed`] of its own access unit, and whoever receives
-    /// them orders them. The receiver may hold up to the stream's picture buffer and four more pictures on the feeding
-    /// thread; with more, a surface can be wanted for a new picture that the receiver still holds, and after two seconds
-    /// `feed` fails.
+    /// As they are decoded: each picture comes out within the [`Session::feed`] of its own access unit, which fails where
+    /// none does, and whoever receives them orders them. The receiver may hold up to the stream's picture buffer and four
+    /// more pictures on the feeding thread; with more, a surface can be wanted for a new picture that the receiver still
+    /// holds, and after two seconds `feed` fails.
     Decoding,
 }
 
@@ -102,10 +101,8 @@ struct State {
     feeding: Option<i64>,
     /// The unit of a frame's first field, until the second has come.
     first_field: Option<i64>,
-    /// Numbers of the units whose pictures are to come, by the time that the parser was given.
+    /// Numbers of the units whose pictures are to come in presentation order, by the time that the parser was given.
     numbers: BTreeMap<i64, i64>,
-    /// The unit whose picture came out of each surface, in decoding order, until the parser shows it.
-    came_out: [Option<i64>; MAX_SURFACES],
 }
 
 impl Session {
@@ -127,7 +124,6 @@ impl Session {
             feeding: None,
             first_field: None,
             numbers: BTreeMap::new(),
-            came_out: [None; MAX_SURFACES],
         };
         let state = NonNull::from(Box::leak(Box::new(state)));
         let mut session = Self { state, parser: std::ptr::null_mut() };
@@ -147,7 +143,11 @@ impl Session {
     pub fn feed(&mut self, unit: &[u8], number: i64, pts_ns: i64) -> Result<(), NvdecError> {
         let state = self.state();
         state.feeding = Some(number);
-        let timestamp = state.expect(number, pts_ns);
+        let timestamp = match state.options.order {
+            PictureOrder::Presentation => state.expect(number, pts_ns),
+            // nobody asks the parser for it
+            PictureOrder::Decoding => pts_ns,
+        };
         let fed = self.parse(sys::SourceDataPacket {
             // with the end of the picture marked, the parser decodes it now; it else waits for the next unit's first bytes
             flags: sys::PACKET_TIMESTAMP | sys::PACKET_END_OF_PICTURE,
@@ -155,8 +155,13 @@ impl Session {
             payload: unit.as_ptr(),
             timestamp,
         });
-        self.state().feeding = None;
-        fed
+        let state = self.state();
+        let missing = state.feeding.take().is_some() && state.options.order == PictureOrder::Decoding;
+        match fed {
+            // a picture that came with a later unit would have that unit's times
+            Ok(()) if missing => Err(NvdecError::Stream(format!("it gave no picture for unit {number}"))),
+            fed => fed,
+        }
     }
 
     /// Ends the stream: the sink gets everything that is held back. What is fed afterwards begins a stream anew, with a
@@ -211,7 +216,7 @@ impl Session {
     fn make_parser(&mut self) -> Result<(), NvdecError> {
         let user_data = self.state.as_ptr().cast();
         let state = self.state();
-        (state.first_field, state.came_out) = (None, [None; MAX_SURFACES]);
+        state.first_field = None;
         state.numbers.clear();
         let (nvdec, gpu, codec) = (state.nvdec, state.gpu.clone(), state.codec);
         let mut params = sys::ParserParams {
@@ -357,23 +362,8 @@ impl State {
         };
         let (decoder, format) = self.running()?;
         let picture = Picture::hold(decoder, format, &info)?;
-        // `hold` proved that there is a surface of this number
-        self.came_out[info.picture_index as usize] = Some(timestamp);
         (self.sink)(picture);
         Ok(())
-    }
-
-    /// The parser shows a picture that came out in decoding order: it has to name the same unit, since a picture under
-    /// another unit's number would have wrong times without anyone knowing.
-    fn shown(&mut self, info: &sys::DispInfo) -> Result<(), NvdecError> {
-        let own = self.number_of(info.timestamp)?;
-        let place = usize::try_from(info.picture_index).ok().and_then(|at| self.came_out.get_mut(at));
-        match place.and_then(Option::take) {
-            Some(number) if number != own => Err(NvdecError::Stream(format!(
-                "the picture of unit {own} came out as that of unit {number}: it is not decoded with its own unit"
-            ))),
-            _ => Ok(()),
-        }
     }
 
     fn running(&self) -> Result<(&Arc<Decoder>, &Format), NvdecError> {
@@ -434,12 +424,12 @@ unsafe extern "C" fn on_display(user: *mut c_void, info: *mut sys::DispInfo) -> 
     // SAFETY: as in `on_sequence`.
     unsafe {
         contained(user, |state| {
-            // SAFETY: the parser's structure, valid during the callback; null is the end of the stream.
-            let Some(info) = info.as_ref() else { return Ok(1) };
             if state.options.order == PictureOrder::Decoding {
                 // it came out when it was decoded
-                return state.shown(info).map(|()| 1);
+                return Ok(1);
             }
+            // SAFETY: the parser's structure, valid during the callback; null is the end of the stream.
+            let Some(info) = info.as_ref() else { return Ok(1) };
             let info = sys::DispInfo { timestamp: state.number_of(info.timestamp)?, ..*info };
             let (decoder, format) = state.running()?;
             let picture = Picture::hold(decoder, format, &info)?;

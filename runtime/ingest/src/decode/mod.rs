@@ -237,9 +237,7 @@ impl SoftwareDecoder {
             } else {
                 let pushed = self.reorder.push(p.place, picture);
                 if pushed.late.is_some() {
-                    let detail = "a picture that is shown before one that is out already; \
-                                  more pictures are held back from now on";
-                    self.ready.push_back(Decoded::Loss(Loss::new("reordered_late", 1, detail)));
+                    self.ready.push_back(Decoded::Loss(Loss::reordered_late()));
                 }
                 pushed.due
             }

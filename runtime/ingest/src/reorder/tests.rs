@@ -89,6 +89,27 @@ fn a_broken_bound_costs_pictures_once() {
 }
 
 #[test]
+fn no_more_are_held_beyond_the_bound_than_there_is_room_for() {
+    // nine B pictures, of which the parameter sets state none: the second number is what is held in the end
+    for (most, holds) in [(16, 9), (4, 4)] {
+        let mut r = Reorder::new(ReorderPolicy::Live).beyond_bound(most);
+        let (mut out, mut late, mut held) = (Vec::new(), 0, 0);
+        for n in 0..20 {
+            for poc in [18, 16, 14, 12, 10, 8, 6, 4, 2, 0] {
+                let pushed = r.push(stated(1, n * 20 + poc, 0), n * 20 + poc);
+                late += usize::from(pushed.late.is_some());
+                out.extend(pushed.due);
+                held = held.max(r.held());
+            }
+        }
+        out.extend(r.flush());
+        assert!(out.is_sorted());
+        assert_eq!(out.len() + late, 200);
+        assert_eq!(held, holds, "with room for {most}");
+    }
+}
+
+#[test]
 fn a_camera_without_b_pictures_waits_for_nothing_once_its_step_is_known() {
     for step in [1, 2, 5] {
         let mut r = Reorder::new(ReorderPolicy::Live);

@@ -105,6 +105,7 @@ impl Outputs {
         let empty = || Lane { pool: None, retired: Vec::new(), place: place.clone(), full: None };
         let lane = port.lanes.entry(name.clone()).or_insert_with(empty);
         lane.close();
+        port.retiring |= !lane.retired.is_empty();
         lane.pool = Some(pool);
         lane.place = place.clone();
         lane.full = None;
@@ -148,7 +149,7 @@ impl Outputs {
         let live = self.flow() == Flow::Live;
         for port in &mut self.ports {
             let Some(directory) = &port.directory else { continue };
-            if port.lanes.values().all(|lane| lane.pool.is_some() && lane.retired.is_empty()) {
+            if !port.retiring {
                 continue;
             }
             // a consumer that never attached to the port reads by dora messages, or not at all
@@ -174,6 +175,7 @@ impl Outputs {
             let before = port.lanes.len();
             port.lanes.retain(|_, lane| lane.pool.is_some() || !lane.retired.is_empty());
             port.unlisted |= port.lanes.len() != before;
+            port.retiring = port.lanes.values().any(|lane| !lane.retired.is_empty());
         }
     }
 
@@ -251,6 +253,7 @@ impl Outputs {
     pub(crate) fn close_pools(&mut self) {
         for port in &mut self.ports {
             port.lanes.values_mut().for_each(Lane::close);
+            port.retiring = true;
             port.directory.as_mut().map(Directory::wake);
         }
     }
