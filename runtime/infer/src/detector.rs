@@ -139,7 +139,7 @@ fn other_inputs(model: &Model, signature: &Signature) -> Option<String> {
     match (model.head.size_input(), &others[..]) {
         (None, []) => None,
         (None, [..]) => Some(format!(
-            "it takes {all}; a detector takes one tensor, so export it with that input only (head 'dfine' feeds              'orig_target_sizes')"
+            "it takes {all}; a detector takes one tensor, so export it with that input only (head 'dfine' feeds 'orig_target_sizes')"
         )),
         (Some(sizes), [port]) if port.name == sizes => {
             let dtype = port.dtype.as_deref().unwrap_or("i64");

@@ -273,7 +273,7 @@ fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
 fn another_familys_outputs_of_the_same_shape_are_noticed() {
     let grid = 8400;
     let rows = |row: &dyn Fn(usize) -> Vec<f32>| -> Vec<f32> { (0..grid).flat_map(row).collect() };
-    let seen = |i: usize| if i % 1000 == 0 { 0.9 } else { 0.01 };
+    let seen = |i: usize| if i.is_multiple_of(1000) { 0.9 } else { 0.01 };
     let has = |text: String, part: &str| assert!(text.contains(part), "'{text}' lacks '{part}'");
 
     // YOLOX: offsets in cells and logarithms of sizes; YOLOv5 has pixels there

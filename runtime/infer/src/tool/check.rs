@@ -44,7 +44,18 @@ pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture) -> Result<Tria
     let all = detect(&mut detector)?;
     detector.set_thresholds(usual);
     let found = detect(&mut detector)?;
-    Ok(Trial { doubt: all.doubt.or(found.doubt.clone()), judged: all.candidates, found })
+    // of one picture there may be too few for a stream's judgement
+    let impossible = || {
+        let (n, of) = (all.impossible, all.candidates);
+        (n * 2 > of).then(|| {
+            format!(
+                "{n} of {of} boxes cannot be: they end before they begin, are within the first two pixels of the model's input, or \
+                 reach far outside it. 'head' in model.yml is not that of the model"
+            )
+        })
+    };
+    let doubt = all.doubt.clone().or_else(|| found.doubt.clone()).or_else(impossible);
+    Ok(Trial { doubt, judged: all.candidates, found })
 }
 
 /// Checks the model, and says in `out` what was seen.
