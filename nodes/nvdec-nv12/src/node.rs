@@ -86,7 +86,7 @@ impl Backend for Cuda {
             ..Options::default()
         };
         if settings.memory == Memory::Cuda {
-            cx.frames_lie_on(&gpu);
+            cx.frames_are_on(&gpu);
         }
         let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
         let one = (settings.streams == Streams::One).then(OnceLock::new);
