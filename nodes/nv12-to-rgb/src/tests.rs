@@ -272,7 +272,7 @@ mod on_a_gpu {
 
     /// As many frames would be lost as come while the driver compiles, which it does at a module's load.
     #[test]
-    fn the_kernels_are_there_before_the_first_frame_where_the_producer_says_where_it_will_lie() {
+    fn the_kernels_are_there_before_the_first_frame_where_the_producer_says_where_it_will_be() {
         let Some(gpu) = gpu() else { return };
         for fused in ["true", "false"] {
             let settings = [&SMALL[..], &[("FUSED", fused)]].concat();

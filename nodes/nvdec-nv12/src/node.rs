@@ -88,7 +88,7 @@ impl Backend for Cuda {
             output_surfaces: OUTPUT_SURFACES,
         };
         if settings.memory == Memory::Cuda {
-            cx.frames_lie_on(&gpu);
+            cx.frames_are_on(&gpu);
         }
         let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
         let one = (settings.streams == Streams::One).then(OnceLock::new);

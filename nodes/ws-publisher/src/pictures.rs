@@ -1,4 +1,4 @@
-//! Pictures from decoded frames, encoded by a thread of their own: that takes longer than the node's thread may be held up.
+//! Pictures from decoded frames, encoded by a thread of their own: that needs longer than the node's thread may be held up.
 
 use crate::config::Settings;
 use crate::hub::Hub;

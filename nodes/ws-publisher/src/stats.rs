@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_and_restarts_are_told_apart() {
+    fn gaps_and_restarts_are_distinguished() {
         let mut c = Counters::default();
         let now = Instant::now();
         for seq in [5, 6, 9, 0, 1, 1] {

@@ -340,7 +340,7 @@ impl Running {
     }
 
     /// A node has failed and does not come back. What keeps a node from working at all (a setting, a port in use, a missing
-    /// model) is not tried again: whoever started the graph looks at it now.
+    /// model) is not tried again: the user who started the graph looks at it now.
     fn is_lost(&self, now: Instant) -> bool {
         self.nodes.iter().zip(&self.never_restarted).any(|(node, never)| {
             let patience = if *never || !node.ran { Duration::ZERO } else { COME_BACK };

@@ -21,7 +21,7 @@ pub struct Context {
     pub(crate) restarts: u64,
     /// `SYNC: host`, for all queues of the node.
     pub(crate) sync: Arc<AtomicBool>,
-    /// The GPU that the node's frames are going to lie on, by its number.
+    /// The GPU that the node's frames will be on, by its number.
     pub(crate) frames_on: Arc<OnceLock<u32>>,
 }
 
@@ -66,9 +66,9 @@ impl Context {
         self.sync.store(sync == Sync::Host, Ordering::Relaxed);
     }
 
-    /// The node's images and tensors are going to lie on `gpu`, so that its consumers get ready for them before the first one
+    /// The node's images and tensors will be on `gpu`, so that its consumers get ready for them before the first one
     /// comes. To be called in [`Node::open`](crate::Node::open), once.
-    pub fn frames_lie_on(&self, gpu: &Gpu) {
+    pub fn frames_are_on(&self, gpu: &Gpu) {
         // a second GPU is not announced: its first frame is
         let _ = self.frames_on.set(gpu.ordinal());
     }

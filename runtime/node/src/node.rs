@@ -39,8 +39,8 @@ pub trait Node: Sized {
         let _ = status;
     }
 
-    /// The frames of an input are going to lie on the GPU of this number, by its producer's word. Called before the node has
-    /// that input, so that what has to be loaded on the GPU is there before the first frame; frames may still lie elsewhere.
+    /// The frames of an input will be on the GPU of this number, by its producer's word. Called before the node has
+    /// that input, so that what has to be loaded on the GPU is there before the first frame; frames may still be elsewhere.
     ///
     /// # Errors
     /// What the first frame would meet. It is logged, and the node goes on.

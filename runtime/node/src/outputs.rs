@@ -38,7 +38,7 @@ pub struct Outputs {
     held: Held,
     /// What the node's directories say of cameras.
     cameras: BTreeMap<String, CameraStatus>,
-    /// Where images and tensors are going to lie, as far as the node knows when it opens.
+    /// Where images and tensors will be, as far as the node knows when it opens.
     pub(crate) device: Device,
 }
 

@@ -104,7 +104,7 @@ impl Bench {
         Self::start_before::<N>(settings, Device::Host)
     }
 
-    /// The same, behind a producer that announces that its frames are going to lie on `device`.
+    /// The same, behind a producer that announces that its frames will be on `device`.
     pub fn start_before<N: Node>(settings: &[(&str, &str)], device: Device) -> Self {
         let [node_bell, test_bell] = [(); 2].map(|()| Bell::create().expect("a bell"));
         let (signals, node_signals) = channel();

@@ -25,7 +25,7 @@ pub(super) fn differences(a: &Plan, b: &Plan) -> Vec<Difference> {
             push(id.to_owned(), node_a.map(|node| name(&node.program)), node_b.map(|node| name(&node.program)));
             continue;
         };
-        let [program_a, program_b] = told_apart(&node_a.program, &node_b.program);
+        let [program_a, program_b] = distinguished(&node_a.program, &node_b.program);
         push(id.to_owned(), Some(program_a), Some(program_b));
         push(format!("{id} inputs"), Some(wiring(node_a)), Some(wiring(node_b)));
         let keys: BTreeSet<&String> = node_a.settings.keys().chain(node_b.settings.keys()).collect();
@@ -46,7 +46,7 @@ fn name(program: &Path) -> String {
 }
 
 /// The names of two programs, or their paths where different programs have one name.
-fn told_apart(a: &Path, b: &Path) -> [String; 2] {
+fn distinguished(a: &Path, b: &Path) -> [String; 2] {
     if a != b && name(a) == name(b) { [a, b].map(|path| path.display().to_string()) } else { [a, b].map(name) }
 }
 
@@ -59,7 +59,7 @@ fn other_program(id: &str, a: &Path, b: &Path) -> String {
     } else {
         "use the same program"
     };
-    let [a, b] = told_apart(a, b);
+    let [a, b] = distinguished(a, b);
     format!("'{id}' is {a} in A and {b} in B: {cure}")
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_of_two_builds_are_told_apart_and_the_way_to_compare_them_is_named() {
+    fn programs_of_two_builds_are_distinguished_and_the_way_to_compare_them_is_named() {
         let (old, new) = (Path::new("/old/target/release/jsonl-writer"), Path::new("/new/target/release/jsonl-writer"));
         let text = other_program("write", old, new);
         let start = "'write' is /old/target/release/jsonl-writer in A and /new/target/release/jsonl-writer in B: both arms must \
@@ -128,6 +128,6 @@ mod tests {
         assert!(text.starts_with(start) && text.contains("To compare two builds, time the whole command"), "{text}");
         let text = other_program("write", old, Path::new("/new/target/release/ab-sink"));
         assert_eq!(text, "'write' is jsonl-writer in A and ab-sink in B: use the same program");
-        assert_eq!(told_apart(old, old), ["jsonl-writer", "jsonl-writer"]);
+        assert_eq!(distinguished(old, old), ["jsonl-writer", "jsonl-writer"]);
     }
 }

@@ -126,7 +126,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
 pub struct Announcement {
     /// Where the directory is.
     pub at: SlotRef,
-    /// Where the port's frames are going to lie, as its producer numbers devices.
+    /// Where the port's frames will be, as its producer numbers devices.
     pub device: Device,
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// What came in.
 #[derive(Clone, Debug)]
 pub(crate) enum Signal {
-    /// Where the directory of an input's producer is, and where its frames are going to lie.
+    /// Where the directory of an input's producer is, and where its frames will be.
     Announced { input: String, at: SlotRef, device: Device },
     /// A message on an input that this schema does not have.
     Noise { input: String, why: String },

@@ -78,7 +78,7 @@ fn the_time_in_which_the_whole_process_was_stopped_is_none_of_its_loops() {
     let metrics = Metrics::default();
     let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
     status.tick(&metrics);
-    // the thread that reports stands still with the loop, for longer than a loop may
+    // the thread that reports does not run either, for longer than a loop may
     let stopped = status.shared.reporter();
     std::thread::sleep(Duration::from_millis(2_600));
     drop(stopped);
