@@ -296,6 +296,15 @@ fn durations_that_are_missing_or_0() {
     assert_whole("short", &decoded("stts.mp4", &short.file()), &md5s, 0);
     let empty_runs = movie.clone().put(b"stts", table(0, 3, [0, 7, count as u32, 40, 0, 9]));
     assert_whole("empty runs", &decoded("stts.mp4", &empty_runs.file()), &md5s, 0);
+    // one picture that lasts no time is shown all the same
+    let (with_b_pictures, b_md5s) = whole("pyramid.264");
+    for movie in [&movie, &with_b_pictures] {
+        let mut movie = movie.clone();
+        movie.samples[5].duration = 0;
+        let run = decoded("stts.mp4", &movie.file());
+        let md5s = if run.frames.len() == count { &md5s } else { &b_md5s };
+        assert_eq!((run.md5s(), run.lost_in_all()), (md5s.iter().map(|s| &s[..]).collect(), 0), "{:?}", run.lost);
+    }
     // none at all: no times, so a constant rate, as for a byte stream
     for stts in [table(0, 1, [count as u32, 0]), table(0, 0, [])] {
         let run = decoded("stts.mp4", &movie.clone().put(b"stts", stts).without(b"ctts").file());
