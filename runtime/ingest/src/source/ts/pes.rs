@@ -48,8 +48,8 @@ impl Pes {
 
     /// The next packet of the PID.
     pub(super) fn packet(&mut self, packet: &Packet<'_>) -> Step {
-        let mut step = Step::default();
-        step.clock_changes = packet.adaptation_field().is_some_and(|field| field.discontinuity_indicator());
+        let clock_changes = packet.adaptation_field().is_some_and(|field| field.discontinuity_indicator());
+        let mut step = Step { clock_changes, ..Step::default() };
         let payload = packet.payload().unwrap_or_default();
         let counter = packet.continuity_counter().count();
         if packet.adaptation_control().has_payload() {
