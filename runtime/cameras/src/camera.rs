@@ -143,7 +143,7 @@ impl<B: Backend> Camera<B> {
         let (state, last_error) = match &failed {
             None => (CameraState::Ended, self.source.last_error.clone()),
             Some(why) => {
-                self.losses.metrics.drop("camera_failed", &self.config.id, 1);
+                self.losses.metrics.drop_because("camera_failed", &self.config.id, 1, why);
                 (CameraState::Refused, why.clone())
             }
         };

@@ -153,6 +153,9 @@ impl<B: Backend> Feeding<B> {
     fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {
         let due = feed.due(unit.timing.pts_ns);
         let unit = moved(unit, &mut self.offset_ns, &self.camera.timeline);
+        if !self.camera.config.is_url() {
+            self.camera.losses.reached(unit.timing.pts_ns);
+        }
         if self.camera.packets
             && let Room::Made(dropped @ 1..) = self.camera.queue.packet(unit.clone())
         {

@@ -266,7 +266,8 @@ impl Running {
 
     fn take(&mut self, status: crate::status::Status) {
         let now = Instant::now();
-        if let Some(error) = status.error.clone().filter(|_| status.state == State::Failed) {
+        if let Some(error) = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete))
+        {
             let line = (status.node.clone(), error);
             if !self.told.contains(&line) {
                 self.view.erase();
@@ -349,9 +350,11 @@ impl Running {
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
         self.view.summary(&self.nodes, &ends, &self.cameras, elapsed);
         let mut troubled: Vec<&str> = Vec::new();
+        let mut incomplete: Vec<&str> = Vec::new();
         for (node, reports) in self.nodes.iter().zip(&self.reports) {
             match node.state() {
                 Some(State::Done | State::Stopped) => {}
+                Some(State::Incomplete) => incomplete.push(&node.id),
                 // It was asked to stop before it could say a word.
                 None if !reports || cause.is_some() => {}
                 _ => troubled.push(&node.id),
@@ -360,12 +363,18 @@ impl Running {
         let code = match cause {
             // What shells give for an interrupted program.
             Some(Cause::User) => 130,
+            _ if !incomplete.is_empty() => 1,
             Some(Cause::Time) if troubled.is_empty() && !self.killed => 0,
             None if troubled.is_empty() && status.success() => 0,
             _ => 1,
         };
         if code == 1 {
-            self.explain_failure(status, &troubled, log);
+            if !incomplete.is_empty() {
+                eprintln!("millrace: frames are missing, as said above: {}", incomplete.join(", "));
+            }
+            if incomplete.is_empty() || !troubled.is_empty() {
+                self.explain_failure(status, &troubled, log);
+            }
         }
         ExitCode::from(code)
     }
@@ -409,6 +418,7 @@ fn end_of(node: &Totals, killed: bool) -> String {
         Some(State::Opening | State::Running) if matches!(node.vital, Vital::Gone(_)) => "GONE, without a word",
         Some(State::Done) => "done",
         Some(State::Stopped) => "stopped",
+        Some(State::Incomplete) => "frames missing",
         Some(State::Failed) => "failed",
         Some(State::Opening | State::Running) if killed => "killed",
         Some(State::Opening | State::Running) => "without a word",

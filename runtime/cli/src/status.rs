@@ -47,7 +47,7 @@ pub(crate) struct Status {
     pub(crate) rss_bytes: u64,
     /// The processor time it took.
     pub(crate) cpu_ns: u64,
-    /// Why it failed.
+    /// Why it failed, or which frames are missing.
     pub(crate) error: Option<String>,
     /// What dora started it from; the first report to a watcher has it.
     pub(crate) definition: Option<serde_json::Value>,
@@ -66,6 +66,8 @@ pub(crate) enum State {
     Done,
     /// It has ended because it was asked to.
     Stopped,
+    /// It has ended as it should, and frames of a lossless flow are missing.
+    Incomplete,
     /// It has ended by an error.
     Failed,
 }
@@ -88,6 +90,10 @@ pub(crate) struct Loss {
     pub(crate) port: String,
     pub(crate) source: String,
     pub(crate) value: u64,
+    /// The frames that are known by number: `frames 3, 7 to 12`.
+    pub(crate) frames: String,
+    /// The reason of the first one.
+    pub(crate) why: String,
 }
 
 /// A distribution of times.

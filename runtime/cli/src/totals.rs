@@ -119,6 +119,16 @@ impl Totals {
         losses
     }
 
+    /// What is known of a loss besides its count: `: frames 3 to 7: the file is damaged`; empty where nothing is. Of the first
+    /// camera that says anything.
+    pub(crate) fn reason(&self, cause: &str, port: &str) -> String {
+        let drops = self.last.iter().flat_map(|last| &last.drops);
+        let mut of_it = drops.filter(|drop| drop.cause == cause && drop.port == port);
+        let said = of_it.find(|drop| !(drop.frames.is_empty() && drop.why.is_empty()));
+        let parts = said.map(|drop| [drop.frames.as_str(), drop.why.as_str()]).unwrap_or_default();
+        parts.iter().filter(|part| !part.is_empty()).map(|part| format!(": {part}")).collect()
+    }
+
     /// The node's own counters.
     pub(crate) fn own_counters(&self) -> BTreeMap<String, u64> {
         let mut own = BTreeMap::new();
@@ -217,7 +227,13 @@ mod tests {
             node: "decode".into(),
             uptime_ns,
             counters: vec![counter("frame", frames), counter("packet", frames)],
-            drops: vec![Loss { cause: "stale".into(), port: "frame".into(), source: "cam".into(), value: stale }],
+            drops: vec![Loss {
+                cause: "stale".into(),
+                port: "frame".into(),
+                source: "cam".into(),
+                value: stale,
+                ..Loss::default()
+            }],
             cpu_ns: uptime_ns / 2,
             ..Status::default()
         }

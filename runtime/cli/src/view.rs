@@ -116,8 +116,9 @@ impl View {
         let mut out = format!("\n{}\n", aligned(&rows).join("\n"));
         for node in nodes {
             for ((cause, port), lost) in node.losses() {
+                let why = node.reason(&cause, &port);
                 let port = if port.is_empty() { String::new() } else { format!("/{port}") };
-                out.push_str(&format!("dropped at {}{port}: {lost} ({cause})\n", node.id));
+                out.push_str(&format!("dropped at {}{port}: {lost} ({cause}){why}\n", node.id));
             }
             for (name, value) in node.own_counters() {
                 out.push_str(&format!("{} {name}: {value}\n", node.id));
@@ -177,6 +178,7 @@ fn state(node: &Totals) -> &'static str {
         Some(State::Stopped) => "stopped",
         Some(State::Running) => "",
         Some(State::Done) => "done",
+        Some(State::Incomplete) => "frames missing",
         Some(State::Failed) => "failed",
     }
 }

@@ -1,8 +1,10 @@
 //! Counters, durations and camera states of one node, by port and camera.
 
+mod lost;
 mod news;
 mod times;
 
+use lost::Lost;
 use millrace_frame::{CameraStatus, monotonic_ns};
 use news::Outage;
 use serde::{Serialize, Serializer};
@@ -27,7 +29,7 @@ struct Shared {
 struct State {
     counters: Table<u64>,
     gauges: Table<i64>,
-    drops: Table<u64>,
+    drops: Table<Lost>,
     /// Each has a lock of its own: a report reads them one by one, and holds up nobody who counts.
     latency: Table<Arc<Mutex<Times>>>,
     last_logged: BTreeMap<&'static str, Instant>,
@@ -65,11 +67,15 @@ impl<V> Table<V> {
     }
 }
 
-impl Table<u64> {
-    fn sum(&self, name: &str, source: &str) -> u64 {
-        self.0.iter().filter(|((n, _), _)| *n == name).filter_map(|(_, by_source)| by_source.get(source)).sum()
+impl<V> Table<V> {
+    fn sum(&self, name: &str, source: &str, number: impl Fn(&V) -> u64) -> u64 {
+        let of_name = self.0.iter().filter(|((n, _), _)| *n == name);
+        of_name.filter_map(|(_, by_source)| by_source.get(source)).map(number).sum()
     }
 }
+
+/// Counted among the losses, although no frame is missing: the pools have what a dora message would have said.
+const NO_FRAMES: [&str; 2] = ["doorbell", "bad_doorbell"];
 
 impl Metrics {
     /// Adds `n` to a counter of camera `source`.
@@ -98,15 +104,30 @@ impl Metrics {
         self.drop_port(cause, "", source, n);
     }
 
+    /// The same with the reason in words, which is shown where the count is shown.
+    pub fn drop_because(&self, cause: &'static str, source: &str, n: u64, why: &str) {
+        self.lose((cause, "", source), n, None, why);
+    }
+
     pub(crate) fn drop_port(&self, cause: &'static str, port: &'static str, source: &str, n: u64) {
+        self.lose((cause, port, source), n, None, "");
+    }
+
+    /// Counts the loss of one frame, by its number where that is known.
+    pub(crate) fn drop_frame(&self, cause: &'static str, source: &str, seq: Option<u64>, why: &str) {
+        self.lose((cause, "", source), 1, seq, why);
+    }
+
+    fn lose(&self, (cause, port, source): (&'static str, &'static str, &str), n: u64, seq: Option<u64>, why: &str) {
         if n == 0 {
             return;
         }
         let mut state = self.state();
         let total = {
-            let total = state.drops.at(cause, port, source, || 0);
-            *total += n;
-            *total
+            let lost = state.drops.at(cause, port, source, Lost::default);
+            lost.add(n, why);
+            seq.into_iter().for_each(|seq| lost.frame(seq));
+            lost.total
         };
         let now = Instant::now();
         let quiet = state.last_logged.get(cause).is_some_and(|&at| now - at < Duration::from_secs(1));
@@ -115,6 +136,22 @@ impl Metrics {
             drop(state);
             tracing::debug!(cause, port, camera = source, total, "dropped");
         }
+    }
+
+    /// Which frames are missing, where and why, in one sentence; nothing where every frame is there.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let state = self.state();
+        let frames = state.drops.iter().filter(|(cause, ..)| !NO_FRAMES.contains(cause));
+        let each = frames.map(|(cause, port, source, lost)| {
+            let camera = if source.is_empty() { String::new() } else { format!(" of camera '{source}'") };
+            let port = if port.is_empty() { String::new() } else { format!(" at '{port}'") };
+            let which = lost.frames();
+            let which = if which.is_empty() { String::new() } else { format!(", {which}") };
+            let why = if lost.why.is_empty() { String::new() } else { format!(": {}", lost.why) };
+            format!("{}{camera}{port} ({cause}{which}){why}", lost.total)
+        });
+        let each: Vec<String> = each.collect();
+        (!each.is_empty()).then(|| format!("frames are missing: {}", each.join("; ")))
     }
 
     /// Logs a warning, at most once in ten seconds for each cause and camera. The next one says how many were left out.
@@ -189,12 +226,12 @@ impl Metrics {
 
     /// A counter's value; for tests and for pages that show it.
     pub fn counted(&self, name: &str, source: &str) -> u64 {
-        self.state().counters.sum(name, source)
+        self.state().counters.sum(name, source, |value| *value)
     }
 
     /// What was lost of camera `source` under `cause`.
     pub fn dropped(&self, cause: &str, source: &str) -> u64 {
-        self.state().drops.sum(cause, source)
+        self.state().drops.sum(cause, source, |lost| lost.total)
     }
 
     /// The node's event loop has turned: it takes frames, or waits for them or for its consumers.
@@ -214,12 +251,18 @@ impl Metrics {
         let state = self.state();
         let count =
             |(name, port, source, &value): (_, _, &Arc<str>, &u64)| Count { name, port, source: source.into(), value };
-        let drops =
-            state.drops.iter().map(|(cause, port, source, &value)| Drop { cause, port, source: source.into(), value });
+        let dropped = |(cause, port, source, lost): (_, _, &Arc<str>, &Lost)| Drop {
+            cause,
+            port,
+            source: source.into(),
+            value: lost.total,
+            frames: lost.frames(),
+            why: lost.why.clone(),
+        };
         let gauges = state.gauges.iter().map(|(name, _, source, &value)| Gauge { name, source: source.into(), value });
         let mut snapshot = Snapshot {
             counters: state.counters.iter().map(count).collect(),
-            drops: drops.collect(),
+            drops: state.drops.iter().map(dropped).collect(),
             gauges: gauges.collect(),
             latency: Vec::new(),
             notes: state.notes.clone(),
@@ -304,6 +347,12 @@ struct Drop {
     port: &'static str,
     source: Source,
     value: u64,
+    /// The frames that are known by number: `frames 3, 7 to 12`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    frames: String,
+    /// The reason of the first one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why: String,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -12,7 +12,7 @@ use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
 use crate::params;
 use crate::seat::{self, Seat};
-use crate::settings::{Common, Sheet, Unread};
+use crate::settings::{Common, FlowSetting, Sheet, Unread};
 use crate::status::{State, Status};
 use millrace_frame::{CameraState, CameraStatus, PayloadKind};
 use millrace_pool::Bell;
@@ -52,10 +52,7 @@ pub fn main<N: Node>() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run::<N>(link, &graph, &bell, &Metrics::default()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    run::<N>(link, &graph, &bell, &Metrics::default()).unwrap_or(ExitCode::FAILURE)
 }
 
 /// An inference engine frees its blocks after each frame and asks for the same ones at the next; glibc gives them back to
@@ -83,7 +80,7 @@ pub(crate) fn run<N: Node>(
     graph: &Topology,
     bell: &Bell,
     metrics: &Metrics,
-) -> Result<(), String> {
+) -> Result<ExitCode, String> {
     let mut status = Status::new(graph, N::NAME);
     let sheet = Sheet::new::<N::Settings>(graph);
     let named = |e: Unread| {
@@ -93,14 +90,24 @@ pub(crate) fn run<N: Node>(
     let result = sheet.read::<N::Settings>().map_err(named).and_then(|settings| {
         crate::log::install(settings.1.log.as_str());
         status.send(State::Opening, metrics, None);
+        let owes_all = settings.1.flow == FlowSetting::Lossless && !settings.1.allow_loss;
         let life = || live::<N>(link, graph, bell, sheet, settings, metrics, &mut status);
         // a node that panics has a last word, too
-        catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))
+        let state = catch_unwind(AssertUnwindSafe(life))
+            .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))?;
+        Ok((state, metrics.missing().filter(|_| owes_all)))
     });
     match result {
-        Ok(state) => {
+        Ok((state, None)) => {
             status.send(state, metrics, None);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok((_, Some(missing))) => {
+            let text = format!("{missing}. ALLOW_LOSS: true accepts losses");
+            tracing::error!("{}: {text}", graph.node);
+            status.send(State::Incomplete, metrics, Some(&text));
+            // dora would start it again, and what was published would be published twice
+            Ok(if is_started_again(graph) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(e) => {
             crate::log::install("info");
@@ -109,6 +116,11 @@ pub(crate) fn run<N: Node>(
             Err(e)
         }
     }
+}
+
+/// dora starts the node again when it ends with another exit code than 0.
+fn is_started_again(graph: &Topology) -> bool {
+    graph.definition["node"]["restart_policy"].as_str().is_some_and(|policy| policy != "never")
 }
 
 /// What a panic said.
@@ -156,7 +168,7 @@ fn live<N: Node>(
         Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace }.run()
     });
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
-    let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), metrics) };
+    let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), None, metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
     // before the goodbye to dora, which may take long: a successor waits
     drop(node);
@@ -230,7 +242,7 @@ impl<N: Node> Turn<'_, N> {
                 Ok(Progress::End) => return Ok(()),
                 Ok(Progress::Passive) => self.sleep(heard, LOOK_AROUND),
                 Err(e) => {
-                    lost(Err(e), self.metrics)?;
+                    lost(Err(e), None, self.metrics)?;
                     self.sleep(heard, AFTER_FAULT);
                 }
             }
@@ -264,7 +276,8 @@ impl<N: Node> Turn<'_, N> {
         if items.is_empty() {
             return Ok(()); // what waited was lost, and counted
         }
-        let sources: Vec<String> = items.iter().map(|(_, input)| input.source().to_owned()).collect();
+        let frames: Vec<(String, u64)> =
+            items.iter().map(|(_, input)| (input.source().to_owned(), input.seq())).collect();
         if self.node.batch() > 1 {
             self.metrics.count("batches", "", 1);
         }
@@ -276,12 +289,14 @@ impl<N: Node> Turn<'_, N> {
         let results = self.node.on_batch(items, self.out);
         let took = began.elapsed();
         // what the node itself needs for one item: a node that waits for its consumers has time, and a batch is shared
-        let busy_ns = took.saturating_sub(self.out.waited).as_nanos() as u64 / sources.len() as u64;
-        for source in &sources {
+        let busy_ns = took.saturating_sub(self.out.waited).as_nanos() as u64 / frames.len() as u64;
+        for (source, _) in &frames {
             self.metrics.observe_ns("on_input", source, took.as_nanos() as u64);
             self.metrics.observe_ns("busy", source, busy_ns);
         }
-        results.into_iter().try_for_each(|result| lost(result, self.metrics))
+        // a node gives one result for each item, in their order
+        let numbers = frames.iter().map(|(_, seq)| Some(*seq)).chain(std::iter::repeat(None));
+        results.into_iter().zip(numbers).try_for_each(|(result, seq)| lost(result, seq, self.metrics))
     }
 
     /// Gives the node, and those behind it, what has changed of cameras.
@@ -322,12 +337,12 @@ impl<N: Node> Turn<'_, N> {
     }
 }
 
-/// Counts an item's fault and lets the node go on; passes every other fault.
-fn lost(result: Result<(), NodeError>, metrics: &Metrics) -> Result<(), NodeError> {
+/// Counts the fault of an item, a frame of this number, and lets the node go on; passes every other fault.
+fn lost(result: Result<(), NodeError>, seq: Option<u64>, metrics: &Metrics) -> Result<(), NodeError> {
     match result {
         Err(e) => match &e.kind {
             Kind::Item { cause, source } => {
-                metrics.drop(cause, source, 1);
+                metrics.drop_frame(cause, source, seq, &e.to_string());
                 metrics.warn_sometimes(cause, source, || format!("camera '{source}': {e}"));
                 Ok(())
             }

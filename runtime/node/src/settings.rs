@@ -19,6 +19,10 @@ pub(crate) struct Common {
     #[serde(default)]
     #[schemars(extend("x-millrace-live" = true))]
     pub(crate) flow: FlowSetting,
+    /// In lossless flow, whether the node's exit code is 0 although it lost frames. Without it, a lost frame makes the node end
+    /// with exit code 1, once all others are through, and the reason is shown.
+    #[serde(default)]
+    pub(crate) allow_loss: bool,
     /// Slots of each camera's pool of images or tensors that this node fills, 2 to 64.
     #[serde(default = "default_slots")]
     #[schemars(range(min = 2, max = 64))]

@@ -73,12 +73,14 @@ pub(crate) enum State {
     Running,
     Done,
     Stopped,
+    /// It has ended as it should, and frames of a lossless flow are missing.
+    Incomplete,
     Failed,
 }
 
 impl State {
     fn is_last(self) -> bool {
-        matches!(self, Self::Done | Self::Stopped | Self::Failed)
+        matches!(self, Self::Done | Self::Stopped | Self::Incomplete | Self::Failed)
     }
 }
 

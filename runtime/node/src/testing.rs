@@ -15,6 +15,7 @@ use millrace_cuda::Gpu;
 use millrace_frame::wire::row;
 use millrace_frame::{Detections, Item, Timing};
 use millrace_pool::Bell;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -90,7 +91,7 @@ pub struct Bench {
     results: crate::inputs::Inputs,
     from_node: Receiver<Signal>,
     metrics: Metrics,
-    node: Option<JoinHandle<Result<(), String>>>,
+    node: Option<JoinHandle<Result<ExitCode, String>>>,
 }
 
 impl Bench {
@@ -131,6 +132,7 @@ impl Bench {
         };
         let common = Common {
             flow: FlowSetting::Lossless,
+            allow_loss: false,
             slots: 4,
             pool_mib: None,
             backlog: 64,
@@ -243,13 +245,13 @@ impl Bench {
             rest.push((port, Seen::of(input)));
         }
         let result = node.join().unwrap_or_else(|_| Err("the node panicked".into()));
-        (rest, result.map(|()| self.metrics))
+        (rest, result.map(|_| self.metrics))
     }
 
     /// Waits for the node's end without receiving anything.
     pub fn join(mut self) -> Result<Metrics, String> {
         let node = self.node.take().expect("join consumes the bench");
-        node.join().unwrap_or_else(|_| Err("the node panicked".into())).map(|()| self.metrics)
+        node.join().unwrap_or_else(|_| Err("the node panicked".into())).map(|_| self.metrics)
     }
 
     /// The node's counters, as they stand.

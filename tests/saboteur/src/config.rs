@@ -19,6 +19,9 @@ pub(crate) struct Settings {
     /// Of every so many items, one is not handed on; 0 for none.
     #[serde(default)]
     pub(crate) drop_item_every: u64,
+    /// Of every so many items, one is lost by a fault of its own; 0 for none.
+    #[serde(default)]
+    pub(crate) lose_item_every: u64,
     /// Dies by a panic at this item, counted from 1; 0 for never.
     #[serde(default)]
     pub(crate) crash_at: u64,

@@ -58,6 +58,9 @@ impl Node for Saboteur {
         if every(self.settings.drop_item_every, self.items) {
             return Ok(());
         }
+        if every(self.settings.lose_item_every, self.items) {
+            return Err(NodeError::frame("sabotaged", input.source(), "LOSE_ITEM_EVERY is set"));
+        }
         match input {
             Input::Frame(lease) => {
                 let item = lease.item();

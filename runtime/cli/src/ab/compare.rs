@@ -7,7 +7,7 @@ use millrace_graph::settings::document;
 use std::collections::BTreeSet;
 
 /// Settings that the loads decide, so that a difference in them is none.
-const DRIVEN: [&str; 4] = ["FLOW", "PACE", "LOOP", "FRAMES"];
+const DRIVEN: [&str; 5] = ["FLOW", "ALLOW_LOSS", "PACE", "LOOP", "FRAMES"];
 
 /// All differences of effective settings, programs and wiring.
 pub(super) fn differences(a: &Plan, b: &Plan) -> Vec<Difference> {

@@ -53,6 +53,8 @@ pub(super) fn driven(plan: &Plan, pace: Pace, frames: Option<u64>, repeat: bool)
         Pace::Cameras => ("live", "realtime"),
     };
     plan.force("FLOW", flow, |_| true);
+    // what each arm loses is compared
+    plan.force("ALLOW_LOSS", "true", |_| true);
     let of_file = |node: &PlanNode| node.is_source() && !is_live(node);
     plan.force("PACE", speed, of_file);
     if let Some(frames) = frames {

@@ -145,7 +145,13 @@ mod tests {
         };
         Status {
             counters: counters.iter().map(counter).collect(),
-            drops: vec![Loss { cause: "stale".into(), port: String::new(), source: "cam".into(), value: lost }],
+            drops: vec![Loss {
+                cause: "stale".into(),
+                port: String::new(),
+                source: "cam".into(),
+                value: lost,
+                ..Loss::default()
+            }],
             ..Status::default()
         }
     }

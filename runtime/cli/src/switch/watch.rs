@@ -202,7 +202,7 @@ impl Watch {
             if expected.is_some_and(|pid| *pid != status.pid) {
                 return Some(format!("node '{node}' ended and was started again{}", last_words(node)));
             }
-            if matches!(status.state, State::Done | State::Stopped) && expected.is_some() {
+            if matches!(status.state, State::Done | State::Stopped | State::Incomplete) && expected.is_some() {
                 return Some(format!("node '{node}' has ended"));
             }
             let runs = Path::new("/proc").join(status.pid.to_string()).exists();

@@ -23,6 +23,14 @@ impl Input {
             Self::Detections(found) => &found.source,
         }
     }
+
+    /// Its frame's number within the camera.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Frame(lease) => lease.item().seq,
+            Self::Detections(found) => found.seq,
+        }
+    }
 }
 
 /// The right to read one frame. Cheap to clone; the last clone dropped gives the slot back, so keep it no longer than
