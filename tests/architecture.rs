@@ -54,7 +54,7 @@ fn dependencies_run_one_way() {
         ),
         ("millrace-infer", &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-node"]),
         ("millrace-ab", &["millrace-frame"]),
-        ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab"]),
+        ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab", "millrace-detect"]),
         ("saboteur", &["millrace-frame", "millrace-node"]),
         ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),

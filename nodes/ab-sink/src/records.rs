@@ -1,8 +1,8 @@
 //! What arrived, kept in memory until the end: a disk has no place in what is measured.
 
 use millrace_frame::DetBox;
+use millrace_node::create_file;
 use serde::Serialize;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(crate) struct Record {
 
 /// Writes all records, one JSON line each.
 pub(crate) fn write(path: &Path, records: &[Record]) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+    let mut file = BufWriter::new(create_file(path, false)?);
     for record in records {
         serde_json::to_writer(&mut file, record)?;
         file.write_all(b"\n")?;

@@ -9,6 +9,6 @@ use std::path::PathBuf;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The file to write. Its folder must exist; an existing file is replaced.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "write"))]
     pub(crate) path: PathBuf,
 }

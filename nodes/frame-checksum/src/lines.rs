@@ -2,6 +2,7 @@
 
 use md5::{Digest, Md5};
 use millrace_frame::{ImageDesc, Timebase, Timing};
+use millrace_node::create_file;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,20 +49,27 @@ pub(crate) struct Framemd5 {
     file: File,
     path: PathBuf,
     frames: u64,
+    /// The file has its header, by an earlier process.
+    has_header: bool,
     timebase: Option<Timebase>,
 }
 
 impl Framemd5 {
-    pub(crate) fn create(path: &Path) -> Result<Self, LinesError> {
-        let file = File::create(path).map_err(|cause| LinesError::Create { path: path.into(), cause })?;
-        Ok(Self { file, path: path.into(), frames: 0, timebase: None })
+    /// Opens `path`: emptied, or with `append` behind what an earlier process of the node wrote.
+    pub(crate) fn open(path: &Path, append: bool) -> Result<Self, LinesError> {
+        let failed = |cause| LinesError::Create { path: path.into(), cause };
+        let file = create_file(path, append).map_err(failed)?;
+        let has_header = append && file.metadata().map_err(failed)?.len() > 0;
+        Ok(Self { file, path: path.into(), frames: 0, has_header, timebase: None })
     }
 
     /// Adds a frame. The header goes out with the first one, whose timebase and size it states.
     pub(crate) fn frame(&mut self, image: &ImageDesc, bytes: &[u8], timing: &Timing) -> Result<(), LinesError> {
         let mut text = String::new();
         let timebase = *self.timebase.get_or_insert_with(|| {
-            text = header(image, timing.timebase);
+            if !self.has_header {
+                text = header(image, timing.timebase);
+            }
             timing.timebase
         });
         let pts = ticks(timing.pts_ns, timebase);

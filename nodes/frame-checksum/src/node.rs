@@ -28,7 +28,7 @@ impl Node for FrameChecksum {
     type Settings = Settings;
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let lines = Framemd5::create(&settings.path).map_err(NodeError::fatal)?;
+        let lines = Framemd5::open(&settings.path, cx.restarts() > 0).map_err(NodeError::fatal)?;
         Ok(Self { lines, metrics: cx.metrics().clone() })
     }
 

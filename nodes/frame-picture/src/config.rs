@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The folder to write into, which must exist. A picture is called `CAMERA-SEQ.jpg`.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "folder"))]
     pub(crate) folder: PathBuf,
     /// Which frames of every camera, by their numbers.
     pub(crate) frames: Vec<u64>,

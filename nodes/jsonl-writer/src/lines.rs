@@ -5,7 +5,8 @@
 //! frame that no longer fits. At camera rates the system call costs nothing worth saving.
 
 use millrace_frame::Detections;
-use std::fs::{File, OpenOptions};
+use millrace_node::create_file;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -69,14 +70,7 @@ impl JsonLines {
                 _ => LinesError::Open { path: path.into(), source },
             }
         };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(!append)
-            // to look at the last byte; a device or a pipe is opened for writing alone
-            .read(append)
-            .open(path)
-            .map_err(failed)?;
+        let mut file = create_file(path, append).map_err(failed)?;
         let regular = file.metadata().map_err(failed)?.is_file();
         let mut whole_bytes = None;
         if regular {
@@ -108,7 +102,11 @@ impl JsonLines {
         self.line.push(b'\n');
         if let Err(source) = self.file.write_all(&self.line) {
             // what a full disk took of the line would look like a line of another layout to a reader
-            if let Some(whole) = self.whole_bytes {
+            // what is more than that is another writer's
+            let most = self.whole_bytes.map(|whole| (whole, whole + self.line.len() as u64));
+            if let Some((whole, most)) = most
+                && self.file.metadata().is_ok_and(|found| found.len() <= most)
+            {
                 let _ = self.file.set_len(whole);
             }
             return Err(LinesError::Write {

@@ -28,7 +28,9 @@ impl Node for JsonlWriter {
     type Settings = Settings;
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let lines = JsonLines::open(&settings.path, settings.append).map_err(NodeError::fatal)?;
+        // a writer that was started again goes on behind what it wrote before
+        let append = settings.append || cx.restarts() > 0;
+        let lines = JsonLines::open(&settings.path, append).map_err(NodeError::fatal)?;
         Ok(Self { lines, metrics: cx.metrics().clone() })
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) struct Settings {
     /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and letterbox are taken from it.
     #[serde(default)]
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
     pub(crate) model: Option<PathBuf>,
     /// Width of the tensor in pixels. Required where there is no `MODEL`.
     #[serde(default)]

@@ -13,7 +13,7 @@ pub struct Settings {
     pub common: Common,
     /// The ONNX Runtime library, a `libonnxruntime.so` of version 1.24 or newer. Left out, it is looked for: see
     /// docs/nodes/ort-infer.md.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
     pub library: Option<PathBuf>,
     /// Whether the threads wait for work in a busy loop. Only for a machine with cores to spare: on cores that are
     /// shared with other nodes it slows all of them, this one too.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The file to write. Its folder must exist; an existing file is replaced.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "write"))]
     pub(crate) path: PathBuf,
     /// How much may be kept of frames whose partner has not come, in MiB, where one side is far ahead of the other.
     #[serde(default = "default_budget_mib")]

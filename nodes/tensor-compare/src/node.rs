@@ -4,7 +4,9 @@ use crate::compare::{compare, misfit};
 use crate::config::Settings;
 use millrace_ab::model::TensorPair;
 use millrace_frame::{Payload, PayloadKind, TensorDesc};
-use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress};
+use millrace_node::{
+    Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, create_file,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -46,7 +48,7 @@ impl Node for TensorCompare {
     type Settings = Settings;
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let file = File::create(&settings.path)
+        let file = create_file(&settings.path, false)
             .map_err(|e| NodeError::fatal(format!("PATH: {} cannot be written: {e}", settings.path.display())))?;
         Ok(Self {
             settings,

@@ -12,7 +12,7 @@ pub(crate) struct Settings {
     pub(crate) common: Common,
     /// The TensorRT library, a `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it. Left out, the newest
     /// that the system's loader finds.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
     pub(crate) library: Option<PathBuf>,
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]

@@ -1,10 +1,12 @@
 //! A camera as it is configured, and how its source is opened.
 
 use millrace_graph::cameras::{Camera, Password, Source, password};
+use millrace_graph::settings::file_path;
 use millrace_ingest::{Feed, FeedSettings, MatrixName, RangeName, Transport};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// Where a camera's video comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,14 +114,14 @@ impl Config {
         Feed::open(&self.address()?, &self.feed(node)).map_err(|e| e.to_string())
     }
 
-    fn address(&self) -> Result<String, String> {
+    fn address(&self) -> Result<OsString, String> {
         let url = match &self.origin {
-            Origin::File(file) => return Ok(file.clone()),
+            Origin::File(file) => return file_path(file).map(PathBuf::into_os_string),
             Origin::Url(url) => url,
         };
-        let Some(user) = &self.user else { return Ok(url.clone()) };
+        let Some(user) = &self.user else { return Ok(url.into()) };
         // what is no URL is refused by the one who opens it, in better words
-        let Ok(mut with_user) = url::Url::parse(url) else { return Ok(url.clone()) };
+        let Ok(mut with_user) = url::Url::parse(url) else { return Ok(url.into()) };
         let variables = |name: &str| std::env::var(name).ok();
         // nodes are started in the graph's folder
         let password = self.password.as_ref().map(|which| password(which, Path::new("."), &variables)).transpose();
@@ -129,7 +131,7 @@ impl Config {
         let set = with_user.set_username(&escaped(user));
         let set = set.and_then(|()| with_user.set_password(password.as_deref().map(escaped).as_deref()));
         set.map_err(|()| "the url cannot have a user; rtsp://host[:port]/path is expected".to_owned())?;
-        Ok(with_user.into())
+        Ok(String::from(with_user).into())
     }
 }
 

@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct CameraSettings {
-    /// What to decode, for one camera: a file or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are
+    /// What to decode, for one camera: a file, a `file:` URL or an `rtsp://` URL. MP4/MOV and Annex-B streams of H.264 and H.265 are
     /// recognized by their content.
     #[serde(default)]
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
     pub source: Option<String>,
     /// In place of SOURCE, what to decode for several cameras: `id=file` or `id=rtsp://...`, with blanks or line ends in
     /// between. A file's path is absolute, or from the folder that the graph is started in.
@@ -65,7 +65,9 @@ impl CameraSettings {
     /// They name nobody, or by two settings at once.
     pub fn members(&self, node_id: &str) -> Result<Members, String> {
         let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
-        let (source, sources, cameras) = (given(&self.source), given(&self.sources), given(&self.cameras));
+        // a file's name may have blanks at its ends
+        let named = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let (source, sources, cameras) = (named(&self.source), given(&self.sources), named(&self.cameras));
         let named: Vec<&str> = [("SOURCE", &source), ("SOURCES", &sources), ("CAMERAS", &cameras)]
             .into_iter()
             .filter_map(|(name, value)| value.is_some().then_some(name))
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(of(&[("SOURCE", "a.mp4")]).unwrap(), Members::One(file("decode", "a.mp4")));
         assert_eq!(of(&[("SOURCE", "a.mp4"), ("CAMERA", "x")]).unwrap(), Members::One(file("x", "a.mp4")));
         let url = Config::new("x", Origin::Url("rtsp://u:p@h/s?a=1&b=2".into()));
+        assert_eq!(of(&[("SOURCE", " a.mp4 ")]).unwrap(), Members::One(file("decode", " a.mp4 ")));
         let two = of(&[("SOURCES", " x=rtsp://u:p@h/s?a=1&b=2\n\n y=b.mp4 ")]).unwrap();
         assert_eq!(two, Members::Several(vec![url, file("y", "b.mp4")]));
         let named = of(&[("CAMERAS", "cameras.yml"), ("GROUP", "a")]).unwrap();

@@ -1,8 +1,10 @@
 //! A graph file from its path.
 
-use anyhow::Context;
+use crate::models;
+use anyhow::{Context, bail};
 use millrace_graph::check::{Checked, Set, World, check};
 use millrace_graph::describe::Describer;
+use millrace_graph::settings::is_url;
 use std::path::{Path, PathBuf};
 
 /// A graph that was read and checked.
@@ -20,10 +22,14 @@ pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> any
     let bytes = std::fs::read(graph).with_context(|| format!("the graph {} cannot be read", graph.display()))?;
     let file = graph.canonicalize().with_context(|| format!("{} has no place", graph.display()))?;
     let folder = file.parent().context("the graph is no file")?.to_path_buf();
+    if folder.to_str().is_none() {
+        bail!("{}: the folder's name is not UTF-8; move the graph to another folder", graph.display());
+    }
     let name = graph.display().to_string();
     let variables = |name: &str| std::env::var(name).ok();
     let world = World { describer, variables: &variables };
     let mut checked = check(&name, &folder, &bytes, sets, &world);
+    models::check(&mut checked, &folder);
     if let Some(available_bytes) = available_bytes(Path::new("/")) {
         checked.check_memory(available_bytes);
     }
@@ -51,8 +57,9 @@ pub(crate) fn absolute_sets(checked: &Checked) -> anyhow::Result<Vec<Set>> {
     };
     let absolute = |set: &Set| -> anyhow::Result<Set> {
         let mut set = set.clone();
-        if is_path(&set) && !set.value.is_empty() && !set.value.contains("://") {
-            set.value = std::path::absolute(&set.value)?.display().to_string();
+        if is_path(&set) && !set.value.is_empty() && !is_url(&set.value) {
+            let path = std::path::absolute(&set.value)?.into_os_string().into_string();
+            set.value = path.ok().context("the current folder's name is not UTF-8, which no setting can hold")?;
         }
         Ok(set)
     };

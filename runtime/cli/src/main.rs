@@ -12,6 +12,7 @@ mod doctor;
 mod dora;
 mod load;
 mod make;
+mod models;
 mod procs;
 mod run;
 mod schema;
@@ -22,12 +23,14 @@ mod totals;
 mod view;
 mod vitals;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use load::Loaded;
 use millrace_graph::check::Set;
 use millrace_graph::describe::Programs;
 use millrace_graph::explain::explain;
 use millrace_graph::settings;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,7 +87,7 @@ struct RunArgs {
     /// The graph file.
     graph: PathBuf,
     /// Give a setting of a node another value, over what the graph says; may be repeated.
-    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
     sets: Vec<Set>,
     /// Don't run the graph's build commands.
     #[arg(long)]
@@ -102,7 +105,7 @@ struct CheckArgs {
     /// The graph file.
     graph: PathBuf,
     /// Give a setting of a node another value, over what the graph says; may be repeated.
-    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
     sets: Vec<Set>,
     /// Show every setting's effective value and where it comes from, and what could not be checked.
     #[arg(long)]
@@ -112,8 +115,20 @@ struct CheckArgs {
     json: bool,
 }
 
-fn parse_set(text: &str) -> Result<Set, String> {
+/// Settings are text; what the shell hands over may be more.
+fn parse_set(given: OsString) -> Result<Set, String> {
+    let text = given.into_string().map_err(|given| {
+        format!(
+            "'{}' is not UTF-8, and a setting is text; name the file by a file: URL \
+             (file:///folder/caf%E9.mp4), or give it another name",
+            given.display()
+        )
+    })?;
     text.parse()
+}
+
+fn set_parser() -> impl TypedValueParser<Value = Set> {
+    OsStringValueParser::new().try_map(parse_set)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -41,6 +41,7 @@ pub(crate) fn describe(program: &Path) -> anyhow::Result<Arc<Description>> {
     match Programs::default().describe(&std::path::absolute(program)?.to_string_lossy(), Path::new("/")) {
         Described::Node(found) => Ok(found),
         Described::Foreign => bail!("{} is not a Millrace node", program.display()),
+        Described::Unusable(why, _) => anyhow::bail!("{} {why}", program.display()),
         Described::Absent => bail!("{} is not built: cargo build --release -p {name}", program.display()),
         Described::Failed(why) => bail!("{}: {why}", program.display()),
     }

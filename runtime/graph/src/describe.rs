@@ -1,6 +1,7 @@
 //! What a node says of itself: its ports and the schema of its settings.
 
 use crate::nearest::nearest;
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -111,6 +112,8 @@ pub enum Described {
     Foreign,
     /// There is no such program.
     Absent,
+    /// Something is there that cannot be started: why, and how to change that.
+    Unusable(String, Option<String>),
     /// One of ours that did not answer as it should.
     Failed(String),
 }
@@ -156,7 +159,16 @@ pub fn find_program(path: &str, folder: &Path) -> Option<PathBuf> {
 
 impl Describer for Programs {
     fn describe(&self, path: &str, folder: &Path) -> Described {
-        let Some(program) = find_program(path, folder) else { return Described::Absent };
+        let Some(program) = find_program(path, folder) else {
+            let is_folder = folder.join(path).is_dir();
+            return if is_folder { Described::Unusable("is a folder".to_owned(), None) } else { Described::Absent };
+        };
+        // Python is given its files as text
+        let is_python = program.extension().is_some_and(|extension| extension == "py");
+        if !is_python && let Err(error) = access(&program, Access::EXEC_OK) {
+            let fix = format!("chmod +x '{}'", program.display());
+            return Described::Unusable(format!("cannot be executed: {error}"), Some(fix));
+        }
         if let Some(known) = self.known.borrow().get(&program) {
             return known.clone();
         }
@@ -172,7 +184,11 @@ impl Describer for Programs {
     fn near(&self, path: &str, folder: &Path) -> Option<String> {
         let path = Path::new(path);
         let beside = std::fs::read_dir(folder.join(path.parent()?)).ok()?;
-        let names: Vec<String> = beside.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        // cargo's dep files are beside its programs, and called alike
+        let is_program =
+            |entry: &std::fs::DirEntry| entry.path().is_file() && access(entry.path(), Access::EXEC_OK).is_ok();
+        let programs = beside.flatten().filter(is_program);
+        let names: Vec<String> = programs.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
         Some(path.with_file_name(near).display().to_string())
     }
@@ -281,6 +297,25 @@ mod tests {
         );
         assert!(matches!(programs.describe("broken", folder.path()), Described::Failed(why) if why.contains("3")));
         assert!(matches!(programs.describe("./nowhere", folder.path()), Described::Absent));
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        let folder_itself = programs.describe("sub", folder.path());
+        assert!(matches!(folder_itself, Described::Unusable(why, None) if why == "is a folder"));
+        std::fs::write(folder.path().join("text"), "#!/bin/sh\n").unwrap();
+        let text = programs.describe("text", folder.path());
+        assert!(
+            matches!(text, Described::Unusable(why, Some(fix)) if why.contains("executed") && fix.contains("chmod +x"))
+        );
+    }
+
+    #[test]
+    fn only_programs_are_suggested() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cpu-infer.d"), "cpu-infer: main.rs").unwrap();
+        std::fs::create_dir(folder.path().join("cpu-inferences")).unwrap();
+        let programs = Programs::default();
+        assert_eq!(programs.near("cpu-inference", folder.path()), None);
+        script(folder.path(), "cpu-infer", "");
+        assert_eq!(programs.near("cpu-inference", folder.path()).as_deref(), Some("cpu-infer"));
     }
 
     #[test]

@@ -226,6 +226,12 @@ fn coerced(text: &str, plain: bool) -> String {
     }
 }
 
+/// The text is the same however often dora expands it: once by `dora run`, three times by `dora start`, and once more where
+/// a node reads its graph.
+pub(crate) fn stays(text: &str) -> bool {
+    expand(text, &|_| None).as_deref() == Ok(text)
+}
+
 /// Expands `$NAME`, `${NAME}`, `${NAME:-default}` and `$$`; a `$` before anything else stands for itself.
 ///
 /// # Errors
@@ -253,9 +259,8 @@ pub(crate) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Res
             }
             rest = &tail[end + 1..];
         } else {
-            let is_name =
-                |(index, c): (usize, char)| c == '_' || c.is_alphabetic() || (index > 0 && c.is_ascii_digit());
-            let len = after.char_indices().find(|&(i, c)| !is_name((i, c))).map_or(after.len(), |(i, _)| i);
+            // also a digit first: '$1' is the variable '1'
+            let len = after.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(after.len());
             if len == 0 {
                 out.push('$');
             } else {
@@ -296,6 +301,7 @@ mod tests {
             ("${PORT:-080}", true, "80"),
             ("5$", true, "5$"),
             ("$$5", true, "$5"),
+            ("$$HOST", true, "$HOST"),
         ] {
             assert_eq!(handed(text, plain), got, "{text}");
         }
@@ -305,8 +311,15 @@ mod tests {
     fn unset_variables_are_named() {
         let unset = |text: &str| env_text(&Scalar { text: text.to_owned(), plain: true }, &|_| None);
         assert_eq!(unset("a$B/c"), Err(EnvFault::Unset("B".to_owned())));
+        assert_eq!(unset("out$1"), Err(EnvFault::Unset("1".to_owned())));
         assert_eq!(unset("${X Y}"), Err(EnvFault::Unset("X Y".to_owned())));
         assert_eq!(unset("~"), Err(EnvFault::Nothing));
+    }
+
+    #[test]
+    fn what_dora_expands_again_is_known() {
+        assert!(["", "a", "5$", "a$.mp4", "$ {x}"].iter().all(|text| stays(text)));
+        assert!(["$HOME", "a$b", "$$", "${X}", "x$1", "${X:-y}"].iter().all(|text| !stays(text)));
     }
 
     #[test]

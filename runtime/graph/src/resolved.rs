@@ -1,6 +1,7 @@
 //! A graph as it is handed to dora: settings of the command line applied, programs by absolute path.
 
 use crate::check::Set;
+use crate::dora;
 use crate::model::{Graph, Node};
 use crate::yaml::{Data, Scalar, Yaml};
 use serde_json::{Map, Value};
@@ -25,12 +26,17 @@ pub fn to_json(graph: &Graph, sets: &[Set], path: &dyn Fn(&Node) -> Option<Strin
                 *env = Value::Object(Map::new());
             }
             if let Value::Object(env) = env {
-                // dora would expand it; the exact text goes to the node by another way where it matters.
-                env.insert(set.key.clone(), Value::String(set.value.replace('$', "$$")));
+                env.insert(set.key.clone(), Value::String(carried(&set.value).to_owned()));
             }
         }
     }
     root
+}
+
+/// A value of `env:` as dora can carry it: empty where dora would expand it. The script that starts the node then has it word
+/// for word.
+pub fn carried(value: &str) -> &str {
+    if dora::stays(value) { value } else { "" }
 }
 
 fn value_of(yaml: &Yaml) -> Value {
@@ -89,12 +95,12 @@ mod tests {
     fn applies_sets_and_keeps_the_rest() {
         let text = "exit_when_nodes_finish: true\nnodes:\n  - id: a\n    path: ../a\n    build: make\n    env: {N: 1, T: \"1\", F: 1.5}\n  - id: 007\n    path: b\n    env:\n";
         let graph = Graph::read(text, &mut Report::default()).unwrap();
-        let sets = ["a.T=x y", "007.K=1"].map(|set| set.parse().unwrap());
+        let sets = ["a.T=x y", "a.F=$5", "007.K=1"].map(|set| set.parse().unwrap());
         let json = to_json(&graph, &sets, &|node| (node.id.it == "a").then(|| "/abs/a".to_owned()));
         let expected = json!({
             "exit_when_nodes_finish": true,
             "nodes": [
-                { "id": "a", "path": "/abs/a", "env": { "N": 1, "T": "x y", "F": 1.5 } },
+                { "id": "a", "path": "/abs/a", "env": { "N": 1, "T": "x y", "F": "" } },
                 { "id": "007", "path": "b", "env": { "K": "1" } }
             ]
         });

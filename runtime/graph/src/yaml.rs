@@ -210,7 +210,11 @@ impl Builder {
                     }
                     self.add(Yaml { at, data: target.data, shared: Some(self.shared(anchor)) }, 0)?;
                 }
-                Event::DocumentEnd if self.root.is_some() => break,
+                Event::DocumentStart(_) if self.root.is_some() => {
+                    let what = "a second YAML document begins here, which would be ignored; one is expected";
+                    let fix = Some("leave out the line '---', or put what follows into a file of its own".to_owned());
+                    return Err(SyntaxFault { at, what: what.to_owned(), fix });
+                }
                 _ => {}
             }
         }
@@ -271,8 +275,29 @@ fn not_yaml(text: &str, marker: Marker, info: &str) -> SyntaxFault {
             what: "this line is indented with a tab; YAML allows spaces only".to_owned(),
             fix: Some("indent with spaces".to_owned()),
         },
-        _ => fault(place(marker, marker), format!("this is not valid YAML: {info}")),
+        _ => match key_without_blank(text, marker).filter(|_| info.contains("simple key")) {
+            Some((at, key)) => SyntaxFault {
+                at,
+                what: format!("a blank is missing between '{key}:' and its value, so that this is no key"),
+                fix: Some(format!("{key}: …")),
+            },
+            None => fault(place(marker, marker), format!("this is not valid YAML: {info}")),
+        },
     }
+}
+
+/// The last line before a fault that is `KEY:value`, which is one text to YAML, and its key.
+fn key_without_blank(text: &str, marker: Marker) -> Option<(Span, String)> {
+    let lines: Vec<&str> = text.lines().take(marker.line()).collect();
+    lines.iter().enumerate().rev().find_map(|(index, line)| {
+        let content = line.trim_start();
+        let (key, value) = content.split_once(':')?;
+        let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        let is_value = value.starts_with(|c: char| !c.is_whitespace() && c != '/') && !value.contains(": ");
+        let column = line.chars().count() - content.chars().count() + 1;
+        let at = Span { source: 0, line: index + 1, column, len: content.chars().count() };
+        (is_key && is_value).then(|| (at, key.to_owned()))
+    })
 }
 
 /// Line and column of the first tab before a line's first character.

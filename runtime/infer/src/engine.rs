@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Common {
     /// The model's description: a `model.yml` file. See docs/models.md.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
     pub model: PathBuf,
     /// Boxes that score less are dropped, 0 to 1. In place of `thresholds.score` of the model.
     #[schemars(range(min = 0.0, max = 1.0), extend("x-millrace-live" = true))]

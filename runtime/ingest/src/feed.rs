@@ -3,6 +3,7 @@
 use crate::{AccessUnit, Counted, Event, FeedSettings, Ingest, IngestError, Loss, Pace, SourceState, redact_url};
 use millrace_frame::{CameraState, Timing, monotonic_ns, unix_ns};
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ pub enum FeedError {
 
 /// A source, paced and repeated as its settings say.
 pub struct Feed {
-    source: String,
+    source: OsString,
     settings: FeedSettings,
     ingest: Ingest,
     /// Read and waiting for its time.
@@ -86,7 +87,8 @@ impl Feed {
     ///
     /// # Errors
     /// As [`Ingest::open`].
-    pub fn open(source: &str, settings: &FeedSettings) -> Result<Self, IngestError> {
+    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, settings: &FeedSettings) -> Result<Self, IngestError> {
+        let source = source.as_ref();
         Ok(Self {
             ingest: Ingest::open(source, &settings.options())?,
             source: source.to_owned(),
@@ -178,7 +180,7 @@ impl Feed {
         if self.pictures == 0 {
             let lost: Vec<String> = self.lost.iter().map(|(cause, n)| format!("{n} lost by {cause}")).collect();
             let losses = if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") };
-            let source_name = redact_url(&self.source);
+            let source_name = redact_url(&self.source.to_string_lossy());
             return Err(FeedError::Nothing { source_name, units: self.units, losses });
         }
         // a file that has become unreadable is not repeated for ever

@@ -6,6 +6,7 @@ use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
 use millrace_frame::{Timebase, Timing, monotonic_ns, unix_ns};
 use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,7 +131,8 @@ impl Ingest {
     /// # Errors
     /// When it cannot be opened or is not video that is known here. A camera that does not answer is no error: the source
     /// tries again until it does.
-    pub fn open(source: &str, options: &Options) -> Result<Self, IngestError> {
+    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, options: &Options) -> Result<Self, IngestError> {
+        let source = source.as_ref();
         let clock = FrameClock::new(options.frame_rate);
         let live = source::is_rtsp(source);
         Ok(Self { source: source::open(source, options)?, clock, ready: VecDeque::new(), ended: false, live })

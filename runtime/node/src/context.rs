@@ -18,6 +18,7 @@ pub struct Context {
     pub(crate) flow: Flow,
     pub(crate) waker: Waker,
     pub(crate) slots: u32,
+    pub(crate) restarts: u64,
     /// `SYNC: host`, for all queues of the node.
     pub(crate) sync: Arc<AtomicBool>,
 }
@@ -41,6 +42,11 @@ impl Context {
     /// Who waits for whom on this node's outputs, and so most likely in the whole graph, as the node started.
     pub fn flow(&self) -> Flow {
         self.flow
+    }
+
+    /// How often dora has started the node again: what it wrote before is there.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// Wakes the node's loop, from any thread: what it then finds to do is [`Node::produce`](crate::Node::produce)'s.

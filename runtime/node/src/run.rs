@@ -153,6 +153,7 @@ fn live<N: Node>(
         flow: common.flow.into(),
         waker: crate::gpu::waker(bell),
         slots: common.slots,
+        restarts: graph.restarts,
         sync: Arc::default(),
     };
     let mut inputs = Inputs::new(&N::PORTS, graph, metrics.clone(), bell.clone(), &common);

@@ -1,7 +1,7 @@
 //! The command line of `millrace ab`.
 
 use super::speed::Amount;
-use crate::parse_set;
+use crate::set_parser;
 use anyhow::{Context, bail};
 use millrace_ab::model::Pace;
 use millrace_graph::check::Set;
@@ -16,13 +16,13 @@ pub(crate) struct Args {
     pub(super) b: Option<PathBuf>,
     /// Give a setting of a node another value: in arm B where one graph is given, in both arms where two are. May be
     /// repeated.
-    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
     pub(super) sets: Vec<Set>,
     /// The same, for arm A alone.
-    #[arg(long = "set-a", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    #[arg(long = "set-a", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
     pub(super) sets_a: Vec<Set>,
     /// The same, for arm B alone.
-    #[arg(long = "set-b", value_name = "NODE.KEY=VALUE", value_parser = parse_set)]
+    #[arg(long = "set-b", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
     pub(super) sets_b: Vec<Set>,
     /// Rounds of A B B A, for each load.
     #[arg(long, value_name = "N", default_value_t = millrace_ab::DEFAULT_ROUNDS, value_parser = clap::value_parser!(u32).range(1..=1000))]

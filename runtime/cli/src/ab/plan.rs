@@ -289,8 +289,8 @@ impl PlanNode {
         };
         node.insert("inputs".to_owned(), Value::Object(self.inputs.iter().map(input).collect()));
         node.insert("outputs".to_owned(), json!(self.outputs));
-        // dora would expand it; the exact text comes from the script that starts the node
-        let env = self.given.iter().map(|(key, value)| (key.clone(), json!(value.replace('$', "$$")))).collect();
+        // the exact text comes from the script that starts the node
+        let env = self.given.iter().map(|(key, value)| (key.clone(), json!(resolved::carried(value)))).collect();
         node.insert("env".to_owned(), Value::Object(env));
         node.insert("restart_policy".to_owned(), json!("never"));
         Value::Object(node)
@@ -329,7 +329,7 @@ fn effective(checked: &CheckedNode, sets: &[Set], folder: &std::path::Path) -> B
     let mut all = BTreeMap::new();
     for setting in checked.settings.iter().filter(|setting| concerns(checked, setting)) {
         let Some(value) = set_value(checked, sets, &setting.key).or_else(|| setting.value.clone()) else { continue };
-        let is_file = setting.is_path && !value.is_empty() && !value.contains("://");
+        let is_file = setting.is_path && !value.is_empty() && !millrace_graph::settings::is_url(&value);
         let value = if is_file {
             let path = folder.join(&value);
             path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path).display().to_string()

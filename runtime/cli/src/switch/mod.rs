@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "A.yml")]
     from: Option<PathBuf>,
     /// Give a setting of a node of B another value, over what the graph says; may be repeated.
-    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = crate::parse_set)]
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = crate::set_parser())]
     sets: Vec<Set>,
     /// What B has to keep: conditions on fps, drops, boxes and latency_p95 as multiples of A's figures.
     #[arg(long, value_name = "EXPR", default_value = guard::DEFAULT)]
@@ -196,5 +196,6 @@ fn what_runs(args: &Args, ids: &[String], b: &Definitions, watch: &mut Watch) ->
             a.add_running(id, said, b);
         }
     }
+    a.refuse_expanded()?;
     Ok(a)
 }

@@ -3,6 +3,7 @@
 use super::journal::{Runs, Step};
 use crate::load::{Loaded, absolute_sets};
 use anyhow::Context;
+use millrace_graph::check::From;
 use millrace_graph::describe::find_program;
 use millrace_graph::model::{Node, Origin};
 use millrace_graph::settings::{document, is_environment};
@@ -34,6 +35,11 @@ impl Definitions {
                 node.id.it,
                 loaded.name
             );
+        }
+        for node in &loaded.checked.nodes {
+            let given = node.settings.iter().filter(|setting| setting.from != From::Default);
+            let of_file = given.filter_map(|setting| Some((setting.key.as_str(), setting.value.as_deref()?)));
+            refuse_expanded(&node.id, of_file)?;
         }
         let program = |node: &Node| {
             let program = find_program(&node.path.as_ref()?.it, &loaded.folder)?;
@@ -67,6 +73,14 @@ impl Definitions {
         self.nodes.push((id.to_owned(), definition));
     }
 
+    /// Refuses what dora would change on its way to a node.
+    pub(crate) fn refuse_expanded(&self) -> anyhow::Result<()> {
+        self.nodes.iter().try_for_each(|(id, definition)| {
+            let env = definition["env"].as_object().into_iter().flatten();
+            refuse_expanded(id, env.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))))
+        })
+    }
+
     fn absolute(&self, id: &str, node: &Value, root_env: &Value, folder: &Path) -> Value {
         let mut node = node.as_object().cloned().unwrap_or_default();
         // what dora adds of its own, and what is no part of a running node
@@ -90,11 +104,8 @@ impl Definitions {
             if let Value::String(text) = value
                 && paths.is_some_and(|paths| paths.contains(key))
             {
-                let kept = text.is_empty() || text.contains("://") || text.contains('$');
-                // a list is one text with commas
-                let parts = text.split(',').map(str::trim).map(|part| clean(&folder.join(part)));
-                if !kept {
-                    *text = parts.collect::<Vec<_>>().join(",");
+                if !(text.is_empty() || settings::is_url(text)) {
+                    *text = clean(&folder.join(&*text));
                 }
             }
         }
@@ -108,6 +119,19 @@ impl Definitions {
     pub(crate) fn get(&self, id: &str) -> Option<&Value> {
         self.nodes.iter().find(|(other, _)| other == id).map(|(_, definition)| definition)
     }
+}
+
+/// A node that is replaced gets its `env:` from dora, which expands it several times.
+fn refuse_expanded<'a>(id: &str, env: impl IntoIterator<Item = (&'a str, &'a str)>) -> anyhow::Result<()> {
+    let changed: Vec<&str> =
+        env.into_iter().filter(|(_, text)| resolved::carried(text) != *text).map(|(key, _)| key).collect();
+    anyhow::ensure!(
+        changed.is_empty(),
+        "node '{id}': {} has a '$' that dora expands again when it replaces a node, so the node would get another text; \
+         in a URL write %24 for it, and put passwords into a file (password_file)",
+        changed.join(", ")
+    );
+    Ok(())
 }
 
 /// Without `.` and `..`, as far as the text alone tells; the same file by two names would look like a change.

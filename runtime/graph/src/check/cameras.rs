@@ -1,12 +1,13 @@
 //! The cameras of a graph: whom each decoder serves, by its settings and its cameras file, and where their frames go.
 
-use super::{CheckedNode, Effective, From, Set, World};
+use super::files::Use;
+use super::{CheckedNode, Effective, From, World, place};
 use crate::cameras::{self, Camera, Cameras, Source, id_fault};
 use crate::dora::Feed;
-use crate::fault::{Fault, Place, Report};
+use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node};
 use crate::nearest::nearest;
-use crate::settings::shown;
+use crate::settings::{file_path, is_url, shown};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,21 @@ struct Named {
     served: Vec<Option<String>>,
 }
 
+impl Named {
+    /// The files that its cameras are.
+    fn files(&self, folder: &Path) -> Vec<Use> {
+        let of = |camera: &Camera| match &camera.source.it {
+            Source::File(file) => {
+                let path = folder.join(file_path(file).ok()?);
+                Use::of(format!("camera '{}' of {}", camera.id.it, self.name), &path)
+            }
+            Source::Url(_) => None,
+        };
+        self.cameras.cameras.iter().filter_map(of).collect()
+    }
+}
+
+/// Finds faults of cameras and their files; gives the cameras that reach each node, and the files that cameras are.
 pub(super) fn check(
     graph: &Graph,
     nodes: &[CheckedNode],
@@ -39,7 +55,7 @@ pub(super) fn check(
     file: &str,
     world: &World<'_>,
     report: &mut Report,
-) -> Reach {
+) -> (Reach, Vec<Use>) {
     let mut files: BTreeMap<PathBuf, Option<Named>> = BTreeMap::new();
     let mut own: Reach = vec![BTreeSet::new(); graph.nodes.len()];
     for (index, (node, checked)) in graph.nodes.iter().zip(nodes).enumerate() {
@@ -53,7 +69,7 @@ pub(super) fn check(
     }
     let reach = spread(graph, own);
     check_unique(graph, nodes, &reach, report);
-    reach
+    (reach, files.values().flatten().flat_map(|named| named.files(folder)).collect())
 }
 
 /// It decodes cameras: it says so by its settings.
@@ -76,24 +92,14 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn given(&self, key: &str) -> Option<(&Effective, String)> {
         let setting = self.checked.settings.iter().find(|setting| setting.key == key)?;
-        let text = setting.value.as_deref()?.trim();
-        (!text.is_empty()).then(|| (setting, text.to_owned()))
-    }
-
-    /// The value's place.
-    fn at(&self, setting: &Effective) -> Place {
-        let in_env = |node: &Node| {
-            node.env.iter().find(|value| value.key.it == setting.key).map(|value| Place::File(value.value.at))
-        };
-        match setting.from {
-            From::Set => Set { node: self.checked.id.clone(), key: setting.key.clone(), value: String::new() }.place(),
-            From::Node(at) | From::Graph(at) => in_env(self.node).unwrap_or(Place::File(at)),
-            From::Default => Place::File(self.node.id.at),
-        }
+        let text = setting.value.as_deref()?;
+        // a file's name may have blanks at its ends
+        let kept = if setting.is_path { text } else { text.trim() };
+        (!text.trim().is_empty()).then(|| (setting, kept.to_owned()))
     }
 
     fn error(&self, setting: &Effective, message: String) -> Fault {
-        Fault::error(self.node.id.at, message).at(self.at(setting))
+        Fault::error(self.node.id.at, message).at(place(self.node, self.checked, setting))
     }
 
     fn members(&self, files: &mut BTreeMap<PathBuf, Option<Named>>, report: &mut Report) -> BTreeSet<Member> {
@@ -145,7 +151,8 @@ impl Decoder<'_> {
     }
 
     fn source_fault(&self, setting: &Effective, value: &str) -> Option<Fault> {
-        if !value.contains("://") {
+        // files are looked at with all that settings point to
+        if !is_url(value) || file_path(value) != Ok(value.into()) {
             return None;
         }
         let (what, fix) = cameras::address(value).err()?;
@@ -168,9 +175,18 @@ impl Decoder<'_> {
             }
             report.extend(id_fault(id).map(|fault| self.error(setting, fault)));
             report.extend(self.source_fault(setting, source));
+            if self.looks_at_files() && !is_url(source) && !self.folder.join(source).is_file() {
+                let message = format!("there is no file '{source}' for camera '{id}' of node '{}'", self.node.id.it);
+                report.push(self.error(setting, message).fix("an absolute path, or one from the graph's folder"));
+            }
             ids.push(id.to_owned());
         }
         ids
+    }
+
+    /// The decoder says that it reads the file of SOURCE, and so those of SOURCES.
+    fn looks_at_files(&self) -> bool {
+        self.checked.settings.iter().any(|setting| setting.key == "SOURCE" && setting.file.is_some())
     }
 
     /// The cameras that it serves of the file that it names.
@@ -254,7 +270,7 @@ impl Decoder<'_> {
     fn check_camera(&self, camera: &Camera, report: &mut Report) {
         let id = &camera.id.it;
         if let Source::File(file) = &camera.source.it
-            && !self.folder.join(file).is_file()
+            && !file_path(file).is_ok_and(|file| self.folder.join(file).is_file())
         {
             let message = format!("there is no file '{file}' for camera '{id}'");
             report

@@ -2,7 +2,7 @@
 
 use super::{Effective, From, Set, World, default_text};
 use crate::describe::Description;
-use crate::dora::{self, EnvFault};
+use crate::dora::{self, EnvFault, EnvText};
 use crate::fault::{Fault, Place, Report};
 use crate::model::{EnvValue, Graph, Node};
 use crate::nearest::nearest;
@@ -65,18 +65,33 @@ fn read(
     report: &mut Report,
 ) -> Option<Given> {
     match dora::env_text(&value.value.it, world.variables) {
-        Ok(text) => Some(Given {
-            text: text.text,
-            written: text.written,
-            quoted: !value.value.it.plain,
-            at: Place::File(value.value.at),
-            from: from(value.key.at),
-        }),
+        Ok(text) if !dora::stays(&text.written) => {
+            let key = &value.key.it;
+            let message = format!(
+                "'dora start' expands the '$' in {key} again and hands over another text; 'millrace run' and 'dora run' \
+                 hand over '{}'",
+                settings::shown(key, &text.written)
+            );
+            let fix = "for 'dora start', write %24 for '$' in a URL, and put passwords into a file (password_file)";
+            report.push(Fault::warning(value.value.at, message).fix(fix));
+            Some(given(text, value, from))
+        }
+        Ok(text) => Some(given(text, value, from)),
         Err(fault) => {
             let in_module = !report.scope(value.value.at).is_empty() || is_module;
             report.push(env_fault(&value.key.it, &fault, in_module).at(Place::File(value.value.at)));
             None
         }
+    }
+}
+
+fn given(text: EnvText, value: &EnvValue, from: fn(Span) -> From) -> Given {
+    Given {
+        text: text.text,
+        written: text.written,
+        quoted: !value.value.it.plain,
+        at: Place::File(value.value.at),
+        from: from(value.key.at),
     }
 }
 
@@ -91,7 +106,10 @@ fn env_fault(key: &str, fault: &EnvFault, in_module: bool) -> Fault {
         }
         EnvFault::Unset(name) => {
             let message = format!("{key} names the variable ${name}, which is not set");
-            Fault::error(somewhere, message).fix(format!("set it (export {name}=…), or give a default: ${{{name}:-…}}"))
+            let fix = format!(
+                "set it (export {name}=…), give a default (${{{name}:-…}}), or write $$ for a '$' that is meant"
+            );
+            Fault::error(somewhere, message).fix(fix)
         }
     }
 }
@@ -102,6 +120,7 @@ fn plain(key: String, value: Given) -> Effective {
         value: Some(value.text),
         from: value.from,
         is_path: false,
+        file: None,
         live: false,
         described: false,
         optional: true,
@@ -158,6 +177,7 @@ fn against(
             value: value.map_or_else(|| default_text(doc.default.as_ref()), |value| Some(value.text.clone())),
             from: value.map_or(From::Default, |value| value.from.clone()),
             is_path: doc.is_path,
+            file: doc.file,
             live: doc.live,
             optional: doc.optional,
             described: true,
@@ -171,6 +191,7 @@ fn against(
             value,
             from,
             is_path: false,
+            file: None,
             live: false,
             described: false,
             optional: true,

@@ -2,6 +2,7 @@
 
 mod cameras;
 mod env;
+mod files;
 mod memory;
 mod wiring;
 
@@ -12,6 +13,7 @@ use crate::fault::{Fault, Place, Report, Severity};
 use crate::model::{Graph, Node, Origin};
 use crate::modules::Place as FilePlace;
 use crate::nearest::nearest;
+use crate::settings::FileUse;
 use crate::yaml::Span;
 use serde_json::Value;
 use std::path::Path;
@@ -75,6 +77,8 @@ pub struct Effective {
     pub from: From,
     /// The value is a path.
     pub is_path: bool,
+    /// What the node does with the file that it names, where it says so.
+    pub file: Option<FileUse>,
     /// It can change while the node runs.
     pub live: bool,
     /// It is a setting that the node describes, and not just a variable.
@@ -165,7 +169,13 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
     } else {
         env::check_common(&graph, &described, &mut report);
     }
-    let reach = cameras::check(&graph, &nodes, folder, file, world, &mut report);
+    let (reach, mut read) = cameras::check(&graph, &nodes, folder, file, world, &mut report);
+    // a module does not know the folder that its paths count from
+    if !graph.is_module {
+        let name = Path::new(file).file_name().unwrap_or_default();
+        read.extend(files::Use::of("the graph".to_owned(), &folder.join(name)));
+        files::check(&graph, &nodes, folder, read, &mut report);
+    }
     let memory = memory::estimate(&graph, &nodes, &reach, &mut report);
     // what flows through a module is for its graphs to say, and with it what a restart does
     for (node, checked) in graph.nodes.iter().zip(&nodes).filter(|_| !graph.is_module) {
@@ -207,6 +217,10 @@ fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) 
             });
             let message = format!("node '{id}': there is no program '{}'", path.it);
             report.push(Fault::error(path.at, message).fix_with(build.or(near)));
+        }
+        Described::Unusable(why, fix) => {
+            let message = format!("node '{id}': the program '{}' {why}", path.it);
+            report.push(Fault::error(path.at, message).fix_with(fix));
         }
         Described::Failed(why) => {
             let message = format!("node '{id}' is a Millrace node, but could not say what it needs: {why}");
@@ -277,13 +291,27 @@ fn spread(graph: &Graph, sets: &[Set]) -> Vec<Set> {
     all
 }
 
+/// Where a setting's value is written.
+pub fn place(node: &Node, checked: &CheckedNode, setting: &Effective) -> Place {
+    let in_env = |node: &Node| {
+        node.env.iter().find(|value| value.key.it == setting.key).map(|value| Place::File(value.value.at))
+    };
+    match setting.from {
+        From::Set => Set { node: checked.id.clone(), key: setting.key.clone(), value: String::new() }.place(),
+        From::Node(at) | From::Graph(at) => in_env(node).unwrap_or(Place::File(at)),
+        From::Default => Place::File(node.id.at),
+    }
+}
+
 /// dora 1.1 never restarts a node without inputs, and `never` is its default.
 fn check_restarts(node: &Node, checked: &CheckedNode, report: &mut Report) {
     let id = &node.id.it;
     let policy = node.restart_policy.as_ref().map_or("never", |policy| policy.it.as_str());
     let flow = checked.settings.iter().find(|setting| setting.key == "FLOW").and_then(|flow| flow.value.as_deref());
     // In `lossless` flow every frame counts once; a node that starts over would send some of them again.
-    let live = checked.description.is_some() && flow != Some("lossless");
+    // what a FLOW that is wrong was meant to be is not known
+    let misspelt = node.env.iter().any(|value| value.key.it != "FLOW" && nearest(&value.key.it, ["FLOW"]).is_some());
+    let live = checked.description.is_some() && flow.is_none_or(|flow| flow == "live") && !misspelt;
     if node.origin == Origin::Program && node.inputs.is_empty() && (live || policy != "never") {
         let message =
             format!("node '{id}' has no inputs: dora never restarts such a node, whatever restart_policy says");

@@ -134,6 +134,7 @@ fn check_outputs(node: &Node, description: &Description, report: &mut Report) {
 fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
     let names: Vec<&str> = description.inputs.iter().map(|port| port.name.as_str()).collect();
     let mut meant = Vec::new();
+    let mut names_used: Vec<String> = node.inputs.iter().map(|input| input.name.it.clone()).collect();
     for input in &node.inputs {
         // A timer may have any name: it only keeps the node restartable.
         let Some(Feed::Output { node: from, .. }) = &input.feed else { continue };
@@ -143,15 +144,21 @@ fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
         let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let near = port_meant(&input.name.it, &names);
         meant.extend(near);
-        let taken = near.is_some_and(|near| node.inputs.iter().any(|other| other.name.it == near));
+        // also by the fix of another fault: all of them can be followed together
+        let taken = near.is_some_and(|near| names_used.iter().any(|name| name == near));
         // as it is to be written where the input stands
         let from = from.strip_prefix(report.scope(input.source.at)).unwrap_or(from);
         let (several, fix) = match near {
             Some(near) if taken => {
-                let fix = format!("{}: {}", free_name(node, near, from), input.source.it);
+                let name = free_name(&names_used, near, from);
+                let fix = format!("{name}: {}", input.source.it);
+                names_used.push(name);
                 (format!("; further producers of '{near}' are inputs '{near}.NAME'"), Some(fix))
             }
-            near => (String::new(), near.map(|near| format!("{near}: {}", input.source.it))),
+            near => {
+                names_used.extend(near.map(str::to_owned));
+                (String::new(), near.map(|near| format!("{near}: {}", input.source.it)))
+            }
         };
         let message = format!(
             "node '{}' has an input '{}', which {} does not know; its inputs: {has}{several}",
@@ -183,8 +190,8 @@ fn port_meant<'a>(name: &str, ports: &[&'a str]) -> Option<&'a str> {
 }
 
 /// A name for one more producer of a port that no input of the node has yet.
-fn free_name(node: &Node, port: &str, from: &str) -> String {
+fn free_name(used: &[String], port: &str, from: &str) -> String {
     let names = (1..).map(|n| if n == 1 { format!("{port}.{from}") } else { format!("{port}.{from}-{n}") });
-    let mut free = names.filter(|name| node.inputs.iter().all(|input| input.name.it != *name));
+    let mut free = names.filter(|name| used.iter().all(|used| used != name));
     free.next().unwrap_or_default()
 }

@@ -11,15 +11,19 @@
 //! | list | items joined by commas; empty text is the empty list |
 //! | optional | as its type; empty text leaves it unset |
 //!
-//! Two marks beside JSON Schema's own: `"x-millrace-kind": "path"` and `"x-millrace-live": true`, which is on a setting
-//! that can change while the node runs.
+//! Three marks beside JSON Schema's own: `"x-millrace-kind": "path"`; with it `"x-millrace-file"`, which says what the node
+//! does with what is there, so that the check looks at it before anything is started ([`FileUse`]); and
+//! `"x-millrace-live": true`, which is on a setting that can change while the node runs.
 //!
 //! [`resolve`] is the one place that reads them: the graph check calls it before anything starts and the harness of
 //! each node when it starts, so the two cannot disagree.
 
+mod file;
 mod kind;
 #[cfg(test)]
 mod tests;
+
+pub use file::{file_path, is_url};
 
 use crate::nearest::nearest;
 use crate::redact::{is_secret, redact};
@@ -102,8 +106,23 @@ pub struct SettingDoc {
     pub optional: bool,
     /// Its value is a path, relative to the graph file's folder.
     pub is_path: bool,
+    /// What the node does with the file or folder that it names, where it says so.
+    pub file: Option<FileUse>,
     /// It can change while the node runs.
     pub live: bool,
+}
+
+/// What a node does with the file that a setting names: the mark `x-millrace-file`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUse {
+    /// `read`: it is there. A URL is none of the check's business.
+    Read,
+    /// `model`: it is there, and describes a model (`model.yml`).
+    Model,
+    /// `write`: it is emptied, or made in a folder that is there.
+    Write,
+    /// `folder`: the node writes into it, and it is there.
+    Folder,
 }
 
 /// The typed values of the `given` settings, or all that is wrong with them.
@@ -181,6 +200,7 @@ pub fn document(schema: &Value) -> Vec<SettingDoc> {
             required: is_required(schema, key),
             optional: matches!(Kind::of(property, schema), Kind::Optional(_)),
             is_path: is_path(property),
+            file: file_use(property),
             live: is_live(property),
         })
         .collect()
@@ -295,6 +315,16 @@ fn is_required(schema: &Value, key: &str) -> bool {
 
 fn is_path(property: &Value) -> bool {
     property.get("x-millrace-kind").and_then(Value::as_str) == Some("path")
+}
+
+fn file_use(property: &Value) -> Option<FileUse> {
+    match property.get("x-millrace-file").and_then(Value::as_str)? {
+        "read" => Some(FileUse::Read),
+        "model" => Some(FileUse::Model),
+        "write" => Some(FileUse::Write),
+        "folder" => Some(FileUse::Folder),
+        _ => None,
+    }
 }
 
 fn is_live(property: &Value) -> bool {

@@ -11,10 +11,12 @@ mod url;
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
 use millrace_frame::{Timebase, Timing};
+use std::ffi::OsStr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use url::is_rtsp;
+use url::is_rtsp as is_rtsp_url;
 pub use url::{check_source, redact_url};
 
 /// When a picture is shown and for how long, by its container.
@@ -61,13 +63,36 @@ pub(crate) trait Source: Send {
     }
 }
 
+/// Whether `source` is an RTSP URL rather than a path.
+pub(crate) fn is_rtsp(source: &OsStr) -> bool {
+    source.to_str().is_some_and(is_rtsp_url)
+}
+
+fn not_a_file(kind: std::fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.
-pub(crate) fn open(source: &str, options: &Options) -> Result<Box<dyn Source>, IngestError> {
-    if is_rtsp(source) {
-        return Ok(Box::new(rtsp::Rtsp::open(source, options)?));
+pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>, IngestError> {
+    if let Some(url) = source.to_str().filter(|text| is_rtsp_url(text)) {
+        return Ok(Box::new(rtsp::Rtsp::open(url, options)?));
     }
     let path = Path::new(source);
-    let mut file = std::fs::File::open(path).map_err(|cause| IngestError::Open { path: path.into(), cause })?;
+    let opened = |cause| IngestError::Open { path: path.into(), cause };
+    // to open a pipe would be to wait for its writer
+    let kind = std::fs::metadata(path).map_err(opened)?.file_type();
+    if !kind.is_file() {
+        return Err(IngestError::NoFile { path: path.into(), found: not_a_file(kind) });
+    }
+    let mut file = std::fs::File::open(path).map_err(opened)?;
     Ok(match probe::probe(&mut file, path)? {
         probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
         probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),

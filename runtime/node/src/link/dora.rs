@@ -65,12 +65,29 @@ fn initialized() -> NodeResult<(DoraNode, EventStream)> {
 }
 
 /// A node's configuration with the way of its outputs changed; `None` where it is not what dora 1.1 gives.
+///
+/// Values of the graph's `env:` with a '$' are left out: dora would expand what it has expanded before. This process's
+/// environment has them.
 fn by_the_daemon(config: &str) -> Option<serde_yaml::Value> {
     let mut config: serde_yaml::Value = serde_yaml::from_str(config).ok()?;
     for (_, route) in config.get_mut("output_routing")?.as_mapping_mut()? {
         route.as_mapping_mut()?.insert("daemon_only".into(), true.into());
     }
+    if let Some(graph) = config.get_mut("dataflow_descriptor") {
+        leave_out_expanded(graph);
+        let nodes = graph.get_mut("nodes").and_then(serde_yaml::Value::as_sequence_mut);
+        nodes.into_iter().flatten().for_each(leave_out_expanded);
+    }
     Some(config)
+}
+
+fn leave_out_expanded(owner: &mut serde_yaml::Value) {
+    let env = owner.get_mut("env").and_then(serde_yaml::Value::as_mapping_mut);
+    for (_, value) in env.into_iter().flatten() {
+        if value.as_str().is_some_and(|text| text.contains('$')) {
+            *value = "".into();
+        }
+    }
 }
 
 /// Passes dora's events on until its stream closes or the node ends.
@@ -176,6 +193,13 @@ mod tests {
                       daemon_only: false\n    required_ackers:\n    - node_id: b\n      input_id: frame\n";
         let changed = by_the_daemon(config).and_then(|config| serde_yaml::to_string(&config).ok());
         assert_eq!(changed, Some(config.replace("false", "true")));
+        let with_env = format!(
+            "{config}dataflow_descriptor:\n  env:\n    A: a$b\n  nodes:\n  - env:\n      B: $HOME\n      C: 5\n"
+        );
+        let changed = by_the_daemon(&with_env).unwrap_or_default();
+        let env = |owner: &serde_yaml::Value| serde_json::to_value(&owner["env"]).unwrap_or_default();
+        assert_eq!(env(&changed["dataflow_descriptor"]), serde_json::json!({ "A": "" }));
+        assert_eq!(env(&changed["dataflow_descriptor"]["nodes"][0]), serde_json::json!({ "B": "", "C": 5 }));
         assert_eq!(by_the_daemon("node_id: a"), None);
         assert_eq!(by_the_daemon("a: ["), None);
     }

@@ -81,13 +81,27 @@ impl Topology {
             }
             if id == node {
                 this.env = environment(&other["env"], &value_of);
-                this.definition = serde_json::json!({
-                    "node": other, "env": descriptor["env"], "folder": std::env::current_dir().ok(),
-                });
+                let mut node = other.clone();
+                fill(&mut node["env"], &value_of);
+                let mut env = descriptor["env"].clone();
+                fill(&mut env, &value_of);
+                this.definition =
+                    serde_json::json!({ "node": node, "env": env, "folder": std::env::current_dir().ok() });
             }
         }
         this.root_env = environment(&descriptor["env"], &value_of);
         this
+    }
+}
+
+/// Puts values that were left out of the descriptor back: this process has them.
+fn fill(env: &mut serde_json::Value, value_of: &impl Fn(&str) -> Option<String>) {
+    for (key, value) in env.as_object_mut().into_iter().flatten() {
+        if value == ""
+            && let Some(text) = value_of(key)
+        {
+            *value = text.into();
+        }
     }
 }
 
@@ -113,20 +127,22 @@ mod tests {
             "env": { "FLOW": "lossless" },
             "nodes": [
                 { "id": "decode", "outputs": ["frame"], "inputs": { "tick": "dora/timer/secs/5" },
-                  "env": { "SOURCE": "$CLIP", "LOOP": true, "FRAME_RATE": 25 } },
+                  "env": { "SOURCE": "", "LOOP": true, "FRAME_RATE": 25, "GROUP": "" } },
                 { "id": "a", "inputs": { "frame": { "source": "decode/frame", "queue_size": 4 } } },
                 { "id": "b", "inputs": { "picture": "decode/frame", "found": "a/detections" } },
             ],
         });
-        let expand = |key: &str| (key == "SOURCE").then(|| "clip.mp4".to_owned());
+        let expand = |key: &str| (key == "SOURCE").then(|| "$clip.mp4".to_owned());
         let decode = Topology::of("decode", &descriptor, expand);
         assert!(decode.inputs.is_empty());
         assert_eq!(decode.consumers["frame"], ["a/frame", "b/picture"]);
         let env: BTreeMap<_, _> = decode.env.into_iter().collect();
         assert_eq!(
             (env["SOURCE"].as_str(), env["LOOP"].as_str(), env["FRAME_RATE"].as_str()),
-            ("clip.mp4", "true", "25")
+            ("$clip.mp4", "true", "25")
         );
+        let defined = &decode.definition["node"]["env"];
+        assert_eq!((&defined["SOURCE"], &defined["GROUP"]), (&"$clip.mp4".into(), &"".into()));
         assert_eq!(decode.root_env, [("FLOW".to_owned(), "lossless".to_owned())]);
         let mut b = Topology::of("b", &descriptor, |_| None);
         b.inputs.sort();

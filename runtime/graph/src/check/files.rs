@@ -1,0 +1,191 @@
+//! What settings point to: files that are read are there, folders that are written into too, and nothing that is written
+//! is something else that the graph reads or writes.
+
+use super::{CheckedNode, Effective, From, place};
+use crate::fault::{Fault, Report};
+use crate::model::{Graph, Node};
+use crate::nearest::nearest;
+use crate::settings::{FileUse, file_path, is_url};
+use rustix::fs::{Access, access};
+use std::ffi::OsString;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A file that the graph reads or writes, and who names it.
+pub(super) struct Use {
+    what: String,
+    identity: Identity,
+}
+
+/// What makes two names one file, whatever links they lead through.
+#[derive(PartialEq, Eq)]
+enum Identity {
+    /// Device and inode.
+    There(u64, u64),
+    /// The folder's, and the name that the file is to have there.
+    New(u64, u64, OsString),
+}
+
+impl Use {
+    /// A file that is read; none where it is not there.
+    pub(super) fn of(what: String, path: &Path) -> Option<Self> {
+        Some(Self { what, identity: identity(path)? })
+    }
+}
+
+/// Checks the described settings of all nodes. `read` is what the graph reads besides: its own file, those of cameras.
+pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut read: Vec<Use>, report: &mut Report) {
+    let mut written: Vec<(Use, Fault)> = Vec::new();
+    for (node, checked) in graph.nodes.iter().zip(nodes) {
+        for setting in &checked.settings {
+            let Some((file, value)) = setting.file.zip(setting.value.as_deref()) else { continue };
+            let what = format!("{} of node '{}'", setting.key, checked.id);
+            let fault = |message: String| Fault::error(node.id.at, message).at(place(node, checked, setting));
+            // cameras on a network are the decoder's business
+            if value.trim().is_empty() || file == FileUse::Read && is_url(value) && file_path(value) == Ok(value.into())
+            {
+                continue;
+            }
+            let path = match file_path(value) {
+                Ok(path) => absolute(setting, folder, &path),
+                Err(why) => {
+                    report.push(fault(format!("{what}: {why}")));
+                    continue;
+                }
+            };
+            let found = match file {
+                FileUse::Read | FileUse::Model => readable(&path),
+                FileUse::Write => writable(&path),
+                FileUse::Folder => writable_folder(&path),
+            };
+            if let Err((why, fix)) = found {
+                let whose = whose(node, checked, setting);
+                let fix = fix.or_else(|| near(setting, value, &path));
+                report.push(fault(format!("{whose}: {} names '{value}', {why}", setting.key)).fix_with(fix));
+                continue;
+            }
+            match (file, Use::of(what.clone(), &path)) {
+                (FileUse::Read | FileUse::Model, used) => read.extend(used),
+                (FileUse::Write, Some(used)) => written.push((used, fault(String::new()))),
+                _ => {}
+            }
+        }
+    }
+    for (index, (used, fault)) in written.iter().enumerate() {
+        let same = |other: &&Use| other.identity == used.identity;
+        if let Some(other) = read.iter().find(same) {
+            let mut fault = fault.clone().fix("another name for what is written");
+            fault.message = format!("{} is the file that {} reads: it would be emptied", used.what, other.what);
+            report.push(fault);
+        } else if let Some(other) = written[..index].iter().map(|(used, _)| used).find(same) {
+            let mut fault =
+                fault.clone().fix("a file for each writer, or one writer with several producers (PORT.NAME)");
+            fault.message = format!("{} is the file that {} writes: neither would be whole", used.what, other.what);
+            report.push(fault);
+        }
+    }
+}
+
+/// Relative paths count from the graph's folder, and those of the command line from where it was given.
+fn absolute(setting: &Effective, folder: &Path, path: &Path) -> PathBuf {
+    match setting.from {
+        From::Set => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        _ => folder.join(path),
+    }
+}
+
+/// What the graph's own `env:` says is one fault, although it shows at every node.
+fn whose(node: &Node, checked: &CheckedNode, setting: &Effective) -> String {
+    let name = checked.description.as_ref().map_or("", |is| is.name.as_str());
+    match setting.from {
+        From::Graph(_) => "for all nodes".to_owned(),
+        _ => format!("node '{}' ({name})", node.id.it),
+    }
+}
+
+/// A reason, and a fix where one is known.
+type Refusal = (String, Option<String>);
+
+fn readable(path: &Path) -> Result<(), Refusal> {
+    let found = std::fs::metadata(path).map_err(|error| (in_words(&error, path), None))?;
+    let kind = found.file_type();
+    if !kind.is_file() {
+        let is = if kind.is_dir() {
+            "a folder"
+        } else if kind.is_fifo() {
+            "a pipe"
+        } else {
+            "a device"
+        };
+        return Err((format!("which is {is}; a file is expected"), None));
+    }
+    access(path, Access::READ_OK).map_err(|error| (format!("which cannot be read: {error}"), None))
+}
+
+fn writable(path: &Path) -> Result<(), Refusal> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(("which is a folder; the file to write is expected".to_owned(), None)),
+        Ok(_) => access(path, Access::WRITE_OK).map_err(|error| (format!("which cannot be written: {error}"), None)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let (why, fix) = match writable_folder(parent) {
+                Ok(()) => return Ok(()),
+                Err((why, fix)) => (why, fix),
+            };
+            Err((format!("in the folder {}, {why}", parent.display()), fix))
+        }
+        Err(error) => Err((format!("which cannot be written: {error}"), None)),
+    }
+}
+
+fn writable_folder(path: &Path) -> Result<(), Refusal> {
+    let found = std::fs::metadata(path).map_err(|error| {
+        let fix = (error.kind() == std::io::ErrorKind::NotFound).then(|| format!("mkdir -p '{}'", path.display()));
+        (in_words(&error, path), fix)
+    })?;
+    if !found.is_dir() {
+        return Err(("which is no folder".to_owned(), None));
+    }
+    let may = access(path, Access::WRITE_OK | Access::EXEC_OK);
+    may.map_err(|error| (format!("which cannot be written into: {error}"), None))
+}
+
+fn in_words(error: &std::io::Error, path: &Path) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("which does not exist (looked for {})", path.display()),
+        _ => format!("which cannot be opened: {error}"),
+    }
+}
+
+/// The name that was most likely meant, among those beside the file that is not there.
+fn near(setting: &Effective, value: &str, path: &Path) -> Option<String> {
+    let beside = std::fs::read_dir(path.parent()?).ok()?;
+    let names: Vec<String> = beside.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    let value = Path::new(value).with_file_name(near);
+    (!path.exists()).then(|| format!("{}: {}", setting.key, value.display()))
+}
+
+/// How far links are followed, as the kernel does.
+const MOST_LINKS: usize = 40;
+
+/// What the file is, also where it does not exist yet. Of a device there may be any number of users.
+fn identity(path: &Path) -> Option<Identity> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if let Ok(found) = std::fs::metadata(&path) {
+            let kind = found.file_type();
+            return (!kind.is_char_device()).then(|| Identity::There(found.dev(), found.ino()));
+        }
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match std::fs::read_link(&path) {
+            // a link to what is not there yet
+            Ok(target) => path = folder.join(target),
+            Err(_) => {
+                let found = std::fs::metadata(folder).ok()?;
+                return Some(Identity::New(found.dev(), found.ino(), path.file_name()?.to_owned()));
+            }
+        }
+    }
+    None
+}
