@@ -55,6 +55,48 @@ fn a_missing_or_wrong_model_is_refused() {
     refused(&[&set, &both], &["352", "320"]);
 }
 
+/// The demo's model.yml with a change, and its path as a value for MODEL.
+fn other_model(folder: &Path, from: &str, to: &str) -> String {
+    let demo = root().join("tests/data/demo/model");
+    let text = std::fs::read_to_string(demo.join("model.yml")).unwrap();
+    let absolute = text.replace("model.onnx", &demo.join("model.onnx").display().to_string());
+    assert!(absolute.contains(from), "{absolute}");
+    let path = folder.join("other.yml");
+    std::fs::write(&path, absolute.replacen(from, to, 1)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_converter_that_prepares_frames_for_another_model_is_found_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let separate = |model: &str| {
+        // the graph's own MODEL is one value for both nodes
+        let text = std::fs::read_to_string(root().join("graphs/detect.yml")).unwrap();
+        let graph = folder.path().join("detect.yml");
+        let root = root().display().to_string();
+        let text = text
+            .replace("../", &format!("{root}/"))
+            .replace("*model", &format!("{root}/tests/data/demo/model/model.yml"));
+        std::fs::write(&graph, text).unwrap();
+        let set = format!("to-rgb.MODEL={model}");
+        let output = finish(&mut millrace(&["check", &graph.display().to_string(), "--set", &set]), LIMIT);
+        (output.status.success(), printed(&output))
+    };
+    let (ok, text) = separate(&other_model(folder.path(), "width_px: 320", "width_px: 352"));
+    assert!(
+        !ok && text.contains("'to-rgb' makes a tensor of 352x192 nchw f32, and MODEL of 'detect' takes 320x192"),
+        "{text}"
+    );
+    let (ok, text) = separate(&other_model(folder.path(), "layout: nchw", "layout: nhwc"));
+    assert!(!ok && text.contains("nhwc f32, and MODEL of 'detect' takes 320x192 nchw f32"), "{text}");
+    let (ok, text) = separate(&other_model(folder.path(), "colour: rgb", "colour: bgr"));
+    assert!(ok && text.contains("boxes will be wrong"), "{text}");
+    let (ok, text) = separate(&other_model(folder.path(), "width_px: 320", "width_px: 0"));
+    assert!(!ok && text.contains("MODEL does not describe a model that can be used"), "{text}");
+    let (ok, text) = separate(&root().join("tests/data/demo/model/model.yml").display().to_string());
+    assert!(ok, "{text}");
+}
+
 #[test]
 fn an_unknown_setting_is_refused_before_anything_starts() {
     refused(&["decode.SUORCE=clip.mp4"], &["SUORCE", "SOURCE"]);

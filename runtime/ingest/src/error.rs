@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub enum IngestError {
     #[error("cannot open '{path}': {cause}; SOURCE must name a video file that can be read, or an rtsp:// URL")]
     Open { path: PathBuf, cause: std::io::Error },
+    #[error("'{path}' is {found}; SOURCE must name a video file on a disk, or an rtsp:// URL")]
+    NoFile { path: PathBuf, found: &'static str },
     #[error("cannot read '{path}' at byte {offset_bytes}: {cause}")]
     Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
     #[error(

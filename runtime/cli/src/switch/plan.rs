@@ -103,10 +103,9 @@ impl Definitions {
         for (key, value) in &mut env {
             if let Value::String(text) = value
                 && paths.is_some_and(|paths| paths.contains(key))
+                && !(text.is_empty() || settings::is_url(text))
             {
-                if !(text.is_empty() || settings::is_url(text)) {
-                    *text = clean(&folder.join(&*text));
-                }
+                *text = clean(&folder.join(&*text));
             }
         }
         node.insert("env".to_owned(), Value::Object(env));
