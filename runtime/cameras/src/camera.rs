@@ -114,6 +114,10 @@ impl<B: Backend> Camera<B> {
         again
     }
 
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     pub(crate) fn lane(&self) -> &Arc<B::Lane> {
         &self.lane
     }
@@ -143,7 +147,7 @@ impl<B: Backend> Camera<B> {
         let (state, last_error) = match &failed {
             None => (CameraState::Ended, self.source.last_error.clone()),
             Some(why) => {
-                self.losses.metrics.drop("camera_failed", &self.config.id, 1);
+                self.losses.metrics.count("camera_failed", &self.config.id, 1);
                 (CameraState::Refused, why.clone())
             }
         };

@@ -1,6 +1,7 @@
-//! The losses of a camera: each is counted; the log has the first of each cause.
+//! The ledger of a camera. Received is what was published, what was lost by each cause, what is left out on purpose, and
+//! what is still on its way. Each is counted; the log has the first loss of each cause.
 
-use millrace_ingest::{Counted, Loss};
+use millrace_ingest::{Counted, Loss, LossOf};
 use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +18,47 @@ impl Losses {
         Self { camera: camera.to_owned(), metrics: metrics.clone(), logged: Mutex::default() }
     }
 
+    /// The source gave so many pictures, or had received them and lost them itself.
+    pub(crate) fn received(&self, pictures: u64) {
+        if pictures > 0 {
+            self.metrics.count("received", &self.camera, pictures);
+        }
+    }
+
+    /// A loss of the source: what it lost it had received.
+    pub(crate) fn of_source(&self, loss: &Loss) {
+        self.received(loss.pictures());
+        self.report(loss);
+    }
+
+    /// Drops are pictures. What is lost of other things is a counter.
     pub(crate) fn report(&self, loss: &Loss) {
-        self.add(loss.cause, loss.count, &loss.detail);
+        match loss.of {
+            LossOf::Pictures => self.add(loss.cause, loss.count, &loss.detail),
+            LossOf::Parts | LossOf::Packets => {
+                self.metrics.count(loss.cause, &self.camera, loss.count);
+                self.log(loss.cause, loss.count, &loss.detail);
+            }
+            // the camera's state says so
+            LossOf::Connections => self.metrics.count(loss.cause, &self.camera, loss.count),
+        }
+    }
+
+    /// Pictures that were on their way when the camera was stopped.
+    pub(crate) fn stopped(&self, pictures: u64) {
+        if pictures > 0 {
+            let detail =
+                "pictures on their way when the camera was removed, changed, disabled or at its end, or the node was";
+            self.add("camera_stopped", pictures, detail);
+        }
+    }
+
+    /// Encoded pictures that the port `packet` did not carry. They are in no sum of the pictures.
+    pub(crate) fn packets(&self, cause: &'static str, count: u64, detail: &str) {
+        if count > 0 {
+            self.metrics.drop_port(cause, "packet", &self.camera, count);
+            self.log(cause, count, detail);
+        }
     }
 
     /// Counts what is worth a counter and loses nothing.

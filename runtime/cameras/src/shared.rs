@@ -74,7 +74,9 @@ impl<B: Backend> Shared<B> {
     /// Ends the threads at their next look.
     pub(crate) fn close(&self) {
         self.gone.store(true, Ordering::Relaxed);
-        self.queue.close();
+        let (frames, packets) = self.queue.close();
+        self.losses.stopped(frames);
+        self.losses.packets("camera_stopped", packets, "encoded pictures on their way when the camera was stopped");
     }
 
     pub(crate) fn set_target_fps(&self, fps: Option<f64>) {

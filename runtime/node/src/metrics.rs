@@ -98,7 +98,8 @@ impl Metrics {
         self.drop_port(cause, "", source, n);
     }
 
-    pub(crate) fn drop_port(&self, cause: &'static str, port: &'static str, source: &str, n: u64) {
+    /// The same for what one output port did not carry.
+    pub fn drop_port(&self, cause: &'static str, port: &'static str, source: &str, n: u64) {
         if n == 0 {
             return;
         }
@@ -190,6 +191,20 @@ impl Metrics {
     /// A counter's value; for tests and for pages that show it.
     pub fn counted(&self, name: &str, source: &str) -> u64 {
         self.state().counters.sum(name, source)
+    }
+
+    /// How many items of camera `source` a port carried so far.
+    pub fn published(&self, port: &str, source: &str) -> u64 {
+        let state = self.state();
+        let of_port = state.counters.0.iter().filter(|((name, of), _)| *name == "out" && *of == port);
+        of_port.filter_map(|(_, by_source)| by_source.get(source)).sum()
+    }
+
+    /// The losses of camera `source`: cause, the port where it is one port's alone, and how many.
+    pub fn drops(&self, source: &str) -> Vec<(&'static str, &'static str, u64)> {
+        let state = self.state();
+        let of_source = state.drops.iter().filter(|(_, _, of, _)| &***of == source);
+        of_source.map(|(cause, port, _, &count)| (cause, port, count)).collect()
     }
 
     /// What was lost of camera `source` under `cause`.

@@ -3,7 +3,7 @@
 use super::{Source, SourceEvent};
 use crate::syntax::nal::{find_start_code, trim};
 use crate::syntax::{ParsedUnit, UnitBuilder};
-use crate::{IngestError, Loss};
+use crate::{IngestError, Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -112,7 +112,7 @@ impl<R: Read + Send> Source for AnnexB<R> {
             let lost = std::mem::take(&mut self.units.lost_nals);
             if lost > 0 {
                 let detail = "slices without a readable header, picture or parameter set".to_owned();
-                return Ok(SourceEvent::Loss(self.units.loss("damaged_slice", lost, detail)));
+                return Ok(SourceEvent::Loss(self.units.loss(LossOf::Parts, "damaged_slice", lost, detail)));
             }
             if self.ended {
                 return Ok(SourceEvent::End);

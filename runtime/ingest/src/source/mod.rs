@@ -59,6 +59,11 @@ pub(crate) trait Source: Send {
     fn earliest_next_pts_ns(&self) -> Option<i64> {
         None
     }
+
+    /// Ends the source, and gives what had arrived and was not fetched. A file's pictures arrive when they are fetched.
+    fn close(&mut self) -> Vec<SourceEvent> {
+        Vec::new()
+    }
 }
 
 /// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.

@@ -5,7 +5,7 @@ use super::mp4_order as order;
 use super::{Source, SourceEvent, Times};
 use crate::syntax::UnitBuilder;
 use crate::syntax::nal::length_prefixed;
-use crate::{IngestError, Loss};
+use crate::{IngestError, Loss, LossOf};
 use millrace_frame::{PacketCodec, Timebase};
 use re_mp4::StsdBoxContent;
 use std::fs::File;
@@ -220,10 +220,12 @@ impl Source for Mp4 {
             Some(unit) if lost == 0 => Ok(SourceEvent::Unit { unit, times: Some(times), after_loss }),
             unit => {
                 let detail = format!("sample {number} does not hold exactly one readable picture");
-                let loss = self.units.loss("damaged_sample", lost.max(1), detail);
                 self.after_loss = true;
-                let Some(unit) = unit.filter(|_| !cut) else { return Ok(SourceEvent::Loss(loss)) };
-                self.queued = Some(loss);
+                let Some(unit) = unit.filter(|_| !cut) else {
+                    let loss = self.units.loss(LossOf::Pictures, "damaged_sample", 1, detail);
+                    return Ok(SourceEvent::Loss(loss));
+                };
+                self.queued = Some(self.units.loss(LossOf::Parts, "damaged_slice", lost.max(1), detail));
                 Ok(SourceEvent::Unit { unit, times: Some(times), after_loss: true })
             }
         }

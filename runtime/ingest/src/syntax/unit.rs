@@ -2,7 +2,7 @@
 
 use super::nal::push_annexb;
 use super::{H264, H265, PictureFacts, Role, Syntax};
-use crate::Loss;
+use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
 
 /// An access unit in decoding order, as Annex-B.
@@ -130,10 +130,10 @@ impl UnitBuilder {
     }
 
     /// What was lost, under its own name where a parameter set that cannot be read is the reason.
-    pub(crate) fn loss(&self, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
+    pub(crate) fn loss(&self, of: LossOf, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
         match self.syntax.unreadable_set() {
-            Some(why) => Loss::new("unreadable_parameter_set", count, why),
-            None => Loss::new(cause, count, detail),
+            Some(why) => Loss::of(of, "unreadable_parameter_set", count, why),
+            None => Loss::of(of, cause, count, detail),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::sdp::parameter_sets;
+use super::stranger;
 use crate::RtspTransport;
 use millrace_frame::{CameraState, PacketCodec, Timebase};
 use retina::client::{
@@ -51,7 +52,11 @@ pub(super) async fn connect(
         .creds(address.credentials.clone())
         .session_group(sessions)
         .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")).to_owned());
-    let mut session = Session::describe(address.url.clone(), options).await.map_err(judge)?;
+    let described = Session::describe(address.url.clone(), options).await;
+    let mut session = described.map_err(|error| match stranger::in_words(&error.to_string()) {
+        Some(words) => Failure::new(CameraState::Connecting, address.scrubbed(&words)),
+        None => judge(error),
+    })?;
     let codec = |name: &str| match name {
         "h264" => Some(PacketCodec::H264),
         "h265" => Some(PacketCodec::H265),
@@ -80,7 +85,7 @@ pub(super) async fn connect(
 
 /// What an error of the client means for the camera's state, and what to do about it.
 pub(super) fn judge(address: &Address, error: &retina::Error) -> Failure {
-    let text = address.scrubbed(&error.to_string());
+    let text = address.scrubbed(stranger::without_dump(&error.to_string()));
     let Some(code) = error.status_code() else { return Failure::new(CameraState::Connecting, text) };
     // A response that was a success and could not be understood has a status too.
     if (200..300).contains(&code) {

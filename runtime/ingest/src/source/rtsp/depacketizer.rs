@@ -33,6 +33,23 @@ impl Depacketizer {
         }
     }
 
+    /// Whether a payload carries a part of a picture, and not parameter sets or messages alone. What cannot be read might.
+    pub(super) fn is_of_picture(&self, payload: &[u8]) -> bool {
+        let h265 = self.codec == PacketCodec::H265;
+        let nal_type = |header: u8| if h265 { header >> 1 & 63 } else { header & 31 };
+        let is_slice = |nal_type: u8| if h265 { nal_type < 32 } else { matches!(nal_type, 1..=5) };
+        let any_slice = |rest| aggregated(rest).any(|nal: &[u8]| nal.first().is_none_or(|&h| is_slice(nal_type(h))));
+        let Some(&header) = payload.first() else { return false };
+        match (h265, nal_type(header)) {
+            (false, 28) => payload.get(1).is_none_or(|fu| is_slice(fu & 31)),
+            (true, 49) => payload.get(2).is_none_or(|fu| is_slice(fu & 63)),
+            (false, 24) => any_slice(&payload[1..]),
+            (true, 48) => any_slice(payload.get(2..).unwrap_or_default()),
+            (false, 25..=27 | 29) | (true, 50) => true,
+            (_, single) => is_slice(single),
+        }
+    }
+
     /// Packets are missing: a NAL unit that has begun stays without its end. True where there was one.
     pub(super) fn abandon(&mut self) -> bool {
         std::mem::take(&mut self.open)
@@ -126,6 +143,16 @@ impl Depacketizer {
         }
         result
     }
+}
+
+/// The NAL units of an aggregation packet. One that is longer than the packet is cut.
+fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, tail) = rest.split_first_chunk()?;
+        let (nal, tail) = tail.split_at(usize::from(u16::from_be_bytes(*length)).min(tail.len()));
+        rest = tail;
+        Some(nal)
+    })
 }
 
 /// Some cameras put a byte stream with start codes into one NAL unit. A true one holds none: emulation prevention sees

@@ -10,6 +10,7 @@ mod depacketizer;
 mod network;
 mod queue;
 mod sdp;
+mod stranger;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -64,6 +65,7 @@ impl Rtsp {
                 () = stopped.notified() => {}
                 () = camera.keep_playing() => {}
             }
+            camera.finish();
             // The session is told to end when it is dropped. A camera that is not told goes on sending datagrams.
             let _ = tokio::time::timeout(network::FAREWELL, sessions.await_teardown()).await;
             drop(ended);
@@ -76,14 +78,20 @@ impl Source for Rtsp {
     fn next(&mut self) -> Result<SourceEvent, IngestError> {
         Ok(self.queue.next(PATIENCE).unwrap_or(SourceEvent::Wait(Duration::ZERO)))
     }
-}
 
-impl Drop for Rtsp {
-    fn drop(&mut self) {
+    /// The task puts what it had begun into the queue first, and says farewell to the camera then.
+    fn close(&mut self) -> Vec<SourceEvent> {
         self.stop.notify_one();
         network::farewell(|allowed| match self.task.recv_timeout(allowed) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
             Err(RecvTimeoutError::Timeout) => tracing::debug!("a camera does not answer to the end of its session"),
         });
+        std::iter::from_fn(|| self.queue.next(Duration::ZERO)).collect()
+    }
+}
+
+impl Drop for Rtsp {
+    fn drop(&mut self) {
+        self.close();
     }
 }
