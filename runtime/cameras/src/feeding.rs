@@ -4,6 +4,7 @@
 //! for the picture on it. The waits for decoded pictures are the second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
+use crate::losses::STOPPED;
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
 use crate::timeline::Timeline;
@@ -179,7 +180,7 @@ impl<B: Backend> Feeding<B> {
                     let detail = "encoded pictures that the event loop was too slow for";
                     losses.packets("packet_loop_behind", dropped, detail);
                 }
-                Room::Closed => losses.packets("camera_stopped", 1, "an encoded picture when the camera was stopped"),
+                Room::Closed => losses.packets(STOPPED, 1, "an encoded picture when the camera was stopped"),
             }
         }
         let decoder = match &mut self.decoder {

@@ -6,6 +6,9 @@ use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+/// What is on its way when somebody ends a camera or the node. That is as it should be: it is counted, and no warning.
+pub(crate) const STOPPED: &str = "camera_stopped";
+
 #[derive(Debug)]
 pub(crate) struct Losses {
     pub(crate) camera: String,
@@ -47,9 +50,8 @@ impl Losses {
     /// Pictures that were on their way when the camera was stopped.
     pub(crate) fn stopped(&self, pictures: u64) {
         if pictures > 0 {
-            let detail =
-                "pictures on their way when the camera was removed, changed, disabled or at its end, or the node was";
-            self.add("camera_stopped", pictures, detail);
+            let detail = "pictures on their way when the camera or its node ended";
+            self.add(STOPPED, pictures, detail);
         }
     }
 
@@ -74,7 +76,8 @@ impl Losses {
     }
 
     fn log(&self, cause: &'static str, count: u64, detail: &str) {
-        if self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause) {
+        let first = self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause);
+        if first && cause != STOPPED {
             tracing::warn!(camera = self.camera, cause, count, "{detail} (logged once; the counter has the rest)");
         } else {
             tracing::debug!(camera = self.camera, cause, count, "{detail}");
