@@ -74,6 +74,8 @@ pub(super) struct Assembler {
     /// A part of a picture of this RTP time has arrived, and how many of its pictures were given out or counted as lost.
     has_arrived: bool,
     settled: u64,
+    /// Its delimiter has arrived: where its slices did not, they are missing.
+    is_announced: bool,
     after_loss: bool,
     /// A key picture of this connection was given out.
     has_begun: bool,
@@ -102,6 +104,7 @@ impl Assembler {
             incomplete: false,
             has_arrived: false,
             settled: 0,
+            is_announced: false,
             after_loss: false,
             has_begun: false,
             events: Vec::new(),
@@ -117,7 +120,8 @@ impl Assembler {
         if !continues {
             self.begin(packet, clock);
         }
-        self.has_arrived |= self.depacketizer.is_of_picture(packet.payload);
+        self.has_arrived |= self.depacketizer.has_slice(packet.payload);
+        self.is_announced |= self.depacketizer.has_delimiter(packet.payload);
         let mut nals = std::mem::replace(&mut self.depacketizer, Depacketizer::new(self.codec));
         let result = nals.push(packet.payload, &mut |nal| self.nal(nal, clock));
         self.depacketizer = nals;
@@ -159,13 +163,16 @@ impl Assembler {
         if self.units.has_slices() && !self.damaged && self.is_whole() {
             self.finish(clock);
         }
-        let began = cut && self.has_arrived && self.settled == 0 && self.unreadable.is_none() && self.units.knows_sps();
+        let only_announced = self.is_announced && !self.has_arrived;
+        self.incomplete |= only_announced;
+        let begun = cut && self.has_arrived || only_announced;
+        let began = begun && self.settled == 0 && self.unreadable.is_none() && self.units.knows_sps();
         if self.units.has_slices() || began {
             self.units.discard();
             self.lose(Loss::new("cut_off", 1, "a picture of which a part had not arrived when the connection ended"));
         }
         self.settle();
-        (self.has_arrived, self.settled) = (false, 0);
+        (self.has_arrived, self.is_announced, self.settled) = (false, false, 0);
     }
 
     /// What came of the packets so far.
@@ -203,6 +210,7 @@ impl Assembler {
         self.damaged = false;
         self.doubtful = packet.lost > 0;
         (self.incomplete, self.has_arrived, self.settled) = (packet.lost > 0, false, 0);
+        self.is_announced = false;
     }
 
     fn nal(&mut self, nal: &[u8], clock: &mut MediaClock) {
@@ -253,7 +261,8 @@ impl Assembler {
     fn settle(&mut self) {
         let unreadable = self.units.take_lost() > 0;
         let what = self.unreadable.take().or(unreadable.then_some("an RTP frame without a readable picture"));
-        if !self.has_arrived || what.is_none() && self.settled > 0 {
+        let has_arrived = self.has_arrived || self.is_announced && self.incomplete;
+        if !has_arrived || what.is_none() && self.settled > 0 {
             return;
         }
         self.after_loss |= self.has_begun;

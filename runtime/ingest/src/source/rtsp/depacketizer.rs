@@ -33,20 +33,32 @@ impl Depacketizer {
         }
     }
 
-    /// Whether a payload carries a part of a picture, and not parameter sets or messages alone. What cannot be read might.
-    pub(super) fn is_of_picture(&self, payload: &[u8]) -> bool {
+    /// Whether a payload carries a slice. What cannot be read might.
+    pub(super) fn has_slice(&self, payload: &[u8]) -> bool {
         let h265 = self.codec == PacketCodec::H265;
-        let nal_type = |header: u8| if h265 { header >> 1 & 63 } else { header & 31 };
-        let is_slice = |nal_type: u8| if h265 { nal_type < 32 } else { matches!(nal_type, 1..=5) };
-        let any_slice = |rest| aggregated(rest).any(|nal: &[u8]| nal.first().is_none_or(|&h| is_slice(nal_type(h))));
+        self.any_nal(payload, true, &|nal_type| if h265 { nal_type < 32 } else { matches!(nal_type, 1..=5) })
+    }
+
+    /// Whether a payload carries an access unit delimiter, with which a picture begins.
+    pub(super) fn has_delimiter(&self, payload: &[u8]) -> bool {
+        let delimiter = if self.codec == PacketCodec::H265 { 35 } else { 9 };
+        self.any_nal(payload, false, &|nal_type| nal_type == delimiter)
+    }
+
+    /// Whether a NAL unit, or a part of one, is of a wanted type; `unknown` where the types cannot be read.
+    fn any_nal(&self, payload: &[u8], unknown: bool, wanted: &dyn Fn(u8) -> bool) -> bool {
+        let h265 = self.codec == PacketCodec::H265;
+        let of_header = |header: u8| if h265 { header >> 1 & 63 } else { header & 31 };
+        let any_of =
+            |rest| aggregated(rest).any(|nal| nal.first().map_or(unknown, |&header| wanted(of_header(header))));
         let Some(&header) = payload.first() else { return false };
-        match (h265, nal_type(header)) {
-            (false, 28) => payload.get(1).is_none_or(|fu| is_slice(fu & 31)),
-            (true, 49) => payload.get(2).is_none_or(|fu| is_slice(fu & 63)),
-            (false, 24) => any_slice(&payload[1..]),
-            (true, 48) => any_slice(payload.get(2..).unwrap_or_default()),
-            (false, 25..=27 | 29) | (true, 50) => true,
-            (_, single) => is_slice(single),
+        match (h265, of_header(header)) {
+            (false, 28) => payload.get(1).map_or(unknown, |fu| wanted(fu & 31)),
+            (true, 49) => payload.get(2).map_or(unknown, |fu| wanted(fu & 63)),
+            (false, 24) => any_of(&payload[1..]),
+            (true, 48) => any_of(payload.get(2..).unwrap_or_default()),
+            (false, 25..=27 | 29) | (true, 50) => unknown,
+            (_, single) => wanted(single),
         }
     }
 

@@ -37,21 +37,24 @@ struct Sent {
     bytes: Vec<u8>,
 }
 
-fn sent(name: &str, marking: Marking, largest: usize, sets: bool) -> Vec<Sent> {
+fn sent(name: &str, marking: Marking, largest: usize, sets: bool, delimiters: bool) -> Vec<Sent> {
     let h265 = name.ends_with(".265");
     let mut packetizer = Packetizer { marking, largest, ..Packetizer::new(h265) };
     let mut sent = Vec::new();
     for (n, unit) in units(name).iter().enumerate() {
         let is_slice = |nal: &[u8]| if h265 { nal[0] >> 1 & 63 < 32 } else { matches!(nal[0] & 31, 1..=5) };
         let is_set = |nal: &[u8]| if h265 { matches!(nal[0] >> 1 & 63, 32..=34) } else { matches!(nal[0] & 31, 7 | 8) };
-        let nals: Vec<&[u8]> = annexb_nals(&unit.data).filter(|nal| sets || !is_set(nal)).collect();
+        let delimiter: &[u8] = if h265 { &[0x46, 1, 0x50] } else { &[9, 0xF0] };
+        let is_delimiter = |nal: &[u8]| if h265 { nal[0] >> 1 & 63 == 35 } else { nal[0] & 31 == 9 };
+        let of_unit = annexb_nals(&unit.data).filter(|nal| (sets || !is_set(nal)) && !is_delimiter(nal));
+        let nals: Vec<&[u8]> = delimiters.then_some(delimiter).into_iter().chain(of_unit).collect();
         let ticks = n as u32 * 3600;
         for bytes in packetizer.picture(&nals, ticks) {
             let payload = &bytes[RTP_HEADER_BYTES..];
             let of_picture = match (h265, payload[0] & 31, payload[0] >> 1 & 63) {
                 (false, 28, _) => is_slice(&payload[1..]),
                 (true, _, 49) => payload[2] & 63 < 32,
-                _ => is_slice(payload),
+                _ => is_slice(payload) || is_delimiter(payload),
             };
             sent.push(Sent { picture: of_picture.then_some(n), ticks: i64::from(ticks), bytes });
         }
@@ -116,7 +119,7 @@ fn sets_of(name: &str) -> Vec<Vec<u8>> {
 #[test]
 fn a_picture_without_its_end_its_beginning_or_its_middle_is_one_that_is_incomplete() {
     for name in ["open_gop.264", "closed_gop.265"] {
-        let packets = sent(name, Marking::Pictures, 40, true);
+        let packets = sent(name, Marking::Pictures, 40, true, false);
         let of =
             |picture| -> Vec<usize> { (0..packets.len()).filter(|n| packets[*n].picture == Some(picture)).collect() };
         let its_packets = (3..).map(of).find(|of| of.len() > 2).unwrap();
@@ -138,15 +141,15 @@ fn a_picture_without_its_end_its_beginning_or_its_middle_is_one_that_is_incomple
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
     fn received_is_what_comes_out_and_what_is_named(
         clip in 0..CLIPS.len(), marking in prop::sample::select(vec![Marking::Pictures, Marking::EveryNal, Marking::Never]),
-        largest in prop::sample::select(vec![30usize, 100, 400, 1200]), stated: bool, sets: bool, seed: u64,
+        largest in prop::sample::select(vec![30usize, 100, 400, 1200]), stated: bool, sets: bool, delimiters: bool, seed: u64,
         per_mille in prop::sample::select(vec![0u64, 5, 20, 100, 500, 950]), from in 0usize..60, to in 0usize..60,
     ) {
         let name = CLIPS[clip];
-        let packets = sent(name, marking, largest, sets);
+        let packets = sent(name, marking, largest, sets, delimiters);
         let (from, to) = (from.min(packets.len() - 1), packets.len() - to.min(packets.len() - 1));
         let chance = |n: usize| {
             let mut x = seed ^ (n as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
