@@ -140,6 +140,22 @@ fn a_picture_without_its_end_its_beginning_or_its_middle_is_one_that_is_incomple
     }
 }
 
+/// Of two key pictures in a row the headers differ, by the standard; not so of two between which pictures were lost.
+#[test]
+fn a_key_picture_that_looks_like_the_last_one_is_another() {
+    for name in CLIPS {
+        let of_first = sent(name, Marking::Pictures, 200, true, false).into_iter().filter(|packet| packet.ticks == 0);
+        let first: Vec<Sent> = of_first.collect();
+        let again = |n: i64| {
+            let packets = first.iter();
+            packets.map(move |p| Sent { picture: Some(n as usize), ticks: n * 90_000, bytes: p.bytes.clone() })
+        };
+        let all: Vec<Sent> = (0..3).flat_map(again).collect();
+        let got = assemble(name, &all, |_| true, &[]);
+        assert_eq!((got.pictures, got.lost.len(), got.others.len()), (3, 0, 0), "{name}: {got:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
