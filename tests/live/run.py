@@ -30,6 +30,8 @@ from fleet import Missing  # noqa: E402
 
 # /stats is asked five times a second
 SEEN_MS, HEALED_MS, STOP_S = 3000 + 200, 10_000, 3.0
+# between the 20th round of reconnections and the last: threads come and go, and a picture more may be on its way
+MOST_GROWTH = {"pss_kib": 16 << 10, "fds": 8, "threads": 4, "shared_maps": 8}
 CALM_MS = 1000  # from the fall of a load that was too much to the last picture that is older than usual
 
 
@@ -112,6 +114,9 @@ def judge_faults(suite, gap_limit_ms, problems):
             calm = result["calm"]
             if calm["recovered_ms"] > CALM_MS or calm["delivered"] < calm["sent_after_1_s"]:
                 problems.append(f"{fault.name}: after the load fell: {calm}; no loss is allowed, and ages as usual after {CALM_MS} ms")
+        for node, growth in result.get("growth", {}).items():
+            if grown := {what: by for what, by in growth.items() if by > MOST_GROWTH[what]}:
+                problems.append(f"{fault.name}: {node} has grown by {grown}; {MOST_GROWTH} are allowed")
         if fault.kind == "churn" and result["came_back"] < result["connections"]:
             problems.append(f"{fault.name}: pictures came back after {result['came_back']} of {result['connections']} connections")
         for camera, ages in result.get("from_before_ms", {}).items():

@@ -110,7 +110,7 @@ class Session:
         return sorted(messages, key=lambda m: m.ns) if len(self.pages) > 1 else messages
 
     def resources(self):
-        """Memory, descriptors and threads of each node."""
+        """Memory, descriptors, threads and shared mappings of each node."""
         return {node: resources(pid) for node, pid in self.run.nodes()[0].items()}
 
     def usage(self):
