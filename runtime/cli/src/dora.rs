@@ -176,6 +176,8 @@ fn write_wrapper(bin: &Path, python: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::target_folder_of;
 
     #[test]

@@ -160,13 +160,18 @@ fn credentials_are_used_and_never_shown() {
     let password = "s3cret?p@ss";
     let Some(_server) = Server::start(port, &["viewer7", password]) else { return };
     let url = format!("rtsp://viewer7:s3cret%3Fp%40ss@127.0.0.1:{port}/camera");
-    let mut viewer = Viewer::open(&url, &Options::default());
-    viewer.watch_frames(3, LIMIT);
-    for (user, reason) in [
-        ("viewer7:wr0ng%40pw@", "401 Unauthorized: check user and password"),
-        ("", "401 Unauthorized: write user and password into the URL or the cameras file"),
+    let by = |rtsp_transport| Options { rtsp_transport, ..Options::default() };
+    for transport in [RtspTransport::Tcp, RtspTransport::Udp] {
+        Viewer::open(&url, &by(transport)).watch_frames(3, LIMIT);
+    }
+    let check = "401 Unauthorized: check user and password";
+    for (user, transport, reason) in [
+        ("viewer7:wr0ng%40pw@", RtspTransport::Tcp, check),
+        ("viewer7:wr0ng%40pw@", RtspTransport::Udp, check),
+        ("", RtspTransport::Tcp, "401 Unauthorized: write user and password into the URL or the cameras file"),
+        ("", RtspTransport::Udp, "401 Unauthorized: write user and password into the URL or the cameras file"),
     ] {
-        let mut viewer = Viewer::open(&format!("rtsp://{user}127.0.0.1:{port}/camera"), &Options::default());
+        let mut viewer = Viewer::open(&format!("rtsp://{user}127.0.0.1:{port}/camera"), &by(transport));
         viewer.watch_state(CameraState::Refused, LIMIT);
         let state = viewer.state();
         assert_eq!(state.last_error, reason);

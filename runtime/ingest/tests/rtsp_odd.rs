@@ -1,15 +1,16 @@
 //! RTSP cameras that answer wrongly, late or not at all, played by a small server of the tests' own.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/clip.rs"]
+mod clip;
 mod common;
 #[path = "common/odd_server.rs"]
 mod odd_server;
 
-use base64::Engine;
+use clip::{Clip, TICKS};
 use common::viewer::Viewer;
-use common::{own_data, reference};
 use millrace_frame::{CameraState, monotonic_ns, unix_ns};
-use millrace_ingest::{AccessUnit, Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, Options, annexb_nals};
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Speaks, Then, sdp, sender_report};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -19,82 +20,6 @@ use std::time::{Duration, Instant};
 /// Losses of packets and of connections.
 const NOT_PICTURES: [&str; 2] = ["rtp_loss", "connection_lost"];
 const LIMIT: Duration = Duration::from_secs(60);
-const TICKS: u32 = 3600; // 40 ms
-
-/// A stream's pictures in decoding order, each with its place in presentation order.
-struct Clip {
-    h265: bool,
-    units: Vec<(AccessUnit, u32)>,
-    /// FFmpeg's checksums in presentation order.
-    md5s: Vec<String>,
-}
-
-impl Clip {
-    fn read(name: &str) -> Self {
-        let path = own_data(name);
-        let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
-        let mut units = Vec::new();
-        loop {
-            match ingest.next_event().unwrap() {
-                Event::Unit(unit) => units.push(*unit),
-                Event::End => break,
-                other => panic!("{other:?}"),
-            }
-        }
-        let mut order: Vec<i64> = units.iter().map(|u| u.timing.pts_ns).collect();
-        order.sort_unstable();
-        let place = |u: &AccessUnit| order.iter().position(|pts| *pts == u.timing.pts_ns).unwrap() as u32;
-        let units = units.iter().map(|u| (u.clone(), place(u))).collect();
-        let md5s = reference(&own_data(&format!("{name}.framemd5"))).1.into_iter().map(|f| f.md5).collect();
-        Self { h265: name.ends_with(".265"), units, md5s }
-    }
-
-    /// The NAL units of a picture without parameter sets.
-    fn nals<'a>(&self, unit: &'a AccessUnit) -> Vec<&'a [u8]> {
-        annexb_nals(&unit.data).filter(|nal| !self.is_set(nal)).collect()
-    }
-
-    fn is_set(&self, nal: &[u8]) -> bool {
-        if self.h265 { matches!(nal[0] >> 1 & 63, 32..=34) } else { matches!(nal[0] & 31, 7 | 8) }
-    }
-
-    fn sets(&self) -> Vec<&[u8]> {
-        annexb_nals(&self.units[0].0.data).filter(|nal| self.is_set(nal)).collect()
-    }
-
-    /// The session description, with or without the parameter sets.
-    fn sdp(&self, with_sets: bool) -> String {
-        let encode = |nal: &[u8]| base64::engine::general_purpose::STANDARD.encode(nal);
-        let sets: Vec<String> = self.sets().into_iter().map(encode).collect();
-        let format = match (with_sets, self.h265) {
-            (false, false) => "packetization-mode=1".into(),
-            (false, true) => "tx-mode=SRST".into(),
-            (true, false) => format!("packetization-mode=1;sprop-parameter-sets={}", sets.join(",")),
-            (true, true) => format!("sprop-vps={};sprop-sps={};sprop-pps={}", sets[0], sets[1], sets[2]),
-        };
-        sdp(if self.h265 { "H265" } else { "H264" }, &format)
-    }
-
-    /// Pictures from one on, with an RTP clock that begins somewhere, as whole access units, at 25 a second times `speed`.
-    fn sent(&self, from: usize, sets: bool, marking: Marking, speed: u32) -> Vec<Sent> {
-        let mut packetizer = Packetizer { marking, ..Packetizer::new(self.h265) };
-        let mut sent = Vec::new();
-        for (unit, place) in &self.units[from..] {
-            let nals = if sets { annexb_nals(&unit.data).collect() } else { self.nals(unit) };
-            let ticks = 4_294_960_000u32.wrapping_add(place * TICKS);
-            for (n, bytes) in packetizer.picture(&nals, ticks).into_iter().enumerate() {
-                let after = if n == 0 { Duration::from_millis(40) / speed } else { Duration::ZERO };
-                sent.push(Sent { after, channel: 0, bytes });
-            }
-        }
-        sent
-    }
-
-    fn show(&self, sent: Vec<Sent>, then: Then) -> Answer {
-        Answer::Play(Arc::new(Show { sdp: self.sdp(true), sent, then }))
-    }
-}
-
 fn quick() -> Options {
     Options { stall_timeout: Some(Duration::from_millis(700)), ..Options::default() }
 }

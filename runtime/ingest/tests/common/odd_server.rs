@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) struct Show {
     pub(crate) then: Then,
 }
 
-/// A packet on an interleaved channel (0 is RTP, 1 RTCP), sent so long after the one before.
+/// A packet on an interleaved channel (0 is RTP, 1 RTCP) or by UDP, as the client asks, sent so long after the one before.
 #[derive(Clone)]
 pub(crate) struct Sent {
     pub(crate) after: Duration,
@@ -60,6 +60,8 @@ pub(crate) enum Then {
 pub(crate) struct OddServer {
     pub(crate) address: SocketAddr,
     pub(crate) accepted: Arc<AtomicUsize>,
+    /// The methods of all requests.
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,16 +78,18 @@ impl OddServer {
         listener.set_nonblocking(true).unwrap();
         let (accepted, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, stopped) = (accepted.clone(), stop.clone());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let asked = requests.clone();
         let thread = std::thread::spawn(move || {
             let mut served = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
                         let answer = script(count.fetch_add(1, Ordering::Relaxed));
-                        let stopped = stopped.clone();
+                        let (stopped, asked) = (stopped.clone(), asked.clone());
                         served.push(std::thread::spawn(move || {
                             // the other side may go at any time
-                            let _ = serve(stream, &answer, &stopped);
+                            let _ = serve(stream, &answer, &stopped, &asked);
                         }));
                         served.retain(|thread| !thread.is_finished());
                     }
@@ -95,7 +99,7 @@ impl OddServer {
             }
             served.into_iter().for_each(|thread| thread.join().unwrap());
         });
-        Self { address, accepted, stop, thread: Some(thread) }
+        Self { address, accepted, requests, stop, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -110,7 +114,7 @@ impl Drop for OddServer {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool, asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -121,7 +125,9 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool) -> std::io::
         Answer::Says(..) | Answer::Status(..) | Answer::Play(_) => {}
     }
     let mut requests = BufReader::new(stream.try_clone()?);
-    while let Some((method, cseq)) = request(&mut requests, stop)? {
+    let mut datagrams = None;
+    while let Some((method, cseq, port)) = request(&mut requests, stop)? {
+        asked.lock().unwrap().push(method.clone());
         let play = match (answer, &method[..]) {
             (Answer::Silence | Answer::Close, _) => continue,
             (Answer::Says(Speaks::Server, _), _) => return Ok(()),
@@ -143,11 +149,16 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool) -> std::io::
                 continue;
             }
             (Answer::Play(_), "SETUP") => {
-                write!(
-                    stream,
-                    "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nSession: 7\r\n\
-                     Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
-                )?;
+                let transport = match port {
+                    None => "RTP/AVP/TCP;unicast;interleaved=0-1".to_owned(),
+                    Some(port) => {
+                        let sockets = [UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?];
+                        let from = sockets[0].local_addr()?.port();
+                        datagrams = Some((sockets, port));
+                        format!("RTP/AVP/UDP;unicast;client_port={port}-{};server_port={from}-{}", port + 1, from + 1)
+                    }
+                };
+                write!(stream, "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nSession: 7\r\nTransport: {transport}\r\n\r\n")?;
                 continue;
             }
             (Answer::Play(show), method) => {
@@ -160,6 +171,10 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool) -> std::io::
                 return Ok(());
             }
             std::thread::sleep(*after);
+            if let Some((sockets, port)) = &datagrams {
+                sockets[usize::from(*channel)].send_to(bytes, ("127.0.0.1", port + u16::from(*channel)))?;
+                continue;
+            }
             let mut framed = vec![b'$', *channel];
             framed.extend_from_slice(&u16::try_from(bytes.len()).unwrap().to_be_bytes());
             framed.extend_from_slice(bytes);
@@ -174,9 +189,12 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool) -> std::io::
     Ok(())
 }
 
-/// The next request's method and CSeq; nothing at the end.
-fn request(from: &mut BufReader<TcpStream>, stop: &AtomicBool) -> std::io::Result<Option<(String, String)>> {
-    let (mut method, mut cseq) = (String::new(), String::new());
+/// A request's method, CSeq, and the first port that the client wants packets on.
+type Asked = (String, String, Option<u16>);
+
+/// The next request; nothing at the end.
+fn request(from: &mut BufReader<TcpStream>, stop: &AtomicBool) -> std::io::Result<Option<Asked>> {
+    let (mut method, mut cseq, mut port) = (String::new(), String::new(), None);
     let mut line = String::new();
     loop {
         match from.read_line(&mut line) {
@@ -192,13 +210,16 @@ fn request(from: &mut BufReader<TcpStream>, stop: &AtomicBool) -> std::io::Resul
         }
         let text = line.trim_end();
         if text.is_empty() && !method.is_empty() {
-            return Ok(Some((method, cseq)));
+            return Ok(Some((method, cseq, port)));
         }
         if method.is_empty() {
             method = text.split(' ').next().unwrap_or_default().to_owned();
         }
         if let Some(value) = text.to_ascii_lowercase().strip_prefix("cseq:") {
             cseq = value.trim().to_owned();
+        }
+        if let Some((_, ports)) = text.split_once("client_port=") {
+            port = Some(ports.split('-').next().unwrap().parse().unwrap());
         }
         line.clear();
     }

@@ -21,6 +21,7 @@ const NO_TLS: &str =
     "use rtsp:// on a network that you trust, or a proxy on this machine that speaks TLS to the camera";
 
 /// Where a camera is, and what its messages must not show.
+#[derive(Clone)]
 pub(super) struct Address {
     /// Without user and password.
     pub(super) url: Url,

@@ -1,15 +1,14 @@
 //! A camera's task: connects, receives, and begins again whenever that fails.
 
 use super::address::Address;
-use super::assembler::{Arrived, Assembler, Packet};
+use super::assembler::{Assembler, Packet};
 use super::clock::MediaClock;
-use super::connection::{Connection, Failure, connect, judge};
+use super::connection::{Connection, Failure, Item, Sessions, connect};
 use super::queue::Queue;
 use crate::source::SourceEvent;
 use crate::{Loss, LossOf, RtspTransport, SourceState};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use millrace_frame::CameraState;
-use retina::client::{PacketItem, Playing, Session, SessionGroup};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +68,7 @@ pub(super) struct Camera {
     transport: RtspTransport,
     limits: Limits,
     queue: Arc<Queue>,
-    sessions: Arc<SessionGroup>,
+    sessions: Sessions,
     clock: MediaClock,
     state: SourceState,
     /// The picture that is being put together.
@@ -84,7 +83,7 @@ impl Camera {
         transport: RtspTransport,
         limits: Limits,
         queue: Arc<Queue>,
-        sessions: Arc<SessionGroup>,
+        sessions: Sessions,
     ) -> Self {
         Self {
             address,
@@ -101,9 +100,13 @@ impl Camera {
 
     /// Puts what has arrived so far into the queue; the task ends.
     pub(super) fn finish(&mut self) {
+        self.end_picture(&mut true);
+    }
+
+    fn end_picture(&mut self, was_live: &mut bool) {
         if let Some(mut assembler) = self.assembler.take() {
             assembler.end(&mut self.clock);
-            self.hand_over(assembler.take(), &mut true);
+            self.hand_over(assembler.take(), was_live);
         }
     }
 
@@ -130,7 +133,7 @@ impl Camera {
 
     /// One connection from its beginning to its end.
     async fn attempt(&mut self) -> Attempt {
-        let connecting = connect(&self.address, self.transport, self.sessions.clone());
+        let connecting = connect(&self.address, self.transport, &self.sessions);
         let connected = timeout(self.limits.connect, contained(connecting)).await;
         let connection = match connected {
             Ok(Some(Ok(connection))) => connection,
@@ -142,12 +145,11 @@ impl Camera {
             }
         };
         self.clock.reconnected();
-        let Connection { packets, codec, timebase, parameter_sets } = connection;
-        self.assembler = Some(Assembler::new(codec, timebase, &parameter_sets));
+        self.assembler = Some(connection.assembler());
         let mut was_live = false;
-        let received = contained(self.receive(packets, &mut was_live)).await;
+        let received = contained(self.receive(connection, &mut was_live)).await;
         let failure = received.unwrap_or_else(panicked);
-        self.finish();
+        self.end_picture(&mut was_live);
         self.was_paused = false;
         if was_live {
             self.queue.push(SourceEvent::Flush);
@@ -157,25 +159,25 @@ impl Camera {
         Attempt { failure, was_live }
     }
 
-    async fn receive(&mut self, mut packets: Session<Playing>, was_live: &mut bool) -> Failure {
+    async fn receive(&mut self, mut connection: Connection, was_live: &mut bool) -> Failure {
         let stall = self.limits.stall;
         let began = tokio::time::Instant::now();
         let mut stalls_at = began + stall;
         let mut packets_in_vain = 0u64;
         let mut looked = began;
         loop {
-            let got = timeout_at(stalls_at.min(looked + LOOK), packets.next()).await;
+            let got = timeout_at(stalls_at.min(looked + LOOK), connection.next(&self.address)).await;
             let now = tokio::time::Instant::now();
             let paused = now - std::mem::replace(&mut looked, now);
             if paused > PAUSED {
                 self.was_paused = true;
                 match got {
-                    Ok(Some(Ok(item))) => {
-                        self.pass_on(&item, &mut true);
-                        self.drain(&mut packets, now + LONGEST_DRAIN).await;
+                    Ok(Ok(item)) => {
+                        self.pass_on(item, &connection, &mut true);
+                        self.drain(&mut connection, now + LONGEST_DRAIN).await;
                     }
-                    Err(_) => self.drain(&mut packets, now + LONGEST_DRAIN).await,
-                    Ok(_) => {} // the connection has ended
+                    Err(_) => self.drain(&mut connection, now + LONGEST_DRAIN).await,
+                    Ok(Err(_)) => {} // the connection has ended
                 }
                 let reason = format!("the decoder's process did not run for {} ms", paused.as_millis());
                 return Failure::new(CameraState::Stalled, reason);
@@ -189,15 +191,11 @@ impl Camera {
                     }
                     return Failure::new(CameraState::Stalled, reason);
                 }
-                Ok(None) => return Failure::new(CameraState::Connecting, "the camera ended the stream"),
-                Ok(Some(Err(error))) => {
-                    let reason = judge(&self.address, &error).reason;
-                    return Failure::new(CameraState::Connecting, reason);
-                }
-                Ok(Some(Ok(item))) => item,
+                Ok(Err(failure)) => return failure,
+                Ok(Ok(item)) => item,
             };
-            packets_in_vain += u64::from(matches!(item, PacketItem::Rtp(_)));
-            let progress = self.pass_on(&item, was_live);
+            packets_in_vain += u64::from(matches!(item, Item::Packet { .. }));
+            let progress = self.pass_on(item, &connection, was_live);
             if progress == Progress::Pictures || progress == Progress::Waiting && now - began < LONGEST_GROUP {
                 stalls_at = now + stall;
             }
@@ -207,38 +205,34 @@ impl Camera {
         }
     }
 
-    /// Takes in a packet, and passes on what came of it.
-    fn pass_on(&mut self, item: &PacketItem, was_live: &mut bool) -> Progress {
+    /// Takes in what the camera sent, and passes on what came of it.
+    fn pass_on(&mut self, item: Item, connection: &Connection, was_live: &mut bool) -> Progress {
         let Some(assembler) = &mut self.assembler else { return Progress::Nothing };
         match item {
-            PacketItem::Rtp(rtp) => {
-                let packet = Packet {
-                    ticks: rtp.timestamp().elapsed(),
-                    marker: rtp.mark(),
-                    lost: rtp.loss(),
-                    payload: rtp.payload(),
-                    arrived: Arrived::now(),
-                };
+            Item::Packet { ticks, marker, lost, payload, arrived } => {
+                let packet = Packet { ticks, marker, lost, payload: &payload, arrived };
                 assembler.packet(&packet, &mut self.clock);
             }
-            PacketItem::Rtcp(rtcp) => {
-                let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
-                if let (Some(time), Some(report)) = (rtcp.rtp_timestamp(), report) {
-                    assembler.sender_report(time.elapsed(), report.ntp_timestamp().0);
-                }
+            Item::Report { ticks, ntp } => assembler.sender_report(ticks, ntp),
+            Item::Counted(counted) => self.queue.push(SourceEvent::Counted(counted)),
+            Item::Restart => {
+                self.end_picture(was_live);
+                self.queue.push(SourceEvent::Flush);
+                self.clock.reconnected();
+                self.assembler = Some(connection.assembler());
+                return Progress::Nothing;
             }
-            _ => {}
         }
         let events = assembler.take();
         self.hand_over(events, was_live)
     }
 
     /// Reads what waits in the socket, to count it.
-    async fn drain(&mut self, packets: &mut Session<Playing>, until: tokio::time::Instant) {
+    async fn drain(&mut self, connection: &mut Connection, until: tokio::time::Instant) {
         loop {
             let soon = tokio::time::Instant::now() + DRAINED;
-            let Ok(Some(Ok(item))) = timeout_at(until.min(soon), packets.next()).await else { return };
-            self.pass_on(&item, &mut true);
+            let Ok(Ok(item)) = timeout_at(until.min(soon), connection.next(&self.address)).await else { return };
+            self.pass_on(item, connection, &mut true);
         }
     }
 

@@ -1,16 +1,23 @@
 //! One RTSP connection: how it is made, and what is wrong when it cannot be.
 
 use super::address::Address;
+use super::assembler::{Arrived, Assembler};
 use super::sdp::parameter_sets;
 use super::stranger;
-use crate::RtspTransport;
+use super::udp::{self, Datagrams};
+use crate::{Counted, RtspTransport};
+use bytes::Bytes;
+use futures::StreamExt;
 use millrace_frame::{CameraState, PacketCodec, Timebase};
 use retina::client::{
-    InitialSequenceNumberPolicy, PlayOptions, Playing, Session, SessionGroup, SessionOptions, SetupOptions,
-    TcpTransportOptions, Transport, UdpTransportOptions,
+    InitialSequenceNumberPolicy, PacketItem, PlayOptions, Playing, Session, SessionGroup, SessionOptions, SetupOptions,
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// How this program names itself to a camera.
+pub(super) const USER_AGENT: &str = concat!("millrace/", env!("CARGO_PKG_VERSION"));
 
 /// Accounts are locked after a few wrong passwords in a row.
 const LEAST_WAIT_AFTER_LOGIN: Duration = Duration::from_secs(5);
@@ -32,9 +39,50 @@ impl Failure {
     }
 }
 
+/// The sessions of a camera that have not ended, or of which the camera does not know yet that they have.
+#[derive(Clone, Default)]
+pub(super) struct Sessions {
+    by_tcp: Arc<SessionGroup>,
+    by_udp: TaskTracker,
+}
+
+impl Sessions {
+    /// Waits until the camera knows of the end of all sessions.
+    pub(super) async fn have_ended(&self) {
+        self.by_udp.close();
+        let _ = tokio::join!(self.by_tcp.await_teardown(), self.by_udp.wait());
+    }
+}
+
+/// What a camera that plays sends.
+pub(super) enum Item {
+    Packet {
+        /// RTP time in ticks, without wrapping.
+        ticks: i64,
+        marker: bool,
+        /// Packets missing before this one.
+        lost: u16,
+        payload: Bytes,
+        arrived: Arrived,
+    },
+    /// A sender report: at RTP time `ticks` the camera's clock was `ntp`.
+    Report {
+        ticks: i64,
+        ntp: u64,
+    },
+    Counted(Counted),
+    /// The camera begins another RTP stream.
+    Restart,
+}
+
+pub(super) enum Packets {
+    Tcp(Box<Session<Playing>>),
+    Udp(Box<Datagrams>),
+}
+
 /// A camera that plays.
 pub(super) struct Connection {
-    pub(super) packets: Session<Playing>,
+    pub(super) packets: Packets,
     pub(super) codec: PacketCodec,
     pub(super) timebase: Timebase,
     /// Those of the session description.
@@ -45,42 +93,86 @@ pub(super) struct Connection {
 pub(super) async fn connect(
     address: &Address,
     transport: RtspTransport,
-    sessions: Arc<SessionGroup>,
+    sessions: &Sessions,
 ) -> Result<Connection, Failure> {
+    match transport {
+        RtspTransport::Tcp => connect_tcp(address, sessions.by_tcp.clone()).await,
+        RtspTransport::Udp => udp::connect(address, &sessions.by_udp).await,
+    }
+}
+
+async fn connect_tcp(address: &Address, sessions: Arc<SessionGroup>) -> Result<Connection, Failure> {
     let judge = |error: retina::Error| judge(address, &error);
     let options = SessionOptions::default()
         .creds(address.credentials.clone())
         .session_group(sessions)
-        .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")).to_owned());
+        .user_agent(USER_AGENT.to_owned());
     let described = Session::describe(address.url.clone(), options).await;
     let mut session = described.map_err(|error| match stranger::in_words(&error.to_string()) {
         Some(words) => Failure::new(CameraState::Connecting, address.scrubbed(&words)),
         None => judge(error),
     })?;
+    let videos = session.streams().iter().enumerate().filter(|(_, s)| s.media() == "video").collect();
+    let ((number, stream), codec) = choose(address, videos, |(_, s)| s.encoding_name())?;
+    let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
+    let timebase = Timebase { num: 1, den: stream.clock_rate_hz().max(1) };
+    session.setup(number, SetupOptions::default()).await.map_err(judge)?;
+    // What the camera says of its first sequence number is often wrong, and nothing depends on it.
+    let options = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
+    let packets = Packets::Tcp(Box::new(session.play(options).await.map_err(judge)?));
+    Ok(Connection { packets, codec, timebase, parameter_sets })
+}
+
+/// The first of a camera's videos that can be decoded; `name` is a video's encoding.
+pub(super) fn choose<T>(
+    address: &Address,
+    videos: Vec<T>,
+    name: impl Fn(&T) -> &str,
+) -> Result<(T, PacketCodec), Failure> {
+    let offered =
+        if videos.is_empty() { "no video".to_owned() } else { videos.iter().map(&name).collect::<Vec<_>>().join(", ") };
     let codec = |name: &str| match name {
         "h264" => Some(PacketCodec::H264),
         "h265" => Some(PacketCodec::H265),
         _ => None,
     };
-    let video = session.streams().iter().enumerate().filter(|(_, s)| s.media() == "video");
-    let found = video.clone().find_map(|(number, s)| Some((number, codec(s.encoding_name())?, s)));
-    let Some((number, codec, stream)) = found else {
-        let offered: Vec<&str> = video.map(|(_, s)| s.encoding_name()).collect();
-        let offered = if offered.is_empty() { "no video".to_owned() } else { offered.join(", ") };
+    let found = videos.into_iter().find_map(|video| codec(name(&video)).map(|codec| (video, codec)));
+    found.ok_or_else(|| {
         let reason = address.scrubbed(&format!("the camera offers {offered}; set it to H.264 or H.265"));
-        return Err(Failure::new(CameraState::Refused, reason));
-    };
-    let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
-    let timebase = Timebase { num: 1, den: stream.clock_rate_hz().max(1) };
-    let transport = match transport {
-        RtspTransport::Tcp => Transport::Tcp(TcpTransportOptions::default()),
-        RtspTransport::Udp => Transport::Udp(UdpTransportOptions::default()),
-    };
-    session.setup(number, SetupOptions::default().transport(transport)).await.map_err(judge)?;
-    // What the camera says of its first sequence number is often wrong, and nothing depends on it.
-    let options = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
-    let packets = session.play(options).await.map_err(judge)?;
-    Ok(Connection { packets, codec, timebase, parameter_sets })
+        Failure::new(CameraState::Refused, reason)
+    })
+}
+
+impl Connection {
+    pub(super) fn assembler(&self) -> Assembler {
+        Assembler::new(self.codec, self.timebase, &self.parameter_sets)
+    }
+
+    /// What comes next, or why nothing more comes.
+    pub(super) async fn next(&mut self, address: &Address) -> Result<Item, Failure> {
+        let session = match &mut self.packets {
+            Packets::Udp(datagrams) => return datagrams.next().await,
+            Packets::Tcp(session) => session,
+        };
+        while let Some(item) = session.next().await {
+            let failed = |error| Failure::new(CameraState::Connecting, judge(address, &error).reason);
+            match item.map_err(failed)? {
+                PacketItem::Rtp(rtp) => {
+                    let (ticks, marker, lost) = (rtp.timestamp().elapsed(), rtp.mark(), rtp.loss());
+                    let (payload, arrived) = (rtp.into_payload_bytes(), Arrived::now());
+                    return Ok(Item::Packet { ticks, marker, lost, payload, arrived });
+                }
+                PacketItem::Rtcp(rtcp) => {
+                    let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
+                    if let (Some(time), Some(report)) = (rtcp.rtp_timestamp(), report) {
+                        return Ok(Item::Report { ticks: time.elapsed(), ntp: report.ntp_timestamp().0 });
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(Failure::new(CameraState::Connecting, "the camera ended the stream"))
+    }
 }
 
 /// What an error of the client means for the camera's state, and what to do about it.
@@ -91,6 +183,11 @@ pub(super) fn judge(address: &Address, error: &retina::Error) -> Failure {
     if (200..300).contains(&code) {
         return Failure::new(CameraState::Refused, text);
     }
+    refusal(address, code, || text)
+}
+
+/// What the status of an answer means; `otherwise` is for a status without a usual name.
+pub(super) fn refusal(address: &Address, code: u16, otherwise: impl FnOnce() -> String) -> Failure {
     let name = status_name(code);
     let reason = match code {
         401 | 403 if address.credentials.is_none() => {
@@ -99,7 +196,7 @@ pub(super) fn judge(address: &Address, error: &retina::Error) -> Failure {
         401 | 403 => format!("{code} {name}: check user and password"),
         404 => format!("{code} {name}: check the path in the URL"),
         461 => format!("{code} {name}: choose the other RTSP transport, tcp or udp"),
-        _ if name.is_empty() => text,
+        _ if name.is_empty() => otherwise(),
         _ => format!("{code} {name}: the server refuses for now"),
     };
     let least_wait = if matches!(code, 401 | 403) { LEAST_WAIT_AFTER_LOGIN } else { Duration::ZERO };

@@ -6,20 +6,24 @@ mod assembler;
 mod camera;
 mod clock;
 mod connection;
+mod control;
 mod depacketizer;
 mod network;
 mod queue;
 mod sdp;
+mod sorter;
 mod stranger;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 use super::{Source, SourceEvent};
 use crate::{IngestError, Options};
 use address::{Address, BadUrl};
 use camera::{Camera, Limits};
+use connection::Sessions;
 use queue::{Bounds, Queue};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -57,8 +61,8 @@ impl Rtsp {
         let queue = Arc::new(Queue::new(bounds));
         let stop = Arc::new(Notify::new());
         let (ended, task) = sync_channel(1);
-        let sessions = Arc::default();
-        let mut camera = Camera::new(address, options.rtsp_transport, limits, queue.clone(), Arc::clone(&sessions));
+        let sessions = Sessions::default();
+        let mut camera = Camera::new(address, options.rtsp_transport, limits, queue.clone(), sessions.clone());
         let stopped = stop.clone();
         runtime.spawn(async move {
             tokio::select! {
@@ -67,7 +71,7 @@ impl Rtsp {
             }
             camera.finish();
             // The session is told to end when it is dropped. A camera that is not told goes on sending datagrams.
-            let _ = tokio::time::timeout(network::FAREWELL, sessions.await_teardown()).await;
+            let _ = tokio::time::timeout(network::FAREWELL, sessions.have_ended()).await;
             drop(ended);
         });
         Ok(Self { queue, stop, task })

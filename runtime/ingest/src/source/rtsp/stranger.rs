@@ -2,6 +2,7 @@
 
 /// A reader's line, no more.
 const SHOWN_CHARS: usize = 40;
+const CHECK_PORT: &str = "check the port in the URL";
 
 /// What the server speaks and what to do, where the client's error shows bytes that are no RTSP, or says that none came.
 pub(super) fn in_words(error: &str) -> Option<String> {
@@ -9,22 +10,24 @@ pub(super) fn in_words(error: &str) -> Option<String> {
         return Some("the server closes the connection without an answer".to_owned());
     }
     let bytes = dumped(error)?;
-    let (speaks, fix) = match bytes[..] {
-        [b'H', b'T', b'T', b'P', b'/', ..] => ("HTTP, not RTSP".to_owned(), "check the port in the URL"),
-        [b'S', b'S', b'H', b'-', ..] => ("SSH, not RTSP".to_owned(), "check the port in the URL"),
+    Some(of(&bytes).unwrap_or_else(|| {
+        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let shown = line.iter().take(SHOWN_CHARS);
+        let shown: String = shown.map(|&b| if b == b' ' || b.is_ascii_graphic() { b as char } else { '.' }).collect();
+        format!("the server answers with something else than RTSP, which begins with '{shown}': {CHECK_PORT}")
+    }))
+}
+
+/// What a server that answers with these bytes speaks, where that is known.
+pub(super) fn of(bytes: &[u8]) -> Option<String> {
+    let (speaks, fix) = match bytes {
+        [b'H', b'T', b'T', b'P', b'/', ..] => ("HTTP", CHECK_PORT),
+        [b'S', b'S', b'H', b'-', ..] => ("SSH", CHECK_PORT),
         // a record of the type alert or handshake
-        [0x15 | 0x16, 3, 0..=4, ..] => {
-            ("TLS, not RTSP".to_owned(), "RTSP over TLS is not supported; choose the camera's port without it")
-        }
-        _ => {
-            let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-            let shown = line.iter().take(SHOWN_CHARS);
-            let shown: String =
-                shown.map(|&b| if b == b' ' || b.is_ascii_graphic() { b as char } else { '.' }).collect();
-            (format!("something else than RTSP, which begins with '{shown}'"), "check the port in the URL")
-        }
+        [0x15 | 0x16, 3, 0..=4, ..] => ("TLS", "RTSP over TLS is not supported; choose the camera's port without it"),
+        _ => return None,
     };
-    Some(format!("the server answers with {speaks}: {fix}"))
+    Some(format!("the server answers with {speaks}, not RTSP: {fix}"))
 }
 
 /// The error without the bytes that it shows.
