@@ -35,6 +35,11 @@ fn the_camera_of_the_tests_follows_its_commands() {
 }
 
 #[test]
+fn each_picture_that_packets_are_lost_of_has_a_name() {
+    live(&["--cameras=2", "--seconds=10", "--transports=udp,tcp", "--loss=0.03,0", "--max-lost=-1"]);
+}
+
+#[test]
 fn four_cameras_lose_nothing_without_a_name_while_three_of_them_and_a_node_are_broken() {
     // cameras with and without B-frames, one by UDP, one of H.265
     live(&[

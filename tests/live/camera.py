@@ -17,7 +17,7 @@ The file `record` gets a line for each thing that happened, with nanoseconds of 
   made LIFE FRAME NS      a picture was drawn
   sent LIFE FRAME NS      the last RTP packet of the picture left the payloader
   hurt, hurt_last LIFE FRAME NS   an RTP packet of this picture, or its last one, was dropped on purpose
-  vanished LIFE FRAME NS  all RTP packets of this picture were dropped: instead of sent
+  vanished LIFE FRAME NS  all RTP packets of this picture by which it is known were dropped: instead of sent
   play LIFE CONNECTION NS, gone LIFE CONNECTION NS   a client began to play, a client's connection ended
 """
 
@@ -194,6 +194,16 @@ class Camera:
         print("done", flush=True)
 
 
+def shows(packet, codec):
+    """Whether a packet has a slice or a delimiter (RFC 6184 5.2, RFC 7798 4.4): who gets it knows that there is a picture."""
+    first, second, third = (packet.extract_dup(12, 3) + bytes(3))[:3]  # behind the RTP header, which has no extension here
+    if codec == "h265":
+        nal_type = first >> 1 & 63
+        return (third & 63 if nal_type == 49 else nal_type) in (*range(32), 35, 48)
+    nal_type = first & 31
+    return (second & 31 if nal_type == 28 else nal_type) in (1, 2, 3, 4, 5, 9, 24)
+
+
 class Feed(threading.Thread):
     """Draws pictures into one media for as long as it lives. They are numbered by the camera's clock, not by the media."""
 
@@ -206,7 +216,7 @@ class Feed(threading.Thread):
         self.over = threading.Event()
         self.waits_for_key = False
         self.left_out = 0
-        self.passed = 0  # packets of the picture that is being sent
+        self.passed = 0  # packets of the picture that is being sent by which it is known
 
     def run(self):
         fps = self.s["fps"]
@@ -273,7 +283,7 @@ class Feed(threading.Thread):
                 self.camera.write("hurt_last" if packet.has_flags(Gst.BufferFlags.MARKER) else "hurt", frame)
                 verdict = Gst.PadProbeReturn.DROP
             else:
-                self.passed += 1
+                self.passed += shows(packet, self.s["codec"])
             if packet.has_flags(Gst.BufferFlags.MARKER):
                 self.camera.write("sent" if self.passed else "vanished", frame)
                 self.passed = 0

@@ -157,6 +157,8 @@ def short(cameras, nodes):
     ids = [c.id for c in cameras]
     return [
         Fault("gone", ids[0], 4), Fault("status", ids[1 % len(ids)], 4, 401), Fault("stall", ids[2 % len(ids)], 5),
+        *[Fault("stop", node, 3) for node in nodes if node.startswith("decode")][:1],
+        *[Fault("remove", ids[-1], 2) for node in nodes if node == "decode"],
         *[Fault("kill", node) for node in nodes if node.startswith("detect")][:1],
     ]  # fmt: skip
 

@@ -70,6 +70,9 @@ class Session:
         self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
         self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]
         self.reports, self.machine, self.zenoh = None, Machine(), None
+        self.sources = {id for id in self.ids if id.startswith("decode")}
+        # a loss at another sink is none of the page
+        self.shown_by = verdict.path_to(nodes, [id for id in self.ids if id.startswith("page")])
         if args.zenoh and args.shape != "chains":
             from zenoh_watch import Zenoh  # its package is needed for this alone
 
@@ -107,7 +110,7 @@ class Session:
         return sorted(messages, key=lambda m: m.ns) if len(self.pages) > 1 else messages
 
     def resources(self):
-        """Memory, descriptors and threads of each node."""
+        """Memory, descriptors, threads and shared mappings of each node."""
         return {node: resources(pid) for node, pid in self.run.nodes()[0].items()}
 
     def usage(self):
@@ -132,15 +135,19 @@ class Session:
         return next((round((ns - fault_ns) / 1e6, 1) for ns, line in list(self.run.lines) if ns > fault_ns and words.search(line)), None)
 
     def drops(self, camera, nodes):
-        """Losses that these nodes counted for a camera, in all their processes; of a sink those of its detections."""
+        """Pictures that these nodes counted as lost of a camera, or left out on purpose, in all their processes; of a sink
+        those of its detections. Encoded pictures are another matter: each is a picture that is decoded as well."""
         by_cause = Counter()
         for (node, _), (_, report) in list(self.reports.last.items()):
             if node not in nodes:
                 continue
             for drop in report["drops"]:
-                of_pictures = node.startswith("page") and drop["port"] in ("frame", "packet")
-                if drop["source"] == camera and not of_pictures:
+                of_others = drop["port"] == "packet" or node.startswith("page") and drop["port"] == "frame"
+                if drop["source"] == camera and not of_others:
                     by_cause[drop["cause"]] += drop["value"]
+            for counter in report["counters"]:
+                if counter["source"] == camera and counter["name"] in verdict.LEFT_OUT:
+                    by_cause[counter["name"]] += counter["value"]
         return by_cause
 
     def counted(self, name, camera, nodes, port=None):
@@ -179,6 +186,24 @@ class Session:
             if self.ended:
                 self.problems.append(f"{fault.name}: the whole graph ended")
                 return
+
+    def unaccounted(self):
+        """Of each camera what was received and is neither delivered nor named, while all cameras are quiet for a moment.
+        What its decoder holds for its order is still on its way."""
+        playing = [c for c in self.cameras if c.process is not None]
+        for camera in playing:
+            camera.command(stall=True)
+        time.sleep(1.3)  # shorter than a stall, and long enough for the last picture and two reports behind it
+        left = {}
+        for camera in self.cameras:
+            received = self.counted("received", camera.id, self.sources)
+            if received is not None:
+                left[camera.id] = verdict.unaccounted(received, len(self.seen(camera.id)), self.drops(camera.id, self.shown_by))
+        for camera in playing:
+            camera.command(stall=False)
+        began = time.monotonic_ns()
+        wait_for("pictures again", 10, lambda: self.ended or all(any(m.ns > began for m in self.seen(c.id)[-1:]) for c in playing))
+        return left
 
     def calm(self, fault):
         """How the one camera that goes on is served once all others have fallen silent, and when it is served as usual."""
@@ -225,4 +250,6 @@ class Session:
         from_before = {c.id: verdict.shown_from_before_ms(c.history(), self.seen(c.id), fault.fault_ns, fault.cure_ns) for c in hit}
         if any(from_before.values()):
             result["from_before_ms"] = {camera: ages for camera, ages in from_before.items() if ages}
+        if not self.ended:
+            result["unaccounted"] = self.unaccounted()
         print(f"  {fault.name}: {result}", flush=True)

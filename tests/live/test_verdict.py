@@ -57,10 +57,17 @@ class Verdict(unittest.TestCase):
         self.assertEqual(named["problems"], [])
         self.assertEqual(named["missing_runs"], {"inside": [[[1, 50], [1, 50], 1]]})
 
-    def test_packets_and_connections_are_no_names_of_pictures(self):
+    def test_a_picture_that_was_received_is_named_also_where_a_process_was_stopped(self):
         history, seen = played()
-        del seen[50]
-        self.assert_found(self.judge(history, seen, {"rtp_loss": 1, "connection_lost": 1}), "missing without a name")
+        outage = [(history.sent[1, 50], history.sent[1, 60])]
+        lost = seen[:50] + seen[55:]
+        # three of them were never read from the socket of the stopped decoder; two were, and have a name
+        named = self.judge(history, lost, {"process_paused": 2}, received=97, outages=outage, unread=True)
+        self.assertEqual((named["problems"], named["unaccounted"]), ([], 0))
+        self.assert_found(self.judge(history, lost, {"process_paused": 1}, received=97, outages=outage, unread=True), "1 unaccounted for")
+        self.assert_found(self.judge(history, lost, {"process_paused": 2}, received=97, outages=outage), "3 pictures are missing without a name")
+        # what a killed process had counted is gone with it
+        self.assertEqual(self.judge(history, lost, received=97, outages=outage, killed=True)["problems"], [])
 
     def test_a_loss_that_did_not_happen(self):
         history, seen = played()

@@ -5,8 +5,10 @@ Everything here works on plain data, so that test_verdict.py can plant a fault o
 
 from collections import Counter
 
-# drops that do not count pictures: a connection that ended, and packets
-NOT_PICTURES = {"connection_lost", "rtp_loss"}
+# counters of pictures that a decoder leaves out on purpose: no loss, and not shown
+LEFT_OUT = ("over_target_fps", "not_shown", "frame_unread")
+# pictures of one camera that a decoder may hold for their order while nothing comes
+MOST_HELD = 4
 # how long a picture may be on its way when its connection is cut, and still count as cut off with it
 FLIGHT_NS = 500_000_000
 # a picture's arrival is stamped so soon after its last packet has left this machine; the Unix clock may be slewed by so much
@@ -82,10 +84,17 @@ def missing_where(history, delivered, outages, end_ns=None):
     return where
 
 
-def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False, end_ns=None):
-    """One camera: `seen` are its messages in the order of their arrival, `drops` the losses that nodes counted for it.
+def unaccounted(received, delivered, drops):
+    """Pictures that were received and are neither delivered nor named. While the graph runs these are on their way."""
+    return received - delivered - sum(drops.values())
 
-    `outages` are the times in which a process was killed or stopped; `killed` when one of them was killed.
+
+def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False, end_ns=None, unread=False):
+    """One camera: `seen` are its messages in the order of their arrival, `drops` the pictures that nodes counted as lost of
+    it (or left out on purpose), by cause, and `received` those of which its decoder got a packet.
+
+    `outages` are the times in which a process was killed or stopped; `killed` when one of them was killed; `unread` when
+    one that received the camera was killed or stopped, so that what was sent to it meanwhile may never have been read.
     `end_ns` is when all cameras were stopped. `unix_offset_ns` is what the Unix clock is ahead of the monotonic one: with it the times in the messages are judged.
     """
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
@@ -131,7 +140,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
     named = Counter()
     for cause, count in drops.items():
         named[cause] += count
-    pictures_named = sum(count for cause, count in named.items() if cause not in NOT_PICTURES)
+    pictures_named = sum(named.values())
     missing = {name: len(keys) for name, keys in where.items()}
     missing["all"] = sum(missing.values())
     times = sorted(delivered.values())
@@ -174,7 +183,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
         problems.append("nothing was delivered")
     # what is missing has to have a name; what was cut off with its connection may never have arrived, and what a process that
     # was killed had counted since its last report is gone with it
-    unnamed = missing["all"] - missing["at_cut"] - (missing["outage"] if killed else 0) - pictures_named
+    unnamed = missing["all"] - missing["at_cut"] - (missing["outage"] if killed or unread else 0) - pictures_named
     result["missing_without_a_name"] = max(0, unnamed)
     if unnamed > 0:
         problems.append(f"{unnamed} pictures are missing without a name: {missing}, named {dict(named)}")
@@ -184,8 +193,8 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
     if beyond > 0:
         problems.append(f"{beyond} losses are counted that did not happen: {missing}, named {dict(named)}")
     if received is not None:
-        result["unaccounted"] = received - len(delivered) - pictures_named
-        if not outages and result["unaccounted"] != 0:
+        result["unaccounted"] = unaccounted(received, len(delivered), named)
+        if not killed and result["unaccounted"] != 0:
             problems.append(f"received {received}, delivered {len(delivered)}, named losses {pictures_named}: {result['unaccounted']} unaccounted for")
     result["problems"] = problems
     return result

@@ -225,12 +225,17 @@ class Run:
 
 def resources(pid):
     """What a process holds now."""
-    held = {"pss_kib": memory_kib([pid]), "fds": 0, "threads": 0}
+    held = {"pss_kib": memory_kib([pid]), "fds": 0, "threads": 0, "shared_maps": 0}
     for name, folder in (("fds", "fd"), ("threads", "task")):
         try:
             held[name] = len(os.listdir(f"/proc/{pid}/{folder}"))
         except OSError:
             pass
+    try:
+        with open(f"/proc/{pid}/maps") as lines:
+            held["shared_maps"] = sum("/dev/shm/" in line or "/memfd:" in line for line in lines)
+    except OSError:
+        pass
     return held
 
 

@@ -117,6 +117,10 @@ impl<B: Backend> Camera<B> {
         again
     }
 
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     pub(crate) fn lane(&self) -> &Arc<B::Lane> {
         &self.lane
     }
@@ -151,7 +155,7 @@ impl<B: Backend> Camera<B> {
         let (state, last_error) = match &failed {
             None => (CameraState::Ended, self.source.last_error.clone()),
             Some(why) => {
-                self.losses.metrics.drop_because("camera_failed", &self.config.id, 1, why);
+                self.losses.metrics.count_damage("camera_failed", &self.config.id, 1, why);
                 (CameraState::Refused, why.clone())
             }
         };

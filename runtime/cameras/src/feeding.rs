@@ -4,6 +4,7 @@
 //! for the picture on it. The waits for decoded pictures are a second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
+use crate::losses::STOPPED;
 use crate::mapping::ToEventLoop;
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
@@ -80,17 +81,17 @@ impl<B: Backend> Feeding<B> {
         let mut wait = BACK_OFF.0;
         let failed = loop {
             let began = Instant::now();
-            let ended = contained(|| self.play()).unwrap_or_else(|panic| {
-                self.let_go_of_decoder();
+            let mut feed = None;
+            let ended = contained(|| self.play(&mut feed)).unwrap_or_else(|panic| {
                 self.camera.losses.metrics.count("reader_panics", &self.camera.config.id, 1);
                 Ended::Failed(format!("the reader of the source panicked: {panic}"))
             });
+            self.close(feed, &ended);
             match ended {
                 Ended::Over => break None,
                 Ended::Failed(_) if self.camera.is_over() => break None,
                 Ended::Failed(why) if !again => break Some(why),
                 Ended::Failed(why) => {
-                    self.let_go_of_decoder();
                     self.tries += 1;
                     self.state(CameraState::Refused, &why);
                     wait = if began.elapsed() > BACK_OFF.1 { BACK_OFF.0 } else { wait };
@@ -100,7 +101,6 @@ impl<B: Backend> Feeding<B> {
             }
         };
         // pictures first, then the end: the process may end with it, and nothing of the decoder is left by then
-        self.let_go_of_decoder();
         self.to_loop.send(ToMap::End { failed });
     }
 
@@ -108,20 +108,35 @@ impl<B: Backend> Feeding<B> {
         self.camera.queue.state(SourceState { state, last_error: last_error.to_owned(), tries: self.tries });
     }
 
+    /// Lets go of the source and the decoder. What is left in them is lost.
+    fn close(&mut self, feed: Option<Feed>, ended: &Ended) {
+        let losses = &self.camera.losses;
+        std::mem::take(&mut lock(&self.book).losses).iter().for_each(|loss| losses.report(loss));
+        feed.map(Feed::close).unwrap_or_default().iter().for_each(|loss| losses.of_source(loss));
+        let left = std::mem::take(&mut lock(&self.book).in_flight);
+        match ended {
+            Ended::Failed(why) if !self.camera.is_over() && left > 0 => {
+                losses.add("source_failed", left, &format!("pictures on their way when the source failed: {why}"));
+            }
+            _ => losses.stopped(left),
+        }
+        self.let_go_of_decoder();
+    }
+
     /// Opens the source and plays it to its end.
-    fn play(&mut self) -> Ended {
+    fn play(&mut self, open: &mut Option<Feed>) -> Ended {
         let camera = self.camera.clone();
         let opened = match self.opened.take() {
             Some(feed) => Ok(feed),
             None => camera.config.open(&camera.settings.feed),
         };
-        let mut feed = match opened {
-            Ok(feed) => feed,
+        let feed = match opened {
+            Ok(feed) => open.insert(feed),
             Err(why) => return Ended::Failed(why),
         };
         self.offset_ns = None;
         while !camera.is_over() {
-            match self.step(&mut feed) {
+            match self.step(feed) {
                 Ok(true) => {}
                 Ok(false) => return Ended::Over,
                 Err(why) => return Ended::Failed(why),
@@ -134,7 +149,7 @@ impl<B: Backend> Feeding<B> {
     fn step(&mut self, feed: &mut Feed) -> Result<bool, String> {
         match feed.step().map_err(|e| e.to_string())? {
             FeedStep::Unit(unit) => self.unit(feed, unit)?,
-            FeedStep::Loss(loss) => self.camera.losses.report(&loss),
+            FeedStep::Loss(loss) => self.camera.losses.of_source(&loss),
             FeedStep::Counted(counted) => self.camera.losses.counted(&counted),
             // a file's is known by its frames, which come later than its units
             FeedStep::State(state) if self.camera.config.is_url() => {
@@ -153,16 +168,25 @@ impl<B: Backend> Feeding<B> {
     }
 
     fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {
+        self.camera.losses.received(1);
+        if !unit.shown {
+            self.camera.losses.metrics.count("not_shown", &self.camera.config.id, 1);
+        }
         let due = feed.due(unit.timing.pts_ns);
         let unit = moved(unit, &mut self.offset_ns, &self.camera.timeline);
         if !self.camera.config.is_url() {
             self.camera.losses.reached(unit.timing.pts_ns);
         }
-        if self.camera.packets
-            && let Room::Made(dropped @ 1..) = self.camera.queue.packet(unit.clone())
-        {
-            let detail = "encoded pictures that the event loop was too slow for";
-            self.camera.losses.add("packet_loop_behind", dropped, detail);
+        lock(&self.book).in_flight += u64::from(unit.shown);
+        if self.camera.packets {
+            let losses = &self.camera.losses;
+            match self.camera.queue.packet(unit.clone()) {
+                Room::Made(dropped) => {
+                    let detail = "encoded pictures that the event loop was too slow for";
+                    losses.packets("packet_loop_behind", dropped, detail);
+                }
+                Room::Closed => losses.packets(STOPPED, 1, "an encoded picture when the camera was stopped"),
+            }
         }
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
@@ -174,7 +198,6 @@ impl<B: Backend> Feeding<B> {
         {
             let mut book = lock(&self.book);
             book.due.extend(due.filter(|_| unit.shown).map(|due| (unit.timing.pts_ns, due)));
-            book.in_flight += u64::from(unit.shown);
             book.wakes = false;
         }
         self.fed = true;
@@ -235,13 +258,15 @@ impl<B: Backend> Feeding<B> {
                 self.panicked(&panic);
             }
         }
-        {
+        self.settle(feed);
+        let left = {
             let mut book = lock(&self.book);
             book.due.clear();
-            // whatever was inside has come out, or was given out as a loss
-            book.in_flight = 0;
+            std::mem::take(&mut book.in_flight)
+        };
+        if left > 0 {
+            self.camera.losses.add("decode_error", left, "the decoder gave neither a picture nor a loss");
         }
-        self.settle(feed);
     }
 
     /// The decoder panicked: it goes, and another one begins at the next key picture.

@@ -1,10 +1,14 @@
-//! The losses of a camera: each is counted; the log has the first of each cause.
+//! The ledger of a camera. Received is what was published, what was lost by each cause, what is left out on purpose, and
+//! what is still on its way. Each is counted; the log has the first loss of each cause.
 
-use millrace_ingest::{Counted, Loss};
+use millrace_ingest::{Counted, Loss, LossOf};
 use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// What is on its way when somebody ends a camera or the node. That is as it should be: it is counted, and no warning.
+pub(crate) const STOPPED: &str = "camera_stopped";
 
 #[derive(Debug)]
 pub(crate) struct Losses {
@@ -30,8 +34,46 @@ impl Losses {
         self.reached_ns.store(pts_ns, Ordering::Relaxed);
     }
 
+    /// The source gave so many pictures, or had received them and lost them itself.
+    pub(crate) fn received(&self, pictures: u64) {
+        if pictures > 0 {
+            self.metrics.count("received", &self.camera, pictures);
+        }
+    }
+
+    /// A loss of the source: what it lost it had received.
+    pub(crate) fn of_source(&self, loss: &Loss) {
+        self.received(loss.pictures());
+        self.report(loss);
+    }
+
+    /// Drops are pictures. What is lost of other things is a counter.
     pub(crate) fn report(&self, loss: &Loss) {
-        self.add(loss.cause, loss.count, &loss.detail);
+        match loss.of {
+            LossOf::Pictures => self.add(loss.cause, loss.count, &loss.detail),
+            LossOf::Parts | LossOf::Packets => {
+                self.metrics.count_damage(loss.cause, &self.camera, loss.count, &loss.detail);
+                self.log(loss.cause, loss.count, &loss.detail);
+            }
+            // the camera's state says so
+            LossOf::Connections => self.metrics.count(loss.cause, &self.camera, loss.count),
+        }
+    }
+
+    /// Pictures that were on their way when the camera was stopped.
+    pub(crate) fn stopped(&self, pictures: u64) {
+        if pictures > 0 {
+            let detail = "pictures on their way when the camera or its node ended";
+            self.add(STOPPED, pictures, detail);
+        }
+    }
+
+    /// Encoded pictures that the port `packet` did not carry. They are in no sum of the pictures.
+    pub(crate) fn packets(&self, cause: &'static str, count: u64, detail: &str) {
+        if count > 0 {
+            self.metrics.drop_port(cause, "packet", &self.camera, count);
+            self.log(cause, count, detail);
+        }
     }
 
     /// Counts what is worth a counter and loses nothing.
@@ -51,7 +93,8 @@ impl Losses {
     }
 
     fn log(&self, cause: &'static str, count: u64, detail: &str) {
-        if self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause) {
+        let first = self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause);
+        if first && cause != STOPPED {
             tracing::warn!(camera = self.camera, cause, count, "{detail} (logged once; the counter has the rest)");
         } else {
             tracing::debug!(camera = self.camera, cause, count, "{detail}");

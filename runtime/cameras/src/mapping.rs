@@ -83,6 +83,7 @@ impl<B: Backend> Mapping<B> {
         let id = &camera.config.id;
         camera.sleep(ready.saturating_duration_since(Instant::now()));
         if camera.is_over() {
+            camera.losses.stopped(1);
             return;
         }
         let metrics = &camera.losses.metrics;
@@ -93,7 +94,10 @@ impl<B: Backend> Mapping<B> {
         }
         // the room is made before the picture is mapped: a decoder has few places for mapped pictures
         match camera.queue.room_for_frame(ready + PATIENCE) {
-            Room::Closed => return,
+            Room::Closed => {
+                camera.losses.stopped(1);
+                return;
+            }
             Room::Made(0) => {}
             Room::Made(dropped) => {
                 camera.losses.add("loop_behind", dropped, "decoded pictures that the event loop was too slow for");
@@ -109,7 +113,9 @@ impl<B: Backend> Mapping<B> {
                 if !B::DECODES_IN_PUSH {
                     metrics.observe_ns("decode", id, began.elapsed().as_nanos() as u64);
                 }
-                camera.queue.frame(shown, surface);
+                if !camera.queue.frame(shown, surface) {
+                    camera.losses.stopped(1);
+                }
             }
             Err(Unmapped { cause, detail }) => {
                 camera.losses.add(cause, 1, &detail);

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, Frame, Shown};
 use crate::camera::{Camera, Common};
 use crate::config::{Config, Origin};
+use crate::losses::STOPPED;
 use crate::queue::{Event, Policy};
 use crate::settings::Members;
 use crate::watch::{Found, Refused, Watch};
@@ -159,7 +160,9 @@ impl<B: Backend> Decode<B> {
 
     fn event(&mut self, at: usize, event: Event<B::Surface>, out: &mut Outputs) -> Result<(), NodeError> {
         match event {
-            Event::Packet(unit) => return self.packet(at, &unit, out),
+            Event::Packet(unit) => {
+                return self.packet(at, &unit, out).or_else(|fault| self.no_packet(at, fault));
+            }
             Event::Frame { shown, surface } => {
                 self.frame(at, &shown, surface, out)?;
                 if !self.cameras[at].has_news() {
@@ -293,12 +296,33 @@ impl<B: Backend> Decode<B> {
         let frame = Frame { camera: &camera.config.id, seq, shown, feed: &feed };
         let published = match out.connected("frame") {
             true => self.common.backend.publish(camera.lane(), surface, &frame, out),
-            false => Ok(()),
+            false => {
+                self.common.cx.metrics().count("frame_unread", frame.camera, 1);
+                Ok(())
+            }
         };
+        if published.as_ref().is_err_and(NodeError::is_stopped) {
+            camera.losses().stopped(1);
+        }
         if camera.frames >= limit {
             camera.end(None);
         }
         published
+    }
+
+    /// A packet that is lost is no picture that is lost.
+    fn no_packet(&self, at: usize, fault: NodeError) -> Result<(), NodeError> {
+        let losses = self.cameras[at].losses();
+        match fault.cause() {
+            Some(cause) => {
+                losses.packets(cause, 1, &fault.to_string());
+                Ok(())
+            }
+            None => {
+                losses.packets(STOPPED, u64::from(fault.is_stopped()), "an encoded picture at the node's stop");
+                Err(fault)
+            }
+        }
     }
 
     fn packet(&mut self, at: usize, unit: &AccessUnit, out: &mut Outputs) -> Result<(), NodeError> {

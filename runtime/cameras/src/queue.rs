@@ -117,17 +117,18 @@ impl<S> Queue<S> {
         Room::Made(dropped.len() as u64)
     }
 
-    /// Puts a picture into the room that was made for it.
-    pub(crate) fn frame(&self, shown: Shown, surface: S) {
+    /// Puts a picture into the room that was made for it; false where the queue is closed by now.
+    pub(crate) fn frame(&self, shown: Shown, surface: S) -> bool {
         let mut inner = self.lock();
         if inner.closed {
-            return;
+            return false;
         }
         inner.frames += 1;
         inner.events.push_back(Event::Frame { shown, surface });
         self.count(&inner);
         drop(inner);
         self.waker.wake();
+        true
     }
 
     /// Puts an encoded picture behind the others. The event loop is not woken for it: the decoded picture, which follows in
@@ -211,15 +212,16 @@ impl<S> Queue<S> {
         Some(event)
     }
 
-    /// Takes nothing any more, and lets go of what is in it.
-    pub(crate) fn close(&self) {
+    /// Takes nothing any more, and lets go of what is in it: so many frames and packets.
+    pub(crate) fn close(&self) -> (u64, u64) {
         let mut inner = self.lock();
         inner.closed = true;
         let left = std::mem::take(&mut inner.events);
-        (inner.frames, inner.packets) = (0, 0);
+        let (frames, packets) = (std::mem::take(&mut inner.frames), std::mem::take(&mut inner.packets));
         self.count(&inner);
         drop(inner);
         self.room.notify_all();
         drop(left);
+        (frames as u64, packets as u64)
     }
 }

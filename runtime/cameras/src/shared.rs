@@ -1,7 +1,7 @@
 //! What a camera's threads and the event loop share.
 
 use crate::config::Config;
-use crate::losses::Losses;
+use crate::losses::{Losses, STOPPED};
 use crate::queue::Queue;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
@@ -74,7 +74,9 @@ impl<B: Backend> Shared<B> {
     /// Ends the threads at their next look.
     pub(crate) fn close(&self) {
         self.gone.store(true, Ordering::Relaxed);
-        self.queue.close();
+        let (frames, packets) = self.queue.close();
+        self.losses.stopped(frames);
+        self.losses.packets(STOPPED, packets, "encoded pictures on their way when the camera was stopped");
     }
 
     pub(crate) fn set_target_fps(&self, fps: Option<f64>) {

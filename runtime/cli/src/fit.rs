@@ -2,7 +2,7 @@
 //! detector behind it takes.
 
 use millrace_detect::Model;
-use millrace_detect::model::{Anchor, ChannelOrder, InputSpec};
+use millrace_detect::model::{Anchor, ChannelOrder, FitSpec, InputSpec};
 use millrace_graph::Feed;
 use millrace_graph::check::{Checked, CheckedNode, From, place};
 use millrace_graph::fault::Fault;
@@ -110,14 +110,15 @@ fn tensor(model: &Model) -> Tensor {
         ChannelOrder::Rgb => "rgb",
         ChannelOrder::Bgr => "bgr",
     };
-    let anchor = match model.letterbox.anchor {
-        Anchor::Centre => "centre",
-        Anchor::TopLeft => "top_left",
+    let fit = match model.fit {
+        FitSpec::Stretch => "stretch".to_owned(),
+        FitSpec::Letterbox { anchor: Anchor::Centre, pad } => format!("letterbox at centre with {pad}"),
+        FitSpec::Letterbox { anchor: Anchor::TopLeft, pad } => format!("letterbox at top_left with {pad}"),
     };
     let [mean, scale] = [model.input.mean, model.input.scale].map(|of| of.map(|number| number.to_string()).join(","));
     Tensor {
         shape: format!("{width_px}x{height_px} {layout} {dtype}"),
-        picture: format!("{colour}, mean {mean}, scale {scale}, letterbox at {anchor} with {}", model.letterbox.pad),
+        picture: format!("{colour}, mean {mean}, scale {scale}, {fit}"),
     }
 }
 

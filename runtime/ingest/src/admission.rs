@@ -59,11 +59,13 @@ pub struct Admission {
 impl Admission {
     /// Decides over the next unit in decoding order.
     pub fn admit(&mut self, unit: &AccessUnit) -> Admitted {
+        // one that is decoded and not shown is none that anybody misses
+        let one = u64::from(unit.shown);
         if unit.after_loss && !unit.key {
-            return self.lose(Loss::new("missing_reference", 1, "a picture that may refer to one that was lost"));
+            return self.lose(Loss::new("missing_reference", one, "a picture that may refer to one that was lost"));
         }
         if unit.damaged {
-            return self.lose(Loss::new("decode_error", 1, "a slice of the picture is not readable"));
+            return self.lose(Loss::new("decode_error", one, "a slice of the picture is not readable"));
         }
         let begins = unit.key && (!self.running || unit.after_loss);
         if begins {
@@ -73,7 +75,7 @@ impl Admission {
         }
         // not decoded at all: its references lie before the start
         if !self.running || self.leading_before.is_some_and(|key| unit.order < key) {
-            self.waiting += 1;
+            self.waiting += one;
             return Admitted::Leave;
         }
         if unit.key {
@@ -89,9 +91,8 @@ impl Admission {
         let shown = Shown { timing: unit.timing, info: unit.info.clone(), place, shown: unit.shown };
         self.in_flight.insert(number, shown);
         while self.in_flight.len() > MOST_IN_FLIGHT {
-            if self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown) {
-                self.losses.push_back(Loss::new("decode_error", 1, "the decoder gave no picture for it"));
-            }
+            let overdue = self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown);
+            self.report(Loss::new("decode_error", u64::from(overdue), "the decoder gave no picture for it"));
         }
     }
 
@@ -107,18 +108,16 @@ impl Admission {
 
     /// The decoder gave up at a unit: flush it and call [`ended`](Self::ended). A stream begins with the next key picture.
     pub fn failed(&mut self, detail: impl Into<String>) {
-        self.losses.push_back(Loss::new("decode_error", 1, detail));
         self.running = false;
         // the unit that it failed with is the last that went in
-        self.in_flight.remove(&self.number);
+        let failed = self.in_flight.remove(&self.number).is_some_and(|unit| unit.shown);
+        self.report(Loss::new("decode_error", u64::from(failed), detail));
     }
 
     /// The decoder was flushed: what has not come out never will.
     pub fn ended(&mut self) {
         let missing = std::mem::take(&mut self.in_flight).into_values().filter(|unit| unit.shown).count() as u64;
-        if missing > 0 {
-            self.losses.push_back(Loss::new("decode_error", missing, "the decoder gave no picture"));
-        }
+        self.report(Loss::new("decode_error", missing, "the decoder gave no picture"));
     }
 
     /// The source has ended, and the decoder was flushed: a further unit begins a stream.
@@ -134,15 +133,22 @@ impl Admission {
     }
 
     fn lose(&mut self, loss: Loss) -> Admitted {
-        self.losses.push_back(loss);
+        self.report(loss);
         if std::mem::replace(&mut self.running, false) { Admitted::Stop } else { Admitted::Leave }
     }
 
     fn report_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        if waiting > 0 {
-            let detail = "pictures that cannot be decoded before the next key picture";
-            self.losses.push_back(Loss::new("waiting_for_key", waiting, detail));
+        self.report(Loss::new(
+            "waiting_for_key",
+            waiting,
+            "pictures that cannot be decoded before the next key picture",
+        ));
+    }
+
+    fn report(&mut self, loss: Loss) {
+        if loss.count > 0 {
+            self.losses.push_back(loss);
         }
     }
 }

@@ -160,6 +160,11 @@ impl Feed {
         unit
     }
 
+    /// Ends the source: see [`Ingest::close`].
+    pub fn close(self) -> Vec<Loss> {
+        self.ingest.close()
+    }
+
     /// Counts what the decoder lost, for the report of a file in which nothing can be decoded.
     pub fn lost(&mut self, loss: &Loss) {
         *self.lost.entry(loss.cause).or_default() += loss.count;

@@ -31,20 +31,45 @@ pub struct Options {
     pub stall_timeout: Option<Duration>,
 }
 
-/// Pictures or parts of them that did not make it, by cause.
+/// What a loss counts. Only pictures add up: `received` is what was passed on and the lost pictures of all causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossOf {
+    /// Pictures: each is an access unit that was received and is not passed on.
+    Pictures,
+    /// Parts of pictures which are counted by themselves, or of none.
+    Parts,
+    /// RTP packets.
+    Packets,
+    /// Connections.
+    Connections,
+}
+
+/// What did not make it, by cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// A name that stays: it is a metric's label.
     pub cause: &'static str,
-    /// How many pictures, or parts of pictures.
+    /// How many of what [`Self::of`] says.
     pub count: u64,
+    /// What is counted.
+    pub of: LossOf,
     /// What happened, for the log.
     pub detail: String,
 }
 
 impl Loss {
+    /// Pictures that are lost.
     pub(crate) fn new(cause: &'static str, count: u64, detail: impl Into<String>) -> Self {
-        Self { cause, count, detail: detail.into() }
+        Self::of(LossOf::Pictures, cause, count, detail)
+    }
+
+    pub(crate) fn of(of: LossOf, cause: &'static str, count: u64, detail: impl Into<String>) -> Self {
+        Self { cause, count, of, detail: detail.into() }
+    }
+
+    /// How many received pictures are lost by it.
+    pub fn pictures(&self) -> u64 {
+        if self.of == LossOf::Pictures { self.count } else { 0 }
     }
 
     /// A picture that [`Reorder`](crate::Reorder) got too late.
@@ -151,6 +176,23 @@ impl Ingest {
     /// Its pictures arrive when they are made, as a camera's do; a file's are all there.
     pub fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Ends the source. What a camera had sent by then and nobody fetched is lost, and is given back as losses.
+    pub fn close(mut self) -> Vec<Loss> {
+        let mut unfetched = 0;
+        let mut losses = Vec::new();
+        for event in self.source.close() {
+            match event {
+                SourceEvent::Unit { .. } | SourceEvent::Arrived { .. } => unfetched += 1,
+                SourceEvent::Loss(loss) => losses.push(loss),
+                _ => {}
+            }
+        }
+        if unfetched > 0 {
+            losses.push(Loss::new("camera_stopped", unfetched, "pictures that nobody fetched before the camera's end"));
+        }
+        losses
     }
 
     /// What comes next.

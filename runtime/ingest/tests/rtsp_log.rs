@@ -1,5 +1,5 @@
-//! What the log says of a camera: a line for each change of its state, none for each attempt or frame. Alone in its
-//! process, since the log is the process's.
+//! What this crate logs of a camera: nothing at the usual level, since the node that is given each state logs its changes.
+//! What it logs for those who look closer shows no credentials. Alone in its process, since the log is the process's.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
 
-/// Collects what this crate logs at the usual level.
+/// Collects what this crate logs.
 struct Collector(Arc<Mutex<Vec<String>>>);
 
 struct Line(String);
@@ -30,7 +30,7 @@ impl Visit for Line {
 
 impl Subscriber for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.target().starts_with("millrace_ingest")
+        *metadata.level() <= Level::DEBUG && metadata.target().starts_with("millrace_ingest")
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
@@ -47,7 +47,7 @@ impl Subscriber for Collector {
 }
 
 #[test]
-fn a_line_for_each_change_and_none_for_each_attempt() {
+fn each_change_is_told_by_its_state_alone() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     tracing::subscriber::set_global_default(Collector(lines.clone())).unwrap();
     let path = common::own_data("baseline_slices.264");
@@ -76,13 +76,7 @@ fn a_line_for_each_change_and_none_for_each_attempt() {
     drop(viewer);
     let lines = lines.lock().unwrap();
     let all = lines.join("\n");
-    assert!(lines[0].starts_with("WARN") && lines[0].contains("404 Not Found: check the path"), "{all}");
-    assert!(lines[1].starts_with("INFO") && lines[1].contains("the camera is live"), "{all}");
-    assert!(lines[2].starts_with("WARN") && lines[2].contains("the connection is tried again"), "{all}");
-    assert!(
-        lines[3].starts_with("INFO") && lines[3].contains("live again") && lines[3].contains("outage_ms="),
-        "{all}"
-    );
-    assert_eq!(lines.len(), 4, "{all}");
+    assert!(lines.iter().all(|line| line.starts_with("DEBUG")), "{all}");
+    assert!(all.contains("404 Not Found: check the path") && all.contains("the camera is live"), "{all}");
     assert!(!all.contains("viewer7") && !all.contains("s3cret"), "{all}");
 }

@@ -11,12 +11,14 @@ use clip::{Clip, TICKS};
 use common::viewer::Viewer;
 use millrace_frame::{CameraState, monotonic_ns, unix_ns};
 use millrace_ingest::{Event, Ingest, Options, annexb_nals};
-use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp, sender_report};
+use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Speaks, Then, sdp, sender_report};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// Losses of packets and of connections.
+const NOT_PICTURES: [&str; 2] = ["rtp_loss", "connection_lost"];
 const LIMIT: Duration = Duration::from_secs(60);
 fn quick() -> Options {
     Options { stall_timeout: Some(Duration::from_millis(700)), ..Options::default() }
@@ -187,11 +189,15 @@ fn packets_that_are_missing_are_counted_and_nothing_wrong_is_shown() {
         let clip = Clip::read(name);
         let mut sent = clip.sent(0, true, Marking::Pictures, 8);
         sent.remove(gone);
+        // one picture may have gone as a whole: nobody can know of it as a picture
+        let received = sent.iter().map(|sent| &sent.bytes[4..8]).collect::<std::collections::BTreeSet<_>>().len();
         let answer = clip.show(sent, Then::Silence);
         let server = OddServer::start(move |_| answer.clone());
         let mut viewer = Viewer::open(&server.url(), &quick());
         viewer.watch_state(CameraState::Stalled, LIMIT);
         assert_eq!(viewer.lost.get("rtp_loss"), Some(&1), "{name}");
+        let pictures: u64 = viewer.lost.iter().filter(|(cause, _)| !NOT_PICTURES.contains(cause)).map(|(_, n)| n).sum();
+        assert_eq!(viewer.seen.len() as u64 + pictures, received as u64, "{name}: {:?}", viewer.lost);
         assert!(viewer.md5s().iter().all(|md5| clip.md5s.iter().any(|m| m == md5)), "{name}");
         assert!(viewer.seen.len() < clip.md5s.len() && !viewer.seen.is_empty(), "{name}");
         let causes: Vec<_> = viewer.lost.keys().copied().collect();
@@ -256,7 +262,7 @@ fn a_server_that_is_mute_closes_or_babbles_is_tried_again() {
     let yes = clip.show(clip.sent(0, true, Marking::Pictures, 1), Then::Silence);
     let server = OddServer::start(move |n| match n {
         0 => Answer::Close,
-        1 => Answer::Garbage,
+        1 => Answer::Says(Speaks::Server, b"\x16\x03\x01\0\x7F\r\n\r\n"),
         2 => Answer::Silence,
         _ => yes.clone(),
     });
@@ -266,6 +272,49 @@ fn a_server_that_is_mute_closes_or_babbles_is_tried_again() {
     assert!(errors.contains(&"no answer within 5000 ms"), "{errors:?}");
     assert!(viewer.states.iter().all(|(_, s)| matches!(s.state, CameraState::Connecting | CameraState::Live)));
     assert!(viewer.lost.is_empty(), "nothing had come: {:?}", viewer.lost);
+}
+
+#[test]
+fn another_kind_of_server_is_named_in_words() {
+    let http = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<html></html>";
+    let cases: [(Speaks, &'static [u8], &str); 7] = [
+        (Speaks::Client, http, "the server answers with HTTP, not RTSP: check the port in the URL"),
+        (
+            Speaks::Client,
+            b"HTTP/1.0 404 Not Found\r\n\r\n",
+            "the server answers with HTTP, not RTSP: check the port in the URL",
+        ),
+        // an alert: unexpected message
+        (
+            Speaks::Client,
+            b"\x15\x03\x03\x00\x02\x02\x0a",
+            "the server answers with TLS, not RTSP: RTSP over TLS is not supported; choose the camera's port without it",
+        ),
+        (
+            Speaks::Server,
+            b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+            "the server answers with SSH, not RTSP: check the port in the URL",
+        ),
+        (
+            Speaks::Server,
+            b"220 mail.example.org ESMTP\r\n",
+            "the server answers with something else than RTSP, which begins with '220 mail.example.org ESMTP': check the port in the URL",
+        ),
+        (
+            Speaks::Client,
+            b"\0\x01\xffab\x07",
+            "the server answers with something else than RTSP, which begins with '...ab.': check the port in the URL",
+        ),
+        (Speaks::Client, b"", "the server closes the connection without an answer"),
+    ];
+    for (speaks, bytes, words) in cases {
+        let server = OddServer::start(move |_| Answer::Says(speaks, bytes));
+        let mut viewer = Viewer::open(&server.url(), &Options::default());
+        viewer.watch(LIMIT, |v| !v.state().last_error.is_empty());
+        let state = viewer.state();
+        assert_eq!(state.last_error, words, "{state:?}");
+        assert_eq!(state.state, CameraState::Connecting);
+    }
 }
 
 #[test]
@@ -310,7 +359,7 @@ fn a_connection_that_breaks_amid_a_packet_is_lost_and_comes_back() {
     viewer.watch_frames(before + clip.md5s.len(), LIMIT);
     assert_eq!(viewer.md5s()[before..], clip.md5s);
     assert_eq!(viewer.state().state, CameraState::Live);
-    assert!(!viewer.state().last_error.is_empty(), "the last error is kept");
+    assert_eq!(viewer.state().last_error, "", "a camera that is live has no error");
     assert_eq!(viewer.lost.get("connection_lost"), Some(&1));
 }
 

@@ -34,7 +34,8 @@ impl NodeError {
         Self { kind: Kind::Stopped, message: "the dataflow stops".into() }
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
+    /// A wait was cut short because the dataflow stops.
+    pub fn is_stopped(&self) -> bool {
         matches!(self.kind, Kind::Stopped)
     }
 

@@ -30,6 +30,7 @@ struct State {
     counters: Table<u64>,
     gauges: Table<i64>,
     drops: Table<Lost>,
+    damage: Table<Lost>,
     /// Each has a lock of its own: a report reads them one by one, and holds up nobody who counts.
     latency: Table<Arc<Mutex<Times>>>,
     last_logged: BTreeMap<&'static str, Instant>,
@@ -109,8 +110,16 @@ impl Metrics {
         self.lose((cause, "", source), n, None, why);
     }
 
-    pub(crate) fn drop_port(&self, cause: &'static str, port: &'static str, source: &str, n: u64) {
+    /// The same for what one output port did not carry.
+    pub fn drop_port(&self, cause: &'static str, port: &'static str, source: &str, n: u64) {
         self.lose((cause, port, source), n, None, "");
+    }
+
+    /// Counts damage that is not counted in frames: a camera that failed, packets or parts of frames. Where every frame
+    /// has to be there, it shows that they are not.
+    pub fn count_damage(&self, name: &'static str, source: &str, n: u64, why: &str) {
+        self.count(name, source, n);
+        self.state().damage.at(name, "", source, Lost::default).add(n, why);
     }
 
     /// Counts the loss of one frame, by its number where that is known.
@@ -142,7 +151,7 @@ impl Metrics {
     pub(crate) fn missing(&self) -> Option<String> {
         let state = self.state();
         let frames = state.drops.iter().filter(|(cause, ..)| !NO_FRAMES.contains(cause));
-        let each = frames.map(|(cause, port, source, lost)| {
+        let each = frames.chain(state.damage.iter()).map(|(cause, port, source, lost)| {
             let camera = if source.is_empty() { String::new() } else { format!(" of camera '{source}'") };
             let port = if port.is_empty() { String::new() } else { format!(" at '{port}'") };
             let which = lost.frames();
@@ -235,6 +244,20 @@ impl Metrics {
     pub fn gauged(&self, name: &str, source: &str) -> Option<i64> {
         let state = self.state();
         state.gauges.iter().find(|(n, _, s, _)| *n == name && &***s == source).map(|(.., value)| *value)
+    }
+
+    /// How many items of camera `source` a port carried so far.
+    pub fn published(&self, port: &str, source: &str) -> u64 {
+        let state = self.state();
+        let of_port = state.counters.0.iter().filter(|((name, of), _)| *name == "out" && *of == port);
+        of_port.filter_map(|(_, by_source)| by_source.get(source)).sum()
+    }
+
+    /// The losses of camera `source`: cause, the port where it is one port's alone, and how many.
+    pub fn drops(&self, source: &str) -> Vec<(&'static str, &'static str, u64)> {
+        let state = self.state();
+        let of_source = state.drops.iter().filter(|(_, _, of, _)| &***of == source);
+        of_source.map(|(cause, port, _, lost)| (cause, port, lost.total)).collect()
     }
 
     /// What was lost of camera `source` under `cause`.

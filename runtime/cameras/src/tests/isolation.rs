@@ -92,6 +92,7 @@ fn a_camera_that_floods_loses_its_own_frames_in_live_flow() {
     bench.stop();
     let metrics = bench.join().unwrap();
     assert!(metrics.dropped("loop_behind", "slow") > 0, "what the loop is too slow for is counted");
+    super::assert_balanced(&metrics, "slow");
     assert!(slow >= 30, "the slow one goes on: {slow}");
     // the event loop serves them in turn
     assert!(good * 10 >= slow * 7, "good {good}, slow {slow}");
@@ -145,4 +146,5 @@ fn target_fps_thins_evenly_and_is_no_loss() {
     assert_eq!(came["gate"].frames, [0, 200_000_000, 400_000_000, 600_000_000, 800_000_000]);
     assert_eq!(came["gate"].packets.len(), 25, "packets are not thinned: they depend on each other");
     assert_eq!(metrics.counted("over_target_fps", "gate"), 20);
+    super::assert_balanced(&metrics, "gate");
 }

@@ -5,6 +5,7 @@
 mod fake;
 mod file;
 mod isolation;
+mod rtsp;
 
 use fake::{Fakes, PICTURES, WAITED_FOR};
 use millrace_frame::CameraState;
@@ -62,6 +63,19 @@ fn state(metrics: &Metrics, camera: &str) -> Option<(CameraState, String)> {
     found.map(|status| (status.state, status.last_error))
 }
 
+/// What a camera received against what became of it; both where nothing is on its way any more.
+fn assert_balanced(metrics: &Metrics, camera: &str) {
+    let lost: Vec<_> = metrics.drops(camera).into_iter().filter(|(_, port, _)| *port != "packet").collect();
+    let left_out = ["over_target_fps", "not_shown", "frame_unread"].map(|name| metrics.counted(name, camera));
+    let published = metrics.published("frame", camera);
+    // a frame that nobody read was published
+    let pictures = lost.iter().filter(|(cause, ..)| *cause != "unread_at_end").map(|(.., count)| count);
+    let fates = published + pictures.sum::<u64>() + left_out.iter().sum::<u64>();
+    let received = metrics.counted("received", camera);
+    assert_eq!(received, fates, "{camera}: published {published}, lost {lost:?}, left out {left_out:?}");
+    assert!(received > 0, "{camera}");
+}
+
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done() {
@@ -82,8 +96,10 @@ fn every_frame_and_packet_of_every_camera_comes_in_its_order() {
             assert_ne!(came.packets, times(25), "{camera}: decoding order");
             came.packets.sort();
             assert_eq!(came.packets, times(25), "{camera}");
-            assert_eq!(metrics.dropped("camera_failed", &camera), 0);
+            assert_eq!(metrics.counted("camera_failed", &camera), 0);
             assert_eq!(state(&metrics, &camera), Some((CameraState::Ended, String::new())));
+            assert_eq!(metrics.counted("received", &camera), 25, "as FFmpeg made it");
+            assert_balanced(&metrics, &camera);
         }
     }
 }
@@ -97,8 +113,11 @@ fn one_camera_that_fails_does_not_disturb_the_others() {
     assert_eq!(came["good"].frames, times(25));
     assert_eq!(came.get("bad").map_or(0, |c| c.frames.len()), 0);
     for (camera, lost) in [("good", 0), ("bad", 1), ("gone", 1)] {
-        assert_eq!(metrics.dropped("camera_failed", camera), lost, "{camera}");
+        assert_eq!(metrics.counted("camera_failed", camera), lost, "{camera}");
     }
+    // of the 4:2:2 file one unit was read, with which the source failed
+    assert_eq!(metrics.drops("bad"), [("source_failed", "", 1)]);
+    assert_balanced(&metrics, "bad");
     let (gone, why) = state(&metrics, "gone").unwrap();
     assert!(
         gone == CameraState::Refused && why.starts_with("cannot open '\"/nowhere.mp4\"'")
@@ -138,7 +157,9 @@ fn a_repeated_file_goes_on_in_time_and_a_stop_ends_it() {
     }
     assert_eq!(came["gate"].frames, times(60));
     bench.stop();
-    bench.join().unwrap();
+    let metrics = bench.join().unwrap();
+    assert_balanced(&metrics, "gate");
+    assert!(metrics.dropped("camera_stopped", "gate") > 0, "{:?}", metrics.drops("gate"));
 }
 
 #[test]
@@ -147,10 +168,12 @@ fn every_camera_ends_after_as_many_frames_as_are_asked_for() {
     for frames in [10, 25, 60] {
         let sources = format!("a={} b={}", clip("crop_b.mp4"), clip("crop_b.mp4"));
         let (came, result) = play(&[("SOURCES", &sources), ("LOOP", "true"), ("FRAMES", &frames.to_string())]);
-        result.unwrap();
+        let metrics = result.unwrap();
         assert_eq!(came.keys().collect::<Vec<_>>(), ["a", "b"]);
         for (camera, came) in came {
             assert_eq!(came.frames, times(frames), "{camera}");
+            // the pictures behind the last one that is asked for are read, and not shown
+            assert_balanced(&metrics, &camera);
         }
     }
 }
@@ -175,8 +198,10 @@ fn a_consumer_that_takes_nothing_stops_the_decoder_soon_in_lossless_flow() {
     assert!((1..=4 + 4 + 3 + 16).contains(&before), "{before} pictures are held");
     drop(first);
     bench.stop();
-    bench.join().unwrap();
+    let metrics = bench.join().unwrap();
     assert_eq!(held(), 0, "pictures that nobody let go of");
+    assert_balanced(&metrics, "node");
+    assert!(metrics.dropped("camera_stopped", "node") >= before as u64, "{:?}", metrics.drops("node"));
 }
 
 /// A second opening of an MP4 file, whose composition times say when a picture can go: none is held longer than at the first.

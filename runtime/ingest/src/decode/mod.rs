@@ -115,14 +115,16 @@ impl SoftwareDecoder {
                 fix: "progressive 8-bit 4:2:0 is expected; set the camera or transcode the file so",
             });
         }
+        // one that is decoded and not shown is none that anybody misses
+        let one = u64::from(unit.shown);
         // a stream with intra refresh has no key picture after its first
         let recovers = unit.recovery_frames.filter(|_| unit.info.codec == PacketCodec::H264 && !unit.info.slice_groups);
         if unit.after_loss && !unit.key && recovers.is_none() {
-            self.lose(Loss::new("missing_reference", 1, "a picture that may refer to one that was lost"));
+            self.lose(Loss::new("missing_reference", one, "a picture that may refer to one that was lost"));
             return Ok(());
         }
         if unit.damaged {
-            self.lose(Loss::new("decode_error", 1, "a slice of the picture is not readable"));
+            self.lose(Loss::new("decode_error", one, "a slice of the picture is not readable"));
             return Ok(());
         }
         // A key picture of another size or profile, or after loss, starts afresh.
@@ -143,7 +145,7 @@ impl SoftwareDecoder {
                 _ if unit.key => Running::start(unit, self.prefer_openh264),
                 Some(frames) => Running::start_at_recovery_point(unit, frames),
                 None => {
-                    self.waiting += 1;
+                    self.waiting += one;
                     return Ok(());
                 }
             };
@@ -151,7 +153,7 @@ impl SoftwareDecoder {
             match started {
                 Ok(running) => self.engine = Some(running),
                 Err(e) => {
-                    self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, e.0)));
+                    self.report(Loss::new("decode_error", one, e.0));
                     return Ok(());
                 }
             }
@@ -161,7 +163,7 @@ impl SoftwareDecoder {
         let Some(running) = &mut self.engine else { return Ok(()) };
         if running.leading_before.is_some_and(|key| unit.order < key) {
             // not decoded at all: its references lie before the start
-            self.waiting += 1;
+            self.waiting += one;
             return Ok(());
         }
         let is_exact = unit.key || unit.frame >= running.exact_from;
@@ -180,7 +182,7 @@ impl SoftwareDecoder {
         let decoded = contained(|| running.engine.decode(unit, number, &mut frames));
         if !is_exact {
             let detail = "a picture behind a recovery point, which is not exact yet";
-            self.ready.push_back(Decoded::Loss(Loss::new("recovering", 1, detail)));
+            self.report(Loss::new("recovering", one, detail));
         }
         match decoded {
             Ok(()) => {
@@ -197,7 +199,7 @@ impl SoftwareDecoder {
                 self.prefer_openh264 |= unit.info.codec == PacketCodec::H264 && in_order;
                 self.stop(Some(number));
                 if is_exact {
-                    self.lose(Loss::new("decode_error", 1, e.0));
+                    self.lose(Loss::new("decode_error", one, e.0));
                 }
             }
         }
@@ -224,7 +226,7 @@ impl SoftwareDecoder {
         let Some(origin_px) = frame.origin_in(&p.info) else {
             let got = frame.size();
             let detail = format!("the decoder gave {got}, the stream says {}", p.info.display_size());
-            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, detail)));
+            self.report(Loss::new("decode_error", u64::from(p.shown), detail));
             return;
         };
         let in_order = running.engine.puts_in_order();
@@ -237,7 +239,7 @@ impl SoftwareDecoder {
             } else {
                 let pushed = self.reorder.push(p.place, picture);
                 if pushed.late.is_some() {
-                    self.ready.push_back(Decoded::Loss(Loss::reordered_late()));
+                    self.report(Loss::reordered_late());
                 }
                 pushed.due
             }
@@ -248,10 +250,12 @@ impl SoftwareDecoder {
     /// A decoder gives a picture for each unit at most a picture buffer later; what has not come by then never will.
     fn report_overdue(&mut self) {
         const PICTURE_BUFFER: usize = 17;
-        let Some(running) = &mut self.engine else { return };
-        while running.pending.len() > PICTURE_BUFFER {
-            running.pending.pop_front();
-            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", 1, "the decoder gave no picture for it")));
+        while let Some(overdue) = self
+            .engine
+            .as_mut()
+            .and_then(|running| (running.pending.len() > PICTURE_BUFFER).then(|| running.pending.pop_front()).flatten())
+        {
+            self.report(Loss::new("decode_error", u64::from(overdue.shown), "the decoder gave no picture for it"));
         }
     }
 
@@ -266,24 +270,26 @@ impl SoftwareDecoder {
         }
         let Some(running) = self.engine.take() else { return };
         self.ready.extend(self.reorder.flush().into_iter().map(|p| Decoded::Picture(Box::new(p))));
-        let missing = running.pending.iter().filter(|p| Some(p.number) != failed).count() as u64;
-        if missing > 0 {
-            self.ready.push_back(Decoded::Loss(Loss::new("decode_error", missing, "the decoder gave no picture")));
-        }
+        let missing = running.pending.iter().filter(|p| p.shown && Some(p.number) != failed).count() as u64;
+        self.report(Loss::new("decode_error", missing, "the decoder gave no picture"));
     }
 
     /// Counts a loss, after which only a key picture helps.
     fn lose(&mut self, loss: Loss) {
         self.stop(None);
-        self.ready.push_back(Decoded::Loss(loss));
+        self.report(loss);
+    }
+
+    fn report(&mut self, loss: Loss) {
+        if loss.count > 0 {
+            self.ready.push_back(Decoded::Loss(loss));
+        }
     }
 
     fn report_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        if waiting > 0 {
-            let detail = "pictures that cannot be decoded before the next key picture";
-            self.ready.push_back(Decoded::Loss(Loss::new("waiting_for_key", waiting, detail)));
-        }
+        let detail = "pictures that cannot be decoded before the next key picture";
+        self.report(Loss::new("waiting_for_key", waiting, detail));
     }
 }
 

@@ -14,7 +14,6 @@ use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
 use millrace_frame::{Timebase, Timing};
 use std::ffi::OsStr;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,6 +62,11 @@ pub(crate) trait Source: Send {
     /// The earliest time at which a picture behind the last unit is shown; nothing where the source does not know it.
     fn earliest_next_pts_ns(&self) -> Option<i64> {
         None
+    }
+
+    /// Ends the source, and gives what had arrived and was not fetched. A file's pictures arrive when they are fetched.
+    fn close(&mut self) -> Vec<SourceEvent> {
+        Vec::new()
     }
 }
 

@@ -1,8 +1,8 @@
 //! NAL units out of a byte stream that comes in pieces, put together to pictures.
 
-use crate::Loss;
 use crate::syntax::nal::{find_start_code, trim};
 use crate::syntax::{ParsedUnit, UnitBuilder};
+use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::collections::VecDeque;
 
@@ -120,6 +120,6 @@ impl Splitter {
         }
         let lost = std::mem::take(&mut self.units.lost_nals);
         let detail = "slices without a readable header, picture or parameter set";
-        (lost > 0).then(|| self.units.loss("damaged_slice", lost, detail))
+        (lost > 0).then(|| self.units.loss(LossOf::Parts, "damaged_slice", lost, detail))
     }
 }

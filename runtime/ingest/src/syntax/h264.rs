@@ -22,6 +22,8 @@ pub(crate) struct H264 {
     poc: PocState,
     prev_ref_frame_num: u32,
     slice: Option<SliceHeader>,
+    /// No slice is of that slice's picture any more.
+    picture_ended: bool,
     picture: Option<PictureFacts>,
     sequence: u64,
     /// A recovery point SEI was in front of the next picture: so many frames later the pictures are exact.
@@ -60,6 +62,8 @@ impl H264 {
         }
         if let (Some(before), Some(picture)) = (&self.slice, &mut self.picture)
             && !slice.begins_picture_after(before)
+            // where all pictures in between were lost, two key pictures may look like one
+            && !(self.picture_ended && slice.first_mb == 0)
         {
             picture.intra &= slice.intra;
             picture.key &= slice.idr || slice.intra;
@@ -100,6 +104,7 @@ impl H264 {
             output: true,
         });
         self.slice = Some(slice);
+        self.picture_ended = false;
         Role::FirstSlice
     }
 
@@ -127,6 +132,10 @@ impl H264 {
 }
 
 impl Syntax for H264 {
+    fn picture_ended(&mut self) {
+        self.picture_ended = true;
+    }
+
     fn nal(&mut self, nal: &[u8]) -> Role {
         let Some(&header) = nal.first() else { return Role::Other };
         if header & 0x80 != 0 {

@@ -70,6 +70,7 @@ fn skip_slice_groups(r: &mut Bits, groups: u32) -> Result<(), OutOfBits> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceHeader {
+    pub first_mb: u32,
     pub pps_id: u32,
     pub sps_id: u32,
     pub idr: bool,
@@ -102,7 +103,7 @@ impl SliceHeader {
     pub(crate) fn parse(header: u8, rbsp: &[u8], pps: &Pps, sps: &SeqParameterSet) -> Result<Self, OutOfBits> {
         let mut r = Bits::new(rbsp);
         let (idr, nal_ref_idc) = (header & 31 == 5, header >> 5 & 3);
-        let _first_mb = r.ue()?;
+        let first_mb = r.ue()?;
         let kind = r.ue()? % 5;
         let (p, b, intra) = (kind == 0 || kind == 3, kind == 1, kind == 2 || kind == 4);
         let pps_id = r.ue()?;
@@ -155,6 +156,7 @@ impl SliceHeader {
         let resets_order = nal_ref_idc != 0 && !idr && marking_resets_order(&mut r)?;
         let sps_id = pps.sps_id;
         Ok(Self {
+            first_mb,
             pps_id,
             sps_id,
             idr,

@@ -88,6 +88,8 @@ pub(crate) enum Role {
 pub(crate) trait Syntax: Send {
     /// Takes in the next NAL unit.
     fn nal(&mut self, nal: &[u8]) -> Role;
+    /// The picture has ended, by what is around the NAL units: what looks like a further slice of it may begin the next.
+    fn picture_ended(&mut self) {}
     /// The picture that the last [`Role::FirstSlice`] began.
     fn picture(&self) -> Option<&PictureFacts>;
     /// The parameter sets that the picture needs, in the order in which they are to be sent.

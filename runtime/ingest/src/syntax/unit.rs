@@ -2,7 +2,7 @@
 
 use super::nal::push_annexb;
 use super::{H264, H265, PictureFacts, Role, Syntax};
-use crate::Loss;
+use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
 
 /// An access unit in decoding order, as Annex-B.
@@ -68,6 +68,7 @@ impl UnitBuilder {
     pub(crate) fn discard(&mut self) {
         self.nals.clear();
         (self.has_slices, self.has_sps, self.damaged_nals) = (false, false, 0);
+        self.syntax.picture_ended();
     }
 
     /// Parameter sets that stand outside the stream (avcC, hvcC, SDP).
@@ -90,6 +91,9 @@ impl UnitBuilder {
             Role::FirstSlice | Role::Prefix => before.map(|facts| self.take(facts)),
             _ => None,
         };
+        if role == Role::Prefix && done.is_some() {
+            self.syntax.picture_ended();
+        }
         match role {
             Role::Damaged => {
                 self.damaged_nals += 1;
@@ -114,6 +118,7 @@ impl UnitBuilder {
     pub(crate) fn finish(&mut self) -> Option<ParsedUnit> {
         let facts = self.has_slices.then(|| self.syntax.picture().cloned()).flatten();
         let unit = facts.map(|facts| self.take(facts));
+        self.syntax.picture_ended();
         self.nals.clear();
         self.has_sps = false;
         self.lost_nals += u64::from(std::mem::take(&mut self.damaged_nals));
@@ -130,10 +135,10 @@ impl UnitBuilder {
     }
 
     /// What was lost, under its own name where a parameter set that cannot be read is the reason.
-    pub(crate) fn loss(&self, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
+    pub(crate) fn loss(&self, of: LossOf, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
         match self.syntax.unreadable_set() {
-            Some(why) => Loss::new("unreadable_parameter_set", count, why),
-            None => Loss::new(cause, count, detail),
+            Some(why) => Loss::of(of, "unreadable_parameter_set", count, why),
+            None => Loss::of(of, cause, count, detail),
         }
     }
 

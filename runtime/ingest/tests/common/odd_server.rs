@@ -16,12 +16,19 @@ pub(crate) enum Answer {
     Close,
     /// No byte, ever.
     Silence,
-    /// Bytes that are no RTSP.
-    Garbage,
+    /// Bytes that are no RTSP, before or after the request, and the end.
+    Says(Speaks, &'static [u8]),
     /// This status to DESCRIBE.
     Status(u16, &'static str),
     /// This session description, and pictures.
     Play(Arc<Show>),
+}
+
+/// Who speaks first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Server,
+    Client,
 }
 
 /// What is played.
@@ -114,15 +121,17 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool, asked: &Mute
     match answer {
         Answer::Close => return Ok(()),
         Answer::Silence => {}
-        Answer::Garbage => stream.write_all(&[0x16, 3, 1, 0, 0x7F, b'\r', b'\n', b'\r', b'\n'])?,
-        Answer::Status(..) | Answer::Play(_) => {}
+        Answer::Says(Speaks::Server, bytes) => stream.write_all(bytes)?,
+        Answer::Says(..) | Answer::Status(..) | Answer::Play(_) => {}
     }
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut datagrams = None;
     while let Some((method, cseq, port)) = request(&mut requests, stop)? {
         asked.lock().unwrap().push(method.clone());
         let play = match (answer, &method[..]) {
-            (Answer::Silence | Answer::Garbage | Answer::Close, _) => continue,
+            (Answer::Silence | Answer::Close, _) => continue,
+            (Answer::Says(Speaks::Server, _), _) => return Ok(()),
+            (Answer::Says(Speaks::Client, bytes), _) => return stream.write_all(bytes),
             (Answer::Status(code, reason), _) => {
                 write!(stream, "RTSP/1.0 {code} {reason}\r\nCSeq: {cseq}\r\n")?;
                 if *code == 401 {

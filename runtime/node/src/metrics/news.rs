@@ -9,7 +9,7 @@ const SAME_STATE: Duration = Duration::from_secs(60);
 /// What is kept of a camera between two of its states.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// When pictures stopped coming, and why; `None` while they come and before they first did.
+    /// When the last picture came, and why no more did; `None` while they come and before they first did.
     began: Option<(i64, String)>,
     was_live: bool,
     logged: Option<Instant>,
@@ -72,7 +72,9 @@ impl Outage {
             state => {
                 let lost = self.was_live && self.began.is_none();
                 if self.was_live {
-                    let (_, reason) = self.began.get_or_insert((now.since_ns, String::new()));
+                    // a state may be known long after it began: a process that was stopped knows nothing meanwhile
+                    let last_ns = if now.last_frame_ns > 0 { now.last_frame_ns } else { now.since_ns };
+                    let (_, reason) = self.began.get_or_insert((last_ns.min(now.since_ns), String::new()));
                     if !now.last_error.is_empty() {
                         reason.clone_from(&now.last_error);
                     }
@@ -150,6 +152,15 @@ mod tests {
                 good("has ended"),
             ]
         );
+    }
+
+    #[test]
+    fn an_outage_begins_with_the_last_picture() {
+        use CameraState::{Live, Stalled};
+        let stalled = CameraStatus { last_frame_ns: 7 * SECOND, ..status(Stalled, 12, "the process did not run") };
+        let lines = lines(&[status(Live, 0, ""), stalled, status(Live, 13, "")]);
+        let News::Good(back) = &lines[2] else { panic!("{lines:?}") };
+        assert!(back.contains("after an outage of 6.0 s"), "{back}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::ahead::Ahead;
 use super::{Source, SourceEvent};
 use crate::syntax::nal::length_prefixed;
 use crate::syntax::{annexb_nals, contained};
-use crate::{IngestError, Loss};
+use crate::{IngestError, Loss, LossOf};
 use elements::{Element, Elements, Next};
 use header::Track;
 use millrace_frame::Timebase;
@@ -70,7 +70,7 @@ impl Mkv {
         } else if element.id == Segment::ID {
         } else if header::begins_file(&element) {
             let detail = "another Matroska file follows within this one, and is not read; split them";
-            self.events.push_back(SourceEvent::Loss(Loss::new("unread_segment", 1, detail)));
+            self.events.push_back(SourceEvent::Loss(Loss::of(LossOf::Parts, "unread_segment", 1, detail)));
             self.ended = true;
         } else if !self.elements.holds(&element) {
             return self.resume_behind(at);
@@ -90,10 +90,10 @@ impl Mkv {
         self.after_loss = true;
         let loss = if self.elements.find_cluster(at + 1)? {
             let detail = format!("what is at byte {at} is no element; reading goes on with the next cluster");
-            Loss::new("damaged_sample", 1, detail)
+            Loss::of(LossOf::Parts, "damaged_cluster", 1, detail)
         } else {
             self.ended = true;
-            Loss::new("truncated", 1, format!("the file ends within the element at byte {at}"))
+            Loss::of(LossOf::Parts, "truncated", 1, format!("the file ends within the element at byte {at}"))
         };
         self.events.push_back(SourceEvent::Loss(loss));
         Ok(())
@@ -168,11 +168,13 @@ impl Mkv {
                 self.ahead.push(unit, pts, after_loss);
             }
             unit => {
-                let loss = units.loss("damaged_sample", lost.max(1), detail());
+                let Some(unit) = unit.filter(|_| !is_cut) else {
+                    let loss = units.loss(LossOf::Pictures, "damaged_sample", 1, detail());
+                    return self.lose(loss);
+                };
+                let loss = units.loss(LossOf::Parts, "damaged_slice", lost.max(1), detail());
                 self.lose(loss);
-                if let Some(unit) = unit.filter(|_| !is_cut) {
-                    self.ahead.push(unit, pts, true);
-                }
+                self.ahead.push(unit, pts, true);
             }
         }
     }

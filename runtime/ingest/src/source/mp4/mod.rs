@@ -13,7 +13,7 @@ mod tables;
 use super::{Source, SourceEvent};
 use crate::syntax::nal::{find_start_code, length_prefixed};
 use crate::syntax::{ParsedUnit, UnitBuilder, annexb_nals};
-use crate::{IngestError, Loss};
+use crate::{IngestError, Loss, LossOf};
 use entry::Entry;
 use millrace_frame::{PacketCodec, Timebase};
 use order::{Player, Step};
@@ -74,7 +74,7 @@ impl Mp4 {
             player,
             earliest_next_pts_ns: None,
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
-            at_the_end: index.lost.map(|detail| Loss::new("damaged_fragment", 1, detail)),
+            at_the_end: index.lost.map(|detail| Loss::of(LossOf::Parts, "damaged_fragment", 1, detail)),
             damaged: track.damaged,
             entry: None,
             length_bytes: None,
@@ -131,9 +131,12 @@ impl Mp4 {
             Some(unit) if lost == 0 => Ok(SourceEvent::Unit { unit, times, after_loss }),
             unit => {
                 let detail = format!("the sample at byte {} does not hold exactly one readable picture", sample.offset);
-                let loss = self.units.loss("damaged_sample", lost.max(1), detail);
                 self.after_loss = true;
-                let Some(unit) = unit.filter(|_| !cut) else { return Ok(SourceEvent::Loss(loss)) };
+                let Some(unit) = unit.filter(|_| !cut) else {
+                    let loss = self.units.loss(LossOf::Pictures, "damaged_sample", 1, detail);
+                    return Ok(SourceEvent::Loss(loss));
+                };
+                let loss = self.units.loss(LossOf::Parts, "damaged_slice", lost.max(1), detail);
                 self.queued.push_back(SourceEvent::Loss(loss));
                 Ok(SourceEvent::Unit { unit, times, after_loss: true })
             }
@@ -183,7 +186,8 @@ impl Mp4 {
                 ("unreadable_description", format!("sample description {}: {why}", u64::from(sample.entry) + 1))
             }
         };
-        self.lose(Loss::new(cause, u64::from(samples), detail))
+        let of = if matches!(why, Absent::Fragment) { LossOf::Parts } else { LossOf::Pictures };
+        self.lose(Loss::of(of, cause, u64::from(samples), detail))
     }
 }
 

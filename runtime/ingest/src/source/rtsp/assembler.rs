@@ -4,7 +4,7 @@ use super::clock::{MediaClock, SenderClock};
 use super::depacketizer::{BadPayload, Depacketizer};
 use crate::source::SourceEvent;
 use crate::syntax::{ParsedUnit, UnitBuilder};
-use crate::{Counted, Loss};
+use crate::{Counted, Loss, LossOf};
 use millrace_frame::{PacketCodec, Timebase, Timing};
 
 /// What the assembler needs of an RTP packet.
@@ -69,6 +69,13 @@ pub(super) struct Assembler {
     doubtful: bool,
     /// What no picture came of, at this RTP time.
     unreadable: Option<&'static str>,
+    /// Packets are missing at this RTP time, or may be: those before its first packet and behind its last one.
+    incomplete: bool,
+    /// A part of a picture of this RTP time has arrived, and how many of its pictures were given out or counted as lost.
+    has_arrived: bool,
+    settled: u64,
+    /// Its delimiter has arrived: where its slices did not, they are missing.
+    is_announced: bool,
     after_loss: bool,
     /// A key picture of this connection was given out.
     has_begun: bool,
@@ -94,6 +101,10 @@ impl Assembler {
             damaged: false,
             doubtful: false,
             unreadable: None,
+            incomplete: false,
+            has_arrived: false,
+            settled: 0,
+            is_announced: false,
             after_loss: false,
             has_begun: false,
             events: Vec::new(),
@@ -109,13 +120,15 @@ impl Assembler {
         if !continues {
             self.begin(packet, clock);
         }
+        self.has_arrived |= self.depacketizer.has_slice(packet.payload);
+        self.is_announced |= self.depacketizer.has_delimiter(packet.payload);
         let mut nals = std::mem::replace(&mut self.depacketizer, Depacketizer::new(self.codec));
         let result = nals.push(packet.payload, &mut |nal| self.nal(nal, clock));
         self.depacketizer = nals;
         if let Err(BadPayload(what)) = result {
             // packets that are missing are the reason, and are counted
             self.damaged = true;
-            if !self.doubtful && packet.lost == 0 {
+            if !self.incomplete {
                 self.unreadable = Some(what);
             }
         }
@@ -131,8 +144,9 @@ impl Assembler {
         if self.units.pending_bytes() > LARGEST_UNIT_BYTES {
             self.units.discard();
             self.after_loss = true;
-            let detail = "more than 32 MiB without a picture's end";
-            self.events.push(SourceEvent::Loss(Loss::new("oversized_unit", 1, detail)));
+            if self.settled == 0 {
+                self.lose(Loss::new("oversized_unit", 1, "more than 32 MiB without a picture's end"));
+            }
         }
     }
 
@@ -144,14 +158,21 @@ impl Assembler {
     /// The connection has ended: the picture that is collected comes out where all of it arrived.
     pub(super) fn end(&mut self, clock: &mut MediaClock) {
         // a fragment that has no end yet was cut off
-        self.damaged |= self.depacketizer.abandon();
-        if self.units.has_slices() && (self.damaged || !self.is_whole()) {
-            self.units.discard();
-            let detail = "a picture of which a part had not arrived when the connection ended";
-            self.events.push(SourceEvent::Loss(Loss::new("cut_off", 1, detail)));
+        let cut = self.depacketizer.abandon();
+        self.damaged |= cut;
+        if self.units.has_slices() && !self.damaged && self.is_whole() {
+            self.finish(clock);
         }
-        self.finish(clock);
+        let only_announced = self.is_announced && !self.has_arrived;
+        self.incomplete |= only_announced;
+        let begun = cut && self.has_arrived || only_announced;
+        let began = begun && self.settled == 0 && self.unreadable.is_none() && self.units.knows_sps();
+        if self.units.has_slices() || began {
+            self.units.discard();
+            self.lose(Loss::new("cut_off", 1, "a picture of which a part had not arrived when the connection ended"));
+        }
         self.settle();
+        (self.has_arrived, self.is_announced, self.settled) = (false, false, 0);
     }
 
     /// What came of the packets so far.
@@ -161,7 +182,9 @@ impl Assembler {
 
     fn lost_packets(&mut self, packet: &Packet<'_>, continues: bool) {
         let detail = "RTP packets that did not arrive";
-        self.events.push(SourceEvent::Loss(Loss::new("rtp_loss", u64::from(packet.lost), detail)));
+        let loss = Loss::of(LossOf::Packets, "rtp_loss", u64::from(packet.lost), detail);
+        self.events.push(SourceEvent::Loss(loss));
+        self.incomplete |= continues || !self.is_whole();
         let cut = self.depacketizer.abandon();
         self.damaged |= cut || self.units.has_slices() && (continues || !self.is_whole());
         self.after_loss = true;
@@ -186,6 +209,8 @@ impl Assembler {
         // of what was collected no picture came: it does not make the next one damaged
         self.damaged = false;
         self.doubtful = packet.lost > 0;
+        (self.incomplete, self.has_arrived, self.settled) = (packet.lost > 0, false, 0);
+        self.is_announced = false;
     }
 
     fn nal(&mut self, nal: &[u8], clock: &mut MediaClock) {
@@ -231,22 +256,38 @@ impl Assembler {
         }
     }
 
-    /// Counts what no picture came of.
+    /// Counts what no picture came of, at the end of an RTP time: one picture, of which a part had arrived. What is
+    /// left over beside a picture is a part of it.
     fn settle(&mut self) {
         let unreadable = self.units.take_lost() > 0;
         let what = self.unreadable.take().or(unreadable.then_some("an RTP frame without a readable picture"));
-        let Some(what) = what else { return };
+        let has_arrived = self.has_arrived || self.is_announced && self.incomplete;
+        if !has_arrived || what.is_none() && self.settled > 0 {
+            return;
+        }
         self.after_loss |= self.has_begun;
-        self.events.push(SourceEvent::Loss(if self.units.knows_sps() {
-            self.units.loss("damaged_sample", 1, what)
-        } else {
+        let what = what.unwrap_or("a picture without an end");
+        let loss = if self.settled > 0 {
+            self.units.loss(LossOf::Parts, "damaged_slice", 1, what)
+        } else if !self.units.knows_sps() {
             // a set that cannot be read has its own name
-            self.units.loss("waiting_for_key", 1, "pictures before the stream's parameter sets")
-        }));
+            self.units.loss(LossOf::Pictures, "waiting_for_key", 1, "pictures before the stream's parameter sets")
+        } else if self.incomplete {
+            Loss::new("incomplete_picture", 1, "pictures of which packets did not arrive")
+        } else {
+            self.units.loss(LossOf::Pictures, "damaged_sample", 1, what)
+        };
+        self.lose(loss);
+    }
+
+    fn lose(&mut self, loss: Loss) {
+        self.settled += loss.pictures();
+        self.events.push(SourceEvent::Loss(loss));
     }
 
     fn give(&mut self, mut unit: ParsedUnit, clock: &mut MediaClock) {
         let Some(ticks) = self.ticks else { return };
+        self.settled += 1;
         // what made it damaged is counted with it
         self.unreadable = None;
         unit.damaged_nals += u32::from(std::mem::take(&mut self.damaged));

@@ -6,12 +6,12 @@ use super::clock::MediaClock;
 use super::connection::{Connection, Failure, Item, Sessions, connect};
 use super::queue::Queue;
 use crate::source::SourceEvent;
-use crate::{Loss, RtspTransport, SourceState};
+use crate::{Loss, LossOf, RtspTransport, SourceState};
 use futures::FutureExt;
 use millrace_frame::CameraState;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::{timeout, timeout_at};
 
 /// The limits on a camera's patience.
@@ -38,6 +38,15 @@ impl Default for Limits {
 /// A camera that sends pictures and no parameter sets is waited for: they come with its next key picture.
 const LONGEST_GROUP: Duration = Duration::from_secs(20);
 
+/// How often a task that receives looks at the time at least. One that finds that so much has passed had no processor: its
+/// process was stopped, and what waits in the socket by then is too old to be shown.
+const LOOK: Duration = Duration::from_millis(250);
+const PAUSED: Duration = Duration::from_secs(1);
+/// What waits in the socket comes at once. It has been read when the next packet takes this long, and after a second at
+/// the latest: what comes later is left unread.
+const DRAINED: Duration = Duration::from_millis(20);
+const LONGEST_DRAIN: Duration = Duration::from_secs(1);
+
 /// What a camera's packets came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -62,9 +71,10 @@ pub(super) struct Camera {
     sessions: Sessions,
     clock: MediaClock,
     state: SourceState,
-    /// Since when no picture comes, and whether one ever came.
-    down_since: Instant,
-    has_been_live: bool,
+    /// The picture that is being put together.
+    assembler: Option<Assembler>,
+    /// The process was stopped: pictures of this connection are too old from here on.
+    was_paused: bool,
 }
 
 impl Camera {
@@ -83,8 +93,20 @@ impl Camera {
             sessions,
             clock: MediaClock::new(),
             state: SourceState::default(),
-            down_since: Instant::now(),
-            has_been_live: false,
+            assembler: None,
+            was_paused: false,
+        }
+    }
+
+    /// Puts what has arrived so far into the queue; the task ends.
+    pub(super) fn finish(&mut self) {
+        self.end_picture(&mut true);
+    }
+
+    fn end_picture(&mut self, was_live: &mut bool) {
+        if let Some(mut assembler) = self.assembler.take() {
+            assembler.end(&mut self.clock);
+            self.hand_over(assembler.take(), was_live);
         }
     }
 
@@ -123,27 +145,45 @@ impl Camera {
             }
         };
         self.clock.reconnected();
-        let mut assembler = connection.assembler();
+        self.assembler = Some(connection.assembler());
         let mut was_live = false;
-        let received = contained(self.receive(connection, &mut assembler, &mut was_live)).await;
+        let received = contained(self.receive(connection, &mut was_live)).await;
         let failure = received.unwrap_or_else(panicked);
-        assembler.end(&mut self.clock);
-        self.hand_over(&mut assembler, &mut was_live);
+        self.end_picture(&mut was_live);
+        self.was_paused = false;
         if was_live {
             self.queue.push(SourceEvent::Flush);
             let detail = format!("{}: {}", self.address.shown, failure.reason);
-            self.queue.push(SourceEvent::Loss(Loss::new("connection_lost", 1, detail)));
+            self.queue.push(SourceEvent::Loss(Loss::of(LossOf::Connections, "connection_lost", 1, detail)));
         }
         Attempt { failure, was_live }
     }
 
-    async fn receive(&mut self, mut connection: Connection, assembler: &mut Assembler, was_live: &mut bool) -> Failure {
+    async fn receive(&mut self, mut connection: Connection, was_live: &mut bool) -> Failure {
         let stall = self.limits.stall;
         let began = tokio::time::Instant::now();
         let mut stalls_at = began + stall;
         let mut packets_in_vain = 0u64;
+        let mut looked = began;
         loop {
-            let item = match timeout_at(stalls_at, connection.next(&self.address)).await {
+            let got = timeout_at(stalls_at.min(looked + LOOK), connection.next(&self.address)).await;
+            let now = tokio::time::Instant::now();
+            let paused = now - std::mem::replace(&mut looked, now);
+            if paused > PAUSED {
+                self.was_paused = true;
+                match got {
+                    Ok(Ok(item)) => {
+                        self.pass_on(item, &connection, &mut true);
+                        self.drain(&mut connection, now + LONGEST_DRAIN).await;
+                    }
+                    Err(_) => self.drain(&mut connection, now + LONGEST_DRAIN).await,
+                    Ok(Err(_)) => {} // the connection has ended
+                }
+                let reason = format!("the decoder's process did not run for {} ms", paused.as_millis());
+                return Failure::new(CameraState::Stalled, reason);
+            }
+            let item = match got {
+                Err(_) if now < stalls_at => continue,
                 Err(_) => {
                     let mut reason = format!("no picture for {} ms", stall.as_millis());
                     if packets_in_vain > 0 {
@@ -154,24 +194,8 @@ impl Camera {
                 Ok(Err(failure)) => return failure,
                 Ok(Ok(item)) => item,
             };
-            match item {
-                Item::Packet { ticks, marker, lost, payload, arrived } => {
-                    let packet = Packet { ticks, marker, lost, payload: &payload, arrived };
-                    assembler.packet(&packet, &mut self.clock);
-                    packets_in_vain += 1;
-                }
-                Item::Report { ticks, ntp } => assembler.sender_report(ticks, ntp),
-                Item::Counted(counted) => self.queue.push(SourceEvent::Counted(counted)),
-                Item::Restart => {
-                    assembler.end(&mut self.clock);
-                    self.hand_over(assembler, was_live);
-                    self.queue.push(SourceEvent::Flush);
-                    self.clock.reconnected();
-                    *assembler = connection.assembler();
-                }
-            }
-            let progress = self.hand_over(assembler, was_live);
-            let now = tokio::time::Instant::now();
+            packets_in_vain += u64::from(matches!(item, Item::Packet { .. }));
+            let progress = self.pass_on(item, &connection, was_live);
             if progress == Progress::Pictures || progress == Progress::Waiting && now - began < LONGEST_GROUP {
                 stalls_at = now + stall;
             }
@@ -181,11 +205,45 @@ impl Camera {
         }
     }
 
-    /// Passes on what came of the packets.
-    fn hand_over(&mut self, assembler: &mut Assembler, was_live: &mut bool) -> Progress {
+    /// Takes in what the camera sent, and passes on what came of it.
+    fn pass_on(&mut self, item: Item, connection: &Connection, was_live: &mut bool) -> Progress {
+        let Some(assembler) = &mut self.assembler else { return Progress::Nothing };
+        match item {
+            Item::Packet { ticks, marker, lost, payload, arrived } => {
+                let packet = Packet { ticks, marker, lost, payload: &payload, arrived };
+                assembler.packet(&packet, &mut self.clock);
+            }
+            Item::Report { ticks, ntp } => assembler.sender_report(ticks, ntp),
+            Item::Counted(counted) => self.queue.push(SourceEvent::Counted(counted)),
+            Item::Restart => {
+                self.end_picture(was_live);
+                self.queue.push(SourceEvent::Flush);
+                self.clock.reconnected();
+                self.assembler = Some(connection.assembler());
+                return Progress::Nothing;
+            }
+        }
+        let events = assembler.take();
+        self.hand_over(events, was_live)
+    }
+
+    /// Reads what waits in the socket, to count it.
+    async fn drain(&mut self, connection: &mut Connection, until: tokio::time::Instant) {
+        loop {
+            let soon = tokio::time::Instant::now() + DRAINED;
+            let Ok(Ok(item)) = timeout_at(until.min(soon), connection.next(&self.address)).await else { return };
+            self.pass_on(item, connection, &mut true);
+        }
+    }
+
+    fn hand_over(&mut self, events: Vec<SourceEvent>, was_live: &mut bool) -> Progress {
         let mut progress = Progress::Nothing;
-        for event in assembler.take() {
+        for mut event in events {
             match &event {
+                SourceEvent::Arrived { .. } if self.was_paused => {
+                    let detail = "pictures that waited in the socket while the decoder's process was stopped";
+                    event = SourceEvent::Loss(Loss::new("process_paused", 1, detail));
+                }
                 SourceEvent::Arrived { .. } => {
                     progress = Progress::Pictures;
                     if !std::mem::replace(was_live, true) {
@@ -202,31 +260,17 @@ impl Camera {
         progress
     }
 
+    // Each change of the state is logged by the node that is given it, once: here it is for those who look closer.
+
     fn live(&mut self) {
-        let url = &self.address.shown;
-        if self.has_been_live {
-            let outage_ms = self.down_since.elapsed().as_millis() as u64;
-            tracing::info!(url, outage_ms, tries = self.state.tries, "the camera is live again");
-        } else {
-            tracing::info!(url, tries = self.state.tries, "the camera is live");
-        }
-        self.has_been_live = true;
-        self.state.state = CameraState::Live;
-        self.state.tries = 0;
+        tracing::debug!(url = self.address.shown, tries = self.state.tries, "the camera is live");
+        self.state = SourceState { state: CameraState::Live, ..SourceState::default() };
         self.queue.push(SourceEvent::State(self.state.clone()));
     }
 
     fn failed(&mut self, failure: Failure) {
         let Failure { state, reason, .. } = failure;
-        if self.state.state == CameraState::Live {
-            self.down_since = Instant::now();
-        }
-        let first = self.state.last_error.is_empty();
-        if state != self.state.state || first {
-            tracing::warn!(url = self.address.shown, state = state.as_str(), "{reason}; the connection is tried again");
-        } else {
-            tracing::debug!(url = self.address.shown, state = state.as_str(), tries = self.state.tries, "{reason}");
-        }
+        tracing::debug!(url = self.address.shown, state = state.as_str(), tries = self.state.tries, "{reason}");
         self.state.state = state;
         self.state.last_error = reason;
         self.queue.push(SourceEvent::State(self.state.clone()));

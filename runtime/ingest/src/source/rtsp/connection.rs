@@ -3,6 +3,7 @@
 use super::address::Address;
 use super::assembler::{Arrived, Assembler};
 use super::sdp::parameter_sets;
+use super::stranger;
 use super::udp::{self, Datagrams};
 use crate::{Counted, RtspTransport};
 use bytes::Bytes;
@@ -106,7 +107,11 @@ async fn connect_tcp(address: &Address, sessions: Arc<SessionGroup>) -> Result<C
         .creds(address.credentials.clone())
         .session_group(sessions)
         .user_agent(USER_AGENT.to_owned());
-    let mut session = Session::describe(address.url.clone(), options).await.map_err(judge)?;
+    let described = Session::describe(address.url.clone(), options).await;
+    let mut session = described.map_err(|error| match stranger::in_words(&error.to_string()) {
+        Some(words) => Failure::new(CameraState::Connecting, address.scrubbed(&words)),
+        None => judge(error),
+    })?;
     let videos = session.streams().iter().enumerate().filter(|(_, s)| s.media() == "video").collect();
     let ((number, stream), codec) = choose(address, videos, |(_, s)| s.encoding_name())?;
     let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
@@ -172,7 +177,7 @@ impl Connection {
 
 /// What an error of the client means for the camera's state, and what to do about it.
 pub(super) fn judge(address: &Address, error: &retina::Error) -> Failure {
-    let text = address.scrubbed(&error.to_string());
+    let text = address.scrubbed(stranger::without_dump(&error.to_string()));
     let Some(code) = error.status_code() else { return Failure::new(CameraState::Connecting, text) };
     // A response that was a success and could not be understood has a status too.
     if (200..300).contains(&code) {

@@ -3,6 +3,7 @@
 use super::address::Address;
 use super::connection::{Failure, refusal};
 use super::network;
+use super::stranger;
 use http_auth::{PasswordClient, PasswordParams};
 use millrace_frame::CameraState;
 use rtsp_types::headers::{AUTHORIZATION, CSEQ, PUBLIC, SESSION, USER_AGENT, WWW_AUTHENTICATE};
@@ -120,6 +121,12 @@ impl Control {
         }
     }
 
+    /// The server that does not speak RTSP, by what it says; `otherwise` where that is not known.
+    fn stranger(&self, otherwise: &str) -> Failure {
+        let words = stranger::of(&self.unread).unwrap_or_else(|| otherwise.to_owned());
+        Failure::new(CameraState::Connecting, words)
+    }
+
     /// Whatever the server says next. Nothing is lost where the wait ends early.
     async fn message(&mut self) -> Result<Message<Vec<u8>>, Failure> {
         loop {
@@ -129,10 +136,10 @@ impl Control {
                     return Ok(message);
                 }
                 Err(ParseError::Incomplete(_)) if self.unread.len() < LARGEST_MESSAGE_BYTES => {}
-                Err(_) => return Err(Failure::new(CameraState::Connecting, "the camera's answer is not RTSP")),
+                Err(_) => return Err(self.stranger("the camera's answer is not RTSP")),
             }
             if self.stream.read_buf(&mut self.unread).await.map_err(|e| lost(&e))? == 0 {
-                return Err(Failure::new(CameraState::Connecting, "the camera ended the stream"));
+                return Err(self.stranger("the camera ended the stream"));
             }
         }
     }
@@ -284,7 +291,7 @@ mod tests {
         });
         assert_eq!(answer.body(), b"body");
         assert_eq!(refused.reason, "461 Unsupported Transport: choose the other RTSP transport, tcp or udp");
-        assert_eq!(unread.reason, "the camera's answer is not RTSP");
+        assert_eq!(unread.reason, "the server answers with HTTP, not RTSP: check the port in the URL");
         served.join().unwrap();
     }
 

@@ -33,6 +33,35 @@ impl Depacketizer {
         }
     }
 
+    /// Whether a payload carries a slice. What cannot be read might.
+    pub(super) fn has_slice(&self, payload: &[u8]) -> bool {
+        let h265 = self.codec == PacketCodec::H265;
+        self.any_nal(payload, true, &|nal_type| if h265 { nal_type < 32 } else { matches!(nal_type, 1..=5) })
+    }
+
+    /// Whether a payload carries an access unit delimiter, with which a picture begins.
+    pub(super) fn has_delimiter(&self, payload: &[u8]) -> bool {
+        let delimiter = if self.codec == PacketCodec::H265 { 35 } else { 9 };
+        self.any_nal(payload, false, &|nal_type| nal_type == delimiter)
+    }
+
+    /// Whether a NAL unit, or a part of one, is of a wanted type; `unknown` where the types cannot be read.
+    fn any_nal(&self, payload: &[u8], unknown: bool, wanted: &dyn Fn(u8) -> bool) -> bool {
+        let h265 = self.codec == PacketCodec::H265;
+        let of_header = |header: u8| if h265 { header >> 1 & 63 } else { header & 31 };
+        let any_of =
+            |rest| aggregated(rest).any(|nal| nal.first().map_or(unknown, |&header| wanted(of_header(header))));
+        let Some(&header) = payload.first() else { return false };
+        match (h265, of_header(header)) {
+            (false, 28) => payload.get(1).map_or(unknown, |fu| wanted(fu & 31)),
+            (true, 49) => payload.get(2).map_or(unknown, |fu| wanted(fu & 63)),
+            (false, 24) => any_of(&payload[1..]),
+            (true, 48) => any_of(payload.get(2..).unwrap_or_default()),
+            (false, 25..=27 | 29) | (true, 50) => unknown,
+            (_, single) => wanted(single),
+        }
+    }
+
     /// Packets are missing: a NAL unit that has begun stays without its end. True where there was one.
     pub(super) fn abandon(&mut self) -> bool {
         std::mem::take(&mut self.open)
@@ -126,6 +155,16 @@ impl Depacketizer {
         }
         result
     }
+}
+
+/// The NAL units of an aggregation packet. One that is longer than the packet is cut.
+fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, tail) = rest.split_first_chunk()?;
+        let (nal, tail) = tail.split_at(usize::from(u16::from_be_bytes(*length)).min(tail.len()));
+        rest = tail;
+        Some(nal)
+    })
 }
 
 /// Some cameras put a byte stream with start codes into one NAL unit. A true one holds none: emulation prevention sees

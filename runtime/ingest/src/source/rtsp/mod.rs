@@ -12,6 +12,7 @@ mod network;
 mod queue;
 mod sdp;
 mod sorter;
+mod stranger;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -68,6 +69,7 @@ impl Rtsp {
                 () = stopped.notified() => {}
                 () = camera.keep_playing() => {}
             }
+            camera.finish();
             // The session is told to end when it is dropped. A camera that is not told goes on sending datagrams.
             let _ = tokio::time::timeout(network::FAREWELL, sessions.have_ended()).await;
             drop(ended);
@@ -80,14 +82,20 @@ impl Source for Rtsp {
     fn next(&mut self) -> Result<SourceEvent, IngestError> {
         Ok(self.queue.next(PATIENCE).unwrap_or(SourceEvent::Wait(Duration::ZERO)))
     }
-}
 
-impl Drop for Rtsp {
-    fn drop(&mut self) {
+    /// The task puts what it had begun into the queue first, and says farewell to the camera then.
+    fn close(&mut self) -> Vec<SourceEvent> {
         self.stop.notify_one();
         network::farewell(|allowed| match self.task.recv_timeout(allowed) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
             Err(RecvTimeoutError::Timeout) => tracing::debug!("a camera does not answer to the end of its session"),
         });
+        std::iter::from_fn(|| self.queue.next(Duration::ZERO)).collect()
+    }
+}
+
+impl Drop for Rtsp {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -161,10 +161,10 @@ fn join(events: &mut VecDeque<SourceEvent>, event: SourceEvent) {
         events.iter().rposition(|event| matches!(event, SourceEvent::Arrived { .. })).map_or(0, |at| at + 1);
     let mut tail = events.range_mut(since_picture..);
     match &event {
-        SourceEvent::Loss(Loss { cause, count, .. }) => {
+        SourceEvent::Loss(Loss { cause, of, count, .. }) => {
             for before in tail {
-                if let SourceEvent::Loss(Loss { cause: known, count: sum, .. }) = before
-                    && known == cause
+                if let SourceEvent::Loss(Loss { cause: known, of: counts, count: sum, .. }) = before
+                    && (&*known, &*counts) == (cause, of)
                 {
                     *sum += count;
                     return;

@@ -11,7 +11,7 @@ use super::ahead::Ahead;
 use super::split::{Placed, Splitter};
 use super::{Source, SourceEvent};
 use crate::syntax::contained;
-use crate::{Counted, IngestError, Loss};
+use crate::{Counted, IngestError, Loss, LossOf};
 use clock::{Clock, TIMEBASE};
 use millrace_frame::PacketCodec;
 use packets::Packets;
@@ -100,7 +100,7 @@ impl<R: Read + Seek> Ts<R> {
         let skipped = self.packets.take_skipped();
         if skipped > 0 {
             let detail = format!("{skipped} bytes that belong to no packet");
-            self.lose(Loss::new(if ended { "truncated" } else { "ts_sync_lost" }, 1, detail));
+            self.lose(Loss::of(LossOf::Parts, if ended { "truncated" } else { "ts_sync_lost" }, 1, detail));
         }
         if let Some(step) = step {
             self.step(step);
@@ -130,7 +130,7 @@ impl<R: Read + Seek> Ts<R> {
             self.take_units();
         } else if step.lost > 0 {
             let detail = "packets that are missing by the continuity counter, or marked as damaged";
-            self.lose(Loss::new("ts_loss", u64::from(step.lost), detail));
+            self.lose(Loss::of(LossOf::Packets, "ts_loss", u64::from(step.lost), detail));
         }
         self.may_change |= step.clock_changes;
         if let Some(stamps) = step.begins {
@@ -144,7 +144,7 @@ impl<R: Read + Seek> Ts<R> {
         let scrambled = std::mem::take(&mut self.scrambled);
         if scrambled > 0 {
             let detail = "packets that are scrambled; record the stream without scrambling";
-            self.events.push_back(SourceEvent::Loss(Loss::new("scrambled", scrambled, detail)));
+            self.events.push_back(SourceEvent::Loss(Loss::of(LossOf::Packets, "scrambled", scrambled, detail)));
         }
     }
 
