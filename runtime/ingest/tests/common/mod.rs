@@ -184,25 +184,6 @@ pub(crate) fn to_ns(pts: i64, (num, den): (i64, i64)) -> i64 {
     ((i128::from(pts) * i128::from(num) * 1_000_000_000 * 2 + i128::from(den)) / (2 * i128::from(den))) as i64
 }
 
-/// A file that is gone when the test is over.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str, bytes: &[u8]) -> Self {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("millrace-damage-{}-{n}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 pub(crate) fn own_data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
