@@ -70,11 +70,11 @@ proptest! {
 
 #[test]
 fn a_full_disk_is_a_clear_error() {
-    let mut lines = Framemd5::open("/dev/full".as_ref()).unwrap();
+    let mut lines = Framemd5::open("/dev/full".as_ref(), false).unwrap();
     let (desc, bytes) = image(PixelFormat::Nv12, 4, 4, 1);
     let error = lines.frame(&desc, &vec![0; bytes as usize], &timing(0)).unwrap_err().to_string();
     assert_eq!(error, "cannot write /dev/full after 0 frames: No space left on device (os error 28)");
-    let error = Framemd5::open("/no/such/folder/x".as_ref()).err().unwrap().to_string();
+    let error = Framemd5::open("/no/such/folder/x".as_ref(), false).err().unwrap().to_string();
     assert!(error.starts_with("cannot make /no/such/folder/x: No such file"), "{error}");
 }
 
