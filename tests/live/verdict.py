@@ -6,7 +6,7 @@ Everything here works on plain data, so that test_verdict.py can plant a fault o
 from collections import Counter
 
 # counters of pictures that a decoder leaves out on purpose: no loss, and not shown
-LEFT_OUT = ("over_target_fps", "not_shown", "frame_unread")
+LEFT_OUT = ("over_target_fps", "not_shown", "frame_unread", "camera_stopped")
 # pictures of one camera that a decoder may hold for their order while nothing comes
 MOST_HELD = 4
 # how long a picture may be on its way when its connection is cut, and still count as cut off with it

@@ -4,13 +4,12 @@
 //! for the picture on it. The waits for decoded pictures are a second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
-use crate::losses::STOPPED;
 use crate::mapping::ToEventLoop;
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
 use crate::timeline::Timeline;
 use crate::{Backend, Shown};
-use millrace_frame::CameraState;
+use millrace_frame::{CameraState, monotonic_ns};
 use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -185,7 +184,7 @@ impl<B: Backend> Feeding<B> {
                     let detail = "encoded pictures that the event loop was too slow for";
                     losses.packets("packet_loop_behind", dropped, detail);
                 }
-                Room::Closed => losses.packets(STOPPED, 1, "an encoded picture when the camera was stopped"),
+                Room::Closed => losses.stopped_packets(1),
             }
         }
         let decoder = match &mut self.decoder {
@@ -230,11 +229,12 @@ impl<B: Backend> Feeding<B> {
                     book.in_flight = book.in_flight.saturating_sub(loss.count);
                     book.losses.push(loss);
                 }
-                Output::Picture { shown, picture } => {
+                Output::Picture { mut shown, picture } => {
                     book.in_flight = book.in_flight.saturating_sub(1);
                     book.pictures += 1;
                     let now = Instant::now();
                     let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
+                    shown.timing.ready_ns = monotonic_ns() + (ready - now).as_nanos() as i64;
                     book.wakes |= ready == now;
                     // this wait is for the event loop, not for the decoder
                     camera.decoding.leave();

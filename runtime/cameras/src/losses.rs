@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What is on its way when somebody ends a camera or the node. That is as it should be: it is counted, and no warning.
-pub(crate) const STOPPED: &str = "camera_stopped";
+/// What is on its way when somebody ends a camera or the node. That is as it should be: it is counted, and is no loss.
+const STOPPED: &str = "camera_stopped";
 
 #[derive(Debug)]
 pub(crate) struct Losses {
@@ -50,6 +50,7 @@ impl Losses {
     /// Drops are pictures. What is lost of other things is a counter.
     pub(crate) fn report(&self, loss: &Loss) {
         match loss.of {
+            LossOf::Pictures if loss.cause == STOPPED => self.stopped(loss.count),
             LossOf::Pictures => self.add(loss.cause, loss.count, &loss.detail),
             LossOf::Parts | LossOf::Packets => {
                 self.metrics.count_damage(loss.cause, &self.camera, loss.count, &loss.detail);
@@ -60,11 +61,19 @@ impl Losses {
         }
     }
 
-    /// Pictures that were on their way when the camera was stopped.
+    /// Pictures that were on their way when the camera was stopped: nobody wants them, so they are not lost.
     pub(crate) fn stopped(&self, pictures: u64) {
-        if pictures > 0 {
-            let detail = "pictures on their way when the camera or its node ended";
-            self.add(STOPPED, pictures, detail);
+        self.left_out(STOPPED, pictures);
+    }
+
+    /// The same for encoded pictures on their way to the port `packet`.
+    pub(crate) fn stopped_packets(&self, packets: u64) {
+        self.left_out("camera_stopped_packets", packets);
+    }
+
+    fn left_out(&self, name: &'static str, count: u64) {
+        if count > 0 {
+            self.metrics.count(name, &self.camera, count);
         }
     }
 
@@ -94,7 +103,7 @@ impl Losses {
 
     fn log(&self, cause: &'static str, count: u64, detail: &str) {
         let first = self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(cause);
-        if first && cause != STOPPED {
+        if first {
             tracing::warn!(camera = self.camera, cause, count, "{detail} (logged once; the counter has the rest)");
         } else {
             tracing::debug!(camera = self.camera, cause, count, "{detail}");

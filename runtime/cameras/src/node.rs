@@ -3,7 +3,6 @@
 use crate::backend::{Backend, Frame, Shown};
 use crate::camera::{Camera, Common};
 use crate::config::{Config, Origin};
-use crate::losses::STOPPED;
 use crate::queue::{Event, Policy};
 use crate::settings::Members;
 use crate::watch::{Found, Refused, Watch};
@@ -319,7 +318,7 @@ impl<B: Backend> Decode<B> {
                 Ok(())
             }
             None => {
-                losses.packets(STOPPED, u64::from(fault.is_stopped()), "an encoded picture at the node's stop");
+                losses.stopped_packets(u64::from(fault.is_stopped()));
                 Err(fault)
             }
         }

@@ -1,7 +1,7 @@
 //! What a camera's threads and the event loop share.
 
 use crate::config::Config;
-use crate::losses::{Losses, STOPPED};
+use crate::losses::Losses;
 use crate::queue::Queue;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
@@ -76,7 +76,7 @@ impl<B: Backend> Shared<B> {
         self.gone.store(true, Ordering::Relaxed);
         let (frames, packets) = self.queue.close();
         self.losses.stopped(frames);
-        self.losses.packets(STOPPED, packets, "encoded pictures on their way when the camera was stopped");
+        self.losses.stopped_packets(packets);
     }
 
     pub(crate) fn set_target_fps(&self, fps: Option<f64>) {

@@ -42,6 +42,9 @@ pub struct Timing {
     /// The same moment in nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share. Ages are computed
     /// from it, so that a step of the system clock does not change them.
     pub arrival_ns: i64,
+    /// When the picture was decoded and its place in presentation order known, or when a file's picture is to be shown,
+    /// in nanoseconds of `CLOCK_MONOTONIC`; 0 where no decoder said so.
+    pub ready_ns: i64,
     /// The camera's own wall clock for this picture, in nanoseconds of the Unix clock, by its RTCP sender reports
     /// (RFC 3550, 6.4.1); `None` where it sent none.
     pub sender_ns: Option<i64>,
@@ -51,6 +54,13 @@ impl Timing {
     /// How old the frame is, in nanoseconds since its arrival.
     pub fn age_ns(&self) -> u64 {
         monotonic_ns().saturating_sub(self.arrival_ns).max(0) as u64
+    }
+
+    /// How long the frame has been under way since it was decoded, in nanoseconds: its age without the time for which the
+    /// stream's own reordering held it back. Since its arrival where no decoder said when it was ready.
+    pub fn under_way_ns(&self) -> u64 {
+        let since_ns = if self.ready_ns == 0 { self.arrival_ns } else { self.ready_ns };
+        monotonic_ns().saturating_sub(since_ns).max(0) as u64
     }
 }
 

@@ -251,6 +251,7 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool, earliest_next_p
             timebase: times.timebase,
             capture_ns: unix_ns(),
             arrival_ns: monotonic_ns(),
+            ready_ns: 0,
             sender_ns: None,
         },
         dts_ns: times.dts_ns,

@@ -39,8 +39,9 @@ pub(crate) struct Common {
     #[serde(default)]
     #[schemars(range(min = 1, max = 64), extend("x-millrace-live" = true))]
     pub(crate) backlog: Option<u32>,
-    /// In live flow, how old a frame may be when this node starts work on it, in milliseconds since its arrival. An older
-    /// one is lost (`late`). Detections may be twice as old, since the work on their frame has taken its time.
+    /// In live flow, how long a frame may have been under way when this node starts work on it, in milliseconds since it
+    /// was decoded. An older one is lost (`late`). Detections may be twice as old, since the work on their frame has taken
+    /// its time.
     #[serde(default = "default_max_age_ms")]
     #[schemars(range(min = 1), extend("x-millrace-live" = true))]
     pub(crate) max_age_ms: u64,
@@ -83,7 +84,7 @@ fn default_slots() -> u32 {
     8
 }
 fn default_max_age_ms() -> u64 {
-    1_000
+    750
 }
 fn default_lease_timeout_ms() -> u64 {
     2_000

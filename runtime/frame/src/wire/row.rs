@@ -30,6 +30,7 @@ pub fn encode(slot: &SlotRef, item: &Item, found: Option<&Detections>) -> Struct
     row.many::<UInt32Type>("timebase", &[item.timing.timebase.num, item.timing.timebase.den]);
     row.one::<Int64Type>("capture_ns", item.timing.capture_ns);
     row.one::<Int64Type>("arrival_ns", item.timing.arrival_ns);
+    row.one::<Int64Type>("ready_ns", item.timing.ready_ns);
     if let Some(sender_ns) = item.timing.sender_ns {
         row.one::<Int64Type>("sender_ns", sender_ns);
     }
@@ -93,6 +94,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
         timebase: Timebase { num, den },
         capture_ns: row.one::<Int64Type>("capture_ns")?,
         arrival_ns: row.one::<Int64Type>("arrival_ns")?,
+        ready_ns: row.one::<Int64Type>("ready_ns")?,
         sender_ns: row.column("sender_ns").map(|_| row.one::<Int64Type>("sender_ns")).transpose()?,
     };
     let device = device_of(&row)?;

@@ -57,6 +57,7 @@ fn item() -> impl Strategy<Value = Item> {
             timebase: Timebase { num, den },
             capture_ns,
             arrival_ns: capture_ns / 2,
+            ready_ns: capture_ns / 3,
             sender_ns: (num % 2 == 0).then_some(pts_ns),
         });
     let device = prop_oneof![Just(Device::Host), (0u32..1 << 31).prop_map(Device::Cuda)];

@@ -116,7 +116,7 @@ impl Lane {
                     Next::Frame(lease) => {
                         let Some(item) = described(spec, &self.source, &lease, metrics) else { continue };
                         let max_age_ns = bounds.max_age_ns(spec.order, item.payload.kind()).filter(|_| live);
-                        let is_late = max_age_ns.is_some_and(|max_ns| item.timing.age_ns() > max_ns);
+                        let is_late = max_age_ns.is_some_and(|max_ns| item.timing.under_way_ns() > max_ns);
                         if is_late && item.timing.arrival_ns != 0 {
                             metrics.drop_port("late", spec.name, &self.source, 1);
                             continue;

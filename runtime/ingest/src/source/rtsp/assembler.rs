@@ -303,6 +303,7 @@ impl Assembler {
             timebase: self.timebase,
             capture_ns: self.arrived.unix_ns,
             arrival_ns: self.arrived.monotonic_ns,
+            ready_ns: 0,
             sender_ns: self.sender.at(rtp_ns),
         };
         // A decoder that has not begun waits for a key picture: what is before one is not decoded in any case.

@@ -21,5 +21,5 @@ pub(super) fn key_and_p() -> (ParsedUnit, ParsedUnit) {
 }
 
 pub(super) fn timing_at(pts_ns: i64, arrival_ns: i64) -> Timing {
-    Timing { pts_ns, timebase: Timebase::NANOSECONDS, capture_ns: 0, arrival_ns, sender_ns: None }
+    Timing { pts_ns, timebase: Timebase::NANOSECONDS, capture_ns: 0, arrival_ns, ..Timing::default() }
 }

@@ -90,6 +90,22 @@ fn a_frame_that_waited_too_long_is_lost_as_late() {
 }
 
 #[test]
+fn the_time_for_which_a_stream_holds_a_picture_back_makes_it_not_late() {
+    let mut decode = Producer::new("decode", 0, &["convert/frame"], &[]);
+    let mut convert = Consumer::new("convert", &[("frame", "decode/frame")], &[("MAX_AGE_MS", "500")]);
+    convert.attach("frame", &decode);
+    let now = monotonic_ns();
+    // a camera of one picture a second with two B-frames: each is two seconds old when it is decoded
+    for (seq, under_way_ms) in [501, 0].into_iter().enumerate() {
+        let mut item = item("door", seq as u64, now - 2_000_000_000);
+        item.timing.ready_ns = now - under_way_ms * 1_000_000;
+        decode.publish_item(&item);
+    }
+    assert_eq!(seqs(&convert.drain(), "door"), [1]);
+    assert_eq!(convert.metrics.dropped("late", "door"), 1);
+}
+
+#[test]
 fn results_that_are_too_old_are_lost_as_late_in_live_flow_alone_and_packets_never() {
     for (flow, late) in [("live", 2), ("lossless", 0)] {
         let consumers: [(&str, &[&str]); 2] = [("detections", &["page/detections"]), ("packet", &["page/packet"])];
