@@ -203,18 +203,18 @@ fn modules_on_the_command_line() {
         "graphs/nv12.yml",
         "--explain",
         "--set",
-        "pipeline.decode.SOURCE=a.mp4",
+        "pipeline.decode.SOURCE=tests/data/demo/clip.mp4",
         "--set",
-        "detect.MODEL=m.yml",
+        "detect.MODEL=tests/data/demo/model/model.yml",
     ];
     let said = succeed(&mut millrace(&explain), LIMIT);
     let has = |parts: &[&str]| said.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == parts);
     assert!(said.contains("pipeline.decode · sw-nv12"), "{said}");
-    assert!(has(&["SOURCE", "a.mp4", "--set"]), "{said}");
+    assert!(has(&["SOURCE", "tests/data/demo/clip.mp4", "--set"]), "{said}");
     assert!(has(&["FORMAT", "nv12", "graphs/nv12.yml:10,", "for", "all", "nodes"]), "{said}");
     assert!(said.contains("graphs/modules/detect.yml:"), "{said}");
     assert_eq!(
-        said.lines().filter(|line| line.trim_start().starts_with("MODEL") && line.contains("m.yml")).count(),
+        said.lines().filter(|line| line.trim_start().starts_with("MODEL ") && line.ends_with("--set")).count(),
         2,
         "{said}"
     );
