@@ -180,7 +180,7 @@ impl Format {
         let inside = |from: u32, len: u32, whole: u32| len > 0 && from.checked_add(len).is_some_and(|to| to <= whole);
         let is_inside =
             inside(left_px, width_px, self.coded_width_px) && inside(top_px, height_px, self.coded_height_px);
-        if !is_inside || left_px % 2 != 0 || top_px % 2 != 0 {
+        if !is_inside || !left_px.is_multiple_of(2) || !top_px.is_multiple_of(2) {
             return Err(NvdecError::Stream(format!(
                 "{width_px}x{height_px} samples from {left_px},{top_px} on are shown of {}x{} coded ones",
                 self.coded_width_px, self.coded_height_px

@@ -202,7 +202,7 @@ fn exact_recovery_point(sei: &[u8]) -> Option<u32> {
     };
     while rest.len() > 2 {
         let (kind, len) = (varied(&mut rest)?, varied(&mut rest)?);
-        let Some((payload, tail)) = rest.split_at_checked(len) else { return None };
+        let (payload, tail) = rest.split_at_checked(len)?;
         if kind == 6 {
             let mut bits = super::bits::Bits::new(payload);
             let frames = bits.ue().ok()?;

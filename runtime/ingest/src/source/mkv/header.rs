@@ -184,7 +184,7 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
     let stripped = stripped(encodings).map_err(|what| {
         refusal(path, format!("its video track is {what}"), "remux it with another tool, without compression")
     })?;
-    let mut private = entry.codec_private.as_deref().map_or(&[][..], |p| &p[..]).to_vec();
+    let mut private = entry.codec_private.as_deref().unwrap_or_default().to_vec();
     if stripped.of_private {
         private.splice(0..0, stripped.prefix.iter().copied());
     }
@@ -231,7 +231,7 @@ fn stripped(encodings: &[ContentEncoding]) -> Result<Stripped, String> {
     let compression = encoding.content_compression.as_ref();
     match compression.map_or(0, |c| *c.content_comp_algo) {
         3 => {
-            let prefix = compression.and_then(|c| c.content_comp_settings.as_deref()).map_or(&[][..], |p| &p[..]);
+            let prefix = compression.and_then(|c| c.content_comp_settings.as_deref()).unwrap_or_default();
             let scope = *encoding.content_encoding_scope;
             Ok(Stripped { prefix: prefix.to_vec(), of_frames: scope & 1 != 0, of_private: scope & 2 != 0 })
         }
