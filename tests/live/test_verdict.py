@@ -105,6 +105,16 @@ class Verdict(unittest.TestCase):
         end = seen[99].ns
         self.assertEqual(verdict.largest_gap_ms(seen, history, seen[0].ns, end), 1140.0)
 
+    def test_a_picture_that_its_camera_kept_waiting_is_not_old(self):
+        history, seen = played()
+        for frame in range(51, 100):
+            history.sent[1, frame] += 1_500_000_000
+        # the last one before the pause leaves the decoder with the next that is sent
+        later = [m._replace(ns=m.ns + 1_500_000_000) for m in seen[50:]]
+        self.assertNotIn("older", str(self.judge(history, seen[:50] + later)["problems"]))
+        later[0] = later[0]._replace(ns=later[0].ns + 1_100_000_000)
+        self.assert_found(self.judge(history, seen[:50] + later), "1 pictures older than 1000 ms")
+
     def test_times_in_the_messages(self):
         history, seen = played()
         right = self.judge(history, seen, unix_offset_ns=UNIX)

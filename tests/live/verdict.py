@@ -3,6 +3,7 @@
 Everything here works on plain data, so that test_verdict.py can plant a fault of each kind and see that it is found.
 """
 
+import bisect
 from collections import Counter
 
 # counters of pictures that a decoder leaves out on purpose: no loss, and not shown
@@ -15,6 +16,8 @@ FLIGHT_NS = 500_000_000
 ARRIVAL_MS, CLOCK_MS = 20, 3
 # sender reports say when a picture is sent: that is later than its making by the encoder's delay, B-frames included
 SENDER_MS = 150
+# a camera that sends nothing for so long has stalled
+STALL_MS = 3000
 
 
 def quantiles_ms(values_ns):
@@ -89,6 +92,14 @@ def unaccounted(received, delivered, drops):
     return received - delivered - sum(drops.values())
 
 
+def due_ns(key, sent, sent_ns):
+    """When a picture can be shown at the earliest: with B-frames a decoder may need the next one to know its place. A camera
+    that pauses keeps it waiting; behind a stall it is not to be shown any more."""
+    at = bisect.bisect_right(sent_ns, sent[key])
+    following = sent_ns[at] if at < len(sent_ns) else sent[key]
+    return following if following - sent[key] < STALL_MS * 1e6 else sent[key]
+
+
 def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False, end_ns=None, unread=False):
     """One camera: `seen` are its messages in the order of their arrival, `drops` the pictures that nodes counted as lost of
     it (or left out on purpose), by cause, and `received` those of which its decoder got a packet.
@@ -100,7 +111,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
     delivered, repeated, backwards, mixed, unreadable, strangers = {}, [], [], [], [], []
     last = None
     ages, ages_from_sent = [], []
-    stale = []
+    stale, sent_ns = [], sorted(history.sent.values())
     for message in seen:
         stamp = message.stamp
         if stamp is None:
@@ -127,7 +138,7 @@ def judge(camera_number, history, seen, drops, received=None, outages=(), stale_
         if key in history.sent:
             age = message.ns - history.sent[key]
             ages_from_sent.append(age)
-            if age > stale_ms * 1e6:
+            if message.ns - due_ns(key, history.sent, sent_ns) > stale_ms * 1e6:
                 stale.append((key, round(age / 1e6)))
     arrivals, senders = [], []
     for message in seen if unix_offset_ns is not None else ():

@@ -66,7 +66,8 @@ fn state(metrics: &Metrics, camera: &str) -> Option<(CameraState, String)> {
 /// What a camera received against what became of it; both where nothing is on its way any more.
 fn assert_balanced(metrics: &Metrics, camera: &str) {
     let lost: Vec<_> = metrics.drops(camera).into_iter().filter(|(_, port, _)| *port != "packet").collect();
-    let left_out = ["over_target_fps", "not_shown", "frame_unread"].map(|name| metrics.counted(name, camera));
+    let names = ["over_target_fps", "not_shown", "frame_unread", "camera_stopped"];
+    let left_out = names.map(|name| metrics.counted(name, camera));
     let published = metrics.published("frame", camera);
     // a frame that nobody read was published
     let pictures = lost.iter().filter(|(cause, ..)| *cause != "unread_at_end").map(|(.., count)| count);
