@@ -66,7 +66,11 @@ fn losses_are_accepted_where_that_is_said() {
     let graph = graph(folder.path(), "never", "ALLOW_LOSS: true");
     let output = finish(&mut millrace(&["run", &graph]), LIMIT);
     assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
-    assert!(printed(&output).contains("dropped at decode: 600 (truncated): the file ends early at byte 700000"), "{}", printed(&output));
+    assert!(
+        printed(&output).contains("dropped at decode: 600 (truncated): the file ends early at byte 700000"),
+        "{}",
+        printed(&output)
+    );
 }
 
 #[test]
