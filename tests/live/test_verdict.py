@@ -112,7 +112,10 @@ class Verdict(unittest.TestCase):
         # the last one before the pause leaves the decoder with the next that is sent
         later = [m._replace(ns=m.ns + 1_500_000_000) for m in seen[50:]]
         self.assertNotIn("older", str(self.judge(history, seen[:50] + later)["problems"]))
-        later[0] = later[0]._replace(ns=later[0].ns + 1_100_000_000)
+        # and so does one that was sent a little earlier
+        later[0] = later[0]._replace(ns=seen[49].ns + 1_600_000_000)
+        self.assertNotIn("older", str(self.judge(history, seen[:49] + [seen[49]._replace(ns=later[0].ns)] + later)["problems"]))
+        later[0] = later[0]._replace(ns=later[0].ns + 2_100_000_000)
         self.assert_found(self.judge(history, seen[:50] + later), "1 pictures older than 1000 ms")
 
     def test_times_in_the_messages(self):

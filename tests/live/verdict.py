@@ -93,11 +93,11 @@ def unaccounted(received, delivered, drops):
 
 
 def due_ns(key, sent, sent_ns):
-    """When a picture can be shown at the earliest: with B-frames a decoder may need the next one to know its place. A camera
+    """When a picture can be shown at the latest: with B-frames a decoder may need the next ones to know its place. A camera
     that pauses keeps it waiting; behind a stall it is not to be shown any more."""
     at = bisect.bisect_right(sent_ns, sent[key])
-    following = sent_ns[at] if at < len(sent_ns) else sent[key]
-    return following if following - sent[key] < STALL_MS * 1e6 else sent[key]
+    following = sent_ns[at : at + MOST_HELD]
+    return max([sent[key], *(ns for ns in following if ns - sent[key] < STALL_MS * 1e6)])
 
 
 def judge(camera_number, history, seen, drops, received=None, outages=(), stale_ms=1000, unix_offset_ns=None, killed=False, end_ns=None, unread=False):
