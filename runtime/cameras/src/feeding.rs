@@ -39,6 +39,8 @@ struct Book {
     losses: Vec<Loss>,
     /// A picture is on its way that wakes the event loop now.
     wakes: bool,
+    /// The stream has stopped, and what the decoder holds comes out with no regard to its order.
+    flushing: bool,
     /// How long the sink waited to pass its pictures on.
     waited: Duration,
 }
@@ -234,7 +236,10 @@ impl<B: Backend> Feeding<B> {
                     book.pictures += 1;
                     let now = Instant::now();
                     let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
-                    shown.timing.ready_ns = monotonic_ns() + (ready - now).as_nanos() as i64;
+                    // what a stall kept waiting is as old as it is
+                    if !book.flushing {
+                        shown.timing.ready_ns = monotonic_ns() + (ready - now).as_nanos() as i64;
+                    }
                     book.wakes |= ready == now;
                     // this wait is for the event loop, not for the decoder
                     camera.decoding.leave();
@@ -251,9 +256,11 @@ impl<B: Backend> Feeding<B> {
         if std::mem::take(&mut self.fed)
             && let Some(decoder) = &mut self.decoder
         {
+            lock(&self.book).flushing = true;
             self.camera.decoding.enter();
             let flushed = contained(|| decoder.flush());
             self.camera.decoding.leave();
+            lock(&self.book).flushing = false;
             if let Err(panic) = flushed {
                 self.panicked(&panic);
             }
