@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A decoder that has not come back for so long is reported.
-const HANGS: Duration = Duration::from_secs(3);
+const HANGS: Duration = Duration::from_millis(2500);
 
 pub(crate) struct Camera<B: Backend> {
     pub(crate) config: Config,
@@ -192,6 +192,6 @@ impl<B: Backend> Camera<B> {
     fn hangs(&self) -> Option<String> {
         let run = self.run.as_ref()?;
         let longest = run.decoding.elapsed().max(run.mapping.elapsed());
-        (longest >= HANGS).then(|| format!("the decoder has not come back from a picture for {} s", HANGS.as_secs()))
+        (longest >= HANGS).then(|| format!("the decoder has not come back from a picture for {} s", HANGS.as_secs_f64()))
     }
 }

@@ -1,14 +1,11 @@
 //! The ledger of a camera. Received is what was published, what was lost by each cause, what is left out on purpose, and
 //! what is still on its way. Each is counted; the log has the first loss of each cause.
 
-use millrace_ingest::{Counted, Loss, LossOf};
+use millrace_ingest::{CAMERA_STOPPED, Counted, Loss, LossOf};
 use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// What is on its way when somebody ends a camera or the node. That is as it should be: it is counted, and is no loss.
-const STOPPED: &str = "camera_stopped";
 
 #[derive(Debug)]
 pub(crate) struct Losses {
@@ -50,7 +47,7 @@ impl Losses {
     /// Drops are pictures. What is lost of other things is a counter.
     pub(crate) fn report(&self, loss: &Loss) {
         match loss.of {
-            LossOf::Pictures if loss.cause == STOPPED => self.stopped(loss.count),
+            LossOf::LeftOut => self.left_out(loss.cause, loss.count),
             LossOf::Pictures => self.add(loss.cause, loss.count, &loss.detail),
             LossOf::Parts | LossOf::Packets => {
                 self.metrics.count_damage(loss.cause, &self.camera, loss.count, &loss.detail);
@@ -61,9 +58,9 @@ impl Losses {
         }
     }
 
-    /// Pictures that were on their way when the camera was stopped: nobody wants them, so they are not lost.
+    /// Pictures that were on their way when the camera, or the node, was stopped: they are left out, not lost.
     pub(crate) fn stopped(&self, pictures: u64) {
-        self.left_out(STOPPED, pictures);
+        self.left_out(CAMERA_STOPPED, pictures);
     }
 
     /// The same for encoded pictures on their way to the port `packet`.

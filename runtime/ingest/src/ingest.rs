@@ -27,15 +27,20 @@ pub struct Options {
     pub frame_rate: Option<f64>,
     /// For `rtsp://` sources.
     pub rtsp_transport: RtspTransport,
-    /// A camera that gives no picture for this long has stalled: it is connected to again. 3 s where nothing is set.
+    /// A camera that gives no picture for this long has stalled: it is connected to again. 2.5 s where nothing is set.
     pub stall_timeout: Option<Duration>,
 }
+
+/// The cause of pictures on their way when a camera, or its node, is stopped.
+pub const CAMERA_STOPPED: &str = "camera_stopped";
 
 /// What a loss counts. Only pictures add up: `received` is what was passed on and the lost pictures of all causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossOf {
     /// Pictures: each is an access unit that was received and is not passed on.
     Pictures,
+    /// Received pictures that nobody wants, since the camera was stopped. They are left out on purpose.
+    LeftOut,
     /// Parts of pictures which are counted by themselves, or of none.
     Parts,
     /// RTP packets.
@@ -67,9 +72,9 @@ impl Loss {
         Self { cause, count, of, detail: detail.into() }
     }
 
-    /// How many received pictures are lost by it.
+    /// How many received pictures are not passed on because of it.
     pub fn pictures(&self) -> u64 {
-        if self.of == LossOf::Pictures { self.count } else { 0 }
+        if matches!(self.of, LossOf::Pictures | LossOf::LeftOut) { self.count } else { 0 }
     }
 
     /// A picture that [`Reorder`](crate::Reorder) got too late.
@@ -190,7 +195,8 @@ impl Ingest {
             }
         }
         if unfetched > 0 {
-            losses.push(Loss::new("camera_stopped", unfetched, "pictures that nobody fetched before the camera's end"));
+            let detail = "pictures that were not fetched before the camera was stopped";
+            losses.push(Loss::of(LossOf::LeftOut, CAMERA_STOPPED, unfetched, detail));
         }
         losses
     }

@@ -25,7 +25,7 @@ pub use admission::{Admission, Admitted, Shown};
 pub use decode::{Decoded, SoftwareDecoder};
 pub use error::{IngestError, WriteError};
 pub use feed::{Feed, FeedError, FeedStep, Next};
-pub use ingest::{AccessUnit, Event, Ingest, Loss, LossOf, Options, RtspTransport};
+pub use ingest::{AccessUnit, CAMERA_STOPPED, Event, Ingest, Loss, LossOf, Options, RtspTransport};
 pub use picture::Picture;
 pub use reorder::{BoundOrigin, Place, Pushed, Reorder, ReorderPolicy};
 pub use settings::{FeedSettings, FrameFormat, MatrixName, Pace, RangeName, Transport};

@@ -37,7 +37,7 @@ pub struct FeedSettings {
     /// How a camera sends its packets.
     #[serde(default)]
     pub rtsp_transport: Transport,
-    /// A camera that gives no picture for this long has stalled: it is connected to again. By default 3000.
+    /// A camera that gives no picture for this long has stalled: it is connected to again. By default 2500.
     #[serde(default)]
     #[schemars(range(min = 500, max = 60000))]
     pub stall_timeout_ms: Option<u32>,

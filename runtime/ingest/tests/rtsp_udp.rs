@@ -126,7 +126,8 @@ fn what_is_not_of_the_stream_costs_no_picture() {
 #[test]
 fn another_stream_amid_a_connection_is_taken_up() {
     let clip = Clip::read("closed_gop.265");
-    for (ssrc, shift) in [(true, 30_000u16), (true, 0), (false, 40_000)] {
+    let cases = [(true, 30_000u16, 0x4321_0000u32), (true, 0, 0x4321_0000), (false, 40_000, 0x4321_0000), (true, 0, 1 << 29)];
+    for (ssrc, shift, jump) in cases {
         let first = clip.sent(0, true, Marking::Pictures, 8);
         let mut second = first.clone();
         let packets = first.len() as u16;
@@ -134,7 +135,7 @@ fn another_stream_amid_a_connection_is_taken_up() {
             let number = u16::from_be_bytes([packet.bytes[2], packet.bytes[3]]);
             packet.bytes[2..4].copy_from_slice(&number.wrapping_add(packets).wrapping_add(shift).to_be_bytes());
             let ticks = u32::from_be_bytes(packet.bytes[4..8].try_into().unwrap());
-            packet.bytes[4..8].copy_from_slice(&ticks.wrapping_add(0x4321_0000).to_be_bytes());
+            packet.bytes[4..8].copy_from_slice(&ticks.wrapping_add(jump).to_be_bytes());
             packet.bytes[8] ^= u8::from(ssrc);
         }
         let frames = clip.md5s.len();
@@ -143,7 +144,7 @@ fn another_stream_amid_a_connection_is_taken_up() {
         assert_eq!(viewer.md5s(), twice[..viewer.seen.len()], "{ssrc} {shift}");
         assert!(viewer.lost.is_empty(), "{ssrc} {shift}: {:?}", viewer.lost);
         assert_eq!(viewer.counted, counted(&[("rtp_restart", 1)]), "{ssrc} {shift}");
-        assert!(viewer.pts_ns().windows(2).all(|t| t[0] < t[1]), "{ssrc} {shift}: {:?}", viewer.pts_ns());
+        assert!(viewer.pts_ns().windows(2).all(|t| t[0] < t[1]), "{ssrc} {shift} {jump}: {:?}", viewer.pts_ns());
     }
 }
 

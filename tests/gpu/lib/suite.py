@@ -208,7 +208,7 @@ class Suite:
         found = []
         for sums in sorted((self.data / "refs/framemd5").glob("*.framemd5")):
             name = sums.name.removesuffix(".framemd5")
-            clip = next((f for folder in ("clips", "h264", "made") if (f := self.data / folder / name).exists()), None)
+            clip = next((f for folder in ("clips", "h264", "made", "own") if (f := self.data / folder / name).exists()), None)
             if clip is None:
                 raise Failed(f"{sums} has no clip")
             found.append((clip, sums))

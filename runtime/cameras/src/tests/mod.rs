@@ -105,6 +105,25 @@ fn every_frame_and_packet_of_every_camera_comes_in_its_order() {
     }
 }
 
+/// The age of a picture counts from when it was decoded, but not of one that the decoder held until its stream stopped.
+#[test]
+fn a_picture_that_comes_out_because_the_stream_stops_is_as_old_as_its_arrival() {
+    let mut bench = Bench::start::<Fakes>(&[("SOURCES", &format!("a={}", clip("crop_b.mp4")))]);
+    let mut decoded = Vec::new();
+    while let Some((port, Input::Frame(lease))) = bench.receive(Duration::from_millis(1500)) {
+        let timing = lease.item().timing;
+        if port == "frame" {
+            assert!(timing.ready_ns == 0 || timing.ready_ns >= timing.arrival_ns, "{timing:?}");
+            decoded.push(timing.ready_ns != 0);
+        }
+    }
+    assert_eq!(decoded.len(), 25);
+    // a pyramid of five B pictures: the last ones come out when nothing follows
+    let held = decoded.iter().skip_while(|decoded| **decoded).count();
+    assert!((1..=6).contains(&held), "{decoded:?}");
+    assert!(decoded[25 - held..].iter().all(|decoded| !decoded), "{decoded:?}");
+}
+
 #[test]
 fn one_camera_that_fails_does_not_disturb_the_others() {
     // 4:2:2, which no decoder here takes, and a file that is not there

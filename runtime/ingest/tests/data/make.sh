@@ -62,6 +62,14 @@ $FF $(test_picture 160x90 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=34" b.264
 cat a.264 b.264 > resize.264
 { sums a.264; sums b.264; cat a.264.framemd5; grep -v '^#' b.264.framemd5; } > resize.264.framemd5
 rm a.264 b.264 a.264.framemd5 b.264.framemd5
+# a stream that changes its crop and keeps its coded size of 96x64
+for height in 60 58 62; do
+    $FF $(test_picture 96x$height 25 0.3) -pix_fmt yuv420p $X4 "bframes=2:crf=34" $height.264
+    sums $height.264
+done
+cat 60.264 58.264 62.264 > crop_changes.264
+{ cat 60.264.framemd5; grep -hv '^#' 58.264.framemd5 62.264.framemd5; } > crop_changes.264.framemd5
+rm 60.264 58.264 62.264 60.264.framemd5 58.264.framemd5 62.264.framemd5
 # macroblocks of raw samples beside deblocked ones
 $FF $(test_picture 96x64 25 0.4) -f lavfi -i "nullsrc=s=32x32:r=25:d=0.4,geq=random(1)*255:random(2)*255:random(3)*255" \
     -filter_complex "[0][1]overlay=x=32:y=16" -pix_fmt yuv420p $X4 "qp=16:psy=0:subme=9:bframes=0:keyint=5:deblock=6,6:chroma-qp-offset=3" raw_blocks.264

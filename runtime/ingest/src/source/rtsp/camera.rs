@@ -29,7 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            stall: Duration::from_secs(3),
+            stall: Duration::from_millis(2500),
             back_off: (Duration::from_millis(500), Duration::from_secs(8)),
         }
     }

@@ -37,6 +37,8 @@ struct Connection {
     arrival_ns: i64,
     /// The times of the last leaders.
     leaders: VecDeque<i64>,
+    /// The latest time from before the connection, or from before the last jump: every picture since is shown later.
+    floor_ns: i64,
     /// By how much the times were ahead of our clock when that was last put up with, and by how much they are on average.
     base_ns: i64,
     average_ns: i64,
@@ -64,13 +66,15 @@ impl MediaClock {
     pub(super) fn place(&mut self, rtp_ns: i64, order: Order, arrival_ns: i64) -> Placed {
         let since_ns = arrival_ns.saturating_sub(*self.zero_ns.get_or_insert(arrival_ns));
         let Some(connection) = &mut self.connection else {
-            let pts_ns = since_ns.max(self.latest_ns.saturating_add(1));
+            let floor_ns = self.latest_ns;
+            let pts_ns = since_ns.max(floor_ns.saturating_add(1));
             self.latest_ns = pts_ns;
             self.connection = Some(Connection {
                 offset_ns: pts_ns.saturating_sub(rtp_ns),
                 order,
                 arrival_ns,
                 leaders: VecDeque::from([pts_ns]),
+                floor_ns,
                 base_ns: pts_ns - since_ns,
                 average_ns: 0,
             });
@@ -97,6 +101,7 @@ impl Connection {
             || step_ns.saturating_sub(passed_ns) > MOST_AHEAD_NS
             || apart_ns.saturating_abs() > MOST_APART_NS;
         if jumped {
+            self.floor_ns = latest_ns;
             pts_ns = latest_ns.saturating_add(passed_ns);
             if apart_ns < -MOST_APART_NS && step_ns >= 0 {
                 pts_ns = pts_ns.max(since_ns);
@@ -122,8 +127,8 @@ impl Connection {
 
     fn behind(&self, rtp_ns: i64, order: Order, latest_ns: i64) -> Placed {
         let pts_ns = rtp_ns.saturating_add(self.offset_ns);
-        let earliest_ns =
-            if self.leaders.len() == LEADERS { self.leaders.front().copied() } else { None }.unwrap_or(i64::MIN);
+        let leader_ns = self.leaders.front().copied().filter(|_| self.leaders.len() == LEADERS);
+        let earliest_ns = leader_ns.map_or(self.floor_ns, |leader_ns| leader_ns.max(self.floor_ns));
         if pts_ns < latest_ns && pts_ns > earliest_ns {
             return Placed { pts_ns, jumped: false };
         }
@@ -240,6 +245,28 @@ mod tests {
             }
             shown.sort();
             assert!(shown.windows(2).all(|w| w[0].1 < w[1].1), "{jump}: {shown:?}");
+        }
+    }
+
+    #[test]
+    fn b_pictures_with_times_from_before_a_jump_are_shown_after_it() {
+        // I0 P3 b1 b2, the clock is set between P3 and b1, which has the old time or, by chance, one of a second earlier
+        for jump in [3600 * S, -3600 * S, S, -S] {
+            for groups_before in [0, 5] {
+                let mut clock = MediaClock::new();
+                let mut shown = Vec::new();
+                let mut n = 0;
+                for group in 0..=groups_before + 1 {
+                    for poc in if group == 0 { vec![0] } else { vec![3 * group, 3 * group - 2, 3 * group - 1] } {
+                        let set = group == groups_before + 1 && poc == 3 * group;
+                        let rtp = 10_000 * S + poc * 40 * MS + if set { jump } else { 0 };
+                        shown.push((poc, clock.place(rtp, order(2 * poc), START + n * 40 * MS).pts_ns));
+                        n += 1;
+                    }
+                }
+                shown.sort();
+                assert!(shown.windows(2).all(|w| w[0].1 < w[1].1), "{jump} {groups_before}: {shown:?}");
+            }
         }
     }
 
