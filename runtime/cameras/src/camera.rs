@@ -192,6 +192,7 @@ impl<B: Backend> Camera<B> {
     fn hangs(&self) -> Option<String> {
         let run = self.run.as_ref()?;
         let longest = run.decoding.elapsed().max(run.mapping.elapsed());
-        (longest >= HANGS).then(|| format!("the decoder has not come back from a picture for {} s", HANGS.as_secs_f64()))
+        (longest >= HANGS)
+            .then(|| format!("the decoder has not come back from a picture for {} s", HANGS.as_secs_f64()))
     }
 }

@@ -126,7 +126,8 @@ fn what_is_not_of_the_stream_costs_no_picture() {
 #[test]
 fn another_stream_amid_a_connection_is_taken_up() {
     let clip = Clip::read("closed_gop.265");
-    let cases = [(true, 30_000u16, 0x4321_0000u32), (true, 0, 0x4321_0000), (false, 40_000, 0x4321_0000), (true, 0, 1 << 29)];
+    let cases =
+        [(true, 30_000u16, 0x4321_0000u32), (true, 0, 0x4321_0000), (false, 40_000, 0x4321_0000), (true, 0, 1 << 29)];
     for (ssrc, shift, jump) in cases {
         let first = clip.sent(0, true, Marking::Pictures, 8);
         let mut second = first.clone();
