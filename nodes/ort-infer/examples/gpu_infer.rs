@@ -366,10 +366,20 @@ fn compare(
     let mut largest: Vec<(String, f32, f32)> = expected[0].iter().map(|(name, ..)| (name.clone(), 0.0, 0.0)).collect();
     let (mut found, mut lost) = (0, 0);
     let least = arm.model.thresholds.score;
+    // as many in work at once as are measured: none may get another's outputs
+    let in_flight = o.settings.common.in_flight.unwrap_or(1) as usize;
     for &count in counts {
-        for n in 0..expected.len().div_ceil(count) {
+        let batches = expected.len().div_ceil(count).max(2 * in_flight);
+        let mut in_work = VecDeque::new();
+        for next in 0..batches + in_flight - 1 {
+            if next < batches {
+                in_work.push_back((next, arm.submit(next, together(next, count).as_deref())?));
+            }
+            if in_work.len() < in_flight && next < batches {
+                continue;
+            }
+            let Some((n, flight)) = in_work.pop_front() else { break };
             let mut outputs: Vec<Outputs> = vec![Outputs::new(); count];
-            let flight = arm.submit(n, together(n, count).as_deref())?;
             flight.complete(&mut |i, raw| outputs[i] = kept(raw))?;
             for (i, got) in outputs.iter().enumerate() {
                 let want = &expected[(n * count + i) % expected.len()];

@@ -54,7 +54,7 @@ pub struct Settings {
     #[serde(default = "yes")]
     pub conv_max_workspace: bool,
     /// Whether a model of 16-bit floats has its GridSample nodes computed with 32-bit floats: the CUDA provider has none of 16
-    /// bits, and what it has not is computed on the CPU. The numbers are the same.
+    /// bits, and what it does not have is computed on the CPU. Results are rounded to 16 bits as before.
     #[serde(default = "yes")]
     pub grid_sample_f32: bool,
     /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.

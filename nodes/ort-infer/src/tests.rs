@@ -127,7 +127,8 @@ fn a_gpu_has_one_copy_of_the_model_and_two_batches_in_work() {
     refused(&Settings { provider: Provider::Tensorrt, batch: Some(4), ..graph }, "one size of input");
 }
 
-/// The CPU's provider computes 16-bit GridSample with 32-bit floats by itself, so both models give the same bits.
+/// The CPU's provider computes 16-bit GridSample with 32-bit floats by itself, and leaves out that its result is rounded to 16
+/// bits where it computes what follows with 32 bits, too. So the models differ by no more than that rounding.
 #[test]
 fn grid_sample_in_32_bits_gives_the_same_numbers() {
     if !have_library() {
@@ -150,7 +151,10 @@ fn grid_sample_in_32_bits_gives_the_same_numbers() {
     });
     assert_eq!(before.len(), 36);
     assert!(before.iter().any(|v| *v != before[0]), "{before:?}");
-    assert_eq!(before, after);
+    // a number of 16 bits is exact to 2^-11 of itself
+    for (before, after) in before.iter().zip(&after) {
+        assert!((before - after).abs() <= before.abs() / 512.0, "{before} {after}");
+    }
 }
 
 #[test]

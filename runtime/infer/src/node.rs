@@ -9,8 +9,8 @@ use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, Po
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-/// How long what is in work may still take when the node ends: a stop is over within 3 s.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long the threads may still take when the node ends: a stop is over within 3 s, of which the harness takes one.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A detector as a node of the dataflow: `tensor` in, `detections` out, one for one and in the order of each camera's frames.
 ///
@@ -134,7 +134,11 @@ impl<E: Engine> Node for InferNode<E> {
         }
         let mut results = Vec::new();
         for (frame, answer) in self.in_work.take() {
-            results.push((frame.seq, self.publish(&frame.source, answer, out, &mut fault)));
+            let published = self.publish(&frame.source, answer, out, &mut fault);
+            if published.as_ref().is_err_and(NodeError::is_stopped) {
+                self.metrics.count("unfinished", &frame.source, 1);
+            }
+            results.push((frame.seq, published));
         }
         if fault.is_none() && self.in_work() > 0 && self.progress.elapsed() >= self.timeout {
             let (frames, waited) = (self.in_work(), self.timeout.as_secs_f32());
@@ -154,7 +158,7 @@ impl<E: Engine> Node for InferNode<E> {
 }
 
 impl<E> Drop for InferNode<E> {
-    /// What is in work at a stop is counted; the threads are given time to end, so that the engine is not in use when the
+    /// What was not done in time is counted; the threads are given time to end, so that the engine is not in use when the
     /// process ends.
     fn drop(&mut self) {
         for frame in self.in_work.give_up() {

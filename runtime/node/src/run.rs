@@ -171,8 +171,9 @@ fn live<N: Node>(
         let woke = Instant::now();
         Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace, woke }.run()
     });
+    // what is in work at a stop, or at a fault, is most likely about to be done
+    let completed = complete_all(&mut node, &mut out, bell, metrics);
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
-    let completed = if stop.is_set() { Ok(()) } else { complete_all(&mut node, &mut out, bell, metrics) };
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), None, metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
     // before the goodbye to dora, which may take long: a successor waits
@@ -188,10 +189,10 @@ fn live<N: Node>(
     Ok(if stop.is_set() { State::Stopped } else { State::Done })
 }
 
-/// How long what is in work after a fault may take to its end.
+/// How long what is in work at a stop or a fault may take to its end. A stop is over within 3 s.
 const IN_WORK: Duration = Duration::from_secs(1);
 
-/// After a fault: publishes what the node has in work, as far as it comes to its end soon. Otherwise nothing is.
+/// Publishes what the node has in work, as far as it comes to its end soon. Where its inputs have ended, nothing is in work.
 fn complete_all<N: Node>(node: &mut N, out: &mut Outputs, bell: &Bell, metrics: &Metrics) -> Result<(), NodeError> {
     let until = Instant::now() + IN_WORK;
     while node.in_work() > 0 && Instant::now() < until {

@@ -169,7 +169,9 @@ fn start(settings: &[(&str, &str)]) -> Trial {
     let script = Arc::new(Script::default());
     script.set([0], Fate::Computed);
     SCRIPTS.lock().unwrap().insert(model.clone(), script.clone());
-    let all = [&[("MODEL", model.to_str().unwrap())], settings].concat();
+    let workers = settings.iter().find(|(key, _)| *key == "WORKERS").map_or("1", |(_, n)| *n);
+    let mut all = vec![("MODEL", model.to_str().unwrap()), ("WORKERS", workers)];
+    all.extend(settings.iter().filter(|(key, _)| *key != "WORKERS"));
     Trial { bench: Bench::start::<InferNode<StandIn>>(&all), script, _folder: folder }
 }
 
@@ -188,11 +190,6 @@ impl Trial {
             other => panic!("no detections but {other:?}"),
         }
     }
-
-    /// Every frame that the node has taken is published or lost by name.
-    fn conserved(&self, source: &str) -> (u64, u64) {
-        conserved(self.bench.metrics(), source)
-    }
 }
 
 /// The camera and the frame's number. The boxes are that frame's, too.
@@ -202,6 +199,7 @@ fn of(found: &Detections) -> (String, u64) {
     (found.source.clone(), found.seq)
 }
 
+/// What the node has received and published of a camera. Every frame that it received is published, lost by name or unfinished.
 fn conserved(metrics: &millrace_node::Metrics, source: &str) -> (u64, u64) {
     let drops: u64 = metrics.drops(source).iter().map(|(.., n)| n).sum();
     let (received, published) = (metrics.counted("in", source), metrics.counted("out", source));
@@ -318,7 +316,7 @@ fn a_batch_that_never_comes_back_is_counted_and_ends_the_node() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_what_is_in_work_and_counts_it() {
+fn a_stop_waits_for_what_is_in_work_no_longer_than_it_may_and_counts_it() {
     let mut trial = start(&[("IN_FLIGHT", "2")]);
     (1..=3).for_each(|frame| trial.send("a", frame));
     trial.script.batches(2);
@@ -329,6 +327,14 @@ fn a_stop_does_not_wait_for_what_is_in_work_and_counts_it() {
     // what the threads have in work comes to its end without a node, and harms nobody
     trial.script.set([1, 2], Fate::Computed);
     trial.script.until(|state| state.through.contains(&2).then_some(()));
+
+    let mut trial = start(&[("IN_FLIGHT", "2")]);
+    trial.send("a", 1);
+    trial.script.batches(1);
+    trial.bench.stop();
+    trial.script.set([1], Fate::Computed);
+    // published, where the machine was quick enough
+    assert_eq!(conserved(&trial.bench.join().unwrap(), "a").0, 1);
 }
 
 #[test]
