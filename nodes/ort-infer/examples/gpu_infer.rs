@@ -301,8 +301,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
     };
 
     let most = if o.from_device { o.settings.batch.unwrap_or(1) as usize } else { 1 };
-    let mut counts: Vec<usize> =
-        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n <= most).collect();
+    let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n <= most).collect();
     if !o.checked {
         counts = vec![most];
     }

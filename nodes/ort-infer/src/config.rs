@@ -8,6 +8,9 @@ use std::path::PathBuf;
 /// Settings of `ort-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schemars(extend("x-millrace-limits" = [
+    { "setting": "WORKERS", "most": 1, "of": "PROVIDER", "is": ["cuda", "tensorrt"], "why": ONE_COPY }
+]))]
 pub struct Settings {
     #[serde(flatten)]
     #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
@@ -113,6 +116,10 @@ impl Provider {
 /// milliseconds. What is missing of them is computed all the same, so more would cost a few cameras time.
 const LIVE_BATCH: u32 = 8;
 
+/// Why `WORKERS` is 1 on a GPU. One of four runs with two, on an H200, had ended with a segmentation fault.
+const ONE_COPY: &str = "two copies of a model in one process have crashed in ONNX Runtime's CUDA provider. Leave WORKERS out; \
+                        IN_FLIGHT is how many batches are in work at once, and BATCH how many frames are in each";
+
 fn yes() -> bool {
     true
 }
@@ -172,11 +179,9 @@ impl Settings {
             };
         }
         if let Some(workers @ 2..) = self.common.workers {
-            // one of four runs with two, on an H200, ended with a segmentation fault inside ONNX Runtime or below
             return Err(EngineError::setup(format!(
-                "WORKERS is {workers}, and on a GPU one copy of the model computes: two in one process have crashed in ONNX \
-                 Runtime's CUDA provider. Leave WORKERS out; IN_FLIGHT is how many batches are in work at once, and BATCH how \
-                 many frames are in each"
+                "WORKERS is {workers}, and at most 1 where PROVIDER is {}: {ONE_COPY}",
+                self.provider.name()
             )));
         }
         if self.cuda_graph && self.provider == Provider::Tensorrt && self.most(false) > 1 {

@@ -405,7 +405,10 @@ impl Bound {
             match tensor {
                 Tensor::Gpu(slot) => into.copy(*slot, to).map_err(EngineError::broken)?,
                 Tensor::Host(data) if data.bytes().len() as u64 != each => {
-                    return Err(EngineError::run(format!("a tensor of {} B, {each} B are expected", data.bytes().len())));
+                    return Err(EngineError::run(format!(
+                        "a tensor of {} B, {each} B are expected",
+                        data.bytes().len()
+                    )));
                 }
                 Tensor::Host(data) => {
                     let (start, end) = ((n * each) as usize, ((n + 1) * each) as usize);

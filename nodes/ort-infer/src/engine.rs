@@ -153,8 +153,7 @@ impl Gpu {
             let least = self.padded_to.unwrap_or(1);
             (least..=self.most).try_for_each(|frames| {
                 let tensors = vec![zeros; frames];
-                let flights: Result<Vec<_>, _> =
-                    (0..self.in_flight).map(|_| self.submit(session, &tensors)).collect();
+                let flights: Result<Vec<_>, _> = (0..self.in_flight).map(|_| self.submit(session, &tensors)).collect();
                 flights?.into_iter().try_for_each(|flight| flight.complete(&mut |_, _| ()))
             })
         };
@@ -199,7 +198,8 @@ impl Ort {
             inputs.push((name.as_str().into(), sizes.into()));
         }
         let mut computed = self.session.run(inputs).map_err(EngineError::run)?;
-        let value = |name: &String| computed.remove(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")));
+        let value =
+            |name: &String| computed.remove(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")));
         let values = self.names.iter().map(value).collect::<Result<_, _>>()?;
         Ok(Work::Cpu(values, self.names.clone()))
     }

@@ -173,7 +173,9 @@ mod tests {
         let text = "14 Memcpy nodes are added to the graph main_graph for CUDAExecutionProvider. It might have negative \
                     impact on performance (including unable to run CUDA graph).";
         assert_eq!(copies(text), Some(14));
-        for other in ["", "Some nodes were not assigned to the preferred execution providers", "x Memcpy nodes are added"] {
+        for other in
+            ["", "Some nodes were not assigned to the preferred execution providers", "x Memcpy nodes are added"]
+        {
             assert_eq!(copies(other), None, "{other}");
         }
     }

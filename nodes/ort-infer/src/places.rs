@@ -8,8 +8,27 @@ use std::collections::BTreeMap;
 const NAMED: usize = 8;
 /// Operators that handle shapes and indices: small numbers, which the GPU would be no faster with.
 const OF_SHAPES: [&str; 21] = [
-    "Shape", "Size", "Gather", "Concat", "Slice", "Unsqueeze", "Squeeze", "Reshape", "Cast", "Add", "Sub", "Mul", "Div",
-    "Range", "Expand", "ConstantOfShape", "Equal", "Where", "ReduceProd", "Constant", "Identity",
+    "Shape",
+    "Size",
+    "Gather",
+    "Concat",
+    "Slice",
+    "Unsqueeze",
+    "Squeeze",
+    "Reshape",
+    "Cast",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Range",
+    "Expand",
+    "ConstantOfShape",
+    "Equal",
+    "Where",
+    "ReduceProd",
+    "Constant",
+    "Identity",
 ];
 
 /// How many nodes the provider of this name computes.

@@ -155,7 +155,8 @@ fn around(of: &[u8], n: usize) -> Result<Option<[Vec<u8>; 4]>, String> {
     let all = |number| fields.iter().filter_map(|field| field.bytes(number)).collect::<Vec<_>>();
     let is_onnx = all(NODE_DOMAIN).iter().all(|domain| domain.is_empty() || *domain == b"ai.onnx");
     let (inputs, outputs) = (all(NODE_INPUT), all(NODE_OUTPUT));
-    let ([picture, grid], [output], [b"GridSample"], true) = (&inputs[..], &outputs[..], &all(NODE_OPERATOR)[..], is_onnx)
+    let ([picture, grid], [output], [b"GridSample"], true) =
+        (&inputs[..], &outputs[..], &all(NODE_OPERATOR)[..], is_onnx)
     else {
         return Ok(None);
     };

@@ -117,7 +117,7 @@ fn a_gpu_has_one_copy_of_the_model_and_two_batches_in_work() {
     for provider in [Provider::Cuda, Provider::Tensorrt] {
         let mut two = Settings { provider, ..cuda.clone() };
         two.common.workers = Some(2);
-        refused(&two, "WORKERS is 2, and on a GPU one copy of the model computes");
+        refused(&two, "WORKERS is 2, and at most 1 where PROVIDER is ");
         two.common.workers = Some(1);
         assert_eq!(two.share(Flow::Lossless).unwrap(), (1, 1));
     }

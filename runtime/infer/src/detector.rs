@@ -331,7 +331,8 @@ impl Reader {
             found[n] = Some(decoder.detect(outputs, to[n]).map_err(|cause| misread(model, cause)));
         });
         let missing = || Err(EngineError::run("the engine gave no outputs").into());
-        let answer = |found: Option<_>| done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing));
+        let answer =
+            |found: Option<_>| done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing));
         found.into_iter().map(answer).collect()
     }
 

@@ -112,10 +112,8 @@ impl<E: Engine> Node for InferNode<E> {
         if self.in_work() == 0 {
             self.progress = Instant::now();
         }
-        let frames: Vec<Frame> = leases
-            .iter()
-            .map(|lease| Frame { source: lease.item().source.clone(), seq: lease.item().seq })
-            .collect();
+        let frames: Vec<Frame> =
+            leases.iter().map(|lease| Frame { source: lease.item().source.clone(), seq: lease.item().seq }).collect();
         let id = self.lanes.submit(leases);
         self.in_work.accept(id, frames.into_iter());
         Vec::new()
@@ -129,7 +127,9 @@ impl<E: Engine> Node for InferNode<E> {
                     self.progress = Instant::now();
                     self.in_work.answer(batch, answers);
                 }
-                Event::Panicked => fault = Some(("inference", "a worker has panicked; its message is above".to_owned())),
+                Event::Panicked => {
+                    fault = Some(("inference", "a worker has panicked; its message is above".to_owned()))
+                }
             }
         }
         let mut results = Vec::new();

@@ -264,6 +264,16 @@ pub fn adds_and_checks_models<E: Engine>() {
     );
     assert!(pixel(40, 40).iter().all(|v| v.abs_diff(128) < 12), "inside it is grey: {:?}", pixel(40, 40));
 
+    // with the detector's settings
+    let check = ["check", &at("dfine.yml"), "--set", "SCORE=0.95"];
+    assert!(ask::<E>(&check).is_ok());
+    has(
+        &ask::<E>(&[&check[..3], &["SCORES=0.95"]].concat()).unwrap_err(),
+        &["has no setting SCORES; it has ", "SCORE"],
+    );
+    has(&ask::<E>(&[&check[..3], &["SCORE"]].concat()).unwrap_err(), &["'SCORE' sets nothing; write NAME=VALUE"]);
+    has(&ask::<E>(&[&check[..3], &["SCORE=high"]].concat()).unwrap_err(), &["invalid type: string \"high\""]);
+
     let wrong = std::fs::read_to_string(at("dfine.yml")).unwrap().replace("kind: dfine", "kind: dfine, sizes: s");
     std::fs::write(at("wrong.yml"), wrong).unwrap();
     has(&ask::<E>(&["check", &at("wrong.yml")]).unwrap_err(), &["head 'dfine' feeds 'images' and 's'"]);
