@@ -159,7 +159,9 @@ impl Settings {
 
     /// Batches in work at once. On a GPU the second fills the time in which the first is copied and boxes are made of it.
     pub(crate) fn in_flight(&self) -> usize {
-        let usual = if self.provider == Provider::Cpu { 1 } else { 2 };
+        // a graph that TensorRT's provider has recorded is for one set of addresses
+        let one = self.provider == Provider::Cpu || self.provider == Provider::Tensorrt && self.cuda_graph;
+        let usual = if one { 1 } else { 2 };
         self.common.in_flight.map_or(usual, |n| n as usize).max(1)
     }
 
@@ -184,8 +186,9 @@ impl Settings {
                 self.provider.name()
             )));
         }
-        if self.cuda_graph && self.provider == Provider::Tensorrt && self.most(false) > 1 {
-            let text = "CUDA_GRAPH of TensorRT is for one size of input: leave BATCH or CUDA_GRAPH out";
+        if self.cuda_graph && self.provider == Provider::Tensorrt && (self.most(false) > 1 || self.in_flight() > 1) {
+            let text = "CUDA_GRAPH of TensorRT is for one size of input and one batch in flight: leave BATCH and IN_FLIGHT \
+                        out, or CUDA_GRAPH";
             return Err(EngineError::setup(text));
         }
         Ok((1, self.common.threads.map_or(1, |n| n as usize).max(1)))

@@ -124,7 +124,12 @@ fn a_gpu_has_one_copy_of_the_model_and_two_batches_in_work() {
     refused(&Settings { provider: Provider::Cpu, ..graph.clone() }, "CUDA_GRAPH is for a GPU, and PROVIDER is cpu");
     refused(&Settings { prefer_nhwc: true, ..settings("m".into()) }, "PREFER_NHWC is for a GPU");
     refused(&Settings { batch: Some(4), ..settings("m".into()) }, "BATCH is for a GPU");
-    refused(&Settings { provider: Provider::Tensorrt, batch: Some(4), ..graph }, "one size of input");
+    let recorded = Settings { provider: Provider::Tensorrt, ..graph };
+    assert_eq!((recorded.share(Flow::Live).unwrap(), recorded.in_flight()), ((1, 1), 1));
+    refused(&Settings { batch: Some(4), ..recorded.clone() }, "one size of input");
+    let mut two = recorded;
+    two.common.in_flight = Some(2);
+    refused(&two, "one batch in flight");
 }
 
 /// The CPU's provider computes 16-bit GridSample with 32-bit floats by itself, and leaves out that its result is rounded to 16
