@@ -74,7 +74,7 @@ pub(crate) fn on_the_cpu(parts: &[Part], copies: Option<usize>) -> Option<String
     let cure = if heavy {
         "docs/models.md, \"Nodes on the CPU\", says what can be done"
     } else {
-        "All of these handle shapes, which costs little"
+        "These operators mostly handle shapes, which costs little"
     };
     Some(format!("{n} of the model's {all} nodes are computed on the CPU{copies}: {}. {cure}", named.join(", ")))
 }
@@ -103,6 +103,9 @@ mod tests {
         );
         let shapes = [part("CUDAExecutionProvider", &[("Conv", 1)]), part("CPUExecutionProvider", &[("Shape", 2)])];
         let text = on_the_cpu(&shapes, None).unwrap_or_default();
-        assert!(text.ends_with("on the CPU: 2 Shape. All of these handle shapes, which costs little"), "{text}");
+        assert!(
+            text.ends_with("on the CPU: 2 Shape. These operators mostly handle shapes, which costs little"),
+            "{text}"
+        );
     }
 }

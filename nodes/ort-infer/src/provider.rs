@@ -68,6 +68,9 @@ pub(crate) fn session(
             let text = library::with_what_was_said(&e.to_string());
             match cure(settings.provider, &text) {
                 Some(_) if streams.is_some() => refusal(settings.provider, &text),
+                None if settings.cuda_graph && text.contains("graph capture") => EngineError::setup(format!(
+                    "CUDA_GRAPH takes a model whose work is all on the GPU, and this one's is not: {text}; leave CUDA_GRAPH out"
+                )),
                 _ => EngineError::load(file, e),
             }
         })
