@@ -3,7 +3,9 @@
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use millrace_frame::TensorDtype;
-use millrace_infer::{Common, Elements, Engine, EngineError, Port, RawTensor, Signature, contained, onnx};
+use millrace_infer::{
+    Batch, Common, Elements, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor, contained, onnx,
+};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueType, ValueView};
 use rten_tensor::prelude::*;
 use std::borrow::Cow;
@@ -16,8 +18,14 @@ pub(crate) struct Rten {
     pool: Arc<ThreadPool>,
     input: Option<NodeId>,
     outputs: Vec<NodeId>,
-    names: Vec<String>,
+    names: Arc<[String]>,
     fixed: Option<(NodeId, [i32; 2])>,
+}
+
+/// The outputs of a tensor, computed.
+pub(crate) struct Values {
+    values: Vec<Value>,
+    names: Arc<[String]>,
 }
 
 /// What rten computes with, where a file says another type: it turns those numbers at load.
@@ -48,10 +56,26 @@ impl Rten {
     }
 }
 
+impl Flight for Values {
+    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+        let read_value = |(value, name)| -> Result<_, EngineError> {
+            let value: &Value = value;
+            let unread = || EngineError::run(format!("output '{name}' is {:?}; a head reads f32", value.dtype()));
+            Ok((value.shape().to_vec(), numbers(value).ok_or_else(unread)?))
+        };
+        let ordered = self.values.iter().zip(&*self.names).map(read_value).collect::<Result<Vec<_>, _>>()?;
+        let outputs: Vec<RawTensor<'_>> =
+            ordered.iter().zip(&*self.names).map(|((shape, data), name)| RawTensor { name, shape, data }).collect();
+        read(0, &outputs);
+        Ok(())
+    }
+}
+
 impl Engine for Rten {
     const NAME: &'static str = "cpu-infer";
     const SUMMARY: &'static str = "ONNX detector on the CPU, in pure Rust (rten)";
     type Settings = Common;
+    type Flight = Values;
 
     fn common(settings: &Common) -> &Common {
         settings
@@ -64,7 +88,7 @@ impl Engine for Rten {
             .map_err(|cause| EngineError::load(file, cause))?
             .map_err(|e| EngineError::load(file, e))?;
         let pool = Arc::new(ThreadPool::with_num_threads(threads));
-        let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Vec::new(), fixed: None };
+        let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Arc::default(), fixed: None };
         // rten's own list has the types that it computes with
         let signature = onnx::declared(file)?.signature;
         let mut ports = signature.inputs.iter().chain(&signature.outputs);
@@ -97,20 +121,18 @@ impl Engine for Rten {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        shape: [usize; 4],
-        data: Elements<'_>,
-        read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: Batch<'_>) -> Result<Values, EngineError> {
         let input = self.input.ok_or_else(|| EngineError::run("no input was selected"))?;
+        let [Tensor::Host(data)] = batch.tensors else {
+            return Err(EngineError::run("rten computes one tensor at a time, in host memory"));
+        };
         let floats: Vec<f32>;
-        let view = match data {
-            Elements::F32(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
-            Elements::U8(data) => ValueView::from_shape(shape, data).map_err(EngineError::run)?,
+        let view = match *data {
+            Elements::F32(data) => ValueView::from_shape(batch.shape, data).map_err(EngineError::run)?,
+            Elements::U8(data) => ValueView::from_shape(batch.shape, data).map_err(EngineError::run)?,
             Elements::F16(data) => {
                 floats = data.reinterpret_cast::<f16>().to_f32_vec();
-                ValueView::from_shape(shape, floats.as_slice()).map_err(EngineError::run)?
+                ValueView::from_shape(batch.shape, floats.as_slice()).map_err(EngineError::run)?
             }
         };
         let mut inputs = vec![(input, view.into())];
@@ -121,15 +143,6 @@ impl Engine for Rten {
         let values = contained("rten", || self.model.run(inputs, &self.outputs, Some(options)))
             .map_err(EngineError::run)?
             .map_err(EngineError::run)?;
-        let read_value = |(value, name)| -> Result<_, EngineError> {
-            let value: &Value = value;
-            let unread = || EngineError::run(format!("output '{name}' is {:?}; a head reads f32", value.dtype()));
-            Ok((value.shape().to_vec(), numbers(value).ok_or_else(unread)?))
-        };
-        let ordered = values.iter().zip(&self.names).map(read_value).collect::<Result<Vec<_>, _>>()?;
-        let outputs: Vec<RawTensor<'_>> =
-            ordered.iter().zip(&self.names).map(|((shape, data), name)| RawTensor { name, shape, data }).collect();
-        read(&outputs);
-        Ok(())
+        Ok(Values { values, names: self.names.clone() })
     }
 }

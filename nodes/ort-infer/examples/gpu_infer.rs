@@ -7,9 +7,10 @@
 use millrace_cuda::{DeviceMemory, Span};
 use millrace_detect::{Decoder, Mapping, Model};
 use millrace_frame::{DetBox, Letterbox, Size, TensorDtype, TensorLayout};
-use millrace_infer::{Elements, Engine, OnGpu, RawTensor};
-use ort_infer::{Ort, Provider, Settings};
+use millrace_infer::{Batch, Elements, Engine, Flight, RawTensor, Tensor};
+use ort_infer::{ConvSearch, Ort, Provider, Settings};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,11 +21,15 @@ usage: gpu_infer --model MODEL.yml --provider cpu|cuda|tensorrt [options]
   --frames N             frames to measure with each number of frames together (300)
   --from host|device     where the tensors lie (device; host for --provider cpu)
   --batch N              frames together: 1, 2, 4 up to N (1)
+  --in-flight N          batches in work at once: measured with 1 up to N (1)
+  --unchecked            only measure, N frames together, and compare nothing with the CPU
   --device N             number of the GPU (0)
   --score S              least score of a box (the model's)
   --tolerance T          largest difference of an output, as a part of its largest value (0.02 with tf32, else 0.001)
   --tf32 on|off          (on)
   --cuda-graph           record the work and replay it
+  --prefer-nhwc, --conv-search exhaustive|heuristic|fixed, --small-workspace, --grid-sample-f16
+                         ort-infer's PREFER_NHWC, CONV_SEARCH, CONV_MAX_WORKSPACE: false and GRID_SAMPLE_F32: false
   --library FILE         libonnxruntime.so (as ort-infer looks for it)
   --json FILE            where the report goes (only the terminal)";
 
@@ -38,6 +43,7 @@ struct Options {
     score: Option<f32>,
     tolerance: f32,
     json: Option<PathBuf>,
+    checked: bool,
 }
 
 fn options() -> Result<Option<Options>, Fault> {
@@ -50,6 +56,7 @@ fn options() -> Result<Option<Options>, Fault> {
         score: None,
         tolerance: 0.0,
         json: None,
+        checked: true,
     };
     let (mut tolerance, mut from) = (None, None);
     while let Some(word) = words.next() {
@@ -66,6 +73,15 @@ fn options() -> Result<Option<Options>, Fault> {
             "--library" => o.settings.library = Some(value()?.into()),
             "--json" => o.json = Some(value()?.into()),
             "--cuda-graph" => o.settings.cuda_graph = true,
+            "--in-flight" => o.settings.common.in_flight = Some(value()?.parse()?),
+            "--unchecked" => o.checked = false,
+            "--prefer-nhwc" => o.settings.prefer_nhwc = true,
+            "--conv-search" => {
+                let all = [("exhaustive", ConvSearch::Exhaustive), ("heuristic", ConvSearch::Heuristic)];
+                o.settings.conv_search = one_of(&value()?, &[&all[..], &[("fixed", ConvSearch::Fixed)]].concat())?;
+            }
+            "--small-workspace" => o.settings.conv_max_workspace = false,
+            "--grid-sample-f16" => o.settings.grid_sample_f32 = false,
             "--tf32" => o.settings.tf32 = one_of(&value()?, &[("on", true), ("off", false)])?,
             "--from" => from = Some(one_of(&value()?, &[("host", false), ("device", true)])?),
             "--provider" => {
@@ -78,6 +94,7 @@ fn options() -> Result<Option<Options>, Fault> {
     if o.settings.common.model.as_os_str().is_empty() {
         return Err("--model is missing; --help names the options".into());
     }
+    o.settings.common.in_flight.get_or_insert(1);
     if o.reference.as_os_str().is_empty() {
         o.reference.clone_from(&o.settings.common.model);
     }
@@ -171,12 +188,16 @@ impl Arm {
         Ok(Self { engine, model, shape, tensors })
     }
 
-    /// The tensor of picture `n` through the model, from host memory.
-    fn run_host(&mut self, n: usize, read: &mut dyn FnMut(&[RawTensor<'_>])) -> Result<(), Fault> {
+    /// Gives the engine tensors, from host memory those of the pictures from `n` on.
+    fn submit(&mut self, n: usize, tensors: Option<&[Tensor<'_>]>) -> Result<<Ort as Engine>::Flight, Fault> {
+        let (shape, dtype) = (self.shape, self.model.input.dtype);
+        if let Some(tensors) = tensors {
+            return Ok(self.engine.submit(Batch { shape, dtype, tensors })?);
+        }
         let bytes = &self.tensors[n % self.tensors.len()];
         let floats: Vec<f32>;
         let halves: Vec<u16>;
-        let data = match self.model.input.dtype {
+        let data = match dtype {
             TensorDtype::F32 => {
                 floats = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
                 Elements::F32(&floats)
@@ -187,7 +208,7 @@ impl Arm {
             }
             TensorDtype::U8 => Elements::U8(bytes),
         };
-        Ok(self.engine.run(self.shape, data, read)?)
+        Ok(self.engine.submit(Batch { shape, dtype, tensors: &[Tensor::Host(data)] })?)
     }
 
     fn boxes(&self, outputs: &Outputs) -> Result<Vec<DetBox>, Fault> {
@@ -215,22 +236,38 @@ fn cpu_seconds() -> f64 {
     fields.iter().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Runs `call`, which computes `together` frames, for about `frames` frames.
-fn measure(frames: usize, together: usize, mut call: impl FnMut(usize) -> Result<(), Fault>) -> Result<Value, Fault> {
-    (0..10).try_for_each(&mut call)?;
+/// Computes about `frames` frames, `together` in a batch that `submit` gives out, with `in_flight` batches in work.
+fn measure<F: Flight>(
+    frames: usize,
+    together: usize,
+    in_flight: usize,
+    mut submit: impl FnMut(usize) -> Result<F, Fault>,
+) -> Result<Value, Fault> {
+    for n in 0..10 {
+        submit(n)?.complete(&mut |_, _| ())?;
+    }
     let calls = frames.div_ceil(together).max(1);
     let (begun, cpu) = (Instant::now(), cpu_seconds());
     let mut times_ms = Vec::with_capacity(calls);
-    for n in 0..calls {
-        let begun = Instant::now();
-        call(n)?;
-        times_ms.push(begun.elapsed().as_secs_f64() * 1e3);
+    let mut in_work: VecDeque<(Instant, F)> = VecDeque::new();
+    for n in 0..calls + in_flight - 1 {
+        if n < calls {
+            let begun = Instant::now();
+            in_work.push_back((begun, submit(n)?));
+        }
+        if (in_work.len() == in_flight || n >= calls)
+            && let Some((begun, flight)) = in_work.pop_front()
+        {
+            flight.complete(&mut |_, _| ())?;
+            times_ms.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
     }
     let (wall_s, cpu_s) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     times_ms.sort_by(f64::total_cmp);
     let done = (calls * together) as f64;
     Ok(json!({
         "frames_together": together,
+        "in_flight": in_flight,
         "frames": calls * together,
         "call_ms_min": times_ms[0],
         "call_ms_p50": times_ms[calls / 2],
@@ -242,8 +279,6 @@ fn measure(frames: usize, together: usize, mut call: impl FnMut(usize) -> Result
 }
 
 fn run(o: &Options) -> Result<bool, Fault> {
-    let cpu = Settings { library: o.settings.library.clone(), ..Settings::of_model(o.reference.clone()) };
-    let mut reference = Arm::open(&cpu, o.score)?;
     let begun = Instant::now();
     let mut arm = Arm::open(&o.settings, o.score)?;
     let open_s = begun.elapsed().as_secs_f64();
@@ -261,33 +296,90 @@ fn run(o: &Options) -> Result<bool, Fault> {
         }
     }
     let spans: Vec<Span> = memory.iter().map(DeviceMemory::span).collect();
-    let together =
-        |n: usize, count: usize| -> Vec<Span> { (0..count).map(|i| spans[(n * count + i) % spans.len()]).collect() };
+    let together = |n: usize, count: usize| -> Option<Vec<Tensor<'static>>> {
+        o.from_device.then(|| (0..count).map(|i| Tensor::Gpu(spans[(n * count + i) % spans.len()])).collect())
+    };
 
-    // every picture, by the CPU and by the provider with each number of frames together
-    let counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2))
-        .take_while(|&n| n <= o.settings.batch.unwrap_or(1) as usize && (o.from_device || n == 1))
-        .collect();
+    let most = if o.from_device { o.settings.batch.unwrap_or(1) as usize } else { 1 };
+    let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n <= most).collect();
+    if !o.checked {
+        counts = vec![most];
+    }
+    let compared = if o.checked { Some(compare(o, &mut arm, &counts, &together)?) } else { None };
+    let mut timed = Vec::new();
+    for &count in &counts {
+        for in_flight in 1..=o.settings.common.in_flight.unwrap_or(1) as usize {
+            timed.push(measure(o.frames, count, in_flight, |n| arm.submit(n, together(n, count).as_deref()))?);
+        }
+    }
+    let report = json!({
+        "model": o.settings.common.model,
+        "provider": o.settings.provider.name(),
+        "gpu": arm.engine.stream().map(|stream| stream.gpu().name()),
+        "driver": arm.engine.stream().and_then(|_| millrace_cuda::driver_version().ok()),
+        "from": if o.from_device { "device" } else { "host" },
+        "cuda_graph": o.settings.cuda_graph,
+        "tf32": o.settings.tf32,
+        "prefer_nhwc": o.settings.prefer_nhwc,
+        "conv_search": o.settings.conv_search,
+        "conv_max_workspace": o.settings.conv_max_workspace,
+        "grid_sample_f32": o.settings.grid_sample_f32,
+        "notes": arm.engine.notes(),
+        "open_s": open_s,
+        "tolerance": o.tolerance,
+        "outputs": compared.as_ref().map(|c| c.outputs.clone()),
+        "boxes": compared.as_ref().map(|c| c.boxes.clone()),
+        "agree": compared.as_ref().map(|c| c.agree),
+        "measured": timed,
+    });
+    let text = serde_json::to_string_pretty(&report)?;
+    println!("{text}");
+    if let Some(path) = &o.json {
+        std::fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(compared.is_none_or(|c| c.agree))
+}
+
+/// How the provider's outputs and boxes differ from the CPU's.
+struct Compared {
+    outputs: Vec<Value>,
+    boxes: Value,
+    agree: bool,
+}
+
+/// Every picture, by the CPU and by the provider with each number of frames together.
+fn compare(
+    o: &Options,
+    arm: &mut Arm,
+    counts: &[usize],
+    together: &dyn Fn(usize, usize) -> Option<Vec<Tensor<'static>>>,
+) -> Result<Compared, Fault> {
+    let cpu = Settings { library: o.settings.library.clone(), ..Settings::of_model(o.reference.clone()) };
+    let mut reference = Arm::open(&cpu, o.score)?;
     let mut expected: Vec<Outputs> = Vec::new();
     for n in 0..reference.tensors.len() {
         let mut outputs = Outputs::new();
-        reference.run_host(n, &mut |raw| outputs = kept(raw))?;
+        reference.submit(n, None)?.complete(&mut |_, raw| outputs = kept(raw))?;
         expected.push(outputs);
     }
-    let (shape, dtype) = (arm.shape, arm.model.input.dtype);
     let mut largest: Vec<(String, f32, f32)> = expected[0].iter().map(|(name, ..)| (name.clone(), 0.0, 0.0)).collect();
     let (mut found, mut lost) = (0, 0);
     let least = arm.model.thresholds.score;
-    for &count in &counts {
-        for n in 0..expected.len().div_ceil(count) {
-            let mut outputs: Vec<Outputs> = vec![Outputs::new(); count];
-            if o.from_device {
-                let tensors = together(n, count);
-                arm.engine
-                    .run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |i, raw| outputs[i] = kept(raw))?;
-            } else {
-                arm.run_host(n, &mut |raw| outputs[0] = kept(raw))?;
+    // as many in work at once as are measured: none may get another's outputs
+    let in_flight = o.settings.common.in_flight.unwrap_or(1) as usize;
+    for &count in counts {
+        let batches = expected.len().div_ceil(count).max(2 * in_flight);
+        let mut in_work = VecDeque::new();
+        for next in 0..batches + in_flight - 1 {
+            if next < batches {
+                in_work.push_back((next, arm.submit(next, together(next, count).as_deref())?));
             }
+            if in_work.len() < in_flight && next < batches {
+                continue;
+            }
+            let Some((n, flight)) = in_work.pop_front() else { break };
+            let mut outputs: Vec<Outputs> = vec![Outputs::new(); count];
+            flight.complete(&mut |i, raw| outputs[i] = kept(raw))?;
             for (i, got) in outputs.iter().enumerate() {
                 let want = &expected[(n * count + i) % expected.len()];
                 for (((name, shape, data), (_, want_shape, want_data)), worst) in got.iter().zip(want).zip(&mut largest)
@@ -311,42 +403,12 @@ fn run(o: &Options) -> Result<bool, Fault> {
     }
     let agree = lost == 0 && largest.iter().all(|(_, worst, value)| *worst <= o.tolerance * value.max(1e-6));
 
-    let mut timed = Vec::new();
-    for &count in &counts {
-        timed.push(measure(o.frames, count, |n| {
-            if o.from_device {
-                let tensors = together(n, count);
-                Ok(arm.engine.run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |_, _| ())?)
-            } else {
-                arm.run_host(n, &mut |_| ())
-            }
-        })?);
-    }
     let outputs: Vec<Value> = largest
         .iter()
         .map(|(name, worst, value)| json!({"name": name, "max_abs_difference": worst, "max_abs_value": value}))
         .collect();
-    let report = json!({
-        "model": o.settings.common.model,
-        "provider": o.settings.provider.name(),
-        "gpu": arm.engine.stream().map(|stream| stream.gpu().name()),
-        "driver": arm.engine.stream().and_then(|_| millrace_cuda::driver_version().ok()),
-        "from": if o.from_device { "device" } else { "host" },
-        "cuda_graph": o.settings.cuda_graph,
-        "tf32": o.settings.tf32,
-        "open_s": open_s,
-        "tolerance": o.tolerance,
-        "outputs": outputs,
-        "boxes": {"on_the_cpu": found, "without_fellow": lost, "least_score": least},
-        "agree": agree,
-        "measured": timed,
-    });
-    let text = serde_json::to_string_pretty(&report)?;
-    println!("{text}");
-    if let Some(path) = &o.json {
-        std::fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(agree)
+    let boxes = json!({"on_the_cpu": found, "without_fellow": lost, "least_score": least});
+    Ok(Compared { outputs, boxes, agree })
 }
 
 fn main() -> ExitCode {

@@ -2,11 +2,15 @@
 
 use millrace_infer::{Common, EngineError};
 use millrace_node::Flow;
+use ort::ep::cuda::ConvAlgorithmSearch;
 use std::path::PathBuf;
 
 /// Settings of `ort-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schemars(extend("x-millrace-limits" = [
+    { "setting": "WORKERS", "most": 1, "of": "PROVIDER", "is": ["cuda", "tensorrt"], "why": ONE_COPY }
+]))]
 pub struct Settings {
     #[serde(flatten)]
     #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
@@ -41,6 +45,21 @@ pub struct Settings {
     /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
     #[serde(default = "yes")]
     pub tf32: bool,
+    /// Whether the CUDA provider computes convolutions with the channels last, which some GPUs are faster with. Nodes that turn
+    /// tensors are added where that pays for the provider.
+    #[serde(default)]
+    pub prefer_nhwc: bool,
+    /// How cuDNN's algorithm for each convolution is chosen: by trying all of them, which takes longest at the start, by its
+    /// own estimate, or always the same.
+    #[serde(default)]
+    pub conv_search: ConvSearch,
+    /// Whether cuDNN's algorithms may use as much memory as they want. With less some fast ones are left out.
+    #[serde(default = "yes")]
+    pub conv_max_workspace: bool,
+    /// Whether a model of 16-bit floats has its GridSample nodes computed with 32-bit floats: the CUDA provider has none of 16
+    /// bits, and what it does not have is computed on the CPU. Results are rounded to 16 bits as before.
+    #[serde(default = "yes")]
+    pub grid_sample_f32: bool,
     /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub engine_cache: Option<PathBuf>,
@@ -59,6 +78,29 @@ pub enum Provider {
     Tensorrt,
 }
 
+/// `CONV_SEARCH`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvSearch {
+    /// Each algorithm is measured.
+    #[default]
+    Exhaustive,
+    /// cuDNN estimates which is fastest.
+    Heuristic,
+    /// The same algorithm for all.
+    Fixed,
+}
+
+impl From<ConvSearch> for ConvAlgorithmSearch {
+    fn from(search: ConvSearch) -> Self {
+        match search {
+            ConvSearch::Exhaustive => Self::Exhaustive,
+            ConvSearch::Heuristic => Self::Heuristic,
+            ConvSearch::Fixed => Self::Default,
+        }
+    }
+}
+
 impl Provider {
     /// Its name in a graph.
     pub fn name(self) -> &'static str {
@@ -73,6 +115,10 @@ impl Provider {
 /// Frames that go through a model together in live flow where nothing is set: about as many as many cameras have within a few
 /// milliseconds. What is missing of them is computed all the same, so more would cost a few cameras time.
 const LIVE_BATCH: u32 = 8;
+
+/// Why `WORKERS` is 1 on a GPU. One of four runs with two, on an H200, had ended with a segmentation fault.
+const ONE_COPY: &str = "two copies of a model in one process have crashed in ONNX Runtime's CUDA provider. Leave WORKERS out; \
+                        IN_FLIGHT is how many batches are in work at once, and BATCH how many frames are in each";
 
 fn yes() -> bool {
     true
@@ -91,6 +137,10 @@ impl Settings {
             batch_by_model: false,
             cuda_graph: false,
             tf32: yes(),
+            prefer_nhwc: false,
+            conv_search: ConvSearch::default(),
+            conv_max_workspace: yes(),
+            grid_sample_f32: yes(),
             engine_cache: None,
         }
     }
@@ -107,8 +157,15 @@ impl Settings {
         self.batch.unwrap_or(if self.batch_by_model && open_axis { LIVE_BATCH } else { 1 }).max(1)
     }
 
-    /// Copies of the model, and threads for each. A GPU computes one frame with all that it has, and one thread feeds it; a
-    /// second copy fills the time in which boxes are made of the first one's outputs.
+    /// Batches in work at once. On a GPU the second fills the time in which the first is copied and boxes are made of it.
+    pub(crate) fn in_flight(&self) -> usize {
+        // a graph that TensorRT's provider has recorded is for one set of addresses
+        let one = self.provider == Provider::Cpu || self.provider == Provider::Tensorrt && self.cuda_graph;
+        let usual = if one { 1 } else { 2 };
+        self.common.in_flight.map_or(usual, |n| n as usize).max(1)
+    }
+
+    /// Copies of the model, and threads for each. A GPU computes one batch with all that it has, and one thread feeds it.
     pub(crate) fn share(&self, flow: Flow) -> Result<(usize, usize), EngineError> {
         if self.provider == Provider::Cpu {
             let only = |setting: &str| {
@@ -119,24 +176,22 @@ impl Settings {
             return match self {
                 Self { batch: Some(2..), .. } => only("BATCH"),
                 Self { cuda_graph: true, .. } => only("CUDA_GRAPH"),
+                Self { prefer_nhwc: true, .. } => only("PREFER_NHWC"),
                 _ => Ok(self.common.share(flow)),
             };
         }
-        let copies = match flow {
-            Flow::Lossless if !self.cuda_graph => 2,
-            Flow::Live | Flow::Lossless => 1,
-        };
-        let workers = self.common.workers.map_or(copies, |n| n as usize).max(1);
-        if self.cuda_graph && workers > 1 {
-            // a recording fails where another thread allocates memory of the GPU meanwhile
-            let text = format!("WORKERS is {workers}, and CUDA_GRAPH takes one: leave WORKERS or CUDA_GRAPH out");
+        if let Some(workers @ 2..) = self.common.workers {
+            return Err(EngineError::setup(format!(
+                "WORKERS is {workers}, and at most 1 where PROVIDER is {}: {ONE_COPY}",
+                self.provider.name()
+            )));
+        }
+        if self.cuda_graph && self.provider == Provider::Tensorrt && (self.most(false) > 1 || self.in_flight() > 1) {
+            let text = "CUDA_GRAPH of TensorRT is for one size of input and one batch in flight: leave BATCH and IN_FLIGHT \
+                        out, or CUDA_GRAPH";
             return Err(EngineError::setup(text));
         }
-        if self.cuda_graph && self.provider == Provider::Tensorrt && self.most(false) > 1 {
-            let text = "CUDA_GRAPH of TensorRT is for one size of input: leave BATCH or CUDA_GRAPH out";
-            return Err(EngineError::setup(text));
-        }
-        Ok((workers, self.common.threads.map_or(1, |n| n as usize).max(1)))
+        Ok((1, self.common.threads.map_or(1, |n| n as usize).max(1)))
     }
 
     /// The folder of TensorRT's cache.

@@ -2,14 +2,38 @@
 //! safe form in `ort`.
 #![allow(unsafe_code, reason = "calls of ONNX Runtime's C interface with addresses of a GPU's memory")]
 
-use millrace_cuda::{CudaError, DeviceMemory, PinnedMemory, Span, Stream};
+use millrace_cuda::{CudaError, DeviceMemory, Event, Gpu, PinnedMemory, Span, Stream};
 use millrace_frame::TensorDtype;
-use millrace_infer::{EngineError, RawTensor};
+use millrace_infer::{EngineError, Flight, RawTensor, Tensor};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::sys::{self, ONNXTensorElementDataType as ElementType};
 use ort::{AsPointer, ep};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
+use std::sync::mpsc::Sender;
+
+/// The streams of a session: a batch is copied in by one, computed by another and copied out by a third, so that these
+/// overlap for batches that follow each other.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) into: Stream,
+    pub(crate) compute: Stream,
+    pub(crate) out: Stream,
+}
+
+impl Streams {
+    /// Streams that are never destroyed: ONNX Runtime may use one for as long as anything of the session is left, and a node
+    /// has few.
+    pub(crate) fn leaked(gpu: &Gpu) -> Result<&'static Self, CudaError> {
+        let streams = Self { into: Stream::new(gpu)?, compute: Stream::new(gpu)?, out: Stream::new(gpu)? };
+        Ok(Box::leak(Box::new(streams)))
+    }
+
+    /// Waits until nothing is queued.
+    pub(crate) fn synchronize(&self) -> Result<(), CudaError> {
+        [&self.into, &self.compute, &self.out].into_iter().try_for_each(Stream::synchronize)
+    }
+}
 
 /// The CUDA provider, to work in this stream.
 pub(crate) fn cuda_in(stream: &'static Stream, cuda: ep::CUDA) -> ep::CUDA {
@@ -29,31 +53,50 @@ fn done(status: sys::OrtStatusPtr) -> Result<(), ort::Error> {
     unsafe { ort::Error::result_from_status(status) }
 }
 
-/// The providers that a session's nodes were given to, and how many each; for a session with
-/// `session.record_ep_graph_assignment_info`.
-pub(crate) fn places(session: &Session) -> Result<Vec<(String, usize)>, ort::Error> {
+/// Which nodes of a model a provider computes.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The provider's name.
+    pub(crate) provider: String,
+    /// The operator of each node.
+    pub(crate) operators: Vec<String>,
+}
+
+/// The parts of a model that the session's providers compute; for a session with `session.record_ep_graph_assignment_info`.
+pub(crate) fn parts(session: &Session) -> Result<Vec<Part>, ort::Error> {
     let api = ort::api();
-    let mut places: Vec<(String, usize)> = Vec::new();
-    let (mut parts, mut count) = (std::ptr::null(), 0);
+    let mut parts = Vec::new();
+    let (mut list, mut count) = (std::ptr::null(), 0);
     // SAFETY: the session lives; places for its list and for the length.
-    done(unsafe { (api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &raw mut parts, &raw mut count) })?;
+    done(unsafe { (api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &raw mut list, &raw mut count) })?;
     for n in 0..count {
         let (mut name, mut nodes, mut node_count) = (std::ptr::null(), std::ptr::null(), 0);
         // SAFETY: the list has `count` entries, which live as long as the session.
-        let part = unsafe { *parts.add(n) };
+        let part = unsafe { *list.add(n) };
         // SAFETY: an entry of the list, and places for what it says.
         unsafe {
             done((api.EpAssignedSubgraph_GetEpName)(part, &raw mut name))?;
             done((api.EpAssignedSubgraph_GetNodes)(part, &raw mut nodes, &raw mut node_count))?;
         }
+        let operators = (0..node_count).map(|n| {
+            let mut operator = std::ptr::null();
+            // SAFETY: the part has `node_count` nodes, which live as long as the session; a place for the name.
+            done(unsafe { (api.EpAssignedNode_GetOperatorType)(*nodes.add(n), &raw mut operator) })?;
+            // SAFETY: on success a string that lives as long as the session.
+            Ok(unsafe { text(operator) })
+        });
+        let operators = operators.collect::<Result<_, ort::Error>>()?;
         // SAFETY: on success a string that lives as long as the session.
-        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-        match places.iter_mut().find(|(place, _)| *place == name) {
-            Some((_, nodes)) => *nodes += node_count,
-            None => places.push((name.into_owned(), node_count)),
-        }
+        parts.push(Part { provider: unsafe { text(name) }, operators });
     }
-    Ok(places)
+    Ok(parts)
+}
+
+/// # Safety
+/// A string that ends with a zero.
+unsafe fn text(string: *const c_char) -> String {
+    // SAFETY: the caller's contract.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 
 /// What a binding is made for.
@@ -93,16 +136,7 @@ impl Plan {
     }
 }
 
-/// Where the frames of a run lie.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Input<'a> {
-    /// One frame in host memory.
-    Host(&'a [u8]),
-    /// Each in the GPU's memory.
-    Device(&'a [Span]),
-}
-
-/// A session's input and outputs for one number of frames, in the GPU's memory.
+/// A session's input and outputs for one number of frames, in the GPU's memory: what one batch in work needs.
 pub(crate) struct Bound {
     // first, so that it goes before the memory that it names
     binding: IoBinding,
@@ -110,8 +144,42 @@ pub(crate) struct Bound {
     bound: Option<Span>,
     /// The session's own input, where the frames' slots cannot be bound.
     own: Option<DeviceMemory>,
+    /// Where frames of the host are put for the GPU to copy.
+    staging: Option<PinnedMemory>,
     outputs: Vec<Output>,
     frames: usize,
+    arrived: Event,
+    computed: Event,
+    /// The outputs are in host memory.
+    done: Event,
+}
+
+/// A batch in work.
+pub(crate) struct InFlight {
+    /// Always there until it goes back.
+    bound: Option<Bound>,
+    tensors: usize,
+    back: Sender<Bound>,
+}
+
+impl Flight for InFlight {
+    fn complete(mut self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+        let bound = self.bound.as_mut().expect("it goes back when the flight is dropped");
+        // asleep until all of it is done: the event is made to block
+        bound.done.synchronize().map_err(EngineError::broken)?;
+        bound.read(self.tensors, read);
+        Ok(())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.take() {
+            // a GPU that cannot say so has said so to whoever completes a batch
+            let _ = bound.done.synchronize();
+            let _ = self.back.send(bound);
+        }
+    }
 }
 
 struct Output {
@@ -161,17 +229,36 @@ impl Drop for Value {
 }
 
 impl Bound {
-    /// Memory and bindings for `frames` frames of a session that works in `stream`.
-    pub(crate) fn new(session: &mut Session, stream: &Stream, plan: &Plan, frames: usize) -> Result<Self, EngineError> {
+    /// Memory and bindings for `frames` frames of a session that works in `streams`. `id` tells it from the session's others.
+    pub(crate) fn new(
+        session: &mut Session,
+        streams: &Streams,
+        plan: &Plan,
+        frames: usize,
+        id: usize,
+    ) -> Result<Self, EngineError> {
+        let stream = &streams.compute;
         let mut options = RunOptions::new().map_err(EngineError::setup)?;
-        // the download below waits, and sleeps meanwhile
+        // who completes the batch waits, and sleeps meanwhile
         options.disable_device_sync().map_err(EngineError::setup)?;
         if plan.graph {
-            // a recording for each number of frames
-            options.set("gpu_graph_id", frames.to_string()).map_err(EngineError::setup)?;
+            // a recording for each set of addresses
+            options.set("gpu_graph_id", id.to_string()).map_err(EngineError::setup)?;
         }
         let binding = session.create_binding().map_err(EngineError::setup)?;
-        let mut bound = Self { binding, options, bound: None, own: None, outputs: Vec::new(), frames };
+        let event = || Event::new(stream.gpu()).map_err(EngineError::setup);
+        let mut bound = Self {
+            binding,
+            options,
+            bound: None,
+            own: None,
+            staging: None,
+            outputs: Vec::new(),
+            frames,
+            arrived: event()?,
+            computed: event()?,
+            done: event()?,
+        };
         let shapes = match plan.declared(frames) {
             Some(shapes) => shapes,
             None if plan.graph => {
@@ -179,7 +266,7 @@ impl Bound {
                             export it with fixed axes, or leave CUDA_GRAPH out";
                 return Err(EngineError::setup(text));
             }
-            None => bound.shapes_by_a_run(session, stream, plan)?,
+            None => bound.shapes_by_a_run(session, streams, plan)?,
         };
         for ((name, _), shape) in plan.outputs.iter().zip(shapes) {
             let text = name.to_string_lossy().into_owned();
@@ -193,7 +280,7 @@ impl Bound {
                 DeviceMemory::allocate(stream.gpu(), bytes.max(1) as u64, &text).map_err(EngineError::setup)?;
             let host = PinnedMemory::allocate(stream.gpu(), bytes, &text).map_err(EngineError::setup)?;
             let span = memory.span().part(0, bytes as u64);
-            // SAFETY: `memory` goes after the binding, and each run waits for its work.
+            // SAFETY: `memory` goes after the binding, and a flight waits for its work before it gives the binding back.
             unsafe {
                 let float = ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
                 let value = Value::new(stream, span, &shape, float).map_err(EngineError::setup)?;
@@ -209,12 +296,12 @@ impl Bound {
     fn shapes_by_a_run(
         &mut self,
         session: &mut Session,
-        stream: &Stream,
+        streams: &Streams,
         plan: &Plan,
     ) -> Result<Vec<Vec<usize>>, EngineError> {
-        let own = self.own(stream, plan)?;
-        stream.synchronize().map_err(EngineError::setup)?;
-        self.bind(stream, plan, own).map_err(EngineError::setup)?;
+        let own = self.own(&streams.into, plan)?;
+        streams.into.synchronize().map_err(EngineError::setup)?;
+        self.bind(&streams.compute, plan, own).map_err(EngineError::setup)?;
         let host = MemoryInfo::default();
         for (name, _) in &plan.outputs {
             let name = name.to_string_lossy().into_owned();
@@ -246,14 +333,19 @@ impl Bound {
         Ok(self.own.as_ref().expect("allocated above").span())
     }
 
+    /// How many frames it is for.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames
+    }
+
     fn bind(&mut self, stream: &Stream, plan: &Plan, span: Span) -> Result<(), ort::Error> {
         if self.bound == Some(span) {
             return Ok(());
         }
         self.bound = None;
         let [_, a, b, c] = plan.shape;
-        // SAFETY: `span` is memory of this binding's, or of the frame of the run that follows; that run waits for its work,
-        // and the next one binds anew.
+        // SAFETY: `span` is memory of this binding's, or of the frame of the run that follows; that run's flight is gone
+        // before the frame is, and the next one binds anew.
         unsafe {
             let value = Value::new(stream, span, &[self.frames, a, b, c], plan.element())?;
             done((ort::api().BindInput)(self.binding.ptr_mut(), plan.input.as_ptr(), value.0))?;
@@ -262,73 +354,96 @@ impl Bound {
         Ok(())
     }
 
-    /// Runs the session on the frames, at most as many as this was made for (what is missing is computed on what stood
-    /// there), waits for it, asleep, and hands each frame's outputs to `read`. When it returns, the GPU does not use the
-    /// frames any more.
-    pub(crate) fn run(
+    /// Queues the session's work on the tensors, at most as many as this was made for: what is missing is computed on what
+    /// was there before. Where it fails it goes back at once, and nothing reads the tensors.
+    pub(crate) fn submit(
+        mut self,
+        session: &mut Session,
+        streams: &Streams,
+        plan: &Plan,
+        tensors: &[Tensor<'_>],
+        back: &Sender<Self>,
+    ) -> Result<InFlight, EngineError> {
+        let queued = self.queue(session, streams, plan, tensors);
+        // also after an error: what was queued before it reads the tensors
+        let waited = if queued.is_err() { streams.synchronize() } else { Ok(()) };
+        let flight = InFlight { bound: Some(self), tensors: tensors.len(), back: back.clone() };
+        waited.map_err(EngineError::broken)?;
+        queued.map(|()| flight)
+    }
+
+    fn queue(
         &mut self,
         session: &mut Session,
-        stream: &Stream,
+        streams: &Streams,
         plan: &Plan,
-        input: Input<'_>,
-        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
+        tensors: &[Tensor<'_>],
     ) -> Result<(), EngineError> {
-        let frames = match input {
-            Input::Host(_) => 1,
-            Input::Device(slots) => slots.len(),
+        let span = match tensors {
+            &[Tensor::Gpu(slot)] if !plan.graph && self.frames == 1 => slot,
+            _ => self.put_together(&streams.into, plan, tensors)?,
         };
-        let queued = self.queue(session, stream, plan, input);
-        // asleep until all of it is done: the context is told to block (`Gpu::open`)
-        let waited = stream.synchronize();
-        queued?;
-        waited.map_err(EngineError::broken)?;
-        let mut data = Vec::with_capacity(self.outputs.len());
+        let Streams { into, compute, out } = streams;
+        let order = |from: &Stream, event: &Event, to: &Stream| from.record(event).and_then(|()| to.wait(event));
+        order(into, &self.arrived, compute).map_err(EngineError::broken)?;
+        self.bind(compute, plan, span).map_err(EngineError::run)?;
+        session.run_binding_with_options(&self.binding, &self.options).map(drop).map_err(EngineError::run)?;
+        order(compute, &self.computed, out).map_err(EngineError::broken)?;
         for output in &mut self.outputs {
-            let bytes = output.host.bytes().len() as u64;
-            let from = output.memory.span().part(0, bytes);
-            stream.download(from, output.host.bytes_mut()).map_err(EngineError::broken)?;
+            let from = output.memory.span().part(0, output.host.bytes().len() as u64);
+            // SAFETY: both sides are of this binding, which a flight gives back, and whose outputs it reads, when they are there.
+            unsafe { out.download_unordered(from, output.host.bytes_mut()) }.map_err(EngineError::broken)?;
         }
-        for output in &self.outputs {
-            data.push(bytemuck::cast_slice::<u8, f32>(output.host.bytes()));
+        out.record(&self.done).map_err(EngineError::broken)
+    }
+
+    /// Queues copies of the tensors side by side into the session's own input.
+    fn put_together(&mut self, into: &Stream, plan: &Plan, tensors: &[Tensor<'_>]) -> Result<Span, EngineError> {
+        let (own, each) = (self.own(into, plan)?, plan.bytes());
+        for (n, tensor) in (0u64..).zip(tensors) {
+            let to = own.part(n * each, each);
+            match tensor {
+                Tensor::Gpu(slot) => into.copy(*slot, to).map_err(EngineError::broken)?,
+                Tensor::Host(data) if data.bytes().len() as u64 != each => {
+                    return Err(EngineError::run(format!(
+                        "a tensor of {} B, {each} B are expected",
+                        data.bytes().len()
+                    )));
+                }
+                Tensor::Host(data) => {
+                    let (start, end) = ((n * each) as usize, ((n + 1) * each) as usize);
+                    let staged = &mut self.staging(into.gpu(), plan)?.bytes_mut()[start..end];
+                    staged.copy_from_slice(data.bytes());
+                    // SAFETY: of this binding, which a flight gives back when the copy is done.
+                    unsafe { into.upload_unordered(staged, to) }.map_err(EngineError::broken)?;
+                }
+            }
         }
+        Ok(own)
+    }
+
+    fn staging(&mut self, gpu: &Gpu, plan: &Plan) -> Result<&mut PinnedMemory, EngineError> {
+        if self.staging.is_none() {
+            let bytes = plan.bytes() as usize * self.frames;
+            let memory = PinnedMemory::allocate(gpu, bytes, &plan.input.to_string_lossy());
+            self.staging = Some(memory.map_err(EngineError::setup)?);
+        }
+        Ok(self.staging.as_mut().expect("allocated above"))
+    }
+
+    /// Hands the outputs of each of the first `tensors` frames to `read`; they are in host memory.
+    fn read(&self, tensors: usize, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) {
         let shapes: Vec<Vec<usize>> = self.outputs.iter().map(|output| of_one(&output.shape, self.frames)).collect();
-        for frame in 0..frames {
-            let outputs: Vec<RawTensor<'_>> = (self.outputs.iter().zip(&shapes).zip(&data))
-                .map(|((output, shape), data)| {
+        for frame in 0..tensors {
+            let outputs: Vec<RawTensor<'_>> = (self.outputs.iter().zip(&shapes))
+                .map(|(output, shape)| {
+                    let data = bytemuck::cast_slice::<u8, f32>(output.host.bytes());
                     let each = data.len() / self.frames;
                     RawTensor { name: &output.name, shape, data: &data[frame * each..(frame + 1) * each] }
                 })
                 .collect();
             read(frame, &outputs);
         }
-        Ok(())
-    }
-
-    fn queue(
-        &mut self,
-        session: &mut Session,
-        stream: &Stream,
-        plan: &Plan,
-        input: Input<'_>,
-    ) -> Result<(), EngineError> {
-        let gpu = |e: CudaError| EngineError::broken(e);
-        let span = match input {
-            Input::Host(bytes) => {
-                let own = self.own(stream, plan)?;
-                stream.upload(bytes, own.part(0, bytes.len() as u64)).map_err(gpu)?;
-                own
-            }
-            Input::Device(&[slot]) if !plan.graph && self.frames == 1 => slot,
-            Input::Device(slots) => {
-                let own = self.own(stream, plan)?;
-                for (n, slot) in slots.iter().enumerate() {
-                    stream.copy(*slot, own.part(n as u64 * plan.bytes(), plan.bytes())).map_err(gpu)?;
-                }
-                own
-            }
-        };
-        self.bind(stream, plan, span).map_err(EngineError::run)?;
-        session.run_binding_with_options(&self.binding, &self.options).map(drop).map_err(EngineError::run)
     }
 }
 

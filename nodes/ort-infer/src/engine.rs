@@ -1,14 +1,14 @@
 //! ONNX Runtime as an engine.
 
 use crate::config::{Provider, Settings};
-use crate::device::{Bound, Input, Plan};
+use crate::device::{Bound, InFlight, Plan, Streams};
 use crate::provider;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use millrace_cuda::{DeviceMemory, Span, Stream};
+use millrace_cuda::{DeviceMemory, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{
-    Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature, contained, second_input,
+    Batch, Common, Elements, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor, contained, second_input,
 };
 use millrace_node::Flow;
 use ort::session::Session;
@@ -16,6 +16,8 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// A model in ONNX Runtime.
 pub struct Ort {
@@ -23,21 +25,58 @@ pub struct Ort {
     on_gpu: Option<Gpu>,
     session: Session,
     input: String,
-    names: Vec<String>,
+    names: Arc<[String]>,
     fixed: Option<(String, [i64; 2])>,
+    notes: Vec<String>,
 }
 
 /// What a session on a GPU has more.
 struct Gpu {
-    stream: &'static Stream,
-    /// For one frame, for two, and so on, made when so many first come.
-    bound: Vec<Option<Bound>>,
-    /// Frames go through the model as many as BATCH says, or padded to it. cuDNN plans each convolution anew when the
-    /// number differs from the run before, which takes seconds for a model of a hundred nodes.
-    padded: bool,
+    streams: &'static Streams,
+    /// Bindings that no batch uses.
+    free: Vec<Bound>,
+    /// Those of batches that are through come back here.
+    back: (Sender<Bound>, Receiver<Bound>),
+    /// For how many frames each was made.
+    made: Vec<usize>,
+    /// Batches in work at most: so many bindings are made for each number of frames.
+    in_flight: usize,
+    most: usize,
+    /// How many frames go through the model whatever came, the missing ones on what was there before; nothing where the
+    /// number may change. cuDNN plans each convolution anew when the number differs from the run before, which takes seconds
+    /// for a model of a hundred nodes.
+    padded_to: Option<usize>,
     /// How many go together was not asked for: 1 will do where the model cannot.
     batch_by_model: bool,
     plan: Plan,
+}
+
+/// A batch that ONNX Runtime has in work.
+pub struct InOrt(Work);
+
+enum Work {
+    /// The outputs, computed.
+    Cpu(Vec<DynValue>, Arc<[String]>),
+    Gpu(InFlight),
+}
+
+impl Flight for InOrt {
+    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+        let (values, names) = match self.0 {
+            Work::Gpu(flight) => return flight.complete(read),
+            Work::Cpu(values, names) => (values, names),
+        };
+        let mut data = Vec::with_capacity(values.len());
+        for value in &values {
+            let axes = value.dtype().tensor_shape().into_iter().flat_map(|shape| shape.iter());
+            let shape: Vec<usize> = axes.map(|&axis| usize::try_from(axis).unwrap_or(0)).collect();
+            data.push((shape, numbers(value)?));
+        }
+        let outputs: Vec<RawTensor<'_>> =
+            names.iter().zip(&data).map(|(name, (shape, data))| RawTensor { name, shape, data }).collect();
+        read(0, &outputs);
+        Ok(())
+    }
 }
 
 fn port(outlet: &Outlet) -> Port {
@@ -67,30 +106,58 @@ impl Gpu {
     fn expect(&mut self, shape: [usize; 4], dtype: TensorDtype) {
         if (self.plan.shape, self.plan.dtype) != (shape, dtype) {
             (self.plan.shape, self.plan.dtype) = (shape, dtype);
-            self.bound.fill_with(|| None);
+            self.forget();
         }
     }
 
-    fn run(
-        &mut self,
-        session: &mut Session,
-        input: Input<'_>,
-        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let Self { stream, bound, plan, .. } = self;
-        let most = bound.len();
-        let frames = match input {
-            Input::Host(_) => 1,
-            Input::Device(slots) if self.padded && (1..=most).contains(&slots.len()) => most,
-            Input::Device(slots) => slots.len(),
+    fn forget(&mut self) {
+        self.back = channel();
+        self.free.clear();
+        self.made.clear();
+    }
+
+    /// A binding for so many frames. Where as many as there may be are in work, it waits for one.
+    fn bound(&mut self, session: &mut Session, frames: usize) -> Result<Bound, EngineError> {
+        loop {
+            self.free.extend(self.back.1.try_iter());
+            if let Some(at) = self.free.iter().position(|bound| bound.frames() == frames) {
+                return Ok(self.free.swap_remove(at));
+            }
+            if self.made.iter().filter(|&&made| made == frames).count() < self.in_flight {
+                self.made.push(frames);
+                let bound = Bound::new(session, self.streams, &self.plan, frames, self.made.len());
+                return bound.inspect_err(|_| {
+                    self.made.pop();
+                });
+            }
+            // every flight gives back what it has, and we have a sender, so this is no end
+            self.free.extend(self.back.1.recv());
+        }
+    }
+
+    fn submit(&mut self, session: &mut Session, tensors: &[Tensor<'_>]) -> Result<InFlight, EngineError> {
+        let frames = self.padded_to.unwrap_or(tensors.len());
+        if !(1..=frames).contains(&tensors.len()) {
+            return Err(EngineError::run(format!("{} frames at once, and BATCH is {}", tensors.len(), self.most)));
+        }
+        let bound = self.bound(session, frames)?;
+        bound.submit(session, self.streams, &self.plan, tensors, &self.back.0)
+    }
+
+    /// Runs the model on zeros, with every number of frames and every binding that it is run with later.
+    fn prepare(&mut self, session: &mut Session, zeros: Tensor<'_>) -> Result<(), EngineError> {
+        let run = || {
+            if let Some(padded_to) = &mut self.padded_to {
+                *padded_to = self.most;
+            }
+            let least = self.padded_to.unwrap_or(1);
+            (least..=self.most).try_for_each(|frames| {
+                let tensors = vec![zeros; frames];
+                let flights: Result<Vec<_>, _> = (0..self.in_flight).map(|_| self.submit(session, &tensors)).collect();
+                flights?.into_iter().try_for_each(|flight| flight.complete(&mut |_, _| ()))
+            })
         };
-        let place = frames.checked_sub(1).and_then(|n| bound.get_mut(n));
-        let place = place.ok_or_else(|| EngineError::run(format!("{frames} frames at once, and BATCH is {most}")))?;
-        let bound = match place {
-            Some(bound) => bound,
-            None => place.insert(Bound::new(session, stream, plan, frames)?),
-        };
-        bound.run(session, stream, plan, input, read)
+        contained("ONNX Runtime", run).map_err(EngineError::run)?
     }
 }
 
@@ -113,14 +180,12 @@ fn numbers(value: &DynValue) -> Result<Cow<'_, [f32]>, EngineError> {
 }
 
 impl Ort {
-    /// The CPU computes what is in host memory.
-    fn run_on_cpu(
-        &mut self,
-        shape: [usize; 4],
-        data: Elements<'_>,
-        read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let picture = match data {
+    /// The CPU computes one tensor in host memory.
+    fn compute(&mut self, shape: [usize; 4], tensors: &[Tensor<'_>]) -> Result<Work, EngineError> {
+        let [Tensor::Host(data)] = tensors else {
+            return Err(EngineError::run("PROVIDER=cpu computes one tensor at a time, in host memory"));
+        };
+        let picture = match *data {
             Elements::F32(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
             Elements::U8(data) => TensorRef::from_array_view((shape, data)).map(|t| t.into_dyn()),
             Elements::F16(data) => {
@@ -132,32 +197,12 @@ impl Ort {
             let sizes = TensorRef::from_array_view(([1usize, 2], numbers.as_slice())).map_err(EngineError::run)?;
             inputs.push((name.as_str().into(), sizes.into()));
         }
-        let computed = self.session.run(inputs).map_err(EngineError::run)?;
-        let mut data = Vec::with_capacity(self.names.len());
-        for name in &self.names {
-            let value = computed.get(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
-            let axes = value.dtype().tensor_shape().into_iter().flat_map(|shape| shape.iter());
-            let shape: Vec<usize> = axes.map(|&axis| usize::try_from(axis).unwrap_or(0)).collect();
-            data.push((shape, numbers(value)?));
-        }
-        let outputs = self.names.iter().zip(&data);
-        let outputs: Vec<RawTensor<'_>> =
-            outputs.map(|(name, (shape, data))| RawTensor { name, shape, data }).collect();
-        read(&outputs);
-        Ok(())
+        let mut computed = self.session.run(inputs).map_err(EngineError::run)?;
+        let value =
+            |name: &String| computed.remove(name).ok_or_else(|| EngineError::run(format!("no output '{name}'")));
+        let values = self.names.iter().map(value).collect::<Result<_, _>>()?;
+        Ok(Work::Cpu(values, self.names.clone()))
     }
-}
-
-/// Runs the model on zeros, with every number of frames that it is run with later.
-fn prepare(gpu: &mut Gpu, session: &mut Session, zeros: Span) -> Result<(), EngineError> {
-    let run = || {
-        let least = if gpu.padded { gpu.bound.len() } else { 1 };
-        (least..=gpu.bound.len()).try_for_each(|frames| {
-            let tensors = vec![zeros; frames];
-            gpu.run(session, Input::Device(&tensors), &mut |_, _| ())
-        })
-    };
-    contained("ONNX Runtime", run).map_err(EngineError::run)?
 }
 
 impl Engine for Ort {
@@ -165,6 +210,7 @@ impl Engine for Ort {
     const SUMMARY: &'static str = "ONNX detector over ONNX Runtime, on the CPU or a GPU";
     const ON_GPU: bool = true;
     type Settings = Settings;
+    type Flight = InOrt;
 
     fn common(settings: &Settings) -> &Common {
         &settings.common
@@ -178,17 +224,26 @@ impl Engine for Ort {
         settings.share(flow)
     }
 
+    fn in_flight(settings: &Settings) -> usize {
+        settings.in_flight()
+    }
+
     fn open(file: &Path, threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let stream = provider::stream(settings)?;
-        let session = provider::session(file, threads, settings, stream)?;
+        let streams = provider::streams(settings)?;
+        let (session, notes) = provider::session(file, threads, settings, streams)?;
         let inputs: Vec<Port> = session.inputs().iter().map(port).collect();
         let outputs: Vec<Port> = session.outputs().iter().map(port).collect();
         let open_axis = |p: &Port| matches!(p.shape.as_deref(), Some([None, ..]));
         let most = settings.most(inputs.iter().chain(&outputs).all(open_axis));
-        let on_gpu = stream.map(|stream| Gpu {
-            stream,
-            bound: (0..most).map(|_| None).collect(),
-            padded: settings.provider == Provider::Cuda,
+        let on_gpu = streams.map(|streams| Gpu {
+            streams,
+            free: Vec::new(),
+            back: channel(),
+            made: Vec::new(),
+            in_flight: settings.in_flight(),
+            most: most as usize,
+            // one at a time until the model is known to fit its description
+            padded_to: (settings.provider == Provider::Cuda).then_some(1),
             batch_by_model: settings.batch_by_model,
             plan: Plan {
                 input: CString::default(),
@@ -198,7 +253,7 @@ impl Engine for Ort {
                 graph: settings.cuda_graph && settings.provider != Provider::Cpu,
             },
         });
-        let engine = Self { on_gpu, session, input: String::new(), names: Vec::new(), fixed: None };
+        let engine = Self { on_gpu, session, input: String::new(), names: Arc::default(), fixed: None, notes };
         Ok((engine, Signature { inputs, outputs }))
     }
 
@@ -214,23 +269,18 @@ impl Engine for Ort {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        shape: [usize; 4],
-        data: Elements<'_>,
-        read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let run = || {
-            let Some(gpu) = &mut self.on_gpu else { return self.run_on_cpu(shape, data, read) };
-            let (dtype, bytes) = match data {
-                Elements::F32(data) => (TensorDtype::F32, bytemuck::cast_slice(data)),
-                Elements::F16(data) => (TensorDtype::F16, bytemuck::cast_slice(data)),
-                Elements::U8(data) => (TensorDtype::U8, data),
-            };
-            gpu.expect(shape, dtype);
-            gpu.run(&mut self.session, Input::Host(bytes), &mut |_, outputs| read(outputs))
+    fn submit(&mut self, batch: Batch<'_>) -> Result<InOrt, EngineError> {
+        let submit = || {
+            let Some(gpu) = &mut self.on_gpu else { return self.compute(batch.shape, batch.tensors) };
+            gpu.expect(batch.shape, batch.dtype);
+            gpu.submit(&mut self.session, batch.tensors).map(Work::Gpu)
         };
-        contained("ONNX Runtime", run).map_err(EngineError::run)?
+        let submitted = contained("ONNX Runtime", submit).map_err(|panic| {
+            // what was queued before it reads the tensors
+            let waited = self.on_gpu.as_ref().map_or(Ok(()), |gpu| gpu.streams.synchronize());
+            waited.map_or_else(EngineError::broken, |()| EngineError::run(panic))
+        })?;
+        submitted.map(InOrt)
     }
 
     fn takes(&self, _: TensorDtype) -> bool {
@@ -250,44 +300,35 @@ impl Engine for Ort {
     }
 
     fn stream(&self) -> Option<&Stream> {
-        self.on_gpu.as_ref().map(|gpu| gpu.stream)
+        self.on_gpu.as_ref().map(|gpu| &gpu.streams.into)
     }
 
     fn batch(&self) -> usize {
-        self.on_gpu.as_ref().map_or(1, |gpu| gpu.bound.len())
+        self.on_gpu.as_ref().map_or(1, |gpu| gpu.most)
     }
 
     fn prepare(&mut self, shape: [usize; 4], dtype: TensorDtype) -> Result<(), EngineError> {
         let Self { on_gpu: Some(gpu), session, .. } = self else { return Ok(()) };
         gpu.expect(shape, dtype);
-        let zeros = DeviceMemory::allocate(gpu.stream.gpu(), gpu.plan.bytes(), "a frame of zeros");
+        let zeros = DeviceMemory::allocate(gpu.streams.into.gpu(), gpu.plan.bytes(), "a frame of zeros");
         let zeros = zeros.map_err(EngineError::setup)?;
-        gpu.stream.fill(zeros.span(), 0).map_err(EngineError::setup)?;
-        let mut prepared = prepare(gpu, session, zeros.span());
+        gpu.streams.into.fill(zeros.span(), 0).map_err(EngineError::setup)?;
+        let tensor = Tensor::Gpu(zeros.span());
+        let mut prepared = gpu.prepare(session, tensor);
         if let Err(e) = &prepared
             && gpu.batch_by_model
-            && gpu.bound.len() > 1
+            && gpu.most > 1
         {
             // an open first axis of an output may be another than the frames'
-            tracing::info!(
-                "the model computes frame by frame, since it did not compute {} together: {e}",
-                gpu.bound.len()
-            );
-            gpu.bound = std::iter::once(None).collect();
-            prepared = prepare(gpu, session, zeros.span());
+            tracing::info!("the model computes frame by frame, since it did not compute {} together: {e}", gpu.most);
+            gpu.most = 1;
+            gpu.forget();
+            prepared = gpu.prepare(session, tensor);
         }
         prepared
     }
 
-    fn run_on_gpu(
-        &mut self,
-        inputs: OnGpu<'_>,
-        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let Self { on_gpu, session, .. } = self;
-        let gpu = on_gpu.as_mut().ok_or_else(|| EngineError::run("PROVIDER=cpu reads host memory only"))?;
-        gpu.expect(inputs.shape, inputs.dtype);
-        let run = || gpu.run(session, Input::Device(inputs.tensors), read);
-        contained("ONNX Runtime", run).map_err(EngineError::run)?
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 }

@@ -24,7 +24,11 @@ const REMEMBERED: usize = 8;
 fn hear(level: LogLevel, _category: &str, _id: &str, place: &str, text: &str) {
     match level {
         LogLevel::Verbose | LogLevel::Info => tracing::debug!("ONNX Runtime: {text} ({place})"),
-        LogLevel::Warning => tracing::warn!("ONNX Runtime: {text}"),
+        LogLevel::Warning => match copies(text) {
+            // the node says it with what it knows besides
+            Some(n) => *COPIES.lock().unwrap_or_else(PoisonError::into_inner) = Some(n),
+            None => tracing::warn!("ONNX Runtime: {text}"),
+        },
         LogLevel::Error | LogLevel::Fatal => {
             // whoever made the call gets it in the error
             tracing::debug!("ONNX Runtime: {text} ({place})");
@@ -35,8 +39,23 @@ fn hear(level: LogLevel, _category: &str, _id: &str, place: &str, text: &str) {
     }
 }
 
+/// How many copies between GPU and CPU the model has that is being loaded, by the library's warning of them.
+static COPIES: Mutex<Option<usize>> = Mutex::new(None);
+
+/// The number in the library's warning that a model has copies between GPU and CPU.
+fn copies(text: &str) -> Option<usize> {
+    let (number, _) = text.trim_start().split_once(" Memcpy nodes are added to the graph")?;
+    number.parse().ok()
+}
+
+/// The copies of the model that was loaded last, where there are any.
+pub(crate) fn copies_said() -> Option<usize> {
+    COPIES.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// Begins anew.
 pub(crate) fn forget_what_was_said() {
+    copies_said();
     SAID.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
@@ -143,4 +162,21 @@ fn find(setting: Option<&Path>) -> Result<(PathBuf, String), EngineError> {
     let list: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     // the bare name leaves it to the system's loader
     Ok((PathBuf::from(NAME), format!(" (nor is there one in {})", list.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copies;
+
+    #[test]
+    fn the_warning_of_copies_is_read() {
+        let text = "14 Memcpy nodes are added to the graph main_graph for CUDAExecutionProvider. It might have negative \
+                    impact on performance (including unable to run CUDA graph).";
+        assert_eq!(copies(text), Some(14));
+        for other in
+            ["", "Some nodes were not assigned to the preferred execution providers", "x Memcpy nodes are added"]
+        {
+            assert_eq!(copies(other), None, "{other}");
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Sessions on the provider that was asked for, and the reasons why there are none.
 
 use crate::config::{Provider, Settings};
-use crate::{device, library};
-use millrace_cuda::{Gpu, Stream};
+use crate::device::{self, Part, Streams};
+use crate::{library, places, rewrite};
+use millrace_cuda::Gpu;
 use millrace_detect::Model;
 use millrace_infer::{EngineError, contained};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
@@ -13,11 +14,9 @@ use std::path::Path;
 /// The build with the GPU's providers that the advice names.
 const GPU_BUILD: &str = "onnxruntime-gpu==1.31.1";
 
-/// The stream that a session of these settings works in: `None` on the CPU. Opens the library first, and says so where it
+/// The streams that a session of these settings works in: `None` on the CPU. Opens the library first, and says so where it
 /// lacks the provider: a driver would not help then.
-///
-/// It is never destroyed: ONNX Runtime may use it for as long as anything of the session is left, and a node has few.
-pub(crate) fn stream(settings: &Settings) -> Result<Option<&'static Stream>, EngineError> {
+pub(crate) fn streams(settings: &Settings) -> Result<Option<&'static Streams>, EngineError> {
     library::environment(settings.library.as_deref())?;
     let available = match settings.provider {
         Provider::Cpu => return Ok(None),
@@ -28,58 +27,91 @@ pub(crate) fn stream(settings: &Settings) -> Result<Option<&'static Stream>, Eng
         let text = "this library was built without it (not enabled in this build)";
         return Err(refusal(settings.provider, text));
     }
-    let opened = Gpu::open(settings.device).and_then(|gpu| Stream::new(&gpu));
+    let opened = Gpu::open(settings.device).and_then(|gpu| Streams::leaked(&gpu));
     // the driver's own error says what is missing and what brings it
-    let stream = opened.map_err(|e| EngineError::setup(format!("PROVIDER={}: {e}", settings.provider.name())))?;
-    Ok(Some(Box::leak(Box::new(stream))))
+    let streams = opened.map_err(|e| EngineError::setup(format!("PROVIDER={}: {e}", settings.provider.name())))?;
+    Ok(Some(streams))
 }
 
-/// A session for `file`, whose work on a GPU goes to `stream`.
+/// A session for `file`, whose work on a GPU goes to `streams`, and what the user should know of where its nodes are computed.
 pub(crate) fn session(
     file: &Path,
     threads: usize,
     settings: &Settings,
-    stream: Option<&'static Stream>,
-) -> Result<Session, EngineError> {
+    streams: Option<&'static Streams>,
+) -> Result<(Session, Vec<String>), EngineError> {
     let environment = library::environment(settings.library.as_deref())?;
-    let providers = match stream {
-        Some(stream) => providers(file, settings, stream)?,
+    let providers = match streams {
+        Some(streams) => providers(file, settings, streams)?,
         None => Vec::new(),
     };
+    let rewritten = rewritten(file, settings)?;
     let build = || {
         let mut builder = Session::builder(&environment)
             .and_then(|b| Ok(b.with_intra_threads(threads)?.with_intra_op_spinning(settings.spin)?))
             .and_then(|b| Ok(b.with_config_entry("session.record_ep_graph_assignment_info", "1")?))
             .map_err(EngineError::setup)?;
+        if let Some(folder) = rewritten.as_ref().and(file.parent()).and_then(Path::to_str) {
+            let key = "session.model_external_initializers_file_folder_path";
+            builder = builder.with_config_entry(key, folder).map_err(EngineError::setup)?;
+        }
         if !providers.is_empty() {
             builder = builder
                 .with_execution_providers(&providers)
                 .map_err(|e| refusal(settings.provider, &library::with_what_was_said(&e.to_string())))?;
         }
-        builder.commit_from_file(file).map_err(|e| {
+        let session = match &rewritten {
+            Some(model) => builder.commit_from_memory(model),
+            None => builder.commit_from_file(file),
+        };
+        session.map_err(|e| {
             let text = library::with_what_was_said(&e.to_string());
             match cure(settings.provider, &text) {
-                Some(_) if stream.is_some() => refusal(settings.provider, &text),
+                Some(_) if streams.is_some() => refusal(settings.provider, &text),
+                None if settings.cuda_graph && text.contains("graph capture") => EngineError::setup(format!(
+                    "CUDA_GRAPH takes a model whose work is all on the GPU, and this one's is not: {text}; leave CUDA_GRAPH out"
+                )),
                 _ => EngineError::load(file, e),
             }
         })
     };
     library::forget_what_was_said();
     let session = contained("ONNX Runtime", build).map_err(|cause| EngineError::load(file, cause))??;
-    check_places(&session, settings.provider)?;
-    Ok(session)
+    let parts = device::parts(&session).map_err(EngineError::setup)?;
+    let notes = check_places(&parts, settings.provider)?;
+    Ok((session, notes))
+}
+
+/// The model with what the CUDA provider does not compute as it is said in another way; nothing where the file is as good.
+fn rewritten(file: &Path, settings: &Settings) -> Result<Option<Vec<u8>>, EngineError> {
+    if settings.provider != Provider::Cuda || !settings.grid_sample_f32 {
+        return Ok(None);
+    }
+    let model = std::fs::read(file).map_err(|e| EngineError::load(file, e))?;
+    let rewritten = rewrite::grid_sample_in_f32(&model).map_err(|e| EngineError::load(file, e))?;
+    if let Some((nodes, _)) = &rewritten {
+        tracing::info!("{nodes} GridSample nodes are computed with 32-bit floats, as GRID_SAMPLE_F32 says");
+    }
+    Ok(rewritten.map(|(_, model)| model))
 }
 
 /// The providers to register, first the one that is asked first.
 fn providers(
     file: &Path,
     settings: &Settings,
-    stream: &'static Stream,
+    streams: &'static Streams,
 ) -> Result<Vec<ExecutionProviderDispatch>, EngineError> {
+    let stream = &streams.compute;
     let ordinal = i32::try_from(settings.device).unwrap_or(i32::MAX);
     // where TensorRT is asked, it records
     let graph = settings.cuda_graph && settings.provider == Provider::Cuda;
-    let cuda = ep::CUDA::default().with_device_id(ordinal).with_tf32(settings.tf32).with_cuda_graph(graph);
+    let cuda = ep::CUDA::default()
+        .with_device_id(ordinal)
+        .with_tf32(settings.tf32)
+        .with_cuda_graph(graph)
+        .with_prefer_nhwc(settings.prefer_nhwc)
+        .with_conv_algorithm_search(settings.conv_search.into())
+        .with_conv_max_workspace(settings.conv_max_workspace);
     let cuda = device::cuda_in(stream, cuda).build().error_on_failure();
     if settings.provider != Provider::Tensorrt {
         return Ok(vec![cuda]);
@@ -120,25 +152,20 @@ fn engine_folder(file: &Path, settings: &Settings) -> Result<String, EngineError
     Ok(folder.display().to_string())
 }
 
-/// Refuses a session none of whose nodes run on the provider that was asked, and says where they run.
-fn check_places(session: &Session, asked: Provider) -> Result<(), EngineError> {
-    let places = device::places(session).map_err(EngineError::setup)?;
-    let count = |name: &str| places.iter().filter(|(place, _)| place == name).map(|(_, n)| n).sum::<usize>();
-    let shown = places.iter().map(|(name, n)| format!("{n} on {name}")).collect::<Vec<_>>().join(", ");
+/// Refuses a session none of whose nodes are computed by the provider that was asked, and says what is on the CPU all the same.
+fn check_places(parts: &[Part], asked: Provider) -> Result<Vec<String>, EngineError> {
     let wanted = match asked {
-        Provider::Cpu => return Ok(()),
+        Provider::Cpu => return Ok(Vec::new()),
         Provider::Cuda => ep::CUDA::NAME,
         Provider::Tensorrt => ep::TensorRT::NAME,
     };
-    if count(wanted) == 0 {
+    let shown = places::counts(parts);
+    if places::nodes(parts, wanted) == 0 {
         let text = format!("{wanted} took none of the model's nodes ({shown}): try another PROVIDER");
         return Err(refusal(asked, &text));
     }
     tracing::info!("nodes of the model: {shown}");
-    if count(ep::CPU::NAME) > 0 {
-        tracing::warn!("{} of the model's nodes run on the CPU, with copies from and to the GPU", count(ep::CPU::NAME));
-    }
-    Ok(())
+    Ok(places::on_the_cpu(parts, library::copies_said()).into_iter().collect())
 }
 
 /// The error of a provider that cannot be had: what ONNX Runtime says, and what to do about it.

@@ -1,7 +1,7 @@
 //! ONNX Runtime under the checks of every engine, and libraries that are none.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
-use crate::config::{Provider, Settings};
+use crate::config::{ConvSearch, Provider, Settings};
 use crate::engine::Ort;
 use crate::provider::cure;
 use crate::{device, library, provider};
@@ -87,6 +87,13 @@ fn settings_are_read() {
     assert_eq!(settings.common.model, Path::new("m/model.yml"));
     assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Cpu, 0, None));
     assert_eq!((settings.cuda_graph, settings.tf32), (false, true));
+    assert_eq!((settings.prefer_nhwc, settings.conv_search), (false, ConvSearch::Exhaustive));
+    assert_eq!((settings.conv_max_workspace, settings.grid_sample_f32), (true, true));
+    assert_eq!((settings.common.in_flight, settings.common.batch_timeout_ms), (None, 30_000));
+    let text = r#"{"MODEL": "m", "PREFER_NHWC": true, "CONV_SEARCH": "heuristic", "CONV_MAX_WORKSPACE": false, "GRID_SAMPLE_F32": false}"#;
+    let settings = read(text).unwrap();
+    assert_eq!((settings.prefer_nhwc, settings.conv_search), (true, ConvSearch::Heuristic));
+    assert_eq!((settings.conv_max_workspace, settings.grid_sample_f32), (false, false));
 
     let text = r#"{"MODEL": "m", "PROVIDER": "tensorrt", "DEVICE": 1, "BATCH": 4, "ENGINE_CACHE": "e", "TF32": false}"#;
     let settings = read(text).unwrap();
@@ -97,23 +104,62 @@ fn settings_are_read() {
 }
 
 #[test]
-fn a_gpu_is_fed_by_one_thread_for_each_copy() {
+fn a_gpu_has_one_copy_of_the_model_and_two_batches_in_work() {
     let cuda = Settings { provider: Provider::Cuda, ..settings("m".into()) };
-    assert_eq!(cuda.share(Flow::Live).unwrap(), (1, 1));
-    assert_eq!(cuda.share(Flow::Lossless).unwrap(), (2, 1));
+    assert_eq!((cuda.share(Flow::Live).unwrap(), cuda.share(Flow::Lossless).unwrap()), ((1, 1), (1, 1)));
+    assert_eq!((cuda.in_flight(), settings("m".into()).in_flight()), (2, 1));
     let graph = Settings { cuda_graph: true, ..cuda.clone() };
-    assert_eq!(graph.share(Flow::Lossless).unwrap(), (1, 1));
 
     let refused = |settings: &Settings, part: &str| {
         let text = settings.share(Flow::Live).unwrap_err().to_string();
         assert!(text.contains(part), "{text}");
     };
-    let mut two = graph.clone();
-    two.common.workers = Some(2);
-    refused(&two, "WORKERS is 2, and CUDA_GRAPH takes one");
+    for provider in [Provider::Cuda, Provider::Tensorrt] {
+        let mut two = Settings { provider, ..cuda.clone() };
+        two.common.workers = Some(2);
+        refused(&two, "WORKERS is 2, and at most 1 where PROVIDER is ");
+        two.common.workers = Some(1);
+        assert_eq!(two.share(Flow::Lossless).unwrap(), (1, 1));
+    }
     refused(&Settings { provider: Provider::Cpu, ..graph.clone() }, "CUDA_GRAPH is for a GPU, and PROVIDER is cpu");
+    refused(&Settings { prefer_nhwc: true, ..settings("m".into()) }, "PREFER_NHWC is for a GPU");
     refused(&Settings { batch: Some(4), ..settings("m".into()) }, "BATCH is for a GPU");
-    refused(&Settings { provider: Provider::Tensorrt, batch: Some(4), ..graph }, "one size of input");
+    let recorded = Settings { provider: Provider::Tensorrt, ..graph };
+    assert_eq!((recorded.share(Flow::Live).unwrap(), recorded.in_flight()), ((1, 1), 1));
+    refused(&Settings { batch: Some(4), ..recorded.clone() }, "one size of input");
+    let mut two = recorded;
+    two.common.in_flight = Some(2);
+    refused(&two, "one batch in flight");
+}
+
+/// The CPU's provider computes 16-bit GridSample with 32-bit floats by itself, and leaves out that its result is rounded to 16
+/// bits where it computes what follows with 32 bits, too. So the models differ by no more than that rounding.
+#[test]
+fn grid_sample_in_32_bits_gives_the_same_numbers() {
+    if !have_library() {
+        return;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtime/infer/tests/data/tiny_grid_f16.onnx");
+    let (nodes, model) = crate::rewrite::grid_sample_in_f32(&std::fs::read(&file).unwrap()).unwrap().unwrap();
+    assert_eq!(nodes, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let rewritten = folder.path().join("rewritten.onnx");
+    std::fs::write(&rewritten, model).unwrap();
+    let halves: Vec<u16> = (0..3 * 16 * 24).map(|n| half::f16::from_f32((n * 37 % 256) as f32).to_bits()).collect();
+    let [before, after] = [file, rewritten].map(|file| {
+        let (mut engine, _) = Ort::open(&file, 1, &settings(file.clone())).unwrap();
+        engine.select("images", &["detections"]).unwrap();
+        let mut got = Vec::new();
+        let read = &mut |outputs: &[millrace_infer::RawTensor<'_>]| got = outputs[0].data.to_vec();
+        engine.run([1, 3, 16, 24], millrace_infer::Elements::F16(&halves), read).unwrap();
+        got
+    });
+    assert_eq!(before.len(), 36);
+    assert!(before.iter().any(|v| *v != before[0]), "{before:?}");
+    // a number of 16 bits is exact to 2^-11 of itself
+    for (before, after) in before.iter().zip(&after) {
+        assert!((before - after).abs() <= before.abs() / 512.0, "{before} {after}");
+    }
 }
 
 #[test]
@@ -188,10 +234,15 @@ fn where_nodes_run_is_known() {
     let (_folder, model) = testing::describe("tiny.onnx", &[]);
     let settings = settings(model.clone());
     let file = millrace_detect::Model::load(&model).unwrap().file().unwrap().to_owned();
-    let session = provider::session(&file, 1, &settings, None).unwrap();
-    let places = device::places(&session).unwrap();
-    assert_eq!(places.len(), 1, "{places:?}");
-    assert!(places[0].0 == "CPUExecutionProvider" && places[0].1 > 0, "{places:?}");
+    let (session, notes) = provider::session(&file, 1, &settings, None).unwrap();
+    let parts = device::parts(&session).unwrap();
+    assert_eq!(notes, [""; 0], "the CPU was asked for");
+    assert!(parts.iter().all(|part| part.provider == "CPUExecutionProvider"), "{parts:?}");
+    let operators: Vec<&str> = parts.iter().flat_map(|part| &part.operators).map(String::as_str).collect();
+    // the activation may be fused with the convolution
+    for operator in ["AveragePool", "Split", "Concat"] {
+        assert!(operators.contains(&operator), "{operators:?}");
+    }
 }
 
 #[test]

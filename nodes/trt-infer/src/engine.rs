@@ -3,10 +3,10 @@
 use crate::config::Settings;
 use crate::plan::{self, Wanted};
 use millrace_cuda::tensorrt::{self, Session, Tensorrt, TensorrtError};
-use millrace_cuda::{Gpu, Stream};
+use millrace_cuda::{Gpu, Span, Stream};
 use millrace_detect::Model;
 use millrace_frame::TensorDtype;
-use millrace_infer::{Common, Elements, Engine, EngineError, OnGpu, Port, RawTensor, Signature};
+use millrace_infer::{Batch, Common, Computed, Engine, EngineError, Port, RawTensor, Signature, Tensor};
 use millrace_node::Flow;
 use std::path::Path;
 
@@ -36,9 +36,14 @@ impl Engine for Trt {
     const SUMMARY: &'static str = "ONNX detector on an NVIDIA GPU, over TensorRT";
     const ON_GPU: bool = true;
     type Settings = Settings;
+    type Flight = Computed;
 
     fn common(settings: &Settings) -> &Common {
         &settings.common
+    }
+
+    fn in_flight(settings: &Settings) -> usize {
+        settings.common.in_flight.map_or(2, |n| n as usize).max(1)
     }
 
     fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
@@ -80,19 +85,29 @@ impl Engine for Trt {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        _shape: [usize; 4],
-        data: Elements<'_>,
-        read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let bytes: &[u8] = match data {
-            Elements::F32(data) => bytemuck::cast_slice(data),
-            Elements::F16(data) => bytemuck::cast_slice(data),
-            Elements::U8(data) => data,
+    /// Computes it: boxes are made of its outputs while the next one is computed.
+    fn submit(&mut self, batch: Batch<'_>) -> Result<Computed, EngineError> {
+        let mut computed = Computed::default();
+        let on_gpu = |tensor: &Tensor<'_>| match tensor {
+            Tensor::Gpu(span) => Some(*span),
+            Tensor::Host(_) => None,
         };
-        self.session.run(bytes).map_err(|e| self.failed(e))?;
-        self.hand_over(0, read)
+        let spans: Option<Vec<Span>> = batch.tensors.iter().map(on_gpu).collect();
+        if let Some(spans) = spans {
+            self.session.run_on(&spans).map_err(|e| self.failed(e))?;
+            (0..spans.len()).try_for_each(|n| self.hand_over(n, &mut |outputs| computed.push(outputs)))?;
+            return Ok(computed);
+        }
+        // tensors in host memory are computed one by one, and so is each in a batch with them
+        for tensor in batch.tensors {
+            match tensor {
+                Tensor::Host(data) => self.session.run(data.bytes()),
+                Tensor::Gpu(span) => self.session.run_on(&[*span]),
+            }
+            .map_err(|e| self.failed(e))?;
+            self.hand_over(0, &mut |outputs| computed.push(outputs))?;
+        }
+        Ok(computed)
     }
 
     fn takes(&self, _dtype: TensorDtype) -> bool {
@@ -105,15 +120,6 @@ impl Engine for Trt {
 
     fn batch(&self) -> usize {
         self.session.batch()
-    }
-
-    fn run_on_gpu(
-        &mut self,
-        inputs: OnGpu<'_>,
-        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        self.session.run_on(inputs.tensors).map_err(|e| self.failed(e))?;
-        (0..inputs.tensors.len()).try_for_each(|n| self.hand_over(n, &mut |outputs| read(n, outputs)))
     }
 }
 

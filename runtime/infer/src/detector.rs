@@ -1,12 +1,13 @@
 //! From a tensor to detections, whatever the engine.
 
-use crate::{Elements, Engine, EngineError, OnGpu};
+use crate::fit::{hint, misfit};
+use crate::{Batch, Elements, Engine, EngineError, Flight, Tensor};
 use millrace_cuda::{Gpu, Span};
-use millrace_detect::heads::{guesses, shape_text};
 use millrace_detect::model::Thresholds;
-use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError, Port, Signature};
-use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout};
+use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
+use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timing};
 use millrace_node::Lease;
+use std::sync::Arc;
 
 /// Why there are no detections.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +54,33 @@ pub struct Found {
 /// A model, its engine and its head.
 #[derive(Debug)]
 pub struct Detector<E> {
-    engine: E,
-    decoder: Decoder,
-    model: Model,
+    feeder: Feeder<E>,
+    reader: Reader,
 }
+
+/// The half of a detector that gives tensors to the engine.
+#[derive(Debug)]
+pub(crate) struct Feeder<E> {
+    engine: E,
+    model: Arc<Model>,
+}
+
+/// The half of a detector that makes boxes of the engine's outputs.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    decoder: Decoder,
+    model: Arc<Model>,
+}
+
+/// Frames that were given to the engine, or refused.
+pub(crate) struct InWork<F> {
+    // before the leases: it is gone when nothing reads the frames any more
+    flight: Option<Result<F, EngineError>>,
+    frames: Vec<(Lease, Result<Mapping, DetectError>)>,
+}
+
+/// When each frame was, and what was found in it.
+type Answers = Vec<(Timing, Result<Found, DetectError>)>;
 
 const SAME_MODEL: &str = "give the converter the same MODEL";
 const MEMORY: &str = "give its producer MEMORY=host";
@@ -72,97 +96,6 @@ fn mapping(tensor: &TensorDesc) -> Mapping {
 
 fn misread(model: &Model, cause: HeadError) -> DetectError {
     DetectError::Head { model: model.path.display().to_string(), cause, hint: String::new() }
-}
-
-fn names(ports: &[Port]) -> String {
-    ports.iter().map(|p| format!("'{}'", p.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// Why the model file does not fit its description, or the engine, if it does not.
-fn misfit<E: Engine>(model: &Model, signature: &Signature, engine: &E) -> Option<String> {
-    let spec = &model.input;
-    let Some(input) = signature.inputs.iter().find(|p| p.name == spec.name) else {
-        return Some(format!("it has no input '{}'; it has {}", spec.name, names(&signature.inputs)));
-    };
-    if let Some(why) = other_inputs(model, signature) {
-        return Some(why);
-    }
-    let want: Vec<usize> = spec.shape().iter().map(|&d| d as usize).collect();
-    if let Some(shape) = &input.shape {
-        let open = |(found, want): (&Option<usize>, &usize)| found.is_none_or(|found| found == *want);
-        if shape.len() != 4 || !shape.iter().zip(&want).all(open) {
-            return Some(format!(
-                "its input '{}' has shape {}, 'input' of the description says {want:?} ({}, {}x{})",
-                spec.name,
-                shape_text(shape),
-                spec.layout,
-                spec.width_px,
-                spec.height_px
-            ));
-        }
-    }
-    if let Some(dtype) = input.dtype.as_ref().filter(|d| *d != spec.dtype.as_str()) {
-        return Some(format!("its input '{}' is {dtype}, 'input' of the description says {}", spec.name, spec.dtype));
-    }
-    if !engine.takes(spec.dtype) {
-        return Some(format!(
-            "its input is {}, which the CPU engines do not take; export it with an f32 or u8 input, or compute it on a GPU",
-            spec.dtype
-        ));
-    }
-    let fixed = input.shape.as_ref().is_some_and(|shape| shape[0].is_some());
-    if engine.batch() > 1 && fixed {
-        let most = engine.batch();
-        return Some(format!(
-            "its input '{}' is for 1 frame at a time, and BATCH is {most}: export it with an open batch axis, or leave BATCH out",
-            spec.name
-        ));
-    }
-    for name in model.head.outputs() {
-        let Some(output) = signature.outputs.iter().find(|p| p.name == name) else {
-            return Some(format!(
-                "it has no output '{name}', which 'head' reads; it has {}",
-                names(&signature.outputs)
-            ));
-        };
-        if let Some(dtype) = output.dtype.as_ref().filter(|d| !engine.reads(d)) {
-            return Some(format!("its output '{name}' is {dtype}, which is not read here; export it as f32"));
-        }
-    }
-    None
-}
-
-/// Why the inputs beside the picture's cannot be fed, if they cannot: a head may know one more.
-fn other_inputs(model: &Model, signature: &Signature) -> Option<String> {
-    let others: Vec<&Port> = signature.inputs.iter().filter(|port| port.name != model.input.name).collect();
-    let all = names(&signature.inputs);
-    match (model.head.size_input(), &others[..]) {
-        (None, []) => None,
-        (None, [..]) => Some(format!(
-            "it takes {all}; a detector takes one tensor, so export it with that input only (head 'dfine' feeds 'orig_target_sizes')"
-        )),
-        (Some(sizes), [port]) if port.name == sizes => {
-            let dtype = port.dtype.as_deref().unwrap_or("i64");
-            let fits = port.shape.as_ref().is_none_or(|shape| {
-                shape.len() == 2
-                    && shape.iter().zip([1, 2]).all(|(found, want)| found.is_none_or(|found| found == want))
-            });
-            (!fits || !["i32", "i64"].contains(&dtype)).then(|| {
-                let shape = port.shape.as_deref().map_or(String::new(), shape_text);
-                format!("its input '{sizes}' is {dtype} {shape}; head '{}' feeds i64 [1, 2]", model.head.kind())
-            })
-        }
-        (Some(sizes), _) => {
-            Some(format!("it takes {all}; head '{}' feeds '{}' and '{sizes}'", model.head.kind(), model.input.name))
-        }
-    }
-}
-
-/// What the outputs look like, for a description that they do not fit.
-fn hint(signature: &Signature, model: &Model) -> String {
-    let guesses = guesses(&signature.outputs, Size::new(model.input.width_px, model.input.height_px));
-    let heads: Vec<String> = guesses.into_iter().map(|guess| format!("`head: {}`", guess.head)).collect();
-    if heads.is_empty() { String::new() } else { format!(". By its outputs it may be {}", heads.join(" or ")) }
 }
 
 impl<E: Engine> Detector<E> {
@@ -197,47 +130,100 @@ impl<E: Engine> Detector<E> {
         if let Some(sizes) = model.head.size_input() {
             engine.fix(sizes, [model.input.width_px, model.input.height_px].map(i64::from))?;
         }
-        let mut detector = Self { engine, decoder, model };
+        let model = Arc::new(model);
+        let reader = Reader { decoder, model: model.clone() };
+        let mut detector = Self { feeder: Feeder { engine, model }, reader };
         detector.try_zeros()?;
-        let (shape, dtype) = (detector.shape(), detector.model.input.dtype);
-        detector.engine.prepare(shape, dtype)?;
+        let Feeder { engine, model } = &mut detector.feeder;
+        engine.prepare(shape(model), model.input.dtype)?;
         Ok(detector)
     }
 
     /// The model's description, as its file has it.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.feeder.model
     }
 
     /// What counts as found from the next frame on.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
-        self.decoder.set_thresholds(thresholds);
+        self.reader.set_thresholds(thresholds);
     }
 
-    fn shape(&self) -> [usize; 4] {
-        self.model.input.shape().map(|d| d as usize)
+    /// How many frames are computed together at most.
+    pub fn batch(&self) -> usize {
+        self.feeder.engine.batch()
+    }
+
+    /// What the user should know of how the model is computed.
+    pub fn notes(&self) -> Vec<String> {
+        self.feeder.engine.notes()
+    }
+
+    pub(crate) fn shared_model(&self) -> Arc<Model> {
+        self.feeder.model.clone()
+    }
+
+    /// Its halves, for two threads.
+    pub(crate) fn split(self) -> (Feeder<E>, Reader) {
+        (self.feeder, self.reader)
     }
 
     fn try_zeros(&mut self) -> Result<(), DetectError> {
-        let elements = self.shape().iter().product();
+        let elements = shape(self.model()).iter().product();
         let one = Size::new(1, 1);
         let source_from_model = millrace_frame::Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
         let to = Mapping { source_from_model, source_size: one };
-        match self.model.input.dtype {
-            TensorDtype::U8 => self.run(Elements::U8(&vec![0; elements]), &to),
-            TensorDtype::F16 => self.run(Elements::F16(&vec![0; elements]), &to),
-            TensorDtype::F32 => self.run(Elements::F32(&vec![0.0; elements]), &to),
+        match self.model().input.dtype {
+            TensorDtype::U8 => self.run(Elements::U8(&vec![0; elements]), to),
+            TensorDtype::F16 => self.run(Elements::F16(&vec![0; elements]), to),
+            TensorDtype::F32 => self.run(Elements::F32(&vec![0.0; elements]), to),
         }
         .map(|_| ())
     }
 
-    fn run(&mut self, data: Elements<'_>, to: &Mapping) -> Result<Boxes, DetectError> {
-        let shape = self.shape();
-        let Self { engine, decoder, model } = self;
-        let mut found = None;
-        engine.run(shape, data, &mut |outputs| found = Some(decoder.detect(outputs, to)))?;
-        let found = found.ok_or_else(|| EngineError::run("the engine gave no outputs"))?;
-        found.map_err(|cause| misread(model, cause))
+    fn run(&mut self, data: Elements<'_>, to: Mapping) -> Result<Boxes, DetectError> {
+        let flight = self.feeder.submit(&[Tensor::Host(data)])?;
+        self.reader.boxes(flight, &[&to]).pop().expect("an answer for each tensor")
+    }
+
+    /// The detections in the tensor that `item` describes and that is at the start of `bytes`, in host memory.
+    ///
+    /// # Errors
+    /// See [`DetectError::is_of_one_frame`].
+    pub fn detect(&mut self, item: &Item, bytes: &[u8]) -> Result<Found, DetectError> {
+        let (data, to) = self.feeder.in_host_memory(item, bytes)?;
+        let boxes = self.run(data, to)?;
+        Ok(self.reader.found(item, boxes, &to))
+    }
+}
+
+fn shape(model: &Model) -> [usize; 4] {
+    model.input.shape().map(|d| d as usize)
+}
+
+impl<E: Engine> Feeder<E> {
+    fn submit(&mut self, tensors: &[Tensor<'_>]) -> Result<E::Flight, EngineError> {
+        self.engine.submit(Batch { shape: shape(&self.model), dtype: self.model.input.dtype, tensors })
+    }
+
+    /// Gives the engine at most as many frames as it computes together, in host memory or on its GPU. Those that are not the
+    /// model's input are refused alone.
+    pub(crate) fn accept(&mut self, leases: Vec<Lease>) -> InWork<E::Flight> {
+        let mut tensors = Vec::with_capacity(leases.len());
+        let looked_at = leases.iter().map(|lease| -> Result<Mapping, DetectError> {
+            let (tensor, to) = match lease.gpu() {
+                Some(gpu) if self.engine.stream().is_some() => self.on_gpu(lease, gpu)?,
+                // from here the error says what to set
+                Some(_) => self.in_host_memory(lease.item(), &[]).map(|(data, to)| (Tensor::Host(data), to))?,
+                None => self.in_host_memory(lease.item(), lease.bytes()).map(|(data, to)| (Tensor::Host(data), to))?,
+            };
+            tensors.push(tensor);
+            Ok(to)
+        });
+        let looked_at: Vec<Result<Mapping, DetectError>> = looked_at.collect();
+        let flight = (!tensors.is_empty()).then(|| self.submit(&tensors));
+        drop(tensors);
+        InWork { flight, frames: leases.into_iter().zip(looked_at).collect() }
     }
 
     /// Why `item` cannot be the model's input, if it cannot.
@@ -261,7 +247,7 @@ impl<E: Engine> Detector<E> {
         Ok(tensor)
     }
 
-    /// The error of a tensor that lies where the engine does not read it.
+    /// The error of a tensor that is where the engine does not read it.
     fn elsewhere(&self, item: &Item, found: String, cure: &'static str) -> DetectError {
         let model = self.model.path.display().to_string();
         let expected = match self.engine.stream() {
@@ -271,17 +257,13 @@ impl<E: Engine> Detector<E> {
         DetectError::Item { model, frame_source: item.source.clone(), expected, found, cure }
     }
 
-    /// The detections in the tensor that `item` describes and that stands at the start of `bytes`, in host memory.
-    ///
-    /// # Errors
-    /// See [`DetectError::is_of_one_frame`].
-    pub fn detect(&mut self, item: &Item, bytes: &[u8]) -> Result<Found, DetectError> {
+    /// The tensor that `item` describes, at the start of `bytes`.
+    fn in_host_memory<'b>(&self, item: &Item, bytes: &'b [u8]) -> Result<(Elements<'b>, Mapping), DetectError> {
         let tensor = self.tensor(item)?;
         if let Device::Cuda(ordinal) = item.device {
             let cure = if E::ON_GPU { ENGINE_OR_MEMORY } else { MEMORY };
             return Err(self.elsewhere(item, format!("a tensor on the GPU {ordinal} of its producer"), cure));
         }
-        let to = mapping(tensor);
         let whole = usize::try_from(tensor.bytes()).ok().and_then(|n| bytes.get(..n)).ok_or_else(|| {
             EngineError::run(format!("a tensor of {} bytes in a slot of {}", tensor.bytes(), bytes.len()))
         })?;
@@ -293,39 +275,11 @@ impl<E: Engine> Detector<E> {
             TensorDtype::F16 => Elements::F16(bytemuck::try_cast_slice(whole).map_err(|e| unaligned(2, e))?),
             TensorDtype::F32 => Elements::F32(bytemuck::try_cast_slice(whole).map_err(|e| unaligned(4, e))?),
         };
-        let boxes = self.run(data, &to)?;
-        Ok(self.found(item, boxes, &to))
+        Ok((data, mapping(tensor)))
     }
 
-    /// How many frames on a GPU are computed together at most.
-    pub fn batch(&self) -> usize {
-        self.engine.batch()
-    }
-
-    /// The detections in each of at most [`batch`](Self::batch) frames, in host memory or on the engine's GPU, in their
-    /// order. Those on the GPU go through the model together. When this returns, the GPU has done with them all.
-    pub fn detect_all(&mut self, leases: &[Lease]) -> Vec<Result<Found, DetectError>> {
-        let mut answers: Vec<Option<Result<Found, DetectError>>> = leases.iter().map(|_| None).collect();
-        let mut together = Vec::with_capacity(leases.len());
-        for (at, lease) in leases.iter().enumerate() {
-            match lease.gpu() {
-                Some(gpu) if self.engine.stream().is_some() => match self.on_gpu(lease, gpu) {
-                    Ok((span, to)) => together.push((at, span, to)),
-                    Err(e) => answers[at] = Some(Err(e)),
-                },
-                // from here the error says what to set
-                Some(_) => answers[at] = Some(self.detect(lease.item(), &[])),
-                None => answers[at] = Some(self.detect(lease.item(), lease.bytes())),
-            }
-        }
-        for ((at, _, to), boxes) in together.iter().zip(self.run_on_gpu(&together)) {
-            answers[*at] = Some(boxes.map(|boxes| self.found(leases[*at].item(), boxes, to)));
-        }
-        answers.into_iter().map(|answer| answer.expect("each was computed or refused")).collect()
-    }
-
-    /// Where the tensor of a frame on a GPU lies, once the engine's stream waits for it.
-    fn on_gpu(&self, lease: &Lease, gpu: &Gpu) -> Result<(Span, Mapping), DetectError> {
+    /// Where the tensor of a frame on a GPU is, once the engine's stream waits for it.
+    fn on_gpu(&self, lease: &Lease, gpu: &Gpu) -> Result<(Tensor<'static>, Mapping), DetectError> {
         let tensor = self.tensor(lease.item())?;
         let stream = self.engine.stream().expect("asked for an engine on a GPU only");
         if stream.gpu().uuid() != gpu.uuid() {
@@ -335,31 +289,51 @@ impl<E: Engine> Detector<E> {
                 "give both the same DEVICE",
             ));
         }
-        let slot = lease.span(stream).map_err(EngineError::run)?;
+        let slot: Span = lease.span(stream).map_err(EngineError::run)?;
         if tensor.bytes() > slot.bytes() {
             let text = format!("a tensor of {} bytes in a slot of {}", tensor.bytes(), slot.bytes());
             return Err(EngineError::run(text).into());
         }
-        Ok((slot.part(0, tensor.bytes()), mapping(tensor)))
+        Ok((Tensor::Gpu(slot.part(0, tensor.bytes())), mapping(tensor)))
+    }
+}
+
+impl Reader {
+    /// What counts as found from the next frame on.
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.decoder.set_thresholds(thresholds);
     }
 
-    /// What was found in each tensor on the GPU.
-    fn run_on_gpu(&mut self, inputs: &[(usize, Span, Mapping)]) -> Vec<Result<Boxes, DetectError>> {
-        let (shape, dtype) = (self.shape(), self.model.input.dtype);
-        let Self { engine, decoder, model } = self;
-        let mut answers = Vec::with_capacity(inputs.len());
-        for inputs in inputs.chunks(engine.batch().max(1)) {
-            let tensors: Vec<Span> = inputs.iter().map(|(_, span, _)| *span).collect();
-            let mut found: Vec<Option<Result<Boxes, DetectError>>> = inputs.iter().map(|_| None).collect();
-            let done = engine.run_on_gpu(OnGpu { shape, dtype, tensors: &tensors }, &mut |n, outputs| {
-                found[n] = Some(decoder.detect(outputs, &inputs[n].2).map_err(|cause| misread(model, cause)));
+    /// Waits for the engine, and gives what was found in each frame, in their order. Their leases are given back.
+    pub(crate) fn complete<F: Flight>(&mut self, work: InWork<F>) -> Answers {
+        let to: Vec<&Mapping> = work.frames.iter().filter_map(|(_, to)| to.as_ref().ok()).collect();
+        let boxes = match work.flight {
+            Some(Ok(flight)) => self.boxes(flight, &to),
+            Some(Err(e)) => to.iter().map(|_| Err(e.clone().into())).collect(),
+            None => Vec::new(),
+        };
+        let mut boxes = boxes.into_iter();
+        let answer = |(lease, to): (Lease, Result<Mapping, DetectError>)| {
+            let found = to.and_then(|to| {
+                let boxes = boxes.next().expect("an answer for each tensor")?;
+                Ok(self.found(lease.item(), boxes, &to))
             });
-            answers.extend(found.into_iter().map(|found| {
-                let missing = || Err(EngineError::run("the engine gave no outputs").into());
-                done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing))
-            }));
-        }
-        answers
+            (lease.item().timing, found)
+        };
+        work.frames.into_iter().map(answer).collect()
+    }
+
+    /// The boxes in each tensor of a batch.
+    fn boxes(&mut self, flight: impl Flight, to: &[&Mapping]) -> Vec<Result<Boxes, DetectError>> {
+        let Self { decoder, model } = self;
+        let mut found: Vec<Option<Result<Boxes, DetectError>>> = to.iter().map(|_| None).collect();
+        let done = flight.complete(&mut |n, outputs| {
+            found[n] = Some(decoder.detect(outputs, to[n]).map_err(|cause| misread(model, cause)));
+        });
+        let missing = || Err(EngineError::run("the engine gave no outputs").into());
+        let answer =
+            |found: Option<_>| done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing));
+        found.into_iter().map(answer).collect()
     }
 
     fn found(&self, item: &Item, boxes: Boxes, to: &Mapping) -> Found {

@@ -9,7 +9,7 @@ use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 
 /// The settings that every detector node has. One that has more flattens these into its own.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Common {
     /// The model's description: a `model.yml` file. See docs/models.md.
@@ -30,13 +30,40 @@ pub struct Common {
     /// How many threads compute one frame. Left out, the cores of the machine divided among `WORKERS`.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
-    /// How long a frame waits for others to be computed with it, in milliseconds: until `WORKERS` times the frames that go
-    /// through the model together are there, or this time is over. 0 waits for none. Left out, a frame waits up to 4 ms, and
-    /// only where about six (or as many as go together, where those are fewer) are expected in that time by the rate at which
-    /// they come.
+    /// How long a frame waits for others to be computed with it, in milliseconds: until the frames that go through the model
+    /// together are there, or this time is over. 0 waits for none. Left out, a frame waits up to 4 ms, and only where about six
+    /// (or as many as go together, where those are fewer) are expected in that time by the rate at which they come.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
     pub batch_wait_ms: Option<u32>,
+    /// How many batches each of `WORKERS` has in work at once: while one is computed, the next is copied in and the boxes of
+    /// the one before are made. Left out, 2 on a GPU and 1 on the CPU. Each holds slots of the converter's pool: see `SLOTS`.
+    #[schemars(range(min = 1, max = 8))]
+    pub in_flight: Option<u32>,
+    /// How long nothing may come back from the engine while a batch is in work, in milliseconds. Then its frames are counted
+    /// as lost, and the node ends.
+    #[serde(default = "batch_timeout_ms")]
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub batch_timeout_ms: u32,
+}
+
+fn batch_timeout_ms() -> u32 {
+    30_000
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            score: None,
+            iou: None,
+            workers: None,
+            threads: None,
+            batch_wait_ms: None,
+            in_flight: None,
+            batch_timeout_ms: batch_timeout_ms(),
+        }
+    }
 }
 
 /// The most workers where nothing is said: with the 8 slots that a pool has where nothing is said, as many tensors
@@ -84,15 +111,77 @@ pub enum Elements<'a> {
     U8(&'a [u8]),
 }
 
-/// Tensors of one shape and type in the memory of the engine's GPU, one for each frame.
+impl Elements<'_> {
+    /// Their type.
+    pub fn dtype(&self) -> TensorDtype {
+        match self {
+            Self::F32(_) => TensorDtype::F32,
+            Self::F16(_) => TensorDtype::F16,
+            Self::U8(_) => TensorDtype::U8,
+        }
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(data) => bytemuck::cast_slice(data),
+            Self::F16(data) => bytemuck::cast_slice(data),
+            Self::U8(data) => data,
+        }
+    }
+}
+
+/// Where a tensor of a batch is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OnGpu<'a> {
+pub enum Tensor<'a> {
+    /// In host memory.
+    Host(Elements<'a>),
+    /// In the memory of the engine's GPU, from its first element to its last.
+    Gpu(Span),
+}
+
+/// Tensors of one shape and type that go through the model together, one for each frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batch<'a> {
     /// Shape of each; the batch axis is 1.
     pub shape: [usize; 4],
     /// Type of their elements.
     pub dtype: TensorDtype,
-    /// Where each lies, from its first element to its last. At least one, and no more than [`Engine::batch`].
-    pub tensors: &'a [Span],
+    /// At least one, and no more than [`Engine::batch`].
+    pub tensors: &'a [Tensor<'a>],
+}
+
+/// A batch that an engine has accepted. Where it is gone, completed or dropped, nothing reads the batch's tensors any more.
+pub trait Flight: Send + 'static {
+    /// Waits until the batch is computed, and calls `read` for each of its tensors in their order: with its number, and with
+    /// the selected outputs, whose first axis is 1.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`]: these frames are lost; [`EngineError::Broken`]: so is each one after them.
+    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError>;
+}
+
+/// The batch of an engine that has computed it when it accepts it: for each tensor its outputs.
+#[derive(Clone, Debug, Default)]
+pub struct Computed(Vec<Vec<(String, Vec<usize>, Vec<f32>)>>);
+
+impl Computed {
+    /// Copies the outputs of the next tensor.
+    pub fn push(&mut self, outputs: &[RawTensor<'_>]) {
+        let owned = |o: &RawTensor<'_>| (o.name.to_owned(), o.shape.to_vec(), o.data.to_vec());
+        self.0.push(outputs.iter().map(owned).collect());
+    }
+}
+
+impl Flight for Computed {
+    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+        for (n, outputs) in self.0.iter().enumerate() {
+            let raw: Vec<RawTensor<'_>> =
+                outputs.iter().map(|(name, shape, data)| RawTensor { name, shape, data }).collect();
+            read(n, &raw);
+        }
+        Ok(())
+    }
 }
 
 /// Why an engine did not do its work. `cause` is the engine's own text.
@@ -134,8 +223,8 @@ impl EngineError {
     }
 }
 
-/// An inference engine with one model loaded.
-pub trait Engine: Sized + Send + 'static {
+/// An inference engine with one model loaded. It is opened and used on one thread, and its batches are completed on another.
+pub trait Engine: Sized + 'static {
     /// The node's name.
     const NAME: &'static str;
     /// The node in one line.
@@ -143,7 +232,9 @@ pub trait Engine: Sized + Send + 'static {
     /// Whether it can take tensors that lie on a GPU; with some settings it may still not ([`stream`](Self::stream)).
     const ON_GPU: bool = false;
     /// The node's settings.
-    type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
+    type Settings: serde::de::DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static;
+    /// A batch in work.
+    type Flight: Flight;
 
     /// The part of the settings that all detectors have.
     fn common(settings: &Self::Settings) -> &Common;
@@ -162,29 +253,44 @@ pub trait Engine: Sized + Send + 'static {
         Ok(Self::common(settings).share(flow))
     }
 
+    /// How many batches each copy has in work at once.
+    fn in_flight(settings: &Self::Settings) -> usize {
+        Self::common(settings).in_flight.map_or(1, |n| n as usize).max(1)
+    }
+
     /// Loads the model file, to be computed by so many threads, and says what it declares.
     ///
     /// # Errors
     /// [`EngineError::Setup`] or [`EngineError::Load`]; a panic of the engine is one of them ([`contained`]).
     fn open(file: &Path, threads: usize, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
 
-    /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::run`] is about.
+    /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::submit`] is about.
     ///
     /// # Errors
     /// [`EngineError::Load`] when the model has none of that name; the caller has checked that it has.
     fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError>;
 
-    /// Runs the model on one tensor of `shape` and hands the selected outputs, in their order, to `read`.
-    /// Copies neither input nor output where the engine allows it.
+    /// Accepts a batch. An engine on a GPU queues its work and returns; one on a CPU computes it here. What the caller has
+    /// queued in [`stream`](Self::stream) comes before the engine's work. Tensors in host memory are not read any more when
+    /// this returns; those on a GPU are until the flight is gone.
     ///
     /// # Errors
-    /// [`EngineError::Run`]; a panic of the engine is one.
+    /// As [`Flight::complete`]'s, and nothing of the batch is in work; a panic of the engine is one of them ([`contained`]).
+    fn submit(&mut self, batch: Batch<'_>) -> Result<Self::Flight, EngineError>;
+
+    /// Runs the model on one tensor in host memory, waits for it and hands the selected outputs, in their order, to `read`.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit) and [`Flight::complete`].
     fn run(
         &mut self,
         shape: [usize; 4],
         data: Elements<'_>,
         read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError>;
+    ) -> Result<(), EngineError> {
+        let batch = Batch { shape, dtype: data.dtype(), tensors: &[Tensor::Host(data)] };
+        self.submit(batch)?.complete(&mut |_, outputs| read(outputs))
+    }
 
     /// Whether its input may have elements of this type.
     fn takes(&self, dtype: TensorDtype) -> bool {
@@ -205,19 +311,20 @@ pub trait Engine: Sized + Send + 'static {
         Err(second_input(name))
     }
 
-    /// The stream that it works in, where it works on a GPU. What the caller queues there before
-    /// [`run_on_gpu`](Self::run_on_gpu) comes before the engine's work.
+    /// The stream in which it waits for the tensors of a batch, where it works on a GPU: what the caller queues there before
+    /// [`submit`](Self::submit) comes before the engine's work.
     fn stream(&self) -> Option<&Stream> {
         None
     }
 
-    /// How many tensors on its GPU it computes together at most. More than one only for a model whose batch axis is open.
+    /// How many tensors it computes together at most. More than one only for a model whose batch axis is open.
     fn batch(&self) -> usize {
         1
     }
 
-    /// Readies itself for every number of tensors that [`run_on_gpu`](Self::run_on_gpu) may get, so that none of them is slow
-    /// when it first comes. Called once, before the first frame.
+    /// Readies itself for every number of tensors that [`submit`](Self::submit) may get, and for as many batches in work as
+    /// [`in_flight`](Self::in_flight) says, so that none of them is slow when it first comes. Called once, before the first
+    /// frame.
     ///
     /// # Errors
     /// What would else fail at a frame.
@@ -226,19 +333,10 @@ pub trait Engine: Sized + Send + 'static {
         Ok(())
     }
 
-    /// Runs the model on tensors that lie on the GPU of its [`stream`](Self::stream), together, and calls `read` for each:
-    /// with its number, and with the selected outputs in their order, whose first axis is 1. Where it returns, also with an
-    /// error, nothing that it queued reads the tensors any more.
-    ///
-    /// # Errors
-    /// [`EngineError::Run`]: these frames are lost; [`EngineError::Broken`]: so is each one after them.
-    fn run_on_gpu(
-        &mut self,
-        inputs: OnGpu<'_>,
-        read: &mut dyn FnMut(usize, &[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
-        let _ = (inputs, read);
-        Err(EngineError::run("this engine reads host memory only"))
+    /// What the user should know of how the model is computed, a sentence each: parts of it that are not where they were
+    /// asked to be.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -7,23 +7,26 @@
 //!
 //! [`main`] is also what `millrace model` asks: to check a model, and to write the description of a new one.
 //!
-//! A tensor may lie in host memory or, for an engine that works on one, on a GPU; then it is read where it lies, in the
-//! order of the engine's stream, and frames that are there at once may go through the model together.
+//! A tensor may be in host memory or, for an engine that works on one, on a GPU; then it is read where it is, in the order
+//! of the engine's stream. Frames that are there at once may go through the model together. An engine accepts a batch and
+//! gives it back later, and the event loop waits for none ([ADR 0024](../../../docs/adr/0024-batches-in-flight.md)).
 #![forbid(unsafe_code)]
 
 mod detector;
 mod engine;
+mod fit;
+mod lanes;
 mod node;
 pub mod onnx;
+mod order;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tool;
-mod workers;
 
 pub use detector::{DetectError, Detector, Found};
-pub use engine::{Common, Elements, Engine, EngineError, OnGpu, contained, second_input};
+pub use engine::{Batch, Common, Computed, Elements, Engine, EngineError, Flight, Tensor, contained, second_input};
 pub use millrace_detect::{Port, RawTensor, Signature};
 pub use node::InferNode;
 pub use tool::main;

@@ -1,18 +1,32 @@
 //! The node around a [`Detector`].
 
-use crate::workers::{Answer, Workers};
-use crate::{Common, DetectError, Detector, Engine, Found};
+use crate::lanes::{Answer, Event, Lanes};
+use crate::order::{Frame, InOrder};
+use crate::{Common, DetectError, Engine, Found};
+use millrace_detect::model::Thresholds;
 use millrace_frame::PayloadKind;
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
-use std::time::Duration;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
-/// A detector as a node of the dataflow: `tensor` in, `detections` out, one for one and in order.
+/// How long the threads may still take when the node ends: a stop is over within 3 s, of which the harness takes one.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A detector as a node of the dataflow: `tensor` in, `detections` out, one for one and in the order of each camera's frames.
+///
+/// Batches are computed by threads of their own; the event loop gives them out and publishes what comes back.
 pub struct InferNode<E> {
-    workers: Workers<E>,
+    lanes: Lanes,
+    in_work: InOrder<Answer>,
+    /// When a batch last came back, or was submitted with nothing in work.
+    progress: Instant,
+    timeout: Duration,
     batch_wait: Option<Duration>,
+    of_model: Thresholds,
     metrics: Metrics,
     /// The user knows that the boxes are most likely wrong.
     doubted: bool,
+    engine: PhantomData<fn() -> E>,
 }
 
 impl<E: Engine> Node for InferNode<E> {
@@ -41,50 +55,118 @@ impl<E: Engine> Node for InferNode<E> {
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {
         let settings = E::in_flow(settings, cx.flow());
-        let (workers, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
-        let open = || Detector::open(&settings, threads).map_err(NodeError::fatal);
-        let here = open()?;
-        if let Some(about) = &here.model().about {
-            cx.note(format!("{}: {about}", here.model().name));
-        }
-        let others = (1..workers).map(|_| open()).collect::<Result<_, _>>()?;
-        let workers = Workers::start(here, others)
-            .map_err(|e| NodeError::fatal(format!("no thread for {workers} WORKERS: {e}")))?;
+        let (copies, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
+        let common = E::common(&settings);
+        let (batch_wait, timeout) = (batch_wait(common), Duration::from_millis(common.batch_timeout_ms.into()));
+        let (lanes, opened) = Lanes::open::<E>(settings, copies, threads, &cx.waker()).map_err(NodeError::fatal)?;
+        let about = opened.model.about.iter().map(|about| format!("{}: {about}", opened.model.name));
+        about.chain(opened.notes).for_each(|text| cx.note(text));
         Ok(Self {
-            workers,
-            batch_wait: batch_wait(E::common(&settings)),
+            lanes,
+            in_work: InOrder::default(),
+            progress: Instant::now(),
+            timeout,
+            batch_wait,
+            of_model: opened.model.thresholds,
             metrics: cx.metrics().clone(),
             doubted: false,
+            engine: PhantomData,
         })
     }
 
     fn change(&mut self, settings: E::Settings) -> Result<(), String> {
         let common = E::common(&settings);
-        let thresholds = common.thresholds(self.workers.model().thresholds).map_err(|e| e.to_string())?;
-        self.workers.set_thresholds(thresholds);
+        self.lanes.set_thresholds(common.thresholds(self.of_model).map_err(|e| e.to_string())?);
         self.batch_wait = batch_wait(common);
         Ok(())
     }
 
     fn batch(&self) -> usize {
-        self.workers.most()
+        self.lanes.batch()
     }
 
     fn batch_wait(&self) -> Option<Duration> {
         self.batch_wait
     }
 
+    /// While something is in work, only a full batch is worth being in work beside it: the frames of one that is not would
+    /// wait for the engine, and could as well wait for others.
+    fn accepts(&self, waiting: usize) -> bool {
+        self.lanes.have_room() && (self.in_work() == 0 || waiting >= self.batch())
+    }
+
+    fn in_work(&self) -> usize {
+        self.in_work.len()
+    }
+
     fn on_input(&mut self, port: &'static str, input: Input, out: &mut Outputs) -> Result<(), NodeError> {
         self.on_batch(vec![(port, input)], out).into_iter().collect()
     }
 
-    fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
+    fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, _: &mut Outputs) -> Vec<Result<(), NodeError>> {
         let leases = batch.into_iter().filter_map(|(_, input)| match input {
             Input::Frame(lease) => Some(lease),
             Input::Detections(_) => None, // the harness refuses and counts what PORTS does not name
         });
-        let answers = self.workers.detect(leases.collect());
-        answers.into_iter().map(|answer| self.publish(answer, out)).collect()
+        let leases: Vec<_> = leases.collect();
+        if self.in_work() == 0 {
+            self.progress = Instant::now();
+        }
+        let frames: Vec<Frame> =
+            leases.iter().map(|lease| Frame { source: lease.item().source.clone(), seq: lease.item().seq }).collect();
+        let id = self.lanes.submit(leases);
+        self.in_work.accept(id, frames.into_iter());
+        Vec::new()
+    }
+
+    fn complete(&mut self, out: &mut Outputs) -> Vec<(u64, Result<(), NodeError>)> {
+        let mut fault = None;
+        while let Some(event) = self.lanes.next() {
+            match event {
+                Event::Answered(_, batch, answers) => {
+                    self.progress = Instant::now();
+                    self.in_work.answer(batch, answers);
+                }
+                Event::Panicked => {
+                    fault = Some(("inference", "a worker has panicked; its message is above".to_owned()))
+                }
+            }
+        }
+        let mut results = Vec::new();
+        for (frame, answer) in self.in_work.take() {
+            let published = self.publish(&frame.source, answer, out, &mut fault);
+            if published.as_ref().is_err_and(NodeError::is_stopped) {
+                self.metrics.count("unfinished", &frame.source, 1);
+            }
+            results.push((frame.seq, published));
+        }
+        if fault.is_none() && self.in_work() > 0 && self.progress.elapsed() >= self.timeout {
+            let (frames, waited) = (self.in_work(), self.timeout.as_secs_f32());
+            let text = format!(
+                "the engine has not answered for {waited} s, with {frames} frames in work. Either it hangs (`millrace doctor` \
+                 shows driver and GPU), or BATCH_TIMEOUT_MS is too short for the model on this machine"
+            );
+            fault = Some(("unanswered", text));
+        }
+        if let Some((cause, text)) = fault {
+            let lost = self.in_work.give_up();
+            results.extend(lost.into_iter().map(|f| (f.seq, Err(NodeError::frame(cause, &f.source, &text)))));
+            results.push((0, Err(NodeError::fatal(text))));
+        }
+        results
+    }
+}
+
+impl<E> Drop for InferNode<E> {
+    /// What was not done in time is counted; the threads are given time to end, so that the engine is not in use when the
+    /// process ends.
+    fn drop(&mut self) {
+        for frame in self.in_work.give_up() {
+            self.metrics.count("unfinished", &frame.source, 1);
+        }
+        if !self.lanes.close(PATIENCE) {
+            tracing::warn!("the engine still computes; it ends with the process");
+        }
     }
 }
 
@@ -92,6 +174,9 @@ impl<E: Engine> Node for InferNode<E> {
 fn batch_wait(common: &Common) -> Option<Duration> {
     common.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
 }
+
+/// A cause, as losses are counted by, and its text.
+type Fault = (&'static str, String);
 
 impl<E: Engine> InferNode<E> {
     /// Tells the user that the boxes are most likely wrong, once for all cameras and workers.
@@ -101,26 +186,34 @@ impl<E: Engine> InferNode<E> {
         }
     }
 
-    fn publish(&mut self, answer: Option<Answer>, out: &mut Outputs) -> Result<(), NodeError> {
-        let Some(Answer { lease, found, took_ns }) = answer else {
-            return Err(NodeError::fatal("a worker has panicked; its message stands above"));
-        };
-        let item = lease.item();
+    /// Publishes what was found in a frame. A fault that later frames have too is put into `fault`.
+    fn publish(
+        &mut self,
+        source: &str,
+        answer: Answer,
+        out: &mut Outputs,
+        fault: &mut Option<Fault>,
+    ) -> Result<(), NodeError> {
+        let Answer { timing, found, took_ns, busy_ns } = answer;
         let found = match found {
             Ok(found) => found,
-            Err(e) if e.is_of_one_frame() => {
+            Err(e) => {
                 if matches!(e, DetectError::Head { .. }) {
                     self.doubt(|| e.to_string());
                 }
-                return Err(NodeError::frame("inference", &item.source, e));
+                if !e.is_of_one_frame() {
+                    fault.get_or_insert_with(|| ("inference", e.to_string()));
+                }
+                return Err(NodeError::frame("inference", source, e));
             }
-            Err(e) => return Err(NodeError::fatal(e)),
         };
         let Found { detections, not_finite, over_limit, impossible, doubt, .. } = found;
         if let Some(text) = doubt {
             self.doubt(|| text);
         }
-        self.metrics.observe_ns("inference", &item.source, took_ns);
+        for (name, time_ns) in [("inference", took_ns), ("on_input", took_ns), ("busy", busy_ns)] {
+            self.metrics.observe_ns(name, source, time_ns);
+        }
         let counts = [
             ("candidates_not_finite", not_finite),
             ("candidates_over_limit", over_limit),
@@ -128,9 +221,9 @@ impl<E: Engine> InferNode<E> {
         ];
         for (name, n) in counts {
             if n > 0 {
-                self.metrics.count(name, &item.source, n);
+                self.metrics.count(name, source, n);
             }
         }
-        out.detections("detections", &detections, item.timing)
+        out.detections("detections", &detections, timing)
     }
 }

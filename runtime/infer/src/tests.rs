@@ -1,6 +1,8 @@
 //! The detector around an engine that does as it is told.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod in_flight;
+
 use crate::*;
 use millrace_detect::RawTensor;
 use millrace_frame::*;
@@ -31,6 +33,7 @@ impl Engine for Told {
     const NAME: &'static str = "told";
     const SUMMARY: &'static str = "does as it is told";
     type Settings = Orders;
+    type Flight = Computed;
 
     fn common(orders: &Orders) -> &Common {
         &orders.common
@@ -52,27 +55,24 @@ impl Engine for Told {
     }
 
     /// The first element of the input is the objectness of one box at (2, 1) to (6, 3).
-    fn run(
-        &mut self,
-        shape: [usize; 4],
-        data: Elements<'_>,
-        read: &mut dyn FnMut(&[RawTensor<'_>]),
-    ) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: Batch<'_>) -> Result<Computed, EngineError> {
+        let [Tensor::Host(data)] = batch.tensors else { panic!("one at a time, in host memory") };
         assert!(self.runs == 0 || self.prepared, "all that a first frame would wait for is done before it");
         self.runs += 1;
-        let (first, len) = match data {
+        let (first, len) = match *data {
             Elements::F32(data) => (data[0], data.len()),
             Elements::U8(data) => (f32::from(data[0]) / 255.0, data.len()),
             Elements::F16(_) => panic!("refused before"),
         };
-        assert_eq!(len, shape.iter().product::<usize>());
+        assert_eq!(len, batch.shape.iter().product::<usize>());
         if self.orders.fail_from_run.is_some_and(|n| self.runs > n) {
-            return contained("told", || -> Result<(), EngineError> { panic!("as told") }).map_err(EngineError::run)?;
+            return contained("told", || panic!("as told")).map_err(EngineError::run)?;
         }
         let x = if self.orders.nan { f32::NAN } else { 4.0 };
         let data = [x, 2.0, 4.0, 2.0, first, 1.0];
-        read(&[RawTensor { name: "out", shape: &self.orders.shape, data: &data }]);
-        Ok(())
+        let mut computed = Computed::default();
+        computed.push(&[RawTensor { name: "out", shape: &self.orders.shape, data: &data }]);
+        Ok(computed)
     }
 }
 

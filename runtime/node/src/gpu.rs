@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 /// Settings of every node that works on a GPU, to be flattened into its own.
@@ -156,8 +157,11 @@ impl Drop for Held {
     }
 }
 
-/// Wakes the loop that sleeps on `bell`.
-pub(crate) fn waker(bell: &Bell) -> Waker {
+/// Wakes the loop that sleeps on `bell`, in this thread.
+pub(crate) fn waker(bell: &Bell, thread: Thread) -> Waker {
     let bell = bell.clone();
-    Waker::new(move || bell.ring())
+    Waker::new(move || {
+        bell.ring();
+        thread.unpark();
+    })
 }

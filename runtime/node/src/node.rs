@@ -60,8 +60,28 @@ pub trait Node: Sized {
         Some(Duration::ZERO)
     }
 
+    /// Whether the node accepts a batch now, where so many items wait. Until it does they wait in their pools, unleased; a
+    /// node whose answer has changed wakes the loop ([`Context::waker`]).
+    fn accepts(&self, waiting: usize) -> bool {
+        let _ = waiting;
+        true
+    }
+
+    /// How many items were accepted and have no result yet. The loop goes on until there are none.
+    fn in_work(&self) -> usize {
+        0
+    }
+
+    /// Publishes what has become of items since the last call, and gives the number of each one's frame and its result. For
+    /// nodes whose work is done by threads of their own, which wake the loop when there is something. Must not wait for them.
+    fn complete(&mut self, out: &mut Outputs) -> Vec<(u64, Result<(), NodeError>)> {
+        let _ = out;
+        Vec::new()
+    }
+
     /// Takes up to [`batch`](Self::batch) items of any ports, in the order in which they came, and gives each item's
-    /// result: the fault of one loses that one.
+    /// result: the fault of one loses that one. Or gives no result at all: then they are all in work, and
+    /// [`complete`](Self::complete) gives each one's.
     fn on_batch(&mut self, batch: Vec<(&'static str, Input)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
         batch.into_iter().map(|(port, input)| self.on_input(port, input, out)).collect()
     }

@@ -151,7 +151,7 @@ fn live<N: Node>(
         stop: stop.clone(),
         connected: graph.inputs.clone().into(),
         flow: common.flow.into(),
-        waker: crate::gpu::waker(bell),
+        waker: crate::gpu::waker(bell, std::thread::current()),
         slots: common.slots,
         restarts: graph.restarts,
         sync: Arc::default(),
@@ -171,6 +171,8 @@ fn live<N: Node>(
         let woke = Instant::now();
         Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace, woke }.run()
     });
+    // what is in work at a stop, or at a fault, is most likely about to be done
+    let completed = complete_all(&mut node, &mut out, bell, metrics);
     // also after a fault: what the node holds is worth publishing, and its consumers see an end either way
     let drained = if stop.is_set() { Ok(()) } else { lost(node.drain(&mut out), None, metrics) };
     let finished = if ended.is_ok() { out.finish() } else { Ok(()) };
@@ -178,13 +180,30 @@ fn live<N: Node>(
     drop(node);
     drop(inputs);
     drop(seat);
-    for result in [ended, drained, finished] {
+    for result in [ended, completed, drained, finished] {
         match result {
             Err(e) if !e.is_stopped() => return Err(e.to_string()),
             _ => {}
         }
     }
     Ok(if stop.is_set() { State::Stopped } else { State::Done })
+}
+
+/// How long what is in work at a stop or a fault may take to its end. A stop is over within 3 s.
+const IN_WORK: Duration = Duration::from_secs(1);
+
+/// Publishes what the node has in work, as far as it comes to its end soon. Where its inputs have ended, nothing is in work.
+fn complete_all<N: Node>(node: &mut N, out: &mut Outputs, bell: &Bell, metrics: &Metrics) -> Result<(), NodeError> {
+    let until = Instant::now() + IN_WORK;
+    while node.in_work() > 0 && Instant::now() < until {
+        let heard = bell.heard();
+        let results = node.complete(out);
+        if results.is_empty() {
+            bell.wait(heard, LOOK_AROUND);
+        }
+        results.into_iter().try_for_each(|(seq, result)| lost(result, Some(seq), metrics))?;
+    }
+    Ok(())
 }
 
 /// How long the loop sleeps at most: a dead producer wakes nobody.
@@ -218,6 +237,7 @@ impl<N: Node> Turn<'_, N> {
             self.status.tick(self.metrics);
             let heard = self.bell.heard(); // what comes from here on ends the sleep below
             self.out.settle()?;
+            self.complete()?;
             loop {
                 let signal = self.out.signals.pop_front().unwrap_or_else(|| self.out.link.next());
                 if !self.heed(signal) {
@@ -233,16 +253,23 @@ impl<N: Node> Turn<'_, N> {
             let waiting = self.inputs.waiting(most);
             if waiting > 0 {
                 match self.patience(waiting, most) {
-                    None => self.step(most)?,
+                    None if self.node.accepts(waiting) => self.step(most)?,
+                    None => self.sleep(heard, LOOK_AROUND),
                     // not woken by each frame that joins: only the time counts here, and it is short or was asked for
-                    Some(patience) if patience <= Duration::from_millis(5) => std::thread::sleep(patience),
+                    Some(patience) if patience <= Duration::from_millis(5) && self.node.in_work() == 0 => {
+                        std::thread::sleep(patience);
+                    }
                     Some(patience) => self.sleep(heard, patience),
                 }
                 continue;
             }
             self.pace.idle();
             if self.inputs.finished() {
-                return Ok(());
+                if self.node.in_work() == 0 {
+                    return Ok(());
+                }
+                self.sleep(heard, LOOK_AROUND);
+                continue;
             }
             match self.node.produce(self.out) {
                 Ok(Progress::Busy) => {}
@@ -266,8 +293,12 @@ impl<N: Node> Turn<'_, N> {
             Flow::Live => REST.saturating_sub(self.woke.elapsed()).min(wait),
             Flow::Lossless => Duration::ZERO,
         };
-        // not by the bell: whoever rings it meanwhile has nobody to wake
-        std::thread::sleep(rest);
+        // not by the bell: whoever rings it meanwhile has nobody to wake. What is in work ends the rest (`Context::waker`)
+        if self.node.in_work() == 0 {
+            std::thread::sleep(rest);
+        } else if !rest.is_zero() {
+            std::thread::park_timeout(rest);
+        }
         self.bell.wait(heard, wait.saturating_sub(rest));
         self.woke = Instant::now();
     }
@@ -284,6 +315,12 @@ impl<N: Node> Turn<'_, N> {
             self.node.batch_wait().or(Some(Duration::ZERO))
         };
         self.pace.patience(waiting, most, wait, Instant::now())
+    }
+
+    /// Lets the node publish what has come to its end.
+    fn complete(&mut self) -> Result<(), NodeError> {
+        let results = self.node.complete(self.out);
+        results.into_iter().try_for_each(|(seq, result)| lost(result, Some(seq), self.metrics))
     }
 
     /// Leases what waits, and gives it to the node.
@@ -307,7 +344,8 @@ impl<N: Node> Turn<'_, N> {
         let took = began.elapsed();
         // what the node itself needs for one item: a node that waits for its consumers has time, and a batch is shared
         let busy_ns = took.saturating_sub(self.out.waited).as_nanos() as u64 / frames.len() as u64;
-        for (source, _) in &frames {
+        // items that are in work have their times from the node
+        for (source, _) in frames.iter().filter(|_| !results.is_empty()) {
             self.metrics.observe_ns("on_input", source, took.as_nanos() as u64);
             self.metrics.observe_ns("busy", source, busy_ns);
         }

@@ -48,7 +48,7 @@ nodes:
     inputs: {{tensor: to-rgb/tensor}}
     outputs: [detections]
     restart_policy: never
-    env: {{MODEL: "{model}", PROVIDER: cuda, LIBRARY: "{library}", BATCH: {batch}}}
+    env: {detect}
   - id: page
     path: {bin}/ws-publisher
     inputs: {{detections: detect/detections}}
@@ -60,11 +60,13 @@ nodes:
 class Run:
     """A graph of live cameras, from its start to its end."""
 
-    def __init__(self, suite, step, name, clips, model, loop=True):
+    def __init__(self, suite, step, name, clips, model, loop=True, detect=None):
         self.suite, self.step, self.cameras = suite, step, list(clips)
         self.port, self.reports, self.ended_s = watch.free_port(), None, None
         sources = " ".join(f"{camera}={clip}" for camera, clip in clips.items())
-        values = {"bin": suite.target, "sources": sources, "model": model, "library": suite.onnxruntime(), "port": self.port, "batch": BATCH}
+        settings = {"MODEL": str(model), "PROVIDER": "cuda", "LIBRARY": str(suite.onnxruntime()), "BATCH": BATCH, **(detect or {})}
+        # JSON is YAML
+        values = {"bin": suite.target, "sources": sources, "model": model, "detect": json.dumps(settings), "port": self.port}
         file = suite.out / f"{name}.yml"
         file.write_text(GRAPH.format(loop="true" if loop else "false", **values))
         self.process = step.start(millrace(suite, file, []))

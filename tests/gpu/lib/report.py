@@ -23,6 +23,7 @@ GOALS = [
     ("live-cpu", "100 live cameras: CPU of a camera, all nodes", "under 2 % of a core"),
     ("live-batch", "64 live cameras and more: frames a launch, with no setting", "at least 4"),
     ("live-end", "live cameras: from an interrupt to the end, no node killed", "at most 3 s"),
+    ("detector-share", "the whole graph, saturated, two batches in flight, against its engine alone at the same batch", "at least 90 %"),
     ("overload-shares", "overload: share of every camera over the mean", "within 10 %"),
     ("overload-age", "overload: age of a frame's detections, p99 of the worst camera", "bounded: at most 1.5 s"),
     ("overload-recovery", "overload: until every camera has all of its frames, after the load fell", "at most 1 s"),

@@ -13,13 +13,15 @@
 //!
 //! Three marks beside JSON Schema's own: `"x-millrace-kind": "path"`; with it `"x-millrace-file"`, which says what the node
 //! does with what is there, so that the check looks at it before anything is started ([`FileUse`]); and
-//! `"x-millrace-live": true`, which is on a setting that can change while the node runs.
+//! `"x-millrace-live": true`, which is on a setting that can change while the node runs. The schema as a whole may have
+//! `"x-millrace-limits"`: a setting is at most so much where another has one of these values.
 //!
 //! [`resolve`] is the one place that reads them: the graph check calls it before anything starts and the harness of
 //! each node when it starts, so the two cannot disagree.
 
 mod file;
 mod kind;
+mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -176,6 +178,7 @@ pub fn resolve<'a>(
             });
         }
     }
+    faults.extend(limits::faults(schema, &values));
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
@@ -223,11 +226,15 @@ pub fn merge(first: &Value, second: &Value) -> Value {
         }
         merged.insert(part.to_owned(), Value::Object(entries));
     }
-    let mut required = Vec::new();
-    for schema in [first, &second] {
-        required.extend(schema.get("required").and_then(Value::as_array).into_iter().flatten().cloned());
+    let of_both = |key| -> Vec<Value> {
+        let lists = [first, &second].into_iter().filter_map(|schema| schema.get(key).and_then(Value::as_array));
+        lists.flatten().cloned().collect()
+    };
+    merged.insert("required".to_owned(), of_both("required").into());
+    let limits = of_both(limits::MARK);
+    if !limits.is_empty() {
+        merged.insert(limits::MARK.to_owned(), limits.into());
     }
-    merged.insert("required".to_owned(), Value::Array(required));
     merged.insert("additionalProperties".to_owned(), Value::Bool(false));
     Value::Object(merged)
 }

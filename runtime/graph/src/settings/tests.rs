@@ -169,3 +169,23 @@ fn cuts_the_first_sentence() {
     assert_eq!(first_sentence("A path, e.g. x. More"), "A path, e.g. x");
     assert_eq!(first_sentence(""), "");
 }
+
+#[test]
+fn a_limit_counts_where_the_other_setting_has_the_value() {
+    let mut schema = schema();
+    schema["x-millrace-limits"] =
+        json!([{ "setting": "THREADS", "most": 2, "of": "PACE", "is": ["fast"], "why": "it is a test" }]);
+    let read = |given: &[(&str, &str)]| {
+        let all = [&[("SOURCE", "x")], given].concat();
+        resolve(&schema, all).map(drop).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(read(&[("THREADS", "2")]), Ok(()));
+    let text = "THREADS is '3', which is not at most 2, as PACE is fast: it is a test";
+    assert_eq!(read(&[("THREADS", "3"), ("PACE", "fast")]), Err(vec![text.to_owned()]));
+    assert_eq!(read(&[("THREADS", "3")]), Err(vec![text.to_owned()]), "by default it has the value");
+    assert_eq!(read(&[("THREADS", "3"), ("PACE", "realtime")]), Ok(()));
+    // also where another schema's settings are beside it
+    let merged = merge(&schema, &json!({ "properties": { "MORE": { "type": "boolean" } } }));
+    assert!(resolve(&merged, [("SOURCE", "x"), ("THREADS", "3")]).is_err());
+    assert!(merged.get("x-millrace-limits").is_some());
+}

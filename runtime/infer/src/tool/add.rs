@@ -41,7 +41,7 @@ pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> 
     for guess in &guesses {
         let (text, assumed) = describe(new, &declared, &input, guess, &path)?;
         std::fs::write(&path, &text).map_err(|e| format!("'{}' cannot be written: {e}", path.display()))?;
-        let trial = try_out::<E>(&path, &picture);
+        let trial = try_out::<E>(&path, &picture, &[]);
         match trial {
             Ok(trial) if trial.doubt.is_none() => {
                 let _ = writeln!(out, "{} is written: head {}", path.display(), guess.head);

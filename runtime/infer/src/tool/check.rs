@@ -5,6 +5,7 @@ use crate::{Detector, Engine, Found};
 use millrace_detect::model::Thresholds;
 use millrace_frame::{Item, Payload, Timebase, Timing};
 use millrace_kernels::Converter;
+use millrace_node::Flow;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +23,34 @@ pub(super) struct Trial {
     pub(super) doubt: Option<String>,
     /// Boxes that the judgement is from.
     pub(super) judged: u64,
+    /// What the engine says of how it computes the model.
+    pub(super) notes: Vec<String>,
+}
+
+/// The detector's settings with this model, where `sets` are others of them, as `NAME=VALUE`.
+fn settings<E: Engine>(model: &Path, sets: &[String]) -> Result<E::Settings, String> {
+    let known = schemars::schema_for!(E::Settings);
+    let known: Vec<&String> =
+        known.get("properties").and_then(|all| all.as_object()).into_iter().flat_map(|all| all.keys()).collect();
+    let mut settings = serde_json::Map::from_iter([("MODEL".to_owned(), serde_json::json!(model))]);
+    for set in sets {
+        let (name, value) = set.split_once('=').ok_or_else(|| format!("'{set}' sets nothing; write NAME=VALUE"))?;
+        if !known.iter().any(|known| *known == name) {
+            let names = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(format!("{} has no setting {name}; it has {names}", E::NAME));
+        }
+        // a number, true or false; what is nothing of it is text
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        settings.insert(name.to_owned(), value);
+    }
+    let settings = serde_json::from_value(settings.into()).map_err(|e| e.to_string())?;
+    E::share(&settings, Flow::Live).map_err(|e| e.to_string())?;
+    Ok(settings)
 }
 
 /// Opens the model and runs it on the picture.
-pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture) -> Result<Trial, String> {
-    let settings = serde_json::from_value(serde_json::json!({ "MODEL": model })).map_err(|e| e.to_string())?;
+pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String]) -> Result<Trial, String> {
+    let settings = settings::<E>(model, sets)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut detector = Detector::<E>::open(&settings, threads).map_err(|e| e.to_string())?;
     let image = picture.describe();
@@ -55,7 +79,7 @@ pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture) -> Result<Tria
         })
     };
     let doubt = all.doubt.clone().or_else(|| found.doubt.clone()).or_else(impossible);
-    Ok(Trial { doubt, judged: all.candidates, found })
+    Ok(Trial { doubt, judged: all.candidates, found, notes: detector.notes() })
 }
 
 /// Checks the model, and says in `out` what was seen.
@@ -63,11 +87,15 @@ pub(super) fn check<E: Engine>(
     model: &Path,
     picture: Option<&Path>,
     drawn: Option<PathBuf>,
+    sets: &[String],
     out: &mut String,
 ) -> Result<(), String> {
     let shown = picture::load(picture)?;
-    let trial = try_out::<E>(model, &shown)?;
+    let trial = try_out::<E>(model, &shown, sets)?;
     let _ = writeln!(out, "{}: the model file fits its description", model.display());
+    trial.notes.iter().for_each(|note| {
+        let _ = writeln!(out, "{note}");
+    });
     let drawn = drawn.unwrap_or_else(|| model.with_extension("boxes.jpg"));
     report(&trial, picture, shown, &drawn, out)
 }

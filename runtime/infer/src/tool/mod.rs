@@ -33,6 +33,9 @@ struct Tried {
     /// Where the picture with the boxes drawn is written, a JPEG; by default beside the description.
     #[arg(long)]
     drawn: Option<PathBuf>,
+    /// A setting of the detector, as in a graph's `env:`; for example PROVIDER=cuda. May be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    sets: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -79,7 +82,9 @@ pub fn main<E: Engine>() -> ExitCode {
 /// Does what the arguments ask; the first is [`VERB`].
 pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: &mut String) -> Result<(), String> {
     match Request::parse_from(arguments) {
-        Request::Check(tried) => check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, out),
+        Request::Check(tried) => {
+            check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, &tried.sets, out)
+        }
         Request::Add(new) => add::add::<E>(&new, out),
     }
 }

@@ -10,6 +10,7 @@ above 0) and two class scores (a sigmoid) per cell: the head `centre` with strid
   tiny_open.onnx       as tiny.onnx with all but the channels left open
   tiny_two.onnx        takes a second input
   tiny_f16.onnx        as tiny.onnx in 16-bit floats, input and output too
+  tiny_grid_f16.onnx   as tiny_f16.onnx, of a picture that two GridSample nodes have moved, one after the other
   tiny_dfine.onnx      the head `dfine`: takes `images` and `orig_target_sizes`, gives three boxes whatever the picture:
                        classes 1, 0, 1; a quarter to three quarters of the size, all of it, the upper left half; scores
                        0.9, 0.8 and 0.1
@@ -77,6 +78,30 @@ def f16():
     return made.SerializeToString()
 
 
+def grid_f16():
+    made = onnx.load_from_string(f16())
+    rows, columns = np.mgrid[:H, :W]
+    still = np.stack([(2 * columns + 1) / W - 1, (2 * rows + 1) / H - 1], -1)
+    moves = [np.array([0.11, -0.07]), np.array([-0.3, 0.2])]
+    last, nodes = "images", []
+    for n, move in enumerate(moves):
+        grid = (still + move)[None].astype(np.float16)
+        made.graph.initializer.append(numpy_helper.from_array(grid, f"grid_{n}"))
+        nodes.append(helper.make_node("GridSample", [last, f"grid_{n}"], [f"moved_{n}"], mode=["bilinear", "nearest"][n],
+                                      padding_mode=["zeros", "border"][n], align_corners=0))
+        last = f"moved_{n}"
+    rest = list(made.graph.node)
+    for node in rest:
+        for n, name in enumerate(node.input):
+            if name == "images":
+                node.input[n] = last
+    del made.graph.node[:]
+    made.graph.node.extend([*nodes, *rest])
+    made.graph.name = "tiny_grid_f16"
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
 def dfine():
     shares = np.array([[[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1], [0, 0, 0.5, 0.5]]], np.float32)
     nodes = [
@@ -115,6 +140,7 @@ def main(folder):
     (folder / "tiny_open.onnx").write_bytes(model("tiny_open", f32, ["n", 3, "h", "w"]))
     (folder / "tiny_two.onnx").write_bytes(model("tiny_two", f32, [1, 3, H, W], second="gain"))
     (folder / "tiny_f16.onnx").write_bytes(f16())
+    (folder / "tiny_grid_f16.onnx").write_bytes(grid_f16())
     (folder / "tiny_dfine.onnx").write_bytes(dfine())
     (folder / "tiny.txt").write_text("".join(f"{v:.9f}\n" for v in expected().ravel()))
 
