@@ -25,6 +25,10 @@ def decode(suite, step):
     for clip, sums in suite.clips_with_sums():
         out = suite.out / f"{clip.name}.gpu.framemd5"
         done = step.run([example(suite, "gpu_decode"), "md5", clip, "--out", out], 60, may_fail=True)
+        if done.code != 0 and clip.parent.name == "own" and "use sw-nv12" in done.text:
+            # smaller than what the GPU decodes of this codec
+            step.note(f"{clip.name}: refused by name: {done.text.strip().splitlines()[-1]}")
+            continue
         if done.code != 0 or not out.exists():
             step.fault(f"{clip.name}: exit code {done.code}: {done.text[-300:].strip()}")
             continue

@@ -94,10 +94,16 @@ impl Lane {
 
     /// Removes pools that have come to their end, and returns their ids.
     pub(super) fn sweep(&mut self) -> Vec<u128> {
-        let over = |p: &LanePool| p.is_ending() && p.reader.pending() == 0;
-        let (gone, left) = self.pools.drain(..).partition(over);
-        self.pools = left;
-        VecDeque::<LanePool>::into_iter(gone).map(|p| p.reader.pool()).collect()
+        let mut over = Vec::new();
+        // at each wake-up of the node, for each camera: nothing is allocated where no pool is over
+        self.pools.retain(|p| {
+            let is_over = p.reader.pending() == 0 && p.is_ending() && p.reader.pending() == 0;
+            if is_over {
+                over.push(p.reader.pool());
+            }
+            !is_over
+        });
+        over
     }
 
     /// Leases the oldest frame that is within the bounds. What is outside of them is lost, counted by cause.
