@@ -273,6 +273,8 @@ pub fn adds_and_checks_models<E: Engine>() {
     let wrong = std::fs::read_to_string(at("dfine.yml")).unwrap().replace("kind: dfine", "kind: dfine, sizes: s");
     std::fs::write(at("wrong.yml"), wrong).unwrap();
     has(&ask::<E>(&["check", &at("wrong.yml")]).unwrap_err(), &["head 'dfine' feeds 'images' and 's'"]);
+    has(&ask::<E>(&["build", &at("model.yml")]).unwrap_err(), &["there is nothing to build"]);
+    has(&ask::<E>(&["build", &at("model.yml"), "--set", "SCORES=1"]).unwrap_err(), &["SCORES", "SCORE"]);
 }
 
 /// Files that are no model, and models that do not fit, are errors that say why.

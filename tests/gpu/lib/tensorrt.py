@@ -9,10 +9,16 @@ from lib import compare, graphs
 from lib.suite import Failed
 
 DEMO = "tests/data/demo/model/model.yml"
+DEMO_F16 = "tests/data/demo/model/model-f16.yml"
 # builds that are judged for what they compute, not for how fast; TensorRT 8 builds for minutes at its own level
 QUICK = ["BUILD_LEVEL=0", "TACTICS=edge_mask_convolutions"]
-# name: settings beside those; all are built at once
-ENGINES = {"one": [], "eight": ["BATCH=8"], "eight-f16": ["BATCH=8", "PRECISION=f16"]}
+# name: model, and settings beside those; all are built at once
+ENGINES = {
+    "one": (DEMO, []),
+    "eight": (DEMO, ["BATCH=8"]),
+    "eight-f16": (DEMO, ["BATCH=8", "PRECISION=f16"]),
+    "file-f16": (DEMO_F16, ["BATCH=8"]),
+}
 
 
 def library(suite):
@@ -30,8 +36,8 @@ def is_eight(suite):
 
 
 def engines(suite):
-    """{name: settings} that this TensorRT has."""
-    return {name: sets for name, sets in ENGINES.items() if "PRECISION=f16" not in sets or is_eight(suite)}
+    """{name: (model, settings)} that this TensorRT has."""
+    return {name: (model, sets) for name, (model, sets) in ENGINES.items() if "PRECISION=f16" not in sets or is_eight(suite)}
 
 
 def settings(suite, more, cache="engines"):
@@ -40,7 +46,7 @@ def settings(suite, more, cache="engines"):
 
 
 def build_command(suite, model, more, cache="engines"):
-    words = [suite.target / "millrace", "model", "build", model]
+    words = [suite.target / "millrace", "model", "build", suite.root / model]
     for pair in settings(suite, more, cache):
         words += ["--set", pair]
     return words
@@ -59,7 +65,7 @@ def written(suite):
 def build(suite, step):
     """Engines of the demo's model, at once, each in a process of its own; again from the cache; and past the limit."""
     asked = engines(suite)
-    started = {name: step.start(build_command(suite, suite.root / DEMO, more)) for name, more in asked.items()}
+    started = {name: step.start(build_command(suite, model, more)) for name, (model, more) in asked.items()}
     for name, process in started.items():
         limit = time.monotonic() + min(240, suite.left_s())
         while process.poll() is None and time.monotonic() < limit:
@@ -74,20 +80,20 @@ def build(suite, step):
     before = kept(suite)
     # one of timings beside them
     step.check(len(before) == len(asked) + 1, f"{len(before)} files are kept of {len(asked)} engines")
-    for name, more in asked.items():
-        done = step.run(build_command(suite, suite.root / DEMO, more), 60)
+    for name, (model, more) in asked.items():
+        done = step.run(build_command(suite, model, more), 60)
         step.check("the engine was built before" in done.text, f"{name}: built once more: {done.text[-300:]}")
         step.figure(f"{name}, from the cache", done.seconds, "s")
     step.check(kept(suite) == before, "a start from the cache changed it")
-    with_timings = step.run(build_command(suite, suite.root / DEMO, ["BATCH=2"]), 240)
+    with_timings = step.run(build_command(suite, DEMO, ["BATCH=2"]), 240)
     step.figure("BATCH 2, built with the timings of the others", with_timings.seconds, "s")
     # a damaged file is named, and built again
     broken = next(name for name, engine in before.items() if b"build: " in engine and b"batch: 1," in engine)
     (suite.out / "engines" / broken).write_bytes(before[broken][:-1])
-    done = step.run(build_command(suite, suite.root / DEMO, []), 240)
+    done = step.run(build_command(suite, DEMO, []), 240)
     step.check(f"{broken}' is not used" in done.text and "built in" in done.text, f"a file cut short: {done.text[-300:]}")
     # nothing is left of a build that is ended at its limit
-    done = step.run(build_command(suite, suite.root / DEMO, ["BUILD_LIMIT_S=1"], "late"), 60, may_fail=True)
+    done = step.run(build_command(suite, DEMO, ["BUILD_LIMIT_S=1"], "late"), 60, may_fail=True)
     step.check(done.code != 0 and "(BUILD_LIMIT_S): raise it" in done.text, f"past the limit: {done.code}: {done.text[-300:]}")
     step.check(not kept(suite, "late"), "an engine is kept that was not built")
     running = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if b"--build-engine" in read(p)]
@@ -145,12 +151,14 @@ def boxes(suite, step):
     """Tensors on the GPU, alone and in batches, in 32 and 16 bits: boxes against ONNX Runtime's on the CPU, same pictures."""
     theirs, reference = suite.out / "trt-reference.jsonl", suite.out / "trt-reference.json"
     runtime = graph_of(suite, "trt-reference", "ort-infer", [f"LIBRARY={suite.onnxruntime(cuda=False)}", "PROVIDER=cpu"])
-    step.run(graphs.millrace(suite, runtime, ["to-rgb.MEMORY=host", f"write.PATH={theirs}"]), 120)
+    step.run(graphs.millrace(suite, runtime, ["decode.MEMORY=host", f"write.PATH={theirs}"]), 120)
     frames = as_reference(theirs, reference)
-    for name, more in engines(suite).items():
+    for name, (model, more) in engines(suite).items():
         out = suite.out / f"trt-{name}.jsonl"
         graph = graph_of(suite, f"trt-{name}", "trt-infer", settings(suite, more))
-        done = step.run(graphs.millrace(suite, graph, [f"write.PATH={out}"]), 240)
+        model = suite.root / model
+        sets = [f"to-rgb.MODEL={model}", f"detect.MODEL={model}", f"write.PATH={out}"]
+        done = step.run(graphs.millrace(suite, graph, sets), 240)
         graphs.counts(step, done, frames)
         step.figure(f"{name}, the whole graph, start to end", frames / done.seconds, "frames/s")
         judge(step, name, compare.detections(out, reference), 500)

@@ -51,6 +51,8 @@ pub struct Dtype(i32);
 impl Dtype {
     /// 32-bit floats.
     pub const F32: Self = Self(0);
+    /// 16-bit floats.
+    pub const F16: Self = Self(1);
     /// Bytes without a sign.
     pub const U8: Self = Self(5);
 

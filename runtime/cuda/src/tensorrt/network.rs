@@ -217,6 +217,8 @@ impl Network<'_> {
     /// What TensorRT says against it; an option that this release does not have; with full TensorRT, that there is no GPU.
     pub fn build(self, options: &Options<'_>, report: &(dyn Fn(Progress<'_>) + Sync)) -> Result<Plan, TensorrtError> {
         let (builder, layout) = (self.builder.inner(), self.opened.layout);
+        // a file with such inputs or outputs is refused where the builder may not compute so
+        let f16_in_file = !layout.typed_by_model && self.tensors().iter().any(|tensor| tensor.dtype == Dtype::F16);
         let monitor = Monitor::new(report);
         // SAFETY: the builder and the monitor live until the configuration is deleted, which is declared after them; each
         // object is one that the header says the call takes or returns.
@@ -226,7 +228,7 @@ impl Network<'_> {
             if !options.open.is_empty() {
                 config.add_profile(builder, options.open)?;
             }
-            config.apply(options)?;
+            config.apply(&Options { f16: options.f16 || f16_in_file, ..*options })?;
             let place = layout.builder.build;
             let plan = method!(
                 builder, place, (*mut c_void: self.network.raw(), *mut c_void: config.raw()) -> *mut c_void
