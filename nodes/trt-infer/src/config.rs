@@ -29,6 +29,9 @@ pub(crate) struct Settings {
     /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
     #[serde(default)]
     pub(crate) precision: Precision,
+    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
+    #[serde(default = "yes")]
+    pub(crate) tf32: bool,
     /// How long a build searches for fast implementations, 0 to 5: a low level builds sooner, a high one may compute faster.
     /// Left out, TensorRT's own, which is 3. TensorRT 8.5 has none.
     #[schemars(range(max = 5))]
@@ -86,6 +89,10 @@ impl Tactic {
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn half_an_hour_s() -> u32 {

@@ -24,6 +24,7 @@ pub(crate) struct Wanted {
     /// How many go through the model together at most.
     pub(crate) batch: i64,
     pub(crate) precision: Precision,
+    pub(crate) tf32: bool,
     pub(crate) level: Option<u32>,
     pub(crate) tactics: Vec<Tactic>,
 }
@@ -40,6 +41,7 @@ impl Wanted {
             name: model.input.name,
             batch: i64::from(settings.batch.max(1)),
             precision: settings.precision,
+            tf32: settings.tf32,
             level: settings.build_level,
             tactics,
         }
@@ -136,18 +138,7 @@ pub(crate) fn build(
     timings: &[u8],
 ) -> Result<Plan, EngineError> {
     let begun = Instant::now();
-    let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
-    let tensors = network.tensors();
-    let open = extents(&tensors, wanted).map_err(|why| EngineError::load(file, why))?;
-    let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
     let tactics: Vec<&str> = wanted.tactics.iter().map(|tactic| tactic.name()).collect();
-    let options = Options {
-        open: open.as_slice(),
-        f16: wanted.precision == Precision::F16,
-        level: wanted.level,
-        tactics: Some(&tactics[..]).filter(|tactics| !tactics.is_empty()),
-        timings,
-    };
     let shown = file.display();
     tracing::info!("{} builds an engine of '{shown}': this takes from seconds to minutes, once", tensorrt.version());
     let phase = Mutex::new(String::new());
@@ -156,21 +147,34 @@ pub(crate) fn build(
             *phase.lock().unwrap_or_else(PoisonError::into_inner) = format!(": '{name}', step {step}");
         }
     };
+    let plan = || {
+        let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
+        let open = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
+        let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let options = Options {
+            open: open.as_slice(),
+            f16: wanted.precision == Precision::F16,
+            exact: !wanted.tf32,
+            level: wanted.level,
+            tactics: Some(&tactics[..]).filter(|tactics| !tactics.is_empty()),
+            timings,
+        };
+        network.build(&options, &report).map_err(|e| EngineError::load(file, e))
+    };
     let plan = std::thread::scope(|scope| {
         let (built, wait) = channel::<()>();
-        scope.spawn(|| {
-            let wait = wait;
+        let (phase, begun) = (&phase, &begun);
+        scope.spawn(move || {
             // until the build drops its end
             while wait.recv_timeout(BETWEEN_LINES) == Err(RecvTimeoutError::Timeout) {
                 let phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
                 tracing::info!("still building, {} s{phase}", begun.elapsed().as_secs());
             }
         });
-        let plan = network.build(&options, &report);
+        let plan = plan();
         drop(built);
         plan
-    });
-    let plan = plan.map_err(|e| EngineError::load(file, e))?;
+    })?;
     tracing::info!("built in {:.1} s: {} B", begun.elapsed().as_secs_f64(), plan.bytes().len());
     Ok(plan)
 }

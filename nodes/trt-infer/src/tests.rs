@@ -22,6 +22,7 @@ fn settings(model: PathBuf) -> Settings {
     let mut settings: Settings = serde_json::from_value(serde_json::json!({ "MODEL": model })).unwrap();
     settings.library = std::env::var_os(ASKED).map(PathBuf::from);
     // builds of tests need not compute fast; the level is TensorRT's where a release has none
+    settings.tf32 = false; // what numpy computes has all bits
     settings.build_level = std::env::var("MILLRACE_TENSORRT_LEVEL").ok().map(|level| level.parse().unwrap());
     settings
 }
@@ -80,6 +81,7 @@ fn a_model_becomes_an_engine_by_its_description() {
         shape: [1, 3, 192, 320],
         batch: 4,
         precision: Precision::Model,
+        tf32: true,
         level: Some(0),
         tactics: vec![Tactic::JitConvolutions],
     };

@@ -63,6 +63,10 @@ impl Config {
             // SAFETY: an `IBuilderConfig`.
             unsafe { method!(config, layout.config.set_flag, (i32: FP16) -> ()) }
         }
+        if options.exact {
+            // SAFETY: an `IBuilderConfig`.
+            unsafe { method!(config, layout.config.clear_flag, (i32: layout.tf32) -> ()) }
+        }
         if let Some(level) = options.level {
             let place = layout.config.set_level.ok_or_else(|| self.lacks("optimization level", "leave it out"))?;
             // SAFETY: an `IBuilderConfig`.

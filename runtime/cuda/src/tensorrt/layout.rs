@@ -16,6 +16,8 @@ pub(crate) struct Layout {
     pub(crate) network_flags: u32,
     /// Whether all types are the model's. Otherwise the builder computes in 32 bits unless a flag lets it choose 16.
     pub(crate) typed_by_model: bool,
+    /// The builder's flag that allows 32-bit floats to be multiplied with a mantissa of 10 bits. It is set at first.
+    pub(crate) tf32: i32,
     pub(crate) builder: Builder,
     pub(crate) config: Config,
     /// Where implementations of layers come from, by name, with the number of their bit.
@@ -47,7 +49,7 @@ tables! {
     Builder { create_config, create_network, create_profile, build }
     /// `IBuilderConfig`.
     Config {
-        add_profile, set_flag, set_tactic_sources, create_timing_cache, set_timing_cache, timing_cache;
+        add_profile, clear_flag, set_flag, set_tactic_sources, create_timing_cache, set_timing_cache, timing_cache;
         set_level, set_progress_monitor
     }
     /// `ITimingCache`.
@@ -78,9 +80,11 @@ pub(crate) static V8_6: Layout = Layout {
     wide_dims: false,
     network_flags: 1,
     typed_by_model: false,
+    tf32: 7,
     builder: Builder { create_config: 9, create_network: 11, create_profile: 12, build: 17 },
     config: Config {
         add_profile: 29,
+        clear_flag: 14,
         set_flag: 15,
         set_tactic_sources: 42,
         create_timing_cache: 44,
@@ -111,9 +115,11 @@ pub(crate) static V10: Layout = Layout {
     wide_dims: true,
     network_flags: 2,
     typed_by_model: true,
+    tf32: 6,
     builder: Builder { create_config: 7, create_network: 8, create_profile: 9, build: 14 },
     config: Config {
         add_profile: 25,
+        clear_flag: 10,
         set_flag: 11,
         set_tactic_sources: 38,
         create_timing_cache: 40,
@@ -141,9 +147,11 @@ pub(crate) static V11: Layout = Layout {
     wide_dims: true,
     network_flags: 1,
     typed_by_model: true,
+    tf32: 6,
     builder: Builder { create_config: 5, create_network: 6, create_profile: 7, build: 11 },
     config: Config {
         add_profile: 23,
+        clear_flag: 8,
         set_flag: 9,
         set_tactic_sources: 27,
         create_timing_cache: 29,

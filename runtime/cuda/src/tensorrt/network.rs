@@ -58,6 +58,8 @@ pub struct Options<'a> {
     pub open: &'a [OpenInput<'a>],
     /// Whether the builder may compute in 16 bits where that is faster. Releases from 10 on have types from the model alone.
     pub f16: bool,
+    /// Whether 32-bit floats are multiplied with all of their bits, and not as TF32.
+    pub exact: bool,
     /// How long the builder searches, 0 to 5.
     pub level: Option<u32>,
     /// Where implementations of layers may come from, by name.

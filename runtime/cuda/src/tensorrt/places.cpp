@@ -65,13 +65,14 @@ int main() {
 #else
     std::printf("network_flags: %d, typed_by_model: true, ", 1 << int(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED));
 #endif
+    std::printf("tf32: %d, ", int(BuilderFlag::kTF32));
     std::printf("builder: Builder { create_config: %ld, create_network: %ld, create_profile: %ld, build: %ld }, ",
         P(VBuilder, createBuilderConfig), P(VBuilder, createNetworkV2), P(VBuilder, createOptimizationProfile),
         P(VBuilder, buildSerializedNetwork));
-    std::printf("config: Config { add_profile: %ld, set_flag: %ld, set_tactic_sources: %ld, create_timing_cache: %ld, "
-                "set_timing_cache: %ld, timing_cache: %ld, ",
-        P(VBuilderConfig, addOptimizationProfile), P(VBuilderConfig, setFlag), P(VBuilderConfig, setTacticSources),
-        P(VBuilderConfig, createTimingCache), P(VBuilderConfig, setTimingCache), P(VBuilderConfig, getTimingCache));
+    std::printf("config: Config { add_profile: %ld, clear_flag: %ld, set_flag: %ld, set_tactic_sources: %ld, "
+                "create_timing_cache: %ld, set_timing_cache: %ld, timing_cache: %ld, ",
+        P(VBuilderConfig, addOptimizationProfile), P(VBuilderConfig, clearFlag), P(VBuilderConfig, setFlag),
+        P(VBuilderConfig, setTacticSources), P(VBuilderConfig, createTimingCache), P(VBuilderConfig, setTimingCache), P(VBuilderConfig, getTimingCache));
 #if NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR < 6
     print_optional("set_level");
 #else

@@ -141,7 +141,7 @@ fn a_build_with_effort_tactics_and_timings() {
     let open = [OpenInput { name: "images", least, most }];
     let build = |timings: &[u8]| {
         let tactics = Some(&["edge_mask_convolutions"][..]);
-        let options = Options { open: &open, level: Some(0), tactics, timings, f16: false };
+        let options = Options { open: &open, level: Some(0), tactics, timings, f16: false, exact: true };
         tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap()
     };
     let first = build(b"no timings");
