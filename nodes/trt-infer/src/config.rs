@@ -5,13 +5,13 @@ use millrace_node::Flow;
 use std::path::PathBuf;
 
 /// Settings of `trt-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
-#[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) struct Settings {
     #[serde(flatten)]
     pub(crate) common: Common,
-    /// The TensorRT library, a `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it. Left out, the newest
-    /// that the system's loader finds.
+    /// The TensorRT library, a `libnvinfer.so.8`, `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it.
+    /// Left out, the newest that the system's loader finds.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
     pub(crate) library: Option<PathBuf>,
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
@@ -25,10 +25,78 @@ pub(crate) struct Settings {
     /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.
     #[schemars(extend("x-millrace-kind" = "path"))]
     pub(crate) engine_cache: Option<PathBuf>,
+    /// In what the engine computes: in the types of the model file (`model`), or in 16-bit floats where that is faster (`f16`,
+    /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
+    #[serde(default)]
+    pub(crate) precision: Precision,
+    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
+    #[serde(default = "yes")]
+    pub(crate) tf32: bool,
+    /// How long a build searches for fast implementations, 0 to 5: a low level builds sooner, a high one may compute faster.
+    /// Left out, TensorRT's own, which is 3. TensorRT 8.5 has none.
+    #[schemars(range(max = 5))]
+    pub(crate) build_level: Option<u32>,
+    /// Where implementations of layers come from. Left out, TensorRT's own choice; of TensorRT 8 only what needs no other
+    /// library: `edge_mask_convolutions,jit_convolutions`. The first three need their library installed, and TensorRT 11 has
+    /// none of them.
+    #[serde(default)]
+    pub(crate) tactics: Vec<Tactic>,
+    /// The longest that a build may take, in seconds. After that the node ends and says what to do.
+    #[serde(default = "half_an_hour_s")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub(crate) build_limit_s: u32,
+}
+
+/// `PRECISION`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Precision {
+    /// The types of the model file.
+    #[default]
+    Model,
+    /// 16-bit floats where that is faster.
+    F16,
+}
+
+/// One of `TACTICS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Tactic {
+    /// cuBLAS.
+    Cublas,
+    /// cuBLASLt.
+    CublasLt,
+    /// cuDNN.
+    Cudnn,
+    /// Convolutions with a mask of edges.
+    EdgeMaskConvolutions,
+    /// Convolutions that are compiled for the model.
+    JitConvolutions,
+}
+
+impl Tactic {
+    /// Its name, in a graph and for the binding.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cublas => "cublas",
+            Self::CublasLt => "cublas_lt",
+            Self::Cudnn => "cudnn",
+            Self::EdgeMaskConvolutions => "edge_mask_convolutions",
+            Self::JitConvolutions => "jit_convolutions",
+        }
+    }
 }
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn half_an_hour_s() -> u32 {
+    1_800
 }
 
 impl Settings {

@@ -1,10 +1,10 @@
 //! TensorRT as an engine.
 
+use crate::builder::build_apart;
 use crate::config::Settings;
-use crate::plan::{self, Wanted};
-use millrace_cuda::tensorrt::{self, Session, Tensorrt, TensorrtError};
-use millrace_cuda::{Gpu, Span, Stream};
-use millrace_detect::Model;
+use crate::plan::{self, Build};
+use millrace_cuda::tensorrt::{self, Session, TensorrtError};
+use millrace_cuda::{Span, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{Batch, Common, Computed, Engine, EngineError, Port, RawTensor, Signature, Tensor};
 use millrace_node::Flow;
@@ -23,12 +23,14 @@ fn port(tensor: &tensorrt::Tensor) -> Port {
     Port { name: tensor.name.clone(), dtype: Some(tensor.dtype.name()), shape: Some(shape) }
 }
 
-/// What the description says of the input. It has been read before; a model file does not say which extents an axis that
-/// it leaves open will have.
-fn wanted(settings: &Settings) -> Result<Wanted, EngineError> {
-    let model = Model::load(&settings.common.model).map_err(EngineError::setup)?;
-    let shape = model.input.shape().map(i64::from);
-    Ok(Wanted { name: model.input.name, shape, batch: i64::from(settings.batch.max(1)) })
+/// The engine of a model: from the cache, or built and kept there.
+fn engine_of(settings: &Settings) -> Result<(tensorrt::Engine, Build), EngineError> {
+    let build = Build::of(settings)?;
+    let load = |bytes: &[u8]| build.library.load(&build.gpu, bytes).map_err(EngineError::setup);
+    // a program of tests has no process for it
+    let make = || if cfg!(test) { build.plan() } else { build_apart(settings, &build.file) };
+    let engine = plan::cached(&build.folder, &build.key()?, load, make)?;
+    Ok((engine, build))
 }
 
 impl Engine for Trt {
@@ -50,19 +52,8 @@ impl Engine for Trt {
         Ok(settings.share(flow))
     }
 
-    fn open(file: &Path, _threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let library = Tensorrt::open(settings.library.as_deref()).map_err(EngineError::setup)?;
-        let gpu = Gpu::open(settings.device).map_err(EngineError::setup)?;
-        let wanted = wanted(settings)?;
-        let model = std::fs::read(file).map_err(|e| EngineError::load(file, e))?;
-        let key = plan::key(&model, &wanted, &library, &gpu)?;
-        let load = |bytes: &[u8]| library.load(&gpu, bytes).map_err(EngineError::setup);
-        let build = || {
-            // TensorRT measures on the GPU that is current on this thread
-            gpu.enter().map_err(EngineError::setup)?;
-            plan::build(&library, &model, file, &wanted)
-        };
-        let engine = plan::cached(&settings.engine_cache()?, &key, load, build)?;
+    fn open(_file: &Path, _threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
+        let (engine, Build { wanted, .. }) = engine_of(settings)?;
         let tensors = engine.tensors();
         let ports = |is_input| tensors.iter().filter(|t| t.is_input == is_input).map(port).collect();
         let signature = Signature { inputs: ports(true), outputs: ports(false) };
@@ -72,6 +63,11 @@ impl Engine for Trt {
         most[0] = if fixed { 1 } else { wanted.batch };
         let session = engine.session(&most).map_err(EngineError::setup)?;
         Ok((Self { session, outputs: Vec::new() }, signature))
+    }
+
+    fn build(settings: &Settings) -> Result<String, EngineError> {
+        let (_, build) = engine_of(settings)?;
+        Ok(format!("the engine of '{}' is in '{}'", build.file.display(), build.folder.display()))
     }
 
     fn select(&mut self, _input: &str, outputs: &[&str]) -> Result<(), EngineError> {

@@ -1,6 +1,7 @@
 //! `trt-infer`: an ONNX detector on an NVIDIA GPU, over TensorRT.
 #![forbid(unsafe_code)]
 
+mod builder;
 mod cache;
 mod config;
 mod engine;
@@ -9,5 +10,5 @@ mod plan;
 mod tests;
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<millrace_infer::InferNode<engine::Trt>>()
+    builder::asked().unwrap_or_else(millrace_infer::main::<engine::Trt>)
 }

@@ -1,41 +1,108 @@
 //! From a model file to an engine: taken from the cache, or built.
 
 use crate::cache;
+use crate::config::{Precision, Settings, Tactic};
 use md5::{Digest, Md5};
-use millrace_cuda::tensorrt::{OpenInput, Plan, Progress, Tensor, Tensorrt};
+use millrace_cuda::tensorrt::{OpenInput, Options, Plan, Progress, Tensor, Tensorrt};
 use millrace_cuda::{Gpu, driver_version};
+use millrace_detect::Model;
 use millrace_infer::EngineError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
+/// What TensorRT 8 is left where nothing is set: it would else ask for cuBLAS and cuDNN.
+const WITHOUT_LIBRARIES: [Tactic; 2] = [Tactic::EdgeMaskConvolutions, Tactic::JitConvolutions];
 
-/// The input that the model's description promises.
+/// What is to be built: the input that the model's description promises, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) shape: [i64; 4],
     /// How many go through the model together at most.
     pub(crate) batch: i64,
+    pub(crate) precision: Precision,
+    pub(crate) tf32: bool,
+    pub(crate) level: Option<u32>,
+    pub(crate) tactics: Vec<Tactic>,
 }
 
-/// All that an engine depends on, a line each.
-pub(crate) fn key(model: &[u8], wanted: &Wanted, tensorrt: &Tensorrt, gpu: &Gpu) -> Result<String, EngineError> {
-    let (major, minor) = gpu.compute_capability().map_err(EngineError::setup)?;
-    let cuda = driver_version().map_err(EngineError::setup)?;
-    // the line with the version; where there is none, in some containers, CUDA's tells most of it
-    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
-    let uuid: String = gpu.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!(
-        "model: {} B, md5 {:x}\ninput: {wanted:?}\nlibrary: {}, build {}\ngpu: {}, {uuid}, {major}.{minor}\ndriver: CUDA {cuda}, {}\n",
-        model.len(),
-        Md5::digest(model),
-        tensorrt.version(),
-        tensorrt.build_number(),
-        gpu.name(),
-        driver.lines().next().unwrap_or_default()
-    ))
+impl Wanted {
+    /// The description has been read before; a model file does not say which extents an axis that it leaves open will have.
+    fn of(settings: &Settings, model: Model, library: &Tensorrt) -> Self {
+        let tactics = match &settings.tactics[..] {
+            [] if library.version().major == 8 => WITHOUT_LIBRARIES.to_vec(),
+            set => set.to_vec(),
+        };
+        Self {
+            shape: model.input.shape().map(i64::from),
+            name: model.input.name,
+            batch: i64::from(settings.batch.max(1)),
+            precision: settings.precision,
+            tf32: settings.tf32,
+            level: settings.build_level,
+            tactics,
+        }
+    }
+}
+
+/// A library, a GPU, a model, and what is to be made of them.
+pub(crate) struct Build {
+    pub(crate) library: Tensorrt,
+    pub(crate) gpu: Gpu,
+    pub(crate) file: PathBuf,
+    pub(crate) model: Vec<u8>,
+    pub(crate) wanted: Wanted,
+    pub(crate) folder: PathBuf,
+}
+
+impl Build {
+    pub(crate) fn of(settings: &Settings) -> Result<Self, EngineError> {
+        let library = Tensorrt::open(settings.library.as_deref()).map_err(EngineError::setup)?;
+        let gpu = Gpu::open(settings.device).map_err(EngineError::setup)?;
+        let described = Model::load(&settings.common.model).map_err(EngineError::setup)?;
+        let file = described.file().map_err(EngineError::setup)?.to_owned();
+        let model = std::fs::read(&file).map_err(|e| EngineError::load(&file, e))?;
+        let wanted = Wanted::of(settings, described, &library);
+        Ok(Self { library, gpu, file, model, wanted, folder: settings.engine_cache()? })
+    }
+
+    /// The library, the GPU and its driver, a line each: what timings depend on.
+    fn machine(&self) -> Result<String, EngineError> {
+        let (library, gpu) = (&self.library, &self.gpu);
+        let (major, minor) = gpu.compute_capability().map_err(EngineError::setup)?;
+        let cuda = driver_version().map_err(EngineError::setup)?;
+        // the line with the version; where there is none, in some containers, CUDA's says most of it
+        let driver = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
+        let uuid: String = gpu.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!(
+            "library: {}, build {}\ngpu: {}, {uuid}, {major}.{minor}\ndriver: CUDA {cuda}, {}\n",
+            library.version(),
+            library.build_number(),
+            gpu.name(),
+            driver.lines().next().unwrap_or_default()
+        ))
+    }
+
+    /// All that an engine depends on, a line each.
+    pub(crate) fn key(&self) -> Result<String, EngineError> {
+        let (bytes, md5) = (self.model.len(), Md5::digest(&self.model));
+        Ok(format!("model: {bytes} B, md5 {md5:x}\nbuild: {:?}\n{}", self.wanted, self.machine()?))
+    }
+
+    /// Builds the engine in this process, with the timings that earlier builds have measured.
+    pub(crate) fn plan(&self) -> Result<Vec<u8>, EngineError> {
+        // TensorRT measures on the GPU that is current on this thread
+        self.gpu.enter().map_err(EngineError::setup)?;
+        let key = format!("timings\n{}", self.machine()?);
+        let known = cache::read(&self.folder, &key).ok().flatten().unwrap_or_default();
+        let plan = build(&self.library, &self.model, &self.file, &self.wanted, &known)?;
+        // where they cannot be kept, neither can the engine, and that is said
+        let _ = cache::write(&self.folder, &key, plan.timings());
+        Ok(plan.bytes().to_vec())
+    }
 }
 
 /// The extents of the input from 1 frame to the batch, where the model leaves some open.
@@ -63,22 +130,51 @@ fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Option<[Vec<i64>; 2]>,
 }
 
 /// Builds an engine of the model, and says every ten seconds how far it has come.
-pub(crate) fn build(tensorrt: &Tensorrt, model: &[u8], file: &Path, wanted: &Wanted) -> Result<Plan, EngineError> {
+pub(crate) fn build(
+    tensorrt: &Tensorrt,
+    model: &[u8],
+    file: &Path,
+    wanted: &Wanted,
+    timings: &[u8],
+) -> Result<Plan, EngineError> {
     let begun = Instant::now();
-    let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
-    let open = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
-    let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+    let tactics: Vec<&str> = wanted.tactics.iter().map(|tactic| tactic.name()).collect();
     let shown = file.display();
     tracing::info!("{} builds an engine of '{shown}': this takes from seconds to minutes, once", tensorrt.version());
-    let told = Mutex::new(begun);
+    let phase = Mutex::new(String::new());
     let report = |progress: Progress<'_>| {
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Progress::Step { phase, step }, true) = (progress, told.elapsed() >= BETWEEN_LINES) {
-            *told = Instant::now();
-            tracing::info!("still building, {} s: '{phase}', step {step}", begun.elapsed().as_secs());
+        if let Progress::Step { phase: name, step } = progress {
+            *phase.lock().unwrap_or_else(PoisonError::into_inner) = format!(": '{name}', step {step}");
         }
     };
-    let plan = network.build(open.as_slice(), &report).map_err(|e| EngineError::load(file, e))?;
+    let plan = || {
+        let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
+        let open = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
+        let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let options = Options {
+            open: open.as_slice(),
+            f16: wanted.precision == Precision::F16,
+            exact: !wanted.tf32,
+            level: wanted.level,
+            tactics: Some(&tactics[..]).filter(|tactics| !tactics.is_empty()),
+            timings,
+        };
+        network.build(&options, &report).map_err(|e| EngineError::load(file, e))
+    };
+    let plan = std::thread::scope(|scope| {
+        let (built, wait) = channel::<()>();
+        let (phase, begun) = (&phase, &begun);
+        scope.spawn(move || {
+            // until the build drops its end
+            while wait.recv_timeout(BETWEEN_LINES) == Err(RecvTimeoutError::Timeout) {
+                let phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
+                tracing::info!("still building, {} s{phase}", begun.elapsed().as_secs());
+            }
+        });
+        let plan = plan();
+        drop(built);
+        plan
+    })?;
     tracing::info!("built in {:.1} s: {} B", begun.elapsed().as_secs_f64(), plan.bytes().len());
     Ok(plan)
 }

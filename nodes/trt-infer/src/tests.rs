@@ -2,27 +2,29 @@
 //! checks of every engine.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
+use crate::builder::{Unbuilt, answer_of};
 use crate::cache;
-use crate::config::Settings;
+use crate::config::{Precision, Settings, Tactic};
 use crate::engine::Trt;
 use crate::plan::{self, Wanted};
 use millrace_cuda::tensorrt::Tensorrt;
-use millrace_infer::{Common, Engine, EngineError, testing};
+use millrace_infer::{Engine, EngineError, testing};
 use millrace_node::Flow;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-/// A `libnvinfer.so.10` or `.11` to run on this machine's GPU; what is asked for by it may not be missing.
+/// A `libnvinfer.so.8`, `.10` or `.11` to run on this machine's GPU; what is asked for by it may not be missing.
 const ASKED: &str = "MILLRACE_TENSORRT";
 
 fn settings(model: PathBuf) -> Settings {
-    Settings {
-        common: Common { model, ..Common::default() },
-        library: std::env::var_os(ASKED).map(PathBuf::from),
-        device: 0,
-        batch: 1,
-        engine_cache: None,
-    }
+    let mut settings: Settings = serde_json::from_value(serde_json::json!({ "MODEL": model })).unwrap();
+    settings.library = std::env::var_os(ASKED).map(PathBuf::from);
+    // builds of tests need not compute fast; the level is TensorRT's where a release has none
+    settings.tf32 = false; // what numpy computes has all bits
+    settings.build_level = std::env::var("MILLRACE_TENSORRT_LEVEL").ok().map(|level| level.parse().unwrap());
+    settings
 }
 
 /// Engines beside the description, which lies in a folder of its test.
@@ -74,15 +76,27 @@ fn a_model_becomes_an_engine_by_its_description() {
     let library = Tensorrt::open(Some(&library)).unwrap();
     let file = root().join("tests/data/demo/model/model.onnx");
     let model = std::fs::read(&file).unwrap();
-    let wanted = Wanted { name: "images".to_owned(), shape: [1, 3, 192, 320], batch: 4 };
-    assert!(!plan::build(&library, &model, &file, &wanted).unwrap().bytes().is_empty());
+    let wanted = Wanted {
+        name: "images".to_owned(),
+        shape: [1, 3, 192, 320],
+        batch: 4,
+        precision: Precision::Model,
+        tf32: true,
+        level: Some(0),
+        tactics: vec![Tactic::JitConvolutions],
+    };
+    assert!(!plan::build(&library, &model, &file, &wanted, b"").unwrap().bytes().is_empty());
 
     // refused before minutes are spent on it
-    let told = |wanted| plan::build(&library, &model, &file, &wanted).unwrap_err().to_string();
+    let told = |wanted| plan::build(&library, &model, &file, &wanted, b"").unwrap_err().to_string();
     let other = told(Wanted { name: "image".to_owned(), ..wanted.clone() });
     assert!(other.contains("it has no input 'image'; it has 'images'"), "{other}");
     let other = told(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });
     assert!(other.contains("has shape [-1, 3, 192, 320]") && other.contains("[1, 3, 640, 640]"), "{other}");
+    let other = told(Wanted { precision: Precision::F16, ..wanted.clone() });
+    assert!(other.contains("it has no choice of precision; export the model in 16 bits"), "{other}");
+    let other = told(Wanted { tactics: vec![Tactic::Cudnn], ..wanted });
+    assert!(other.contains("it has no tactic source 'cudnn'; it has"), "{other}");
 }
 
 /// Asks for the engine of `key`, which is `made` where it has to be built, and says whether it was.
@@ -158,9 +172,42 @@ fn a_folder_that_cannot_be_written_costs_the_next_start_alone() {
 fn without_tensorrt_the_node_says_what_brings_it_and_what_to_use() {
     let settings = Settings { library: Some("/nowhere/libnvinfer.so.11".into()), ..settings("model.yml".into()) };
     let told = Trt::open(Path::new("model.onnx"), 1, &settings).unwrap_err().to_string();
-    for part in ["/nowhere/libnvinfer.so.11", "NVIDIA's TensorRT 10 or 11", "use ort-infer"] {
+    for part in ["/nowhere/libnvinfer.so.11", "NVIDIA's TensorRT 8.5 to 11", "use ort-infer"] {
         assert!(told.contains(part), "{told}");
     }
+}
+
+/// The answer of a shell that runs `script` in place of the process that builds.
+fn answer(script: &str, limit: Duration) -> Result<Vec<u8>, Unbuilt> {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]);
+    answer_of(shell, limit).unwrap()
+}
+
+#[test]
+fn a_process_that_builds_answers_or_its_end_is_named() {
+    let patient = Duration::from_secs(60);
+    let died = |how: &str| Err(Unbuilt::Died(how.to_owned()));
+    // more than a pipe holds
+    assert_eq!(answer("head -c 300000 /dev/zero", patient).map(|engine| engine.len()), Ok(300_000));
+    assert_eq!(answer("echo it has no input; exit 1", patient), Err(Unbuilt::Said("it has no input".to_owned())));
+    assert_eq!(answer("printf half; kill -SEGV $$", patient), died("signal 11"));
+    assert_eq!(answer("exit 0", patient), died("it gave nothing"));
+    assert_eq!(answer("exit 3", patient), died("exit status: 3"));
+    assert_eq!(answer("printf half; exec sleep 60", Duration::from_millis(200)), Err(Unbuilt::Late));
+    let absent = answer_of(Command::new("/nowhere/trt-infer"), patient).unwrap_err().to_string();
+    assert!(absent.contains("'/nowhere/trt-infer', which builds engines, cannot be run"), "{absent}");
+}
+
+/// What the process that builds reads is what the node was given.
+#[test]
+fn settings_pass_to_the_process_that_builds() {
+    let text = r#"{"MODEL": "m/model.yml", "BATCH": 8, "PRECISION": "f16", "BUILD_LEVEL": 0, "TACTICS": ["cublas"]}"#;
+    let given: Settings = serde_json::from_str(text).unwrap();
+    let read: Settings = serde_json::from_str(&serde_json::to_string(&given).unwrap()).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{given:?}"));
+    let seen = (read.precision, read.build_level, &read.tactics[..], read.batch, read.build_limit_s);
+    assert_eq!(seen, (Precision::F16, Some(0), &[Tactic::Cublas][..], 8, 1_800));
 }
 
 #[test]

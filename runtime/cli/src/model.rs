@@ -6,10 +6,10 @@ use std::process::{Command, ExitCode};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The detector that computes the model: cpu-infer or ort-infer.
-    #[arg(long, default_value = "cpu-infer", value_parser = ["cpu-infer", "ort-infer"])]
-    engine: String,
-    /// `check MODEL.yml` or `add FILE.onnx`, with `--help` for what can follow.
+    /// The detector that computes the model; left out, cpu-infer, and for `build` trt-infer.
+    #[arg(long, value_parser = ["cpu-infer", "ort-infer", "trt-infer"])]
+    engine: Option<String>,
+    /// `check MODEL.yml`, `add FILE.onnx` or `build MODEL.yml`, with `--help` for what can follow.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     request: Vec<OsString>,
 }
@@ -17,10 +17,12 @@ pub(crate) struct Args {
 /// Runs the detector's program, which is built beside this one, and ends as it ends.
 pub(crate) fn model(args: &Args) -> anyhow::Result<ExitCode> {
     let here = std::env::current_exe().context("the path of this program is not known")?;
-    let program = here.with_file_name(&args.engine);
+    let usual = if args.request.first().is_some_and(|verb| verb == "build") { "trt-infer" } else { "cpu-infer" };
+    let engine = args.engine.as_deref().unwrap_or(usual);
+    let program = here.with_file_name(engine);
     let status = Command::new(&program).arg("--model").args(&args.request).status();
     let status = status.with_context(|| {
-        format!("{} cannot be started; build it: cargo build --release -p {}", program.display(), args.engine)
+        format!("{} cannot be started; build it: cargo build --release -p {engine}", program.display())
     })?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

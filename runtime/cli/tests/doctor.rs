@@ -128,7 +128,7 @@ fn a_machine_without_a_gpu_is_fine_for_graphs_on_the_cpu_and_is_told_what_is_mis
     for (name, what, instead) in [
         ("driver", "libcuda.so.1 cannot be opened: libcuda.so.1: cannot open shared object file", "sw-nv12"),
         ("libnvcuvid", "libnvcuvid.so.1 cannot be opened", "sw-nv12"),
-        ("tensorrt", "libnvinfer.so.10 cannot be opened", "ort-infer"),
+        ("tensorrt", "libnvinfer.so.8 cannot be opened", "ort-infer"),
         ("ipc memory", "libcuda.so.1 cannot be opened", "CPU nodes"),
     ] {
         let line = text.lines().find(|line| line.starts_with(&format!("missing {name} "))).unwrap();

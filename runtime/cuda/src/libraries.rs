@@ -11,7 +11,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
 /// Major versions of TensorRT, the newest first, whose version can be asked for.
-const TENSORRT: [&str; 2] = ["libnvinfer.so.11", "libnvinfer.so.10"];
+const TENSORRT: [&str; 3] = ["libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8"];
 
 /// CUDA's libraries that ONNX Runtime's CUDA provider opens, each with its name in the CUDA releases that such builds
 /// exist for, the newest first.
@@ -109,7 +109,7 @@ pub fn tensorrt() -> Result<Found, CudaError> {
     let (library, file) = first_of(&TENSORRT).map_err(|cause| CudaError::Library {
         library: TENSORRT.join(" or "),
         cause,
-        brings: "NVIDIA's TensorRT 10 or 11 brings it (packages libnvinfer10 and libnvonnxparsers10, or the tar archive \
+        brings: "NVIDIA's TensorRT 8.5 to 11 brings it (packages libnvinfer10 and libnvonnxparsers10, or the tar archive \
                  with its lib/ in LD_LIBRARY_PATH)",
         instead,
     })?;
@@ -119,7 +119,7 @@ pub fn tensorrt() -> Result<Found, CudaError> {
         symbol.map(|ask| ask()).map_err(|_| CudaError::Symbol {
             library: file.display().to_string(),
             symbol: "getInferLibVersion",
-            since: "TensorRT 10",
+            since: "TensorRT 8",
             instead,
         })?
     };

@@ -9,7 +9,7 @@ use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 
 /// The settings that every detector node has. One that has more flattens these into its own.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct Common {
     /// The model's description: a `model.yml` file. See docs/models.md.
@@ -263,6 +263,16 @@ pub trait Engine: Sized + 'static {
     /// # Errors
     /// [`EngineError::Setup`] or [`EngineError::Load`]; a panic of the engine is one of them ([`contained`]).
     fn open(file: &Path, threads: usize, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
+
+    /// Does now what the first start with these settings would spend its time on, for `millrace model build`, and says what
+    /// was done.
+    ///
+    /// # Errors
+    /// [`EngineError::Setup`] where there is nothing to be done ahead; those of [`open`](Self::open).
+    fn build(settings: &Self::Settings) -> Result<String, EngineError> {
+        let _ = settings;
+        Err(EngineError::setup(format!("{} computes a model file as it is: there is nothing to build", Self::NAME)))
+    }
 
     /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::submit`] is about.
     ///

@@ -13,8 +13,14 @@ use std::time::Duration;
 const COLUMNS: usize = 24;
 const ROWS: usize = 16;
 
+/// The repository, or `MILLRACE_ROOT` where the tests run on another machine than the one that compiled them.
+fn root() -> PathBuf {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("MILLRACE_ROOT").map_or_else(here, PathBuf::from)
+}
+
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    root().join("runtime/infer/tests/data").join(name)
 }
 
 /// A folder with a description of the model file `file`, which lies in the tests' data or is a path of its own;
@@ -277,6 +283,8 @@ pub fn adds_and_checks_models<E: Engine>() {
     let wrong = std::fs::read_to_string(at("dfine.yml")).unwrap().replace("kind: dfine", "kind: dfine, sizes: s");
     std::fs::write(at("wrong.yml"), wrong).unwrap();
     has(&ask::<E>(&["check", &at("wrong.yml")]).unwrap_err(), &["head 'dfine' feeds 'images' and 's'"]);
+    has(&ask::<E>(&["build", &at("model.yml")]).unwrap_err(), &["there is nothing to build"]);
+    has(&ask::<E>(&["build", &at("model.yml"), "--set", "SCORES=1"]).unwrap_err(), &["SCORES", "SCORE"]);
 }
 
 /// Files that are no model, and models that do not fit, are errors that say why.
@@ -333,7 +341,7 @@ pub fn refuses<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
 
 /// The shipped demo model fits its description, and finds nothing in a grey picture.
 pub fn opens_the_demo_model<E: Engine>(settings: impl Fn(PathBuf) -> E::Settings) {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/demo/model/model.yml");
+    let model = root().join("tests/data/demo/model/model.yml");
     let mut detector = Detector::<E>::open(&settings(model), 1).unwrap();
     let spec = detector.model().input.clone();
     let tensor = TensorDesc {

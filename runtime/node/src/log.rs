@@ -9,7 +9,7 @@ type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// Installs the subscriber: `RUST_LOG` decides, and otherwise `level` for Millrace and warnings for everything else.
-pub(crate) fn install(level: &str) {
+pub fn install(level: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&asked().unwrap_or_else(|| ours(level))))
         .with_writer(std::io::stderr)

@@ -241,6 +241,16 @@ impl Sheet {
     }
 }
 
+/// A node's settings from texts that no graph gives, for what its program does beside being a node.
+///
+/// # Errors
+/// All that is wrong with them, a line each.
+pub fn settings_from<S: JsonSchema + DeserializeOwned>(given: &[(String, String)]) -> Result<S, String> {
+    let pairs = given.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let settings = settings::resolve(&schema::<S>(), pairs).map_err(|faults| lines(&faults))?;
+    serde_json::from_value(Value::Object(settings)).map_err(|e| e.to_string())
+}
+
 fn has(schema: &Value, key: &str) -> bool {
     schema["properties"].get(key).is_some()
 }

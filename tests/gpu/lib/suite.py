@@ -153,7 +153,7 @@ class Suite:
             folders.append(os.environ["LD_LIBRARY_PATH"])
         found = {"LD_LIBRARY_PATH": ":".join(folders)} if folders else {}
         if self.args.onnxruntime:
-            found["ORT_DYLIB_PATH"] = str(self.onnxruntime())
+            found["ORT_DYLIB_PATH"] = str(self.onnxruntime(cuda=False))
         return found
 
     def nvidia_folders(self):
@@ -191,14 +191,14 @@ class Suite:
             raise Failed(f"{self.args.python} lacks one of {', '.join(modules)}: {found.stderr.strip()[-300:]}")
         return self.args.python
 
-    def onnxruntime(self):
-        """The library of a build of ONNX Runtime for CUDA."""
+    def onnxruntime(self, cuda=True):
+        """The library of a build of ONNX Runtime, with the provider for CUDA."""
         if not self.args.onnxruntime:
             raise Failed("missing: --onnxruntime, a folder with ONNX Runtime's build for CUDA")
         found = [f for f in self.args.onnxruntime.resolve().rglob("libonnxruntime.so*") if f.is_file()]
         provider = list(self.args.onnxruntime.resolve().rglob("libonnxruntime_providers_cuda.so"))
-        if not found or not provider:
-            raise Failed(f"{self.args.onnxruntime} has no libonnxruntime.so beside a libonnxruntime_providers_cuda.so")
+        if not found or (cuda and not provider):
+            raise Failed(f"{self.args.onnxruntime} has no libonnxruntime.so{' beside a libonnxruntime_providers_cuda.so' if cuda else ''}")
         return found[0]
 
     def clips_with_sums(self):

@@ -5,25 +5,31 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-/// `Dims64`: as many extents as `count` says, -1 for one that is open.
+/// `Dims`: as many extents as `count` says, -1 for one that is open. They have 64 bits, or 32 in older releases.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Dims {
+pub(crate) struct Dims<Extent> {
     count: i32,
-    extents: [i64; 8],
+    extents: [Extent; 8],
 }
 
-impl Dims {
-    /// `None` for more than 8 axes.
+pub(crate) type Dims64 = Dims<i64>;
+pub(crate) type Dims32 = Dims<i32>;
+
+impl<Extent: Copy + Default + Into<i64> + TryFrom<i64>> Dims<Extent> {
+    /// `None` for more than 8 axes, or an extent that has no room.
     pub(crate) fn of(extents: &[i64]) -> Option<Self> {
-        let mut all = [0; 8];
-        all.get_mut(..extents.len())?.copy_from_slice(extents);
+        let mut all = [Extent::default(); 8];
+        for (place, &extent) in all.get_mut(..extents.len())?.iter_mut().zip(extents) {
+            *place = Extent::try_from(extent).ok()?;
+        }
         Some(Self { count: extents.len() as i32, extents: all })
     }
 
-    /// `None` where the library has no shape to tell (a count of -1).
+    /// `None` where the library has no shape to report (a count of -1).
     pub(crate) fn extents(&self) -> Option<Vec<i64>> {
-        self.extents.get(..usize::try_from(self.count).ok()?).map(<[i64]>::to_vec)
+        let extents = self.extents.get(..usize::try_from(self.count).ok()?)?;
+        Some(extents.iter().map(|&extent| extent.into()).collect())
     }
 }
 
@@ -39,6 +45,18 @@ macro_rules! method {
     }};
 }
 pub(crate) use method;
+
+/// [`method!`] for one that returns `Dims`, of the width that `$wide` states: their extents.
+macro_rules! extents {
+    ($wide:expr, $object:expr, $place:expr, $arguments:tt) => {
+        if $wide {
+            $crate::tensorrt::abi::method!($object, $place, $arguments -> $crate::tensorrt::abi::Dims64).extents()
+        } else {
+            $crate::tensorrt::abi::method!($object, $place, $arguments -> $crate::tensorrt::abi::Dims32).extents()
+        }
+    };
+}
+pub(crate) use extents;
 
 /// The place of the destructor that also frees the object, in every class that begins with its destructors.
 const DELETE: usize = 1;

@@ -1,10 +1,10 @@
 //! An engine on a GPU, and its runs.
 #![allow(unsafe_code, reason = "calls into a C++ library")]
 
-use super::abi::{Dims, Object, method};
+use super::abi::{Dims32, Dims64, Object, extents, method};
 use super::calls::take_errors;
 use super::library::{Opened, Tensorrt};
-use super::network::owned;
+use super::network::{TOO_MANY_AXES, owned};
 use super::{Dtype, Tensor, TensorrtError};
 use crate::{DeviceMemory, Gpu, PinnedMemory, Span, Stream};
 use std::ffi::{CString, c_char, c_void};
@@ -53,7 +53,11 @@ impl Tensorrt {
             let runtime = Object::own((opened.make_runtime)(opened.logger, opened.number))
                 .ok_or_else(|| refused("make a runtime"))?;
             let (place, data) = (opened.layout.runtime.deserialize, plan.as_ptr());
-            let engine = method!(runtime.inner(), place, (*const u8: data, usize: plan.len()) -> *mut c_void);
+            // before 10 a factory of plugins follows, and later nothing looks at it
+            let engine = method!(
+                runtime.inner(), place,
+                (*const u8: data, usize: plan.len(), *const c_void: std::ptr::null()) -> *mut c_void
+            );
             let engine = Object::own(engine).ok_or_else(|| refused("load the engine"))?;
             Ok(Engine { loaded: Arc::new(Loaded { engine, _runtime: runtime, opened, gpu: gpu.clone() }) })
         }
@@ -63,7 +67,8 @@ impl Tensorrt {
 impl Engine {
     /// Its inputs and outputs.
     pub fn tensors(&self) -> Vec<Tensor> {
-        let (engine, places) = (self.loaded.engine.inner(), &self.loaded.opened.layout.engine);
+        let (engine, layout) = (self.loaded.engine.inner(), self.loaded.opened.layout);
+        let places = &layout.engine;
         // SAFETY: an `ICudaEngine`; the names live as long as it.
         unsafe {
             let nth = |n| {
@@ -71,7 +76,7 @@ impl Engine {
                 (!name.is_null()).then(|| Tensor {
                     name: owned(name),
                     dtype: Dtype(method!(engine, places.dtype, (*const c_char: name) -> i32)),
-                    dims: method!(engine, places.shape, (*const c_char: name) -> Dims).extents().unwrap_or_default(),
+                    dims: extents!(layout.wide_dims, engine, places.shape, (*const c_char: name)).unwrap_or_default(),
                     is_input: method!(engine, places.io_mode, (*const c_char: name) -> i32) == 1,
                 })
             };
@@ -95,7 +100,8 @@ impl Engine {
             let _turn = loaded.opened.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = take_errors();
             let place = loaded.opened.layout.engine.create_context;
-            // SAFETY: an `ICudaEngine`; 0 is the strategy by which the context allocates for itself.
+            // SAFETY: an `ICudaEngine`; 0 is the strategy by which the context allocates for itself, the only one before 10,
+            // where nothing looks at the argument.
             let made = unsafe { Object::own(method!(loaded.engine.inner(), place, (i32: 0) -> *mut c_void)) };
             made.ok_or_else(|| TensorrtError::Refused { what: "make a context", said: take_errors() })?
         };
@@ -146,13 +152,18 @@ impl Context {
 
     fn set_input_shape(&self, name: &str, extents: &[i64]) -> Result<(), TensorrtError> {
         let text = c_text(name)?;
-        let dims = Dims::of(extents).ok_or_else(|| TensorrtError::misuse(name, "more than 8 axes"))?;
-        let place = self.loaded.opened.layout.context.set_input_shape;
+        let (wide, narrow) = (Dims64::of(extents), Dims32::of(extents));
+        let layout = self.loaded.opened.layout;
+        let dims = match (layout.wide_dims, &wide, &narrow) {
+            (true, Some(wide), _) => std::ptr::from_ref(wide).cast(),
+            (false, _, Some(narrow)) => std::ptr::from_ref(narrow).cast(),
+            _ => return Err(TensorrtError::misuse(name, TOO_MANY_AXES)),
+        };
         // SAFETY: an `IExecutionContext`; name and extents live during the call.
         let taken = unsafe {
             method!(
-                self.object.inner(), place,
-                (*const c_char: text.as_ptr(), *const Dims: &raw const dims) -> bool
+                self.object.inner(), layout.context.set_input_shape,
+                (*const c_char: text.as_ptr(), *const c_void: dims) -> bool
             )
         };
         self.said(taken, "take the shape of the input")
@@ -160,10 +171,11 @@ impl Context {
 
     fn shape(&self, name: &str) -> Result<Vec<i64>, TensorrtError> {
         let text = c_text(name)?;
-        let place = self.loaded.opened.layout.context.shape;
+        let layout = self.loaded.opened.layout;
+        let (object, place) = (self.object.inner(), layout.context.shape);
         // SAFETY: an `IExecutionContext`; the name lives during the call.
-        let dims = unsafe { method!(self.object.inner(), place, (*const c_char: text.as_ptr()) -> Dims) };
-        dims.extents().ok_or_else(|| TensorrtError::Refused { what: "tell a shape", said: take_errors() })
+        let dims = unsafe { extents!(layout.wide_dims, object, place, (*const c_char: text.as_ptr())) };
+        dims.ok_or_else(|| TensorrtError::Refused { what: "state a shape", said: take_errors() })
     }
 
     fn set_address(&self, name: &str, span: Span) -> Result<(), TensorrtError> {

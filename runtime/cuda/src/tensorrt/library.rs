@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// The library by the names that the system's loader knows, the newest first.
-const NAMES: [&str; 2] = ["libnvinfer.so.11", "libnvinfer.so.10"];
+const NAMES: [&str; 3] = ["libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8"];
 /// How a library's name begins, and the name of the parser that goes with it.
 const PARSERS: [(&str, &str, bool); 2] =
     [("libnvinfer.so", "libnvonnxparser.so", false), ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so", true)];
-const BRINGS: &str = "NVIDIA's TensorRT 10 or 11 brings it (Debian packages libnvinfer and libnvonnxparsers, or \
+const BRINGS: &str = "NVIDIA's TensorRT 8.5 to 11 brings it (Debian packages libnvinfer and libnvonnxparsers, or \
                       the archive's lib/ folder in LD_LIBRARY_PATH)";
 const INSTEAD: &str = "use ort-infer or cpu-infer in place of trt-infer";
 
@@ -51,6 +51,12 @@ unsafe impl Send for Opened {}
 // SAFETY: as above.
 unsafe impl Sync for Opened {}
 
+impl Opened {
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+}
+
 fn missing(file: &Path, cause: String) -> TensorrtError {
     let library = file.display().to_string();
     CudaError::Library { library, cause, brings: BRINGS, instead: INSTEAD }.into()
@@ -69,7 +75,7 @@ unsafe fn function<T: Copy>(library: &Library, file: &Path, symbol: &'static str
     // SAFETY: as the caller states.
     unsafe { library.get::<T>(symbol.as_bytes()) }.map(|f| *f).map_err(|_| {
         let library = file.display().to_string();
-        CudaError::Symbol { library, symbol, since: "TensorRT 10", instead: INSTEAD }.into()
+        CudaError::Symbol { library, symbol, since: "TensorRT 8.5", instead: INSTEAD }.into()
     })
 }
 
@@ -156,7 +162,7 @@ impl Tensorrt {
 
     /// Its version.
     pub fn version(&self) -> Version {
-        self.opened.version
+        self.opened.version()
     }
 
     /// Which build of that version it is.

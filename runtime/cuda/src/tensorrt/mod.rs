@@ -10,10 +10,12 @@
 //! | `calls` | what TensorRT calls: logger, progress monitor |
 //! | `library` | opening, versions |
 //! | `network` | an ONNX model, parsed, and the engine built of it: needs no GPU with TensorRT-RTX |
+//! | `config` | what a build is given beside the model |
 //! | `engine` | an engine loaded on a GPU, and its runs |
 
 mod abi;
 mod calls;
+mod config;
 mod engine;
 mod layout;
 mod library;
@@ -25,7 +27,7 @@ pub use calls::Progress;
 pub use engine::{Engine, Output, Session};
 pub use layout::Version;
 pub use library::Tensorrt;
-pub use network::{Network, OpenInput, Plan};
+pub use network::{Network, OpenInput, Options, Plan};
 
 use crate::CudaError;
 
@@ -49,6 +51,8 @@ pub struct Dtype(i32);
 impl Dtype {
     /// 32-bit floats.
     pub const F32: Self = Self(0);
+    /// 16-bit floats.
+    pub const F16: Self = Self(1);
     /// Bytes without a sign.
     pub const U8: Self = Self(5);
 
@@ -83,9 +87,9 @@ impl std::fmt::Debug for Dtype {
 pub enum TensorrtError {
     #[error(transparent)]
     Cuda(#[from] CudaError),
-    #[error("'{file}' is no name of TensorRT; name a libnvinfer.so.10, a libnvinfer.so.11 or a libtensorrt_rtx.so.1")]
+    #[error("'{file}' is no name of TensorRT; name a libnvinfer.so.8, .10 or .11, or a libtensorrt_rtx.so.1")]
     Name { file: String },
-    #[error("'{file}' is {version}, whose functions are not known here; {understood} are")]
+    #[error("'{file}' is {version}, and where its functions are is not known here; it is known of {understood}")]
     Version { file: String, version: String, understood: &'static str },
     #[error("'{before}' was opened before '{file}'; a process has one TensorRT")]
     Second { before: String, file: String },

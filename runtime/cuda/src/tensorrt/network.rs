@@ -1,8 +1,9 @@
 //! A model, parsed, and the engine that is built of it.
 #![allow(unsafe_code, reason = "calls into a C++ library")]
 
-use super::abi::{self, Dims, Object, method};
+use super::abi::{self, Object, extents, method};
 use super::calls::{Monitor, Progress, take_errors};
+use super::config::Config;
 use super::library::{Opened, Tensorrt};
 use super::{Dtype, Tensor, TensorrtError};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -10,6 +11,8 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
+
+pub(super) const TOO_MANY_AXES: &str = "more than 8 axes, or an axis that is too long";
 
 /// A parsed model. It borrows the file's bytes, in which its weights lie, and the only turn at TensorRT.
 #[derive(Debug)]
@@ -48,24 +51,59 @@ pub struct OpenInput<'a> {
     pub most: &'a [i64],
 }
 
+/// How an engine is built. What is left out is as TensorRT has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The extents of each input that the model leaves some open of.
+    pub open: &'a [OpenInput<'a>],
+    /// Whether the builder may compute in 16 bits where that is faster. Releases from 10 on have types from the model alone.
+    pub f16: bool,
+    /// Whether 32-bit floats are multiplied with all of their bits, and not as TF32.
+    pub exact: bool,
+    /// How long the builder searches, 0 to 5.
+    pub level: Option<u32>,
+    /// Where implementations of layers may come from, by name.
+    pub tactics: Option<&'a [&'a str]>,
+    /// Timings that an earlier build measured ([`Plan::timings`]); those of another GPU or release are ignored.
+    pub timings: &'a [u8],
+}
+
+/// Memory of the library: an `IHostMemory`.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) object: Object,
+    pub(super) opened: &'static Opened,
+}
+
+impl Memory {
+    pub(super) fn bytes(&self) -> &[u8] {
+        let places = &self.opened.layout.host_memory;
+        // SAFETY: an `IHostMemory`; the bytes live and stay as they are until it is deleted.
+        unsafe {
+            let inner = self.object.inner();
+            let data = method!(inner, places.data, () -> *const u8);
+            let size = method!(inner, places.size, () -> usize);
+            if data.is_null() { &[] } else { std::slice::from_raw_parts(data, size) }
+        }
+    }
+}
+
 /// A serialized engine.
 #[derive(Debug)]
 pub struct Plan {
-    memory: Object,
-    opened: &'static Opened,
+    memory: Memory,
+    timings: Vec<u8>,
 }
 
 impl Plan {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
-        let places = &self.opened.layout.host_memory;
-        // SAFETY: an `IHostMemory`; the bytes live and stay as they are until it is deleted.
-        unsafe {
-            let inner = self.memory.inner();
-            let data = method!(inner, places.data, () -> *const u8);
-            let size = method!(inner, places.size, () -> usize);
-            if data.is_null() { &[] } else { std::slice::from_raw_parts(data, size) }
-        }
+        self.memory.bytes()
+    }
+
+    /// The timings that were known to the build and those that it measured, for [`Options::timings`] of the next.
+    pub fn timings(&self) -> &[u8] {
+        &self.timings
     }
 }
 
@@ -104,7 +142,7 @@ impl Tensorrt {
         unsafe {
             let builder = Object::own((opened.make_builder)(opened.logger, opened.number))
                 .ok_or_else(|| refused("make a builder"))?;
-            let flags = opened.layout.strongly_typed;
+            let flags = opened.layout.network_flags;
             let network = method!(builder.inner(), places.create_network, (u32: flags) -> *mut c_void);
             let network = Object::own(network).ok_or_else(|| refused("make a network"))?;
             let parser = (opened.make_parser)(network.raw(), opened.logger, opened.parser_number);
@@ -132,11 +170,13 @@ impl Parser {
             let nth = |n| method!(self.raw, places.error, (i32: n) -> *mut c_void);
             let describe = |e: *mut c_void| {
                 let text = owned(method!(e, error.text, () -> *const c_char));
-                let operator = owned(method!(e, error.operator, () -> *const c_char));
-                let name = owned(method!(e, error.node_name, () -> *const c_char));
-                match (operator.as_str(), method!(e, error.node, () -> i32)) {
-                    ("", ..0) => text,
-                    (_, node) => format!("node {node} '{name}' ({operator}): {text}"),
+                let lacking = |place: Option<usize>| place.map(|place| owned(method!(e, place, () -> *const c_char)));
+                let node = method!(e, error.node, () -> i32);
+                match (lacking(error.operator).as_deref(), lacking(error.node_name)) {
+                    (Some(""), _) if node < 0 => text,
+                    (Some(operator), Some(name)) => format!("node {node} '{name}' ({operator}): {text}"),
+                    _ if node < 0 => text,
+                    _ => format!("node {node}: {text}"),
                 }
             };
             (0..count).map(nth).filter(|e| !e.is_null()).map(describe).collect()
@@ -148,8 +188,8 @@ impl Parser {
 impl Network<'_> {
     /// The model's inputs and outputs.
     pub fn tensors(&self) -> Vec<Tensor> {
-        let (places, tensor) = (&self.opened.layout.network, &self.opened.layout.tensor);
-        let network = self.network.inner();
+        let layout = self.opened.layout;
+        let (places, tensor, network) = (&layout.network, &layout.tensor, self.network.inner());
         let mut tensors = Vec::new();
         for (is_input, count, nth) in [(true, places.inputs, places.input), (false, places.outputs, places.output)] {
             // SAFETY: an `INetworkDefinition` and its `ITensor`s, which live as long as it.
@@ -163,7 +203,7 @@ impl Network<'_> {
                     tensors.push(Tensor {
                         name: owned(method!(one, tensor.name, () -> *const c_char)),
                         dtype: Dtype(method!(one, tensor.dtype, () -> i32)),
-                        dims: method!(one, tensor.dims, () -> Dims).extents().unwrap_or_default(),
+                        dims: extents!(layout.wide_dims, one, tensor.dims, ()).unwrap_or_default(),
                         is_input,
                     });
                 }
@@ -172,64 +212,32 @@ impl Network<'_> {
         tensors
     }
 
-    /// Builds an engine. `open` has the extents of each input that the model leaves some open of; `report` is told of
-    /// the progress, from threads of the library.
+    /// Builds an engine as `options` say; `report` is called with the progress, from threads of the library, where the
+    /// release reports any.
     ///
     /// # Errors
-    /// What TensorRT says against it; with full TensorRT, that there is no GPU.
-    pub fn build(self, open: &[OpenInput<'_>], report: &(dyn Fn(Progress<'_>) + Sync)) -> Result<Plan, TensorrtError> {
+    /// What TensorRT says against it; an option that this release does not have; with full TensorRT, that there is no GPU.
+    pub fn build(self, options: &Options<'_>, report: &(dyn Fn(Progress<'_>) + Sync)) -> Result<Plan, TensorrtError> {
         let (builder, layout) = (self.builder.inner(), self.opened.layout);
-        let refused = |what| TensorrtError::Refused { what, said: take_errors() };
+        // a file with such inputs or outputs is refused where the builder may not compute so
+        let f16_in_file = !layout.typed_by_model && self.tensors().iter().any(|tensor| tensor.dtype == Dtype::F16);
         let monitor = Monitor::new(report);
-        // SAFETY: each object is one that the header says the call takes or returns; the monitor lives until the
-        // configuration that knows it is deleted, which is declared after it.
+        // SAFETY: the builder and the monitor live until the configuration is deleted, which is declared after them; each
+        // object is one that the header says the call takes or returns.
         unsafe {
-            let config = method!(builder, layout.builder.create_config, () -> *mut c_void);
-            let config = Object::own(config).ok_or_else(|| refused("make a configuration"))?;
-            let place = layout.config.set_progress_monitor;
-            method!(config.inner(), place, (*const Monitor<'_>: &raw const monitor) -> ());
-            if !open.is_empty() {
-                self.add_profile(&config, open)?;
+            let mut config = Config::make(self.opened, builder)?;
+            config.watch(&monitor);
+            if !options.open.is_empty() {
+                config.add_profile(builder, options.open)?;
             }
+            config.apply(&Options { f16: options.f16 || f16_in_file, ..*options })?;
             let place = layout.builder.build;
             let plan = method!(
                 builder, place, (*mut c_void: self.network.raw(), *mut c_void: config.raw()) -> *mut c_void
             );
-            let memory = Object::own(plan).ok_or_else(|| refused("build an engine"))?;
-            Ok(Plan { memory, opened: self.opened })
-        }
-    }
-
-    /// One profile, which is best at the largest.
-    fn add_profile(&self, config: &Object, open: &[OpenInput<'_>]) -> Result<(), TensorrtError> {
-        let (builder, layout) = (self.builder.inner(), self.opened.layout);
-        let refused = |what| TensorrtError::Refused { what, said: take_errors() };
-        // SAFETY: the builder owns its profiles (they are not ours to delete); names and extents live during the calls.
-        unsafe {
-            let profile = method!(builder, layout.builder.create_profile, () -> *mut c_void);
-            if profile.is_null() {
-                return Err(refused("make an optimization profile"));
-            }
-            for &OpenInput { name, least, most } in open {
-                let text = CString::new(name).map_err(|_| TensorrtError::misuse(name, "a zero byte in a name"))?;
-                // the smallest, the one to be best at, the largest
-                for (selector, extents) in (0i32..).zip([least, most, most]) {
-                    let dims = Dims::of(extents).ok_or_else(|| TensorrtError::misuse(name, "more than 8 axes"))?;
-                    let place = layout.profile.set_dims;
-                    let taken = method!(
-                        abi::inner(profile), place,
-                        (*const c_char: text.as_ptr(), i32: selector, *const Dims: &raw const dims) -> bool
-                    );
-                    if !taken {
-                        return Err(refused("take the shape of an input"));
-                    }
-                }
-            }
-            let place = layout.config.add_profile;
-            match method!(config.inner(), place, (*mut c_void: profile) -> i32) {
-                ..0 => Err(refused("take the optimization profile")),
-                _ => Ok(()),
-            }
+            let object = Object::own(plan)
+                .ok_or_else(|| TensorrtError::Refused { what: "build an engine", said: take_errors() })?;
+            Ok(Plan { memory: Memory { object, opened: self.opened }, timings: config.timings() })
         }
     }
 }

@@ -2,7 +2,7 @@
 //! headers where they are given.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
-use super::layout::{V10, V11, Version};
+use super::layout::{V8_5, V8_6, V10, V11, Version};
 use super::*;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,16 +31,34 @@ fn demo_model() -> (PathBuf, Vec<u8>) {
 #[test]
 fn versions_decide_the_layout() {
     let layout = |number, rtx| Version::of(number, rtx).layout().map(std::ptr::from_ref);
-    assert_eq!(layout(100_000, false), Some(&raw const V10));
-    assert_eq!(layout(101_601, false), Some(&raw const V10));
-    assert_eq!(layout(110_400, false), Some(&raw const V11));
-    assert_eq!(layout(10_701, true), Some(&raw const V11));
-    // TensorRT 8.6.1 counted in another way; the others are not known
-    for (number, rtx) in
-        [(8_601, false), (90_300, false), (120_000, false), (10_400, true), (10_800, true), (10_701, false)]
-    {
+    for (number, rtx, expected) in [
+        (8_503, false, &raw const V8_5),
+        (8_600, false, &raw const V8_6),
+        (8_601, false, &raw const V8_6),
+        (100_000, false, &raw const V10),
+        (101_601, false, &raw const V10),
+        (110_000, false, &raw const V11),
+        (110_400, false, &raw const V11),
+        (10_701, true, &raw const V11),
+    ] {
+        assert_eq!(layout(number, rtx), Some(expected), "{}", Version::of(number, rtx));
+    }
+    // a minor version whose headers were not compared is not trusted
+    for (number, rtx) in [
+        (8_401, false),
+        (8_700, false),
+        (9_300, false),
+        (101_700, false),
+        (110_500, false),
+        (120_000, false),
+        (10_400, true),
+        (10_800, true),
+        (10_701, false),
+        (0, false),
+    ] {
         assert_eq!(layout(number, rtx), None, "{}", Version::of(number, rtx));
     }
+    assert_eq!(Version::of(8_601, false).to_string(), "TensorRT 8.6.1");
     assert_eq!(Version::of(101_303, false).to_string(), "TensorRT 10.13.3");
     assert_eq!(Version::of(10_701, true).to_string(), "TensorRT-RTX 1.7.1");
 }
@@ -48,7 +66,7 @@ fn versions_decide_the_layout() {
 #[test]
 fn a_missing_library_is_named_with_what_brings_it_and_what_to_use() {
     let told = Tensorrt::open(Some(Path::new("/nowhere/libnvinfer.so.11"))).unwrap_err().to_string();
-    for part in ["/nowhere/libnvinfer.so.11", "TensorRT 10 or 11 brings it", "use ort-infer"] {
+    for part in ["/nowhere/libnvinfer.so.11", "TensorRT 8.5 to 11 brings it", "use ort-infer"] {
         assert!(told.contains(part), "{told}");
     }
 }
@@ -81,7 +99,8 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
         }
     };
     let (least, most) = (&[1, 3, 192, 320][..], &[4, 3, 192, 320][..]);
-    let plan = network.build(&[OpenInput { name: "images", least, most }], &report).unwrap();
+    let open = [OpenInput { name: "images", least, most }];
+    let plan = network.build(&Options { open: &open, ..Options::default() }, &report).unwrap();
     let (mut begun, mut ended, steps) = phases.into_inner().unwrap();
     begun.sort();
     ended.sort();
@@ -92,13 +111,56 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
 
     // an open axis without extents, and more extents than the input has axes
     let network = tensorrt.parse(&bytes, &file).unwrap();
-    let told = network.build(&[], &|_| {}).unwrap_err().to_string();
+    let told = network.build(&Options::default(), &|_| {}).unwrap_err().to_string();
     assert!(told.contains("optimization profile"), "{told}");
     for (name, extents) in [("images", &[1, 3, 192, 320, 1][..]), ("images", &[1; 9]), ("images", &[2, 3, 200, 320])] {
         let network = tensorrt.parse(&bytes, &file).unwrap();
         let open = [OpenInput { name, least: extents, most: extents }];
-        assert!(network.build(&open, &|_| {}).is_err(), "{extents:?}");
+        assert!(network.build(&Options { open: &open, ..Options::default() }, &|_| {}).is_err(), "{extents:?}");
     }
+}
+
+#[test]
+fn what_a_release_does_not_have_is_refused_by_name() {
+    let Some(tensorrt) = tensorrt() else { return };
+    let (file, bytes) = demo_model();
+    let told = |options| tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap_err().to_string();
+    let told_precision = told(Options { f16: true, ..Options::default() });
+    assert!(told_precision.contains("TensorRT-RTX 1.7.1: it has no choice of precision"), "{told_precision}");
+    let told_tactics = told(Options { tactics: Some(&["cublas"]), ..Options::default() });
+    let expected = "no tactic source 'cublas'; it has edge_mask_convolutions, jit_convolutions";
+    assert!(told_tactics.contains(expected), "{told_tactics}");
+}
+
+/// Timings that are none are ignored, as are those that an earlier build has left; the level and the sources are accepted.
+#[test]
+fn a_build_with_effort_tactics_and_timings() {
+    let Some(tensorrt) = tensorrt() else { return };
+    let (file, bytes) = demo_model();
+    let (least, most) = (&[1, 3, 192, 320][..], &[1, 3, 192, 320][..]);
+    let open = [OpenInput { name: "images", least, most }];
+    let build = |timings: &[u8]| {
+        let tactics = Some(&["edge_mask_convolutions"][..]);
+        let options = Options { open: &open, level: Some(0), tactics, timings, f16: false, exact: true };
+        tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap()
+    };
+    let first = build(b"no timings");
+    let second = build(first.timings());
+    println!("{} B of timings, then {} B", first.timings().len(), second.timings().len());
+    assert!(!first.bytes().is_empty() && !second.bytes().is_empty());
+}
+
+/// The older `Dims` are 9 words, the newer 72 bytes, as NvInferRuntimeBase.h has them.
+#[test]
+fn extents_of_both_widths() {
+    use super::abi::{Dims32, Dims64};
+    assert_eq!((size_of::<Dims32>(), size_of::<Dims64>()), (36, 72));
+    let extents = [-1, 3, 192, 320];
+    assert_eq!(Dims32::of(&extents).unwrap().extents().unwrap(), extents);
+    assert_eq!(Dims64::of(&extents).unwrap().extents().unwrap(), extents);
+    let long = [1 << 40];
+    assert!(Dims32::of(&long).is_none() && Dims64::of(&long).is_some());
+    assert!(Dims32::of(&[1; 9]).is_none() && Dims64::of(&[1; 9]).is_none());
 }
 
 #[test]

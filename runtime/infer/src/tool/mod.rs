@@ -8,6 +8,7 @@ pub(crate) mod picture;
 use crate::{Engine, InferNode};
 use clap::Parser;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ enum Request {
     Check(Tried),
     /// Write the description of a model file, as far as the file says it, and try it.
     Add(New),
+    /// Build the engine of a model before a graph starts, as its node would at the first start.
+    Build(Ahead),
 }
 
 #[derive(clap::Args)]
@@ -36,6 +39,20 @@ struct Tried {
     /// A setting of the detector, as in a graph's `env:`; for example PROVIDER=cuda. May be given several times.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     sets: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Ahead {
+    /// The model's description, a model.yml file.
+    model: PathBuf,
+    /// A setting of the node as the graph has it; may be repeated. An engine is used by a node that has the same.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    sets: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    pair.ok_or_else(|| format!("'{text}' is no setting; write for example BATCH=8"))
 }
 
 #[derive(clap::Args)]
@@ -86,5 +103,15 @@ pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: 
             check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, &tried.sets, out)
         }
         Request::Add(new) => add::add::<E>(&new, out),
+        Request::Build(ahead) => build::<E>(ahead, out),
     }
+}
+
+fn build<E: Engine>(ahead: Ahead, out: &mut String) -> Result<(), String> {
+    millrace_node::log_to_stderr("info");
+    let model = ahead.model.to_str().ok_or("the path of the model is not UTF-8")?.to_owned();
+    let given: Vec<(String, String)> = ahead.sets.into_iter().chain([("MODEL".to_owned(), model)]).collect();
+    let settings = millrace_node::settings_from(&given)?;
+    let _ = writeln!(out, "{}", E::build(&settings).map_err(|e| e.to_string())?);
+    Ok(())
 }
