@@ -69,10 +69,8 @@ fn independent_clients_read_the_detections_and_ctrl_c_leaves_nothing() {
     Traces::left_since(&before, &mark, Duration::from_millis(500)).unwrap();
 }
 
-#[test]
-fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(mut browser) = python() else { return };
+/// Whether there is a browser; says so where there is none.
+fn has_browser() -> bool {
     let found = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| {
         Command::new(name)
             .arg("--version")
@@ -83,6 +81,23 @@ fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
     });
     if !found {
         eprintln!("skipped: no Chromium (Debian: apt-get install chromium)");
+    }
+    found
+}
+
+#[test]
+fn the_page_shows_turned_and_mirrored_streams_upright() {
+    let Some(mut browser) = python() else { return };
+    if has_browser() {
+        println!("{}", succeed(browser.arg("tests/clients/turned_page.py"), Duration::from_secs(60)));
+    }
+}
+
+#[test]
+fn a_browser_shows_the_picture_with_the_boxes_on_the_objects() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut browser) = python() else { return };
+    if !has_browser() {
         return;
     }
     let port = free_port();

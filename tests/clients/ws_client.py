@@ -37,7 +37,7 @@ MESSAGES = {
     },
     "video": {
         "schema": INT, "source": TEXT, "index": INT, "codec": TEXT, "width_px": INT, "height_px": INT,
-        "replay_packets": INT,
+        "orientation": TEXT, "replay_packets": INT,
     },
     "gap": {"schema": INT, "source": TEXT, "detections": INT, "packets": INT},
     "stats": {"schema": INT, "uptime_s": INT, "clients": INT, "cameras": LIST, "client": dict},

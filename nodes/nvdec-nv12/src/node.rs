@@ -6,7 +6,7 @@ use crate::surface::Writer;
 use millrace_cameras::{Backend, Decode, Frame, Sink, Unmapped};
 use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, PictureOrder, Session, Status};
 use millrace_cuda::{DeviceMemory, Gpu};
-use millrace_frame::{PacketCodec, Payload};
+use millrace_frame::{Orientation, PacketCodec, Payload};
 use millrace_ingest::AccessUnit;
 use millrace_node::{Context, Flow, GpuSettings, Metrics, NodeError, Outputs, Queue, StopFlag};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -111,7 +111,8 @@ impl Backend for Cuda {
                 PacketCodec::H264 => Codec::H264,
                 PacketCodec::H265 => Codec::H265,
                 other => {
-                    let what = format!("{other} is not decoded here; H.264 or H.265 is expected");
+                    let what =
+                        format!("{other} is not decoded on the GPU here; H.264 or H.265 is expected, or sw-nv12");
                     return Err(DecodeError::Hopeless(what));
                 }
             };
@@ -219,8 +220,15 @@ impl Parser for Nvidia {
 }
 
 /// What is known to be wrong before the GPU sees it. Depths are the GPU's to judge.
-fn refusal(unit: &AccessUnit) -> Option<String> {
+pub(crate) fn refusal(unit: &AccessUnit) -> Option<String> {
     let info = &unit.info;
+    if info.orientation != Orientation::Upright {
+        return Some(format!(
+            "its pictures are stored turned or mirrored (to be shown by '{}'), which is not undone on the GPU; \
+             use sw-nv12, or set ORIENTATION: none to have them as they are stored",
+            info.orientation
+        ));
+    }
     let what = match unit.unsupported {
         Some(what) if info.bit_depth == 8 => what,
         _ if info.slice_groups => "uses slice groups (FMO), which no NVIDIA decoder knows",

@@ -120,7 +120,10 @@ fn a_file_that_is_not_video_stops_the_node_with_its_name() {
     std::fs::write(&path, "these are no pictures").unwrap();
     let (_, result) = Bench::start::<SwNv12>(&[("SOURCE", path.to_str().unwrap())]).finish();
     let error = result.unwrap_err();
-    assert!(error.contains("notes.mp4' is text, not video") && error.contains("H.264 or H.265"), "{error}");
+    assert!(
+        error.contains("notes.mp4' is text, not video") && error.contains("H.264, H.265 or Motion JPEG"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -213,8 +213,7 @@ export class Camera {
 
   draw(ts, image, width, height, found) {
     this.pictureAt = performance.now();
-    this.resize(width, height);
-    this.context.drawImage(image, 0, 0, width, height);
+    this.drawUpright(image, width, height);
     this.clearBoxes();
     if (!this.live) found = null;
     if (found) {
@@ -224,6 +223,22 @@ export class Camera {
       this.drawBoxes(this.lastBoxes.found, false);
     }
     this.record(ts, found);
+  }
+
+  // H.264 comes as it is stored: mirrored and turned as its stream says, it is as the boxes see it.
+  drawUpright(image, width, height) {
+    // 'none', '90', 'mirror', 'mirror_90', ...: mirrored first, then turned clockwise
+    const orientation = this.video?.orientation ?? "none";
+    const mirror = orientation.startsWith("mirror"), degrees = Number(orientation.replace(/\D/g, ""));
+    const sideways = degrees % 180 !== 0;
+    this.resize(sideways ? height : width, sideways ? width : height);
+    const { context, canvas } = this;
+    context.save();
+    context.translate(canvas.width / 2, canvas.height / 2);
+    context.rotate(degrees * Math.PI / 180);
+    context.scale(mirror ? -1 : 1, 1);
+    context.drawImage(image, -width / 2, -height / 2, width, height);
+    context.restore();
   }
 
   drawBoxesAlone(found) {

@@ -4,7 +4,7 @@
 use crate::h264;
 use crate::health;
 use crate::protocol::{CameraInfo, CameraStats, ClientStats, Kind, Message, SCHEMA, binary, detections_text};
-use crate::queue::{ClientQueue, Limits, Video, VideoConfig};
+use crate::queue::{ClientQueue, Limits, Video, VideoConfig, View};
 use crate::stats::Counters;
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
@@ -191,7 +191,7 @@ impl Hub {
         pts_ns: i64,
         capture_ns: i64,
         key: bool,
-        size: Size,
+        view: impl Into<View>,
         data: &[u8],
     ) -> Result<Delivered, Refused> {
         let codec = if key { h264::codec_string(data) } else { None };
@@ -201,7 +201,7 @@ impl Hub {
         let camera = &mut state.cameras[usize::from(index)];
         camera.counters.packets += 1;
         if let Some(codec) = codec {
-            camera.configure(codec, size);
+            camera.configure(codec, view.into());
         }
         let Some(config) = camera.h264.clone() else { return Ok(Delivered::default()) };
         let bytes = binary(Kind::H264, key, index, pts_ns, data);
@@ -227,12 +227,11 @@ impl Hub {
         let mut state = self.lock();
         let index = state.camera(source)?;
         let camera = &mut state.cameras[usize::from(index)];
-        if (camera.jpeg.width_px, camera.jpeg.height_px) != (size.width_px, size.height_px) {
+        if camera.jpeg.view.size != size {
             camera.jpeg = VideoConfig {
                 // odd versions are JPEG's and even ones H.264's, so that a change from one to the other is a change
                 version: camera.jpeg.version + 2,
-                width_px: size.width_px,
-                height_px: size.height_px,
+                view: size.into(),
                 codec: "jpeg".into(),
             };
         }
@@ -414,7 +413,7 @@ impl Camera {
             size: Size::new(0, 0),
             counters: Counters::default(),
             h264: None,
-            jpeg: VideoConfig { version: 1, codec: "jpeg".into(), width_px: 0, height_px: 0 },
+            jpeg: VideoConfig { version: 1, codec: "jpeg".into(), view: Size::new(0, 0).into() },
             gop: Vec::new(),
             gop_bytes: 0,
         }
@@ -422,13 +421,13 @@ impl Camera {
 }
 
 impl Camera {
-    fn configure(&mut self, codec: String, Size { width_px, height_px }: Size) {
+    fn configure(&mut self, codec: String, view: View) {
         let version = match &self.h264 {
-            Some(c) if c.codec == codec && (c.width_px, c.height_px) == (width_px, height_px) => return,
+            Some(c) if c.codec == codec && c.view == view => return,
             Some(c) => c.version + 2,
             None => 0,
         };
-        self.h264 = Some(VideoConfig { version, codec, width_px, height_px });
+        self.h264 = Some(VideoConfig { version, codec, view });
     }
 
     /// Keeps the pictures since the last key frame. Where they outgrow their room none are kept until the next one:

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::hub::{Delivered, Hub, LoopAge, Refused};
 use crate::pictures::Pictures;
+use crate::queue::View;
 use crate::server::{Server, parse_bind};
 use millrace_frame::{CameraStatus, Detections, PacketCodec, Payload, PayloadKind};
 use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
@@ -112,10 +113,11 @@ impl WsPublisher {
             self.metrics.count("packets_not_h264", &item.source, 1);
             return Ok(());
         }
+        let view = View { size: packet.display, orientation: packet.orientation };
         let data = lease.bytes().get(..packet.len_bytes as usize).unwrap_or_default();
         let delivered = self
             .hub
-            .packet(&item.source, item.timing.pts_ns, item.timing.capture_ns, packet.key, packet.display, data)
+            .packet(&item.source, item.timing.pts_ns, item.timing.capture_ns, packet.key, view, data)
             .map_err(|e| refused(&e, &item.source))?;
         self.count(&item.source, "client_packets_lost", delivered);
         Ok(())

@@ -22,6 +22,8 @@ pub(crate) enum Message<'a> {
         codec: &'a str,
         width_px: u32,
         height_px: u32,
+        /// What a viewer does to each decoded picture so that it is upright.
+        orientation: &'a str,
         /// Of the packets that follow at once, how many are older than now; they lead up to the live picture.
         replay_packets: usize,
     },

@@ -5,6 +5,7 @@
 use crate::protocol::{ClientStats, Message, SCHEMA};
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
+use millrace_frame::{Orientation, Size};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,15 +65,38 @@ pub(crate) enum Next {
 pub(crate) struct VideoConfig {
     pub(crate) version: u32,
     pub(crate) codec: String,
-    pub(crate) width_px: u32,
-    pub(crate) height_px: u32,
+    pub(crate) view: View,
+}
+
+/// How decoded pictures are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Upright.
+    pub(crate) size: Size,
+    /// What has to be done to them before.
+    pub(crate) orientation: Orientation,
+}
+
+impl From<Size> for View {
+    fn from(size: Size) -> Self {
+        Self { size, orientation: Orientation::Upright }
+    }
 }
 
 impl VideoConfig {
     fn message(&self, source: &str, index: u8, replay_packets: usize) -> Utf8Bytes {
-        let Self { codec, width_px, height_px, .. } = self;
-        let (width_px, height_px) = (*width_px, *height_px);
-        Message::Video { schema: SCHEMA, source, index, codec, width_px, height_px, replay_packets }.text()
+        let Self { codec, view: View { size, orientation }, .. } = self;
+        Message::Video {
+            schema: SCHEMA,
+            source,
+            index,
+            codec,
+            width_px: size.width_px,
+            height_px: size.height_px,
+            orientation: orientation.as_str(),
+            replay_packets,
+        }
+        .text()
     }
 }
 

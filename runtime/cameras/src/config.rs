@@ -2,7 +2,9 @@
 
 use millrace_graph::cameras::{Camera, Password, Source, password};
 use millrace_graph::settings::file_path;
-use millrace_ingest::{Feed, FeedSettings, MatrixName, RangeName, Transport};
+use millrace_ingest::{
+    Feed, FeedSettings, MatrixName, OrientationName, RangeName, Transport, is_camera_url, redact_url,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Where a camera's video comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// An `rtsp://` URL.
+    /// An `rtsp://` or `http://` URL.
     Url(String),
     /// A file.
     File(String),
@@ -20,10 +22,7 @@ pub enum Origin {
 impl Origin {
     /// What a setting names: a URL where it is one, else a file.
     pub fn of(text: &str) -> Self {
-        let is_url = ["rtsp://", "rtsps://"]
-            .iter()
-            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-        if is_url { Self::Url(text.to_owned()) } else { Self::File(text.to_owned()) }
+        if is_camera_url(text) { Self::Url(text.to_owned()) } else { Self::File(text.to_owned()) }
     }
 }
 
@@ -44,6 +43,7 @@ pub struct Config {
     pub(crate) repeat: Option<bool>,
     pub(crate) matrix: Option<MatrixName>,
     pub(crate) range: Option<RangeName>,
+    pub(crate) orientation: Option<OrientationName>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Password>,
 }
@@ -61,6 +61,7 @@ impl Config {
             repeat: None,
             matrix: None,
             range: None,
+            orientation: None,
             user: None,
             password: None,
         }
@@ -81,8 +82,16 @@ impl Config {
             repeat: camera.repeat,
             matrix: named(camera.matrix.as_deref()),
             range: named(camera.range.as_deref()),
+            orientation: named(camera.orientation.as_deref()),
             user: camera.user.clone(),
             password: camera.password.as_ref().map(|password| password.it.clone()),
+        }
+    }
+
+    /// Its source as messages may name it.
+    pub(crate) fn shown(&self) -> String {
+        match &self.origin {
+            Origin::Url(text) | Origin::File(text) => redact_url(text),
         }
     }
 
@@ -93,8 +102,8 @@ impl Config {
     /// The change from this to `other` needs another opening of the source.
     pub(crate) fn reopens(&self, other: &Self) -> bool {
         let source = |config: &Self| {
-            let Self { origin, transport, repeat, user, password, .. } = config.clone();
-            (origin, transport, repeat, user, password)
+            let Self { origin, transport, repeat, orientation, user, password, .. } = config.clone();
+            (origin, transport, repeat, orientation, user, password)
         };
         source(self) != source(other)
     }
@@ -106,6 +115,7 @@ impl Config {
         feed.repeat = self.repeat.unwrap_or(feed.repeat);
         feed.matrix = self.matrix.or(feed.matrix);
         feed.range = self.range.or(feed.range);
+        feed.orientation = self.orientation.unwrap_or(feed.orientation);
         feed
     }
 
@@ -130,7 +140,9 @@ impl Config {
         let escaped = |text: &str| text.replace('%', "%25");
         let set = with_user.set_username(&escaped(user));
         let set = set.and_then(|()| with_user.set_password(password.as_deref().map(escaped).as_deref()));
-        set.map_err(|()| "the url cannot have a user; rtsp://host[:port]/path is expected".to_owned())?;
+        set.map_err(|()| {
+            "the url cannot have a user; rtsp://host[:port]/path or http://host[:port]/path is expected".to_owned()
+        })?;
         Ok(String::from(with_user).into())
     }
 }
@@ -166,11 +178,12 @@ mod tests {
         let schema = millrace_graph::cameras::schema();
         let names = |key: &str| -> Vec<String> {
             let property = &schema["properties"]["cameras"]["items"]["properties"][key]["enum"];
-            property.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+            property.as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned).collect()
         };
         assert!(names("transport").iter().all(|name| named::<Transport>(Some(name)).is_some()));
         assert!(names("matrix").iter().all(|name| named::<MatrixName>(Some(name)).is_some()));
         assert!(names("range").iter().all(|name| named::<RangeName>(Some(name)).is_some()));
-        assert_eq!((names("transport").len(), names("matrix").len(), names("range").len()), (2, 3, 2));
+        assert!(names("orientation").iter().all(|name| named::<OrientationName>(Some(name)).is_some()));
+        assert_eq!(["transport", "matrix", "range", "orientation"].map(|key| names(key).len()), [2, 3, 2, 9]);
     }
 }

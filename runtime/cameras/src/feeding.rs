@@ -211,7 +211,7 @@ impl<B: Backend> Feeding<B> {
             self.camera.losses.metrics.observe_ns("decode", &self.camera.config.id, took.as_nanos() as u64);
         }
         match pushed {
-            Ok(result) => result?,
+            Ok(result) => result.map_err(|why| format!("'{}': {why}", self.camera.config.shown()))?,
             Err(panic) => self.panicked(&panic),
         }
         self.settle(feed);

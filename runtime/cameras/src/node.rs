@@ -7,7 +7,7 @@ use crate::queue::{Event, Policy};
 use crate::settings::Members;
 use crate::watch::{Found, Refused, Watch};
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
-use millrace_ingest::{AccessUnit, Feed, redact_url};
+use millrace_ingest::{AccessUnit, Feed};
 use millrace_node::{Context, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -147,9 +147,7 @@ impl<B: Backend> Decode<B> {
         self.threads.extend(threads.map_err(|e| {
             NodeError::fatal(format!("no thread for camera '{id}': {e}; raise the limit on processes and threads"))
         })?);
-        let from = match &self.cameras[at].config.origin {
-            Origin::Url(text) | Origin::File(text) => redact_url(text),
-        };
+        let from = self.cameras[at].config.shown();
         tracing::info!(source = from, camera = id, enabled = self.cameras[at].config.enabled, "starts");
         if let Some(status) = self.cameras[at].status(false) {
             out.camera(status);
@@ -333,7 +331,9 @@ impl<B: Backend> Decode<B> {
         };
         let Some(mut slot) = out.slot("packet", id, u64::from(len_bytes))? else { return Ok(()) };
         slot.bytes_mut()[..unit.data.len()].copy_from_slice(&unit.data);
-        let desc = PacketDesc { codec: unit.info.codec, key: unit.key, len_bytes, display: unit.info.display_size() };
+        let info = &unit.info;
+        let (codec, key, orientation) = (info.codec, unit.key, info.orientation);
+        let desc = PacketDesc { codec, key, len_bytes, display: info.display_size(), orientation };
         out.publish(slot, &Item::on_host(id, seq, unit.timing, Payload::Packet(desc)))
     }
 }

@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct CameraSettings {
-    /// What to decode, for one camera: a file, a `file:` URL or an `rtsp://` URL. MP4/MOV, Matroska/WebM, MPEG transport
-    /// streams and byte streams (Annex-B), of H.264 and H.265, are recognized by their content.
+    /// What to decode, for one camera: a file, a folder of JPEG or PNG pictures, a `file:` URL or an `rtsp://` URL. MP4/MOV,
+    /// Matroska/WebM, MPEG transport streams, AVI and byte streams, of H.264, H.265 and Motion JPEG, are recognized by their
+    /// content.
     #[serde(default)]
-    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "source"))]
     pub source: Option<String>,
     /// In place of SOURCE, what to decode for several cameras: `id=file` or `id=rtsp://...`, with blanks or line ends in
     /// between. A file's path is absolute, or from the folder that the graph is started in.

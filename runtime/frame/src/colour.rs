@@ -119,7 +119,8 @@ named! {
 }
 
 named! {
-    /// Where a 4:2:0 chroma sample lies among its four luma samples, H.273 `ChromaLocType`.
+    /// Where a 4:2:0 chroma sample lies among its four luma samples: H.273 `ChromaLocType`, and what becomes of it in a
+    /// picture that is turned or mirrored, from code 16 on.
     ChromaSiting {
         /// Between the two left luma samples (type 0: MPEG-2, H.264, H.265 by default).
         Left = 0, "left";
@@ -133,10 +134,21 @@ named! {
         BottomLeft = 4, "bottom_left";
         /// On the bottom edge, in the middle (type 5).
         Bottom = 5, "bottom";
+        /// Between the two right luma samples.
+        Right = 16, "right";
+        /// On the top right luma sample.
+        TopRight = 17, "top_right";
+        /// On the bottom right luma sample.
+        BottomRight = 18, "bottom_right";
     }
 }
 
 impl ChromaSiting {
+    /// What a bitstream's `ChromaLocType` says.
+    pub fn from_h273(code: u32) -> Option<Self> {
+        u8::try_from(code).ok().filter(|code| *code < 16).and_then(Self::from_code)
+    }
+
     /// Position `(x, y)` of the chroma sample in luma samples, from the top left luma sample of its 2x2 group.
     pub const fn offset_luma_px(self) -> (f64, f64) {
         match self {
@@ -146,6 +158,9 @@ impl ChromaSiting {
             Self::Top => (0.5, 0.0),
             Self::BottomLeft => (0.0, 1.0),
             Self::Bottom => (0.5, 1.0),
+            Self::Right => (1.0, 0.5),
+            Self::TopRight => (1.0, 0.0),
+            Self::BottomRight => (1.0, 1.0),
         }
     }
 }

@@ -272,6 +272,8 @@ named! {
         H265 = 2, "h265";
         /// JPEG.
         Jpeg = 3, "jpeg";
+        /// PNG.
+        Png = 4, "png";
     }
 }
 
@@ -284,8 +286,10 @@ pub struct PacketDesc {
     pub key: bool,
     /// Length of the access unit.
     pub len_bytes: u32,
-    /// Display size of the picture.
+    /// The size that the picture is shown in, turned as [`Self::orientation`] says.
     pub display: Size,
+    /// What has to be done to the decoded picture so that it is upright.
+    pub orientation: crate::Orientation,
 }
 
 #[cfg(test)]

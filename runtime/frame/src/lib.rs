@@ -12,6 +12,7 @@ pub mod colour;
 pub mod detections;
 pub mod format;
 pub mod item;
+pub mod orientation;
 pub mod time;
 pub mod wire;
 
@@ -23,4 +24,5 @@ pub use format::{
     TensorDtype, TensorLayout,
 };
 pub use item::{Device, Fence, Item, Payload, PayloadKind, SlotRef};
+pub use orientation::Orientation;
 pub use time::{Timebase, Timing, monotonic_ns, unix_ns};

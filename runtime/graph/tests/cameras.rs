@@ -205,7 +205,7 @@ fn a_decoder_says_whom_it_serves_in_one_way() {
         ("SOURCE: a.mp4, GROUP: x", "node 'decode' has a GROUP, which chooses cameras of a cameras file"),
         ("SOURCES: 'a=a.mp4 b'", "'b' in SOURCES of node 'decode' names no camera"),
         ("SOURCES: 'a=a.mp4 a=b.mp4'", "SOURCES of node 'decode' names camera 'a' twice"),
-        ("SOURCE: 'rtsps://me:hunter2@h/1'", "asks for RTSP over TLS (rtsps://)"),
+        ("SOURCE: 'rtsps://me:hunter2@h/1'", "asks for TLS (rtsps://)"),
         (
             "CAMERAS: cameras.yml, GROUP: z",
             "no camera of graphs/cameras.yml has the group 'z' of node 'decode'; groups there: x, y",

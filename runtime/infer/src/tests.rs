@@ -245,8 +245,13 @@ fn an_item_that_is_not_the_models_input_is_a_fault_of_the_graph() {
         assert!(!error.is_of_one_frame(), "{error}");
         error.to_string()
     };
-    let packet =
-        Payload::Packet(PacketDesc { codec: PacketCodec::H264, key: true, len_bytes: 4, display: Size::new(8, 4) });
+    let packet = Payload::Packet(PacketDesc {
+        codec: PacketCodec::H264,
+        key: true,
+        len_bytes: 4,
+        display: Size::new(8, 4),
+        orientation: Orientation::Upright,
+    });
     let text = refuse(&item(packet));
     assert!(text.contains("takes f32 nchw [1, 3, 4, 8], but a frame of 'gate' came as packet"), "{text}");
     for other in [

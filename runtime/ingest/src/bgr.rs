@@ -1,8 +1,9 @@
 //! A decoded picture as packed BGR, the way of programs that know no YCbCr: the slow arm of a comparison.
 
 use crate::picture::Planes;
+use crate::turn::{Stored, turn};
 use crate::{Picture, WriteError};
-use millrace_frame::{ImageDesc, Matrix, PixelFormat, Range};
+use millrace_frame::{ImageDesc, Matrix, Orientation, PixelFormat, Range};
 use yuv::{YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv420_to_bgr};
 
 impl Picture {
@@ -32,6 +33,7 @@ impl Picture {
             }
         };
         let chroma_at = y / 2 * stride + x / 2;
+        let stored = self.info.stored_size();
         let image = YuvPlanarImage {
             y_plane: &planes[0][y * luma_stride + x..],
             y_stride: luma_stride as u32,
@@ -39,8 +41,8 @@ impl Picture {
             u_stride: stride as u32,
             v_plane: &planes[2][chroma_at..],
             v_stride: stride as u32,
-            width: size.width_px,
-            height: size.height_px,
+            width: stored.width_px,
+            height: stored.height_px,
         };
         let range = match desc.colour.range.value {
             Range::Limited => YuvRange::Limited,
@@ -51,9 +53,21 @@ impl Picture {
             Matrix::Bt601 => YuvStandardMatrix::Bt601,
             Matrix::Bt2020Ncl => YuvStandardMatrix::Bt2020,
         };
+        let converted = |to: &mut [u8], pitch_bytes| {
+            yuv420_to_bgr(&image, to, pitch_bytes, range, matrix).map_err(|e| WriteError::Convert(e.to_string()))
+        };
         let plane = desc.planes[0];
-        let to = &mut out[plane.offset_bytes as usize..];
-        yuv420_to_bgr(&image, to, plane.pitch_bytes, range, matrix).map_err(|e| WriteError::Convert(e.to_string()))
+        let orientation = self.info.orientation;
+        if orientation == Orientation::Upright {
+            return converted(&mut out[plane.offset_bytes as usize..], plane.pitch_bytes);
+        }
+        let (width, height) = (stored.width_px as usize, stored.height_px as usize);
+        let mut pixels = vec![0; 3 * width * height];
+        converted(&mut pixels, 3 * stored.width_px)?;
+        let rows = (plane.offset_bytes as usize, plane.pitch_bytes as usize);
+        let (pixels, _) = pixels.as_chunks::<3>();
+        turn(orientation, &Stored { size: (width, height), stride: width }, out, rows, |at| pixels[at]);
+        Ok(())
     }
 }
 
@@ -80,6 +94,7 @@ mod tests {
             frame_rate: None,
             unsupported: None,
             slice_groups: false,
+            orientation: Orientation::Upright,
         });
         let planes = Planes::Bytes { planes: samples, strides: [stride, stride] };
         Picture { timing: Timing::default(), info, planes, origin_px: (0, 0) }

@@ -16,7 +16,8 @@ pub enum IngestError {
     Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
     #[error(
         "'{path}' is {found}, not video that can be read here; \
-         expected MP4/MOV, Matroska/WebM, an MPEG transport stream, or a byte stream (Annex-B), of H.264 or H.265; \
+         expected MP4/MOV, Matroska/WebM, an MPEG transport stream, AVI or a byte stream (Annex-B), of H.264, H.265 or \
+         Motion JPEG, or a folder of JPEG or PNG pictures; \
          convert it with another tool, or name another file"
     )]
     NotVideo { path: PathBuf, found: Cow<'static, str> },
@@ -26,8 +27,8 @@ pub enum IngestError {
     Refused { container: &'static str, path: PathBuf, reason: String, fix: &'static str },
     #[error("{codec} stream {what}, which the software decoder cannot decode; {fix}")]
     Unsupported { codec: PacketCodec, what: String, fix: &'static str },
-    #[error("RTSP source {url}: {reason}; {fix}")]
-    Rtsp { url: String, reason: String, fix: &'static str },
+    #[error("camera {url}: {reason}; {fix}")]
+    Camera { url: String, reason: String, fix: &'static str },
 }
 
 /// Why a picture could not be written into a slot.

@@ -63,7 +63,8 @@ pub struct Feed {
     units: u64,
     pictures: u64,
     pictures_in_this_run: u64,
-    lost: BTreeMap<&'static str, u64>,
+    /// What was lost, by cause: how many, and what happened at first.
+    lost: BTreeMap<&'static str, (u64, String)>,
 }
 
 /// When a unit is due, by its decoding time, and a picture, by its presentation time: both counted from the decoding time
@@ -93,7 +94,7 @@ impl Feed {
             source: source.to_owned(),
             settings: settings.clone(),
             early: None,
-            is_announced: crate::source::is_rtsp(source),
+            is_announced: crate::source::is_camera(source),
             clock: None,
             offset_ns: 0,
             end_ns: 0,
@@ -167,7 +168,8 @@ impl Feed {
 
     /// Counts what the decoder lost, for the report of a file in which nothing can be decoded.
     pub fn lost(&mut self, loss: &Loss) {
-        *self.lost.entry(loss.cause).or_default() += loss.count;
+        let (count, _) = self.lost.entry(loss.cause).or_insert_with(|| (0, loss.detail.clone()));
+        *count += loss.count;
     }
 
     /// Counts pictures that came out.
@@ -182,7 +184,8 @@ impl Feed {
     /// No picture at all came out; the file cannot be opened again.
     pub fn end(&mut self) -> Result<Next, FeedError> {
         if self.pictures == 0 {
-            let lost: Vec<String> = self.lost.iter().map(|(cause, n)| format!("{n} lost by {cause}")).collect();
+            let lost: Vec<String> =
+                self.lost.iter().map(|(cause, (n, detail))| format!("{n} lost by {cause} ({detail})")).collect();
             let losses = if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") };
             let source_name = redact_url(&self.source.to_string_lossy());
             let fix = self.what_helps();
@@ -207,6 +210,8 @@ impl Feed {
             "it holds parameter sets and no picture: record longer, or name another file"
         } else if lost("unreadable_parameter_set") {
             "its parameter sets are damaged: take them from another recording of the same camera, or remux it"
+        } else if lost("raw_macroblocks") {
+            "its pictures have raw macroblocks (I_PCM): set the encoder to a lower quality, or transcode the file"
         } else if lost("waiting_for_key") || lost("recovering") {
             "no picture in it is one that a decoder can begin with: record from a key picture (IDR) on, or longer"
         } else {

@@ -4,8 +4,8 @@ use crate::reorder::{BoundOrigin, MOST_HELD, Place, Reorder, ReorderPolicy};
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
-use millrace_frame::{Timebase, Timing, monotonic_ns, unix_ns};
-use std::collections::{BTreeSet, VecDeque};
+use millrace_frame::{Orientation, Timebase, Timing, monotonic_ns, unix_ns};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Options {
     pub rtsp_transport: RtspTransport,
     /// A camera that gives no picture for this long has stalled: it is connected to again. 2.5 s where nothing is set.
     pub stall_timeout: Option<Duration>,
+    /// What has to be done to the pictures so that they are upright, over what the source says.
+    pub orientation: Option<Orientation>,
 }
 
 /// The cause of pictures on their way when a camera, or its node, is stopped.
@@ -163,6 +165,7 @@ pub struct Ingest {
     ready: VecDeque<Event>,
     ended: bool,
     live: bool,
+    upright: Upright,
 }
 
 impl Ingest {
@@ -173,9 +176,12 @@ impl Ingest {
     /// tries again until it does.
     pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, options: &Options) -> Result<Self, IngestError> {
         let source = source.as_ref();
-        let clock = FrameClock::new(options.frame_rate);
-        let live = source::is_rtsp(source);
-        Ok(Self { source: source::open(source, options)?, clock, ready: VecDeque::new(), ended: false, live })
+        let live = source::is_camera(source);
+        let source = source::open(source, options)?;
+        let clock = FrameClock::new(options.frame_rate.and_then(timebase_of_rate).or_else(|| source.frame_rate()));
+        let upright =
+            Upright { orientation: options.orientation.map_or_else(|| source.orientation(), Ok)?, last: None };
+        Ok(Self { source, clock, ready: VecDeque::new(), ended: false, live, upright })
     }
 
     /// Its pictures arrive when they are made, as a camera's do; a file's are all there.
@@ -206,6 +212,14 @@ impl Ingest {
     /// # Errors
     /// When the file cannot be read any more. A camera's failures are states, and it is connected to again.
     pub fn next_event(&mut self) -> Result<Event, IngestError> {
+        let mut event = self.read()?;
+        if let Event::Unit(unit) = &mut event {
+            self.upright.apply(&mut unit.info);
+        }
+        Ok(event)
+    }
+
+    fn read(&mut self) -> Result<Event, IngestError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -224,7 +238,12 @@ impl Ingest {
                 SourceEvent::Arrived { unit, timing, after_loss } => {
                     return Ok(Event::Unit(Box::new(arrived(unit, timing, after_loss))));
                 }
-                SourceEvent::Loss(loss) => return Ok(Event::Loss(loss)),
+                SourceEvent::Repeated => self.clock.repeated += 1,
+                SourceEvent::Loss(loss) => {
+                    // of a source without times: what is lost had its time, too
+                    self.clock.repeated += loss.pictures() as i64;
+                    return Ok(Event::Loss(loss));
+                }
                 SourceEvent::Counted(counted) => return Ok(Event::Counted(counted)),
                 SourceEvent::State(state) => return Ok(Event::State(state)),
                 SourceEvent::Flush => return Ok(Event::Flush),
@@ -235,6 +254,26 @@ impl Ingest {
                 }
             }
         }
+    }
+}
+
+/// What has to be done to a source's pictures. The parameter sets know nothing of it.
+struct Upright {
+    orientation: Orientation,
+    /// A stream as its parameter sets have it, and as it is shown.
+    last: Option<[Arc<StreamInfo>; 2]>,
+}
+
+impl Upright {
+    fn apply(&mut self, info: &mut Arc<StreamInfo>) {
+        if self.orientation == Orientation::Upright {
+            return;
+        }
+        let [_, oriented] = match self.last.take() {
+            Some(last) if Arc::ptr_eq(&last[0], info) => self.last.insert(last),
+            _ => self.last.insert([info.clone(), Arc::new(info.oriented(self.orientation))]),
+        };
+        *info = oriented.clone();
     }
 }
 
@@ -281,8 +320,13 @@ struct FrameClock {
     set: Option<Timebase>,
     timebase: Option<Timebase>,
     order: Reorder<u64>,
-    waiting: VecDeque<(ParsedUnit, bool, Option<i64>)>,
+    waiting: VecDeque<Waiting>,
     first_waiting: u64,
+    /// How often a picture is shown once more, up to now, and up to the pictures that are not out yet, by their place in
+    /// presentation order.
+    repeated: i64,
+    repeated_before: BTreeMap<i64, i64>,
+    pushed: i64,
     shown: i64,
     decoded: i64,
     /// Numbers of pictures that were given out although an earlier one was not; the earliest that was not.
@@ -290,14 +334,25 @@ struct FrameClock {
     next_shown: i64,
 }
 
+struct Waiting {
+    unit: ParsedUnit,
+    after_loss: bool,
+    repeated: i64,
+    /// Its place in presentation order, once that is known.
+    rank: Option<i64>,
+}
+
 impl FrameClock {
-    fn new(frame_rate: Option<f64>) -> Self {
+    fn new(set: Option<Timebase>) -> Self {
         Self {
-            set: frame_rate.and_then(timebase_of_rate),
+            set,
             timebase: None,
             order: Reorder::new(ReorderPolicy::Lossless),
             waiting: VecDeque::new(),
             first_waiting: 0,
+            repeated: 0,
+            repeated_before: BTreeMap::new(),
+            pushed: 0,
             shown: 0,
             decoded: 0,
             ahead: BTreeSet::new(),
@@ -319,8 +374,11 @@ impl FrameClock {
         let (order, first_shown, output) = (facts.order, facts.first_shown, facts.output);
         let place = Place { order, first_shown, pts_ns: 0, earliest_next_pts_ns: None, max_reorder, origin };
         // a picture that is never shown takes no place in presentation order
-        self.waiting.push_back((unit, after_loss, (!output).then_some(self.shown)));
+        let (repeated, rank) = (self.repeated, (!output).then_some(self.shown));
+        self.waiting.push_back(Waiting { unit, after_loss, repeated, rank });
         if output {
+            self.repeated_before.insert(self.pushed, repeated);
+            self.pushed += 1;
             let pushed = self.order.push(place, number);
             // in a damaged stream a picture may come after all that it should precede: it has to be somewhere
             self.rank(pushed.due.into_iter().chain(pushed.late));
@@ -330,7 +388,7 @@ impl FrameClock {
 
     fn rank(&mut self, due: impl IntoIterator<Item = u64>) {
         for number in due {
-            self.waiting[(number - self.first_waiting) as usize].2 = Some(self.shown);
+            self.waiting[(number - self.first_waiting) as usize].rank = Some(self.shown);
             self.shown += 1;
         }
     }
@@ -338,26 +396,27 @@ impl FrameClock {
     fn emit(&mut self) -> Vec<AccessUnit> {
         let mut out = Vec::new();
         let timebase = self.timebase.unwrap_or(Timebase { num: 1, den: 25 });
-        while let Some((unit, after_loss, rank)) = self.waiting.pop_front() {
-            let Some(rank) = rank else {
-                self.waiting.push_front((unit, after_loss, None));
-                break;
-            };
+        let shown_at =
+            |before: &BTreeMap<i64, i64>, rank: i64| timebase.to_ns(rank + before.get(&rank).unwrap_or(&self.repeated));
+        while let Some((first, rank)) = self.waiting.front().and_then(|first| Some((first, first.rank?))) {
             let times = Times {
-                pts_ns: timebase.to_ns(rank),
-                dts_ns: timebase.to_ns(self.decoded),
+                pts_ns: shown_at(&self.repeated_before, rank),
+                dts_ns: timebase.to_ns(self.decoded + first.repeated),
                 duration_ns: timebase.to_ns(1),
                 timebase,
                 shown: true,
             };
+            let Some(Waiting { unit, after_loss, .. }) = self.waiting.pop_front() else { break };
             if unit.facts.output {
                 self.ahead.insert(rank);
                 while self.ahead.remove(&self.next_shown) {
+                    self.repeated_before.remove(&self.next_shown);
                     self.next_shown += 1;
                 }
             }
             (self.first_waiting, self.decoded) = (self.first_waiting + 1, self.decoded + 1);
-            out.push(access_unit(unit, times, after_loss, Some(timebase.to_ns(self.next_shown))));
+            let next_pts_ns = shown_at(&self.repeated_before, self.next_shown);
+            out.push(access_unit(unit, times, after_loss, Some(next_pts_ns)));
         }
         out
     }

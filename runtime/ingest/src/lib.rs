@@ -20,6 +20,7 @@ mod settings;
 mod source;
 mod state;
 mod syntax;
+mod turn;
 
 pub use admission::{Admission, Admitted, Shown};
 pub use decode::{Decoded, SoftwareDecoder};
@@ -28,7 +29,7 @@ pub use feed::{Feed, FeedError, FeedStep, Next};
 pub use ingest::{AccessUnit, CAMERA_STOPPED, Event, Ingest, Loss, LossOf, Options, RtspTransport};
 pub use picture::Picture;
 pub use reorder::{BoundOrigin, Place, Pushed, Reorder, ReorderPolicy};
-pub use settings::{FeedSettings, FrameFormat, MatrixName, Pace, RangeName, Transport};
-pub use source::{check_source, redact_url};
+pub use settings::{FeedSettings, FrameFormat, MatrixName, OrientationName, Pace, RangeName, Transport};
+pub use source::{check_source, is_camera_url, redact_url};
 pub use state::{Counted, SourceState};
 pub use syntax::{Order, StreamInfo, annexb_nals};

@@ -1,7 +1,8 @@
 //! A decoded picture, as the decoder left it, and the one pass that writes it as NV12.
 
+use crate::turn::{Rows, Stored, turn};
 use crate::{StreamInfo, WriteError};
-use millrace_frame::{ImageDesc, PixelFormat, Size, Timing};
+use millrace_frame::{ImageDesc, Orientation, PixelFormat, Size, Timing};
 use std::sync::Arc;
 
 /// The samples of a picture: planes Y, Cb, Cr at 4:2:0.
@@ -24,7 +25,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Writes what is shown as NV12 where `desc` says, in one pass over the samples. Bytes of `out` between rows and
+    /// Writes what is shown as NV12, upright, where `desc` says, in one pass over the samples. Bytes of `out` between rows and
     /// behind the planes are left as they were.
     ///
     /// # Errors
@@ -43,6 +44,11 @@ impl Picture {
             (p.offset_bytes as usize, p.pitch_bytes as usize)
         };
         let (x, y) = self.origin_px;
+        let orientation = self.info.orientation;
+        if orientation != Orientation::Upright {
+            self.write_turned(orientation, out, [rows(0), rows(1)]);
+            return Ok(());
+        }
         let chroma = Size::new(size.width_px.div_ceil(2), size.height_px.div_ceil(2));
         match &self.planes {
             Planes::Bytes { planes: [luma, cb, cr], strides: [luma_stride, stride] } => {
@@ -64,6 +70,31 @@ impl Picture {
             }
         }
         Ok(())
+    }
+
+    fn write_turned(&self, orientation: Orientation, out: &mut [u8], [luma_to, chroma_to]: [Rows; 2]) {
+        let Size { width_px, height_px } = self.info.stored_size();
+        let (width, height) = (width_px as usize, height_px as usize);
+        let stored = |stride| Stored { size: (width, height), stride };
+        let half = |stride| Stored { size: (width.div_ceil(2), height.div_ceil(2)), stride };
+        let (x, y) = self.origin_px;
+        match &self.planes {
+            Planes::Bytes { planes: [luma, cb, cr], strides: [luma_stride, stride] } => {
+                let luma = &luma[y * luma_stride + x..];
+                turn(orientation, &stored(*luma_stride), out, luma_to, |at| [luma[at]]);
+                let at = y / 2 * stride + x / 2;
+                let (cb, cr) = (&cb[at..], &cr[at..]);
+                turn(orientation, &half(*stride), out, chroma_to, |at| [cb[at], cr[at]]);
+            }
+            Planes::Words(picture) => {
+                let [luma, cb, cr] = &picture.planes;
+                let (luma, stride) = (&luma.data[y * luma.stride + x..], luma.stride);
+                turn(orientation, &stored(stride), out, luma_to, |at| [luma[at] as u8]);
+                let at = y / 2 * cb.stride + x / 2;
+                let (stride, cb, cr) = (cb.stride, &cb.data[at..], &cr.data[at..]);
+                turn(orientation, &half(stride), out, chroma_to, |at| [cb[at] as u8, cr[at] as u8]);
+            }
+        }
     }
 }
 
@@ -121,6 +152,7 @@ mod tests {
             frame_rate: None,
             unsupported: None,
             slice_groups: false,
+            orientation: Orientation::Upright,
         })
     }
 

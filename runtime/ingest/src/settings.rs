@@ -1,7 +1,7 @@
 //! What a user says of a source: the same for every node that decodes.
 
 use crate::{Options, RtspTransport};
-use millrace_frame::{Colour, Matrix, Range, Tagged};
+use millrace_frame::{Colour, Matrix, Orientation, Range, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -10,7 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct FeedSettings {
-    /// Frames per second of an Annex-B file, over what its VUI states. By default the VUI's, else 25.
+    /// Frames per second of a byte stream, an AVI file or a folder of pictures, over what it states. By default what it states,
+    /// else 25.
     #[serde(default)]
     #[schemars(range(min = 0.001, max = 1000.0))]
     pub frame_rate: Option<f64>,
@@ -34,6 +35,10 @@ pub struct FeedSettings {
     /// The sample range, over what the bitstream says.
     #[serde(default)]
     pub range: Option<RangeName>,
+    /// How the pictures are turned and mirrored to be upright: mirrored left to right first, then turned clockwise by so many
+    /// degrees. `auto` does what the file says, and shows a camera's pictures as they are.
+    #[serde(default)]
+    pub orientation: OrientationName,
     /// How a camera sends its packets.
     #[serde(default)]
     pub rtsp_transport: Transport,
@@ -87,6 +92,54 @@ pub enum RangeName {
     Full,
 }
 
+/// What has to be done to pictures so that they are upright.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrientationName {
+    /// What the file says.
+    #[default]
+    Auto,
+    /// Nothing.
+    None,
+    /// A quarter turn clockwise.
+    #[serde(rename = "90")]
+    Turn90,
+    /// Half a turn.
+    #[serde(rename = "180")]
+    Turn180,
+    /// A quarter turn counter-clockwise.
+    #[serde(rename = "270")]
+    Turn270,
+    /// Left and right are exchanged.
+    Mirror,
+    /// The same, then a quarter turn clockwise.
+    #[serde(rename = "mirror_90")]
+    Mirror90,
+    /// The same, then half a turn: top and bottom are exchanged.
+    #[serde(rename = "mirror_180")]
+    Mirror180,
+    /// The same, then a quarter turn counter-clockwise.
+    #[serde(rename = "mirror_270")]
+    Mirror270,
+}
+
+impl OrientationName {
+    /// What the user asks for; nothing where the file decides.
+    fn asked(self) -> Option<Orientation> {
+        Some(match self {
+            Self::Auto => return None,
+            Self::None => Orientation::Upright,
+            Self::Turn90 => Orientation::Turn90,
+            Self::Turn180 => Orientation::Turn180,
+            Self::Turn270 => Orientation::Turn270,
+            Self::Mirror => Orientation::Mirror,
+            Self::Mirror90 => Orientation::Mirror90,
+            Self::Mirror180 => Orientation::Mirror180,
+            Self::Mirror270 => Orientation::Mirror270,
+        })
+    }
+}
+
 /// How RTSP packets travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -106,7 +159,7 @@ impl FeedSettings {
             Transport::Udp => RtspTransport::Udp,
         };
         let stall_timeout = self.stall_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.clamp(500, 60_000))));
-        Options { frame_rate: self.frame_rate, rtsp_transport, stall_timeout }
+        Options { frame_rate: self.frame_rate, rtsp_transport, stall_timeout, orientation: self.orientation.asked() }
     }
 
     /// The user's word over the bitstream's.

@@ -183,7 +183,7 @@ fn files_that_are_not_video_are_refused_with_what_they_are() {
     for (name, bytes, what) in [
         ("empty.mp4", &b""[..], "is empty, not video that can be read here"),
         ("a.264", b"what is this", "is text, not video"),
-        ("b.mp4", b"\x89PNG\r\n\x1a\n and so on", "is a PNG picture, not video"),
+        ("b.mp4", b"GIF89a and so on", "is a GIF picture, not video"),
         (
             "c.mp4",
             &whole[..moov - 4],
@@ -197,7 +197,7 @@ fn files_that_are_not_video_are_refused_with_what_they_are() {
     let error = decode(Path::new("/no/such/file.mp4"), &Options::default()).err().unwrap().to_string();
     assert!(error.starts_with("cannot open '/no/such/file.mp4': No such file"), "{error}");
     let error = decode(Path::new("/"), &Options::default()).err().unwrap().to_string();
-    assert!(error.starts_with("'/' is a folder, not video that can be read here"), "{error}");
+    assert!(error.starts_with("'/' is a folder without JPEG or PNG pictures"), "{error}");
 }
 
 #[test]

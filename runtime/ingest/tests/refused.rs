@@ -16,13 +16,10 @@ fn refusal(path: &Path) -> String {
 #[test]
 fn files_of_other_kinds_are_named() {
     let asf = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9";
-    let avi = [&b"RIFF\x10\x20\0\0AVI LIST\0\0\0\0hdrlstrh\x38\0\0\0vidsH264"[..], &[0; 99]].concat();
     for (name, bytes, what) in [
-        ("a.jpg", &b"\xff\xd8\xff\xe0\0\x10JFIF"[..], "a JPEG picture"),
-        ("a.png", b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+        ("a.gif", &b"GIF89a"[..], "a GIF picture"),
         ("a.flv", b"FLV\x01\x05", "Flash video (FLV)"),
         ("a.wmv", asf, "a Windows Media file (WMV, ASF)"),
-        ("a.avi", &avi, "an AVI file (its video is 'H264')"),
         ("a.mp3", b"ID3\x04\0\0", "an MP3 sound file"),
         ("a.mpg", b"\0\0\x01\xba\x44", "an MPEG program stream"),
         ("a.txt", b"not a video\n", "text"),
@@ -38,9 +35,8 @@ fn files_of_other_kinds_are_named() {
 }
 
 #[test]
-fn folders_and_pipes_are_refused_at_once() {
+fn pipes_and_devices_are_refused_at_once() {
     let folder = std::env::temp_dir();
-    assert!(refusal(&folder).contains("is a folder, not video"));
     let pipe = folder.join(format!("millrace-pipe-{}", std::process::id()));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let error = refusal(&pipe);
@@ -77,7 +73,11 @@ fn a_file_without_a_picture_says_what_is_in_it() {
     let mut scrambled = std::fs::read(own_data("pyramid.ts")).unwrap();
     scrambled.chunks_mut(188).filter(|packet| packet[1] & 0x1f == 1).for_each(|packet| packet[3] |= 0xc0);
     let error = nothing_in(&Scratch::new("scrambled.ts", &scrambled).0);
-    assert!(error.contains("lost by scrambled; the stream is scrambled: record it without scrambling"), "{error}");
+    assert!(
+        error.ends_with("; the stream is scrambled: record it without scrambling")
+            && error.contains("lost by scrambled ("),
+        "{error}"
+    );
 }
 
 /// A byte stream from its `skip`th picture on, with the parameter sets in front.

@@ -432,8 +432,11 @@ fn an_unknown_host_is_a_state_and_no_end() {
 #[test]
 fn what_cannot_be_opened_is_refused_at_once_without_showing_it() {
     for (url, wanted) in [
-        ("rtsp://user:hidden1@", "RTSP source rtsp://…@: not a URL (empty host); rtsp://[user:password@]host"),
-        ("rtsps://user:hidden1@cam/1", "RTSP source rtsps://…@cam/1: RTSP over TLS is not supported; use rtsp://"),
+        ("rtsp://user:hidden1@", "camera rtsp://…@: not a URL (empty host); rtsp://[user:password@]host"),
+        (
+            "rtsps://user:hidden1@cam/1",
+            "camera rtsps://…@cam/1: RTSP over TLS is not supported; use the scheme without TLS",
+        ),
     ] {
         let error = Ingest::open(url, &Options::default()).err().unwrap().to_string();
         assert!(error.starts_with(wanted), "{error}");

@@ -1,11 +1,12 @@
 use super::*;
 use crate::queue::{ClientQueue, Next, Video, VideoConfig};
 use axum::body::Bytes;
+use millrace_frame::Size;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
 fn config(version: u32) -> VideoConfig {
-    VideoConfig { version, codec: "avc1.64001f".into(), width_px: 2, height_px: 2 }
+    VideoConfig { version, codec: "avc1.64001f".into(), view: Size::new(2, 2).into() }
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::hub::Refused;
-use millrace_frame::Size;
+use crate::queue::View;
+use millrace_frame::{Orientation, Size};
 use std::io::{Read, Write};
 use std::time::Instant;
 
@@ -53,7 +54,7 @@ fn a_video_client_begins_at_the_last_key_frame_and_others_get_no_video() {
     }
     assert_eq!(
         config.unwrap().as_str(),
-        r#"{"type":"video","schema":1,"source":"gate","index":0,"codec":"avc1.64001f","width_px":640,"height_px":480,"replay_packets":3}"#
+        r#"{"type":"video","schema":1,"source":"gate","index":0,"codec":"avc1.64001f","width_px":640,"height_px":480,"orientation":"none","replay_packets":3}"#
     );
     // version, kind, flags, camera, reserved, then the time: by the document, not by the code
     assert_eq!(packets[0][..16], [1, 1, 1, 0, 0, 0, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0]);
@@ -61,6 +62,35 @@ fn a_video_client_begins_at_the_last_key_frame_and_others_get_no_video() {
     assert_eq!(packets[1][..16], [1, 1, 0, 0, 0, 0, 0, 0, 160, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(packets[2][8], 120);
     assert_eq!(packets[3][8..16], [0x38, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "-200");
+}
+
+#[test]
+fn a_stream_says_how_its_pictures_are_turned_and_again_when_that_changes() {
+    let (hub, server) = start(4, Limits::default());
+    let mut video = join(&server, "/ws?video=1");
+    for (pts_ns, orientation) in [(0, Orientation::Turn90), (1, Orientation::Turn90), (2, Orientation::Mirror180)] {
+        let view = View { size: Size::new(480, 640), orientation };
+        hub.packet("gate", pts_ns, 0, true, view, &unit(true, 100)).unwrap();
+    }
+    let mut said = Vec::new();
+    let mut packets = 0;
+    while packets < 3 {
+        match next(&mut video) {
+            Message::Binary(_) => packets += 1,
+            Message::Text(text) => {
+                let message: Value = serde_json::from_str(&text).unwrap();
+                if message["type"] == "video" {
+                    said.push((
+                        packets,
+                        message["orientation"].as_str().unwrap().to_owned(),
+                        message["width_px"].clone(),
+                    ));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(said, [(0, "90".to_owned(), 480.into()), (2, "mirror_180".to_owned(), 480.into())]);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::{SCHEMA, WireError};
 use crate::{
-    ChromaSiting, Colour, Detections, Device, Fence, ImageDesc, Item, Letterbox, Matrix, Origin, PacketCodec,
-    PacketDesc, Payload, PixelFormat, Plane, Primaries, Range, Rect, Size, SlotRef, Tagged, TensorDesc, TensorDtype,
-    TensorLayout, Timebase, Timing, Transfer,
+    ChromaSiting, Colour, Detections, Device, Fence, ImageDesc, Item, Letterbox, Matrix, Orientation, Origin,
+    PacketCodec, PacketDesc, Payload, PixelFormat, Plane, Primaries, Range, Rect, Size, SlotRef, Tagged, TensorDesc,
+    TensorDtype, TensorLayout, Timebase, Timing, Transfer,
 };
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray,
@@ -69,6 +69,7 @@ pub fn encode(slot: &SlotRef, item: &Item, found: Option<&Detections>) -> Struct
             row.text("format", packet.codec.as_str());
             row.push("key", Arc::new(BooleanArray::from(vec![packet.key])));
             row.one::<UInt32Type>("len_bytes", packet.len_bytes);
+            row.text("orientation", packet.orientation.as_str());
             row.many::<UInt32Type>("size_px", &[packet.display.width_px, packet.display.height_px]);
         }
         Payload::Detections { len_bytes } => {
@@ -106,7 +107,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
         "image" => Payload::Image(image_of(&row)?),
         "tensor" => Payload::Tensor(tensor_of(&row)?),
         "packet" => Payload::Packet(PacketDesc {
-            codec: named(&row, PacketCodec::ALL, PacketCodec::as_str)?,
+            codec: named(&row, "format", PacketCodec::ALL, PacketCodec::as_str)?,
             key: row
                 .column("key")
                 .and_then(|c| c.as_boolean_opt())
@@ -115,6 +116,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
                 .value(0),
             len_bytes: row.one::<UInt32Type>("len_bytes")?,
             display: size_of(&row)?,
+            orientation: named(&row, "orientation", Orientation::ALL, Orientation::as_str)?,
         }),
         "detections" => Payload::Detections { len_bytes: row.one::<UInt32Type>("len_bytes")? },
         other => return Err(value("kind", other)),
@@ -175,7 +177,7 @@ fn image_of(row: &Read<'_>) -> Result<ImageDesc, WireError> {
         return Err(value("plane_pitch_bytes", format!("{} planes, not {}", pitches.len(), offsets.len())));
     }
     Ok(ImageDesc {
-        format: named(row, PixelFormat::ALL, PixelFormat::as_str)?,
+        format: named(row, "format", PixelFormat::ALL, PixelFormat::as_str)?,
         coded: size_of(row)?,
         display: Rect { x_px, y_px, width_px, height_px },
         planes: offsets
@@ -189,11 +191,10 @@ fn image_of(row: &Read<'_>) -> Result<ImageDesc, WireError> {
 
 fn tensor_of(row: &Read<'_>) -> Result<TensorDesc, WireError> {
     let [scale_x, scale_y, offset_x, offset_y] = row.many::<Float64Type, 4>("source_from_model")?;
-    let layout = row.text("layout")?;
     Ok(TensorDesc {
         shape: row.many::<UInt32Type, 4>("shape")?,
-        dtype: named(row, TensorDtype::ALL, TensorDtype::as_str)?,
-        layout: *TensorLayout::ALL.iter().find(|l| l.as_str() == layout).ok_or_else(|| value("layout", layout))?,
+        dtype: named(row, "format", TensorDtype::ALL, TensorDtype::as_str)?,
+        layout: named(row, "layout", TensorLayout::ALL, TensorLayout::as_str)?,
         source_from_model: Letterbox { scale_x, scale_y, offset_x, offset_y },
         source_size: size_of(row)?,
     })
@@ -203,9 +204,9 @@ fn size_of(row: &Read<'_>) -> Result<Size, WireError> {
     row.many::<UInt32Type, 2>("size_px").map(|[w, h]| Size::new(w, h))
 }
 
-fn named<T: Copy>(row: &Read<'_>, all: &[T], name: fn(T) -> &'static str) -> Result<T, WireError> {
-    let text = row.text("format")?;
-    all.iter().copied().find(|&v| name(v) == text).ok_or_else(|| value("format", text))
+fn named<T: Copy>(row: &Read<'_>, field: &'static str, all: &[T], name: fn(T) -> &'static str) -> Result<T, WireError> {
+    let text = row.text(field)?;
+    all.iter().copied().find(|&v| name(v) == text).ok_or_else(|| value(field, text))
 }
 
 fn value(field: &'static str, value: impl ToString) -> WireError {

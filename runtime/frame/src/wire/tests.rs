@@ -45,8 +45,12 @@ fn tensor() -> impl Strategy<Value = Payload> {
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
-    let packet = (prop::sample::select(PacketCodec::ALL), any::<bool>(), any::<u32>(), size())
-        .prop_map(|(codec, key, len_bytes, display)| Payload::Packet(PacketDesc { codec, key, len_bytes, display }));
+    let orientation = prop::sample::select(Orientation::ALL);
+    let packet = (prop::sample::select(PacketCodec::ALL), any::<bool>(), any::<u32>(), size(), orientation).prop_map(
+        |(codec, key, len_bytes, display, orientation)| {
+            Payload::Packet(PacketDesc { codec, key, len_bytes, display, orientation })
+        },
+    );
     prop_oneof![image(), tensor(), packet, any::<u32>().prop_map(|len_bytes| Payload::Detections { len_bytes }),]
 }
 

@@ -14,26 +14,27 @@ pub(super) struct Address {
     pub(super) has_password: bool,
 }
 
-/// Reads an `rtsp://` URL as far as a check needs it.
+/// Reads an `rtsp://` or `http://` URL as far as a check needs it.
 pub(super) fn check(url: &str) -> Result<Address, Refusal> {
     const FORM: &str = "url: rtsp://host[:port]/path";
     let shown = redact(url);
     let Some((scheme, rest)) = url.split_once("://") else {
         let fix = format!("{FORM}, or 'file:' for a file");
-        return Err((format!("the url '{shown}' is not an rtsp:// URL"), Some(fix)));
+        return Err((format!("the url '{shown}' is not an rtsp:// or http:// URL"), Some(fix)));
     };
     match scheme.to_ascii_lowercase().as_str() {
-        "rtsp" => {}
-        "rtsps" => {
+        "rtsp" | "http" => {}
+        secure @ ("rtsps" | "https") => {
             let what = format!(
-                "the url '{shown}' asks for RTSP over TLS (rtsps://), which the RTSP client does not have; nothing would \
-                 be encrypted"
+                "the url '{shown}' asks for TLS ({secure}://), which the decoder's client does not have; nothing would be \
+                 encrypted"
             );
-            let fix = "use rtsp:// inside a trusted network, or a proxy that ends TLS beside the decoder".to_owned();
+            let plain = &secure[..4];
+            let fix = format!("use {plain}:// inside a trusted network, or a proxy that ends TLS beside the decoder");
             return Err((what, Some(fix)));
         }
         other => {
-            let what = format!("the url '{shown}' has the scheme '{other}'; cameras are read by rtsp://");
+            let what = format!("the url '{shown}' has the scheme '{other}'; cameras are read by rtsp:// or http://");
             return Err((what, Some(FORM.to_owned())));
         }
     }
@@ -68,15 +69,22 @@ mod tests {
     #[test]
     fn urls_are_read_as_far_as_the_check_needs() {
         let plain = Address { has_user: false, has_password: false };
-        for url in ["rtsp://cam", "rtsp://cam:554/live", "RTSP://[::1]/a", "rtsp://[::1]:8554/a?x=me@here"] {
+        for url in [
+            "http://cam/video.mjpg",
+            "rtsp://cam",
+            "rtsp://cam:554/live",
+            "RTSP://[::1]/a",
+            "rtsp://[::1]:8554/a?x=me@here",
+        ] {
             assert_eq!(check(url), Ok(plain), "{url}");
         }
         assert_eq!(check("rtsp://me@cam/1"), Ok(Address { has_user: true, has_password: false }));
         assert_eq!(check("rtsp://me:p@ss/w@cam/1"), Ok(Address { has_user: true, has_password: true }));
         for (url, says) in [
-            ("cam.mp4", "not an rtsp:// URL"),
-            ("http://cam/1", "scheme 'http'"),
-            ("rtsps://cam/1", "RTSP over TLS"),
+            ("cam.mp4", "not an rtsp:// or http:// URL"),
+            ("ftp://cam/1", "scheme 'ftp'"),
+            ("rtsps://cam/1", "asks for TLS (rtsps://)"),
+            ("https://cam/1", "asks for TLS (https://)"),
             ("rtsp:///1", "names no host"),
             ("rtsp://:554/1", "names no host"),
             ("rtsp://cam:x/1", "port 'x'"),
@@ -86,7 +94,7 @@ mod tests {
             let (what, fix) = check(url).expect_err(url);
             assert!(what.contains(says) && fix.is_some(), "{url}: {what}");
         }
-        let (what, _) = check("http://me:hunter2@cam/").expect_err("http");
+        let (what, _) = check("ftp://me:hunter2@cam/").expect_err("ftp");
         assert!(!what.contains("hunter2"), "{what}");
     }
 }

@@ -52,6 +52,8 @@ pub struct Camera {
     pub matrix: Option<String>,
     /// The sample range, over what the bitstream says.
     pub range: Option<String>,
+    /// How its pictures are turned and mirrored to be upright. None: as the decoder's setting has it.
+    pub orientation: Option<String>,
     /// A file is played again and again. None: as the decoder's setting has it.
     pub repeat: Option<bool>,
     /// The user of the URL.
@@ -67,7 +69,7 @@ pub struct Camera {
 /// Where a camera's video comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An `rtsp://` URL.
+    /// An `rtsp://` or `http://` URL.
     Url(String),
     /// A file, from the folder that the graph is in.
     File(String),

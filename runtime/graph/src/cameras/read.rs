@@ -22,12 +22,15 @@ pub(super) const CAMERA_KEYS: &[(&str, Shape)] = &[
     ("weight", Shape::Number),
     ("matrix", Shape::Text),
     ("range", Shape::Text),
+    ("orientation", Shape::Text),
     ("group", Shape::Text),
     ("size", Shape::Text),
 ];
 pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp"];
 pub(super) const MATRICES: &[&str] = &["bt601", "bt709", "bt2020ncl"];
 pub(super) const RANGES: &[&str] = &["limited", "full"];
+pub(super) const ORIENTATIONS: &[&str] =
+    &["auto", "none", "90", "180", "270", "mirror", "mirror_90", "mirror_180", "mirror_270"];
 /// What a URL has and a file has not.
 const OF_URLS: [&str; 4] = ["transport", "user", "password_env", "password_file"];
 pub(super) const MOST: f64 = 1000.0;
@@ -125,6 +128,7 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
     };
     let (transport, matrix, range) =
         (word("transport", TRANSPORTS, report), word("matrix", MATRICES, report), word("range", RANGES, report));
+    let orientation = word("orientation", ORIENTATIONS, report);
     let target_fps = number(item, "target_fps", &name, report);
     let weight = number(item, "weight", &name, report).unwrap_or(1.0) as f32;
     let password = password(item, &name, report);
@@ -137,6 +141,7 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
         weight,
         matrix,
         range,
+        orientation,
         repeat: truth("loop"),
         user: text_of(item, "user").map(|user| user.it),
         password,

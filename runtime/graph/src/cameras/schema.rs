@@ -1,15 +1,20 @@
 //! The JSON Schema of cameras files, for editors.
 
-use super::read::{CAMERA_KEYS, MATRICES, MOST, RANGES, ROOT_KEYS, TRANSPORTS};
+use super::read::{CAMERA_KEYS, MATRICES, MOST, ORIENTATIONS, RANGES, ROOT_KEYS, TRANSPORTS};
 use crate::dora::Shape;
 use serde_json::{Map, Value, json};
 
 /// The schema. It flags less than the check does.
 pub fn schema() -> Value {
-    let words: [(&str, &[&str]); 3] = [("transport", TRANSPORTS), ("matrix", MATRICES), ("range", RANGES)];
+    let words: [(&str, &[&str]); 4] =
+        [("transport", TRANSPORTS), ("matrix", MATRICES), ("range", RANGES), ("orientation", ORIENTATIONS)];
     let property = |(key, shape): &(&str, Shape)| {
         let mut schema = match (words.iter().find(|(word, _)| word == key), shape) {
-            (Some((_, allowed)), _) => json!({ "enum": allowed }),
+            // a word such as 90 is text to the reader, and a number to an editor
+            (Some((_, allowed)), _) => {
+                let numbers = allowed.iter().filter_map(|word| word.parse::<u32>().ok()).map(Value::from);
+                json!({ "enum": allowed.iter().map(|&word| Value::from(word)).chain(numbers).collect::<Vec<_>>() })
+            }
             // an id such as 17 is text to the reader, and a number to an editor
             (None, Shape::Text) => json!({ "type": ["string", "number"] }),
             (None, Shape::Truth) => json!({ "type": "boolean" }),
@@ -41,7 +46,9 @@ pub fn schema() -> Value {
 fn doc(key: &str) -> &'static str {
     match key {
         "id" => "The camera's name: in metrics, on the page, in zenoh's keys. Each camera of a graph has its own.",
-        "url" => "An rtsp:// URL, best without a password: see user.",
+        "url" => {
+            "An rtsp:// URL, or the http:// URL of a camera that sends Motion JPEG; best without a password: see user."
+        }
         "file" => {
             "A video file in place of a camera: MP4/MOV, Matroska, an MPEG transport stream, or a byte stream (Annex-B). From the folder of the graph."
         }
@@ -59,6 +66,9 @@ fn doc(key: &str) -> &'static str {
         }
         "matrix" => "The YCbCr matrix, over what the bitstream says.",
         "range" => "The sample range, over what the bitstream says.",
+        "orientation" => {
+            "How the pictures are turned and mirrored to be upright: mirrored first, then turned clockwise by so many degrees. By default the decoder's ORIENTATION."
+        }
         "size" => {
             "Width and height of its picture in pixels, such as 1280x720: for the check's estimate of memory alone."
         }

@@ -42,7 +42,10 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
             let what = format!("{} of node '{}'", setting.key, checked.id);
             let fault = |message: String| Fault::error(node.id.at, message).at(place(node, checked, setting));
             // cameras on a network are the decoder's business
-            if value.trim().is_empty() || file == FileUse::Read && is_url(value) && file_path(value) == Ok(value.into())
+            if value.trim().is_empty()
+                || matches!(file, FileUse::Read | FileUse::Source)
+                    && is_url(value)
+                    && file_path(value) == Ok(value.into())
             {
                 continue;
             }
@@ -55,6 +58,8 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
             };
             let found = match file {
                 FileUse::Read | FileUse::Model => readable(&path),
+                FileUse::Source if path.is_dir() => readable_folder(&path),
+                FileUse::Source => readable(&path),
                 FileUse::Write => writable(&path),
                 FileUse::Folder => writable_folder(&path),
             };
@@ -65,7 +70,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
                 continue;
             }
             match (file, Use::of(what.clone(), &path)) {
-                (FileUse::Read | FileUse::Model, used) => read.extend(used),
+                (FileUse::Read | FileUse::Source | FileUse::Model, used) => read.extend(used),
                 (FileUse::Write, Some(used)) => written.push((used, fault(String::new()))),
                 _ => {}
             }
@@ -120,6 +125,11 @@ fn readable(path: &Path) -> Result<(), Refusal> {
         return Err((format!("which is {is}; a file is expected"), None));
     }
     access(path, Access::READ_OK).map_err(|error| (format!("which cannot be read: {error}"), None))
+}
+
+fn readable_folder(path: &Path) -> Result<(), Refusal> {
+    let may = access(path, Access::READ_OK | Access::EXEC_OK);
+    may.map_err(|error| (format!("which cannot be read: {error}"), None))
 }
 
 fn writable(path: &Path) -> Result<(), Refusal> {

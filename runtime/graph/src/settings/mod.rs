@@ -119,6 +119,8 @@ pub struct SettingDoc {
 pub enum FileUse {
     /// `read`: it is there. A URL is none of the check's business.
     Read,
+    /// `source`: it is there, and may be a folder. A URL is none of the check's business.
+    Source,
     /// `model`: it is there, and describes a model (`model.yml`).
     Model,
     /// `write`: it is emptied, or made in a folder that is there.
@@ -327,6 +329,7 @@ fn is_path(property: &Value) -> bool {
 fn file_use(property: &Value) -> Option<FileUse> {
     match property.get("x-millrace-file").and_then(Value::as_str)? {
         "read" => Some(FileUse::Read),
+        "source" => Some(FileUse::Source),
         "model" => Some(FileUse::Model),
         "write" => Some(FileUse::Write),
         "folder" => Some(FileUse::Folder),

@@ -2,8 +2,10 @@
 
 mod engine;
 mod openh264;
+mod raw;
 mod rusty_h264;
 mod rusty_h265;
+mod still;
 
 use crate::reorder::{Place, Reorder, ReorderPolicy};
 use crate::syntax::permit_gaps;
@@ -63,6 +65,7 @@ enum Kind {
     RustyH264,
     OpenH264,
     RustyH265,
+    Still,
 }
 
 impl Kind {
@@ -71,9 +74,15 @@ impl Kind {
         let baseline = matches!(info.profile, "Baseline" | "Constrained Baseline");
         match info.codec {
             PacketCodec::H265 => Self::RustyH265,
+            PacketCodec::Jpeg | PacketCodec::Png => Self::Still,
             _ if baseline || info.slice_groups || prefer_openh264 => Self::OpenH264,
             _ => Self::RustyH264,
         }
+    }
+
+    /// Both H.264 decoders filter the edges of raw macroblocks as if they had been quantized, in some pictures or in all.
+    fn filters_raw_macroblocks(self) -> bool {
+        matches!(self, Self::RustyH264 | Self::OpenH264)
     }
 
     fn start(self) -> Result<Box<dyn Engine>, EngineError> {
@@ -81,6 +90,7 @@ impl Kind {
             Self::RustyH264 => Box::new(rusty_h264::RustyH264::default()),
             Self::OpenH264 => Box::new(openh264::OpenH264::new()?),
             Self::RustyH265 => Box::new(rusty_h265::RustyH265::default()),
+            Self::Still => Box::new(still::Still),
         })
     }
 }
@@ -103,6 +113,13 @@ impl SoftwareDecoder {
     /// # Errors
     /// When the stream uses what no software decoder here knows (interlacing, 4:2:2, 10 bit): no key picture will help.
     pub fn push(&mut self, unit: &AccessUnit) -> Result<(), IngestError> {
+        // one that is decoded and not shown is none that anybody misses
+        let one = u64::from(unit.shown);
+        if let Some(what) = unit.unsupported.filter(|_| Kind::of(&unit.info, false) == Kind::Still) {
+            // the next picture may be of another kind
+            self.lose(Loss::new("decode_error", one, format!("a picture {what}, which is not decoded here")));
+            return Ok(());
+        }
         if let Some(what) = unit.unsupported {
             return Err(IngestError::Unsupported {
                 codec: unit.info.codec,
@@ -112,11 +129,13 @@ impl SoftwareDecoder {
                     unit.info.display_size(),
                     unit.info.bit_depth
                 ),
-                fix: "progressive 8-bit 4:2:0 is expected; set the camera or transcode the file so",
+                fix: if unit.info.bit_depth > 8 {
+                    "8 bits are expected: set the camera or transcode the file so, or use nvdec-nv12, where the GPU knows it"
+                } else {
+                    "progressive 8-bit 4:2:0 is expected: set the camera or transcode the file so"
+                },
             });
         }
-        // one that is decoded and not shown is none that anybody misses
-        let one = u64::from(unit.shown);
         // a stream with intra refresh has no key picture after its first
         let recovers = unit.recovery_frames.filter(|_| unit.info.codec == PacketCodec::H264 && !unit.info.slice_groups);
         if unit.after_loss && !unit.key && recovers.is_none() {
@@ -180,6 +199,14 @@ impl SoftwareDecoder {
         let unit = begins_within.as_ref().unwrap_or(unit);
         let mut frames = Vec::new();
         let decoded = contained(|| running.engine.decode(unit, number, &mut frames));
+        if running.kind.filters_raw_macroblocks()
+            && frames.iter().any(|frame| frame.number == number && raw::has_raw_macroblocks(&unit.data, frame))
+        {
+            self.stop(Some(number));
+            let detail = "the picture has macroblocks of raw samples (I_PCM), whose edges are not decoded exactly";
+            self.lose(Loss::new("raw_macroblocks", one, detail));
+            return Ok(());
+        }
         if !is_exact {
             let detail = "a picture behind a recovery point, which is not exact yet";
             self.report(Loss::new("recovering", one, detail));
@@ -225,7 +252,7 @@ impl SoftwareDecoder {
         let Some(p) = running.pending.remove(at) else { return };
         let Some(origin_px) = frame.origin_in(&p.info) else {
             let got = frame.size();
-            let detail = format!("the decoder gave {got}, the stream says {}", p.info.display_size());
+            let detail = format!("the decoder gave {got}, the stream says {}", p.info.stored_size());
             self.report(Loss::new("decode_error", u64::from(p.shown), detail));
             return;
         };

@@ -1,10 +1,17 @@
 //! Where access units come from.
 
+mod address;
 mod ahead;
 mod annexb;
+mod avi;
+mod http;
+mod jpegs;
 mod mkv;
 mod mp4;
+mod network;
+mod pictures;
 mod probe;
+mod queue;
 mod rtsp;
 mod split;
 mod ts;
@@ -12,13 +19,16 @@ mod url;
 
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
-use millrace_frame::{Timebase, Timing};
+use millrace_frame::{Orientation, Timebase, Timing};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use url::is_rtsp as is_rtsp_url;
-pub use url::{check_source, redact_url};
+pub use url::{check_source, is_camera_url, redact_url};
+
+/// What to do about pictures that are turned in a way that is not known here.
+const ORIENTATION_FIX: &str =
+    "say by ORIENTATION how they are shown: none, 90, 180, 270, mirror, mirror_90, mirror_180 or mirror_270";
 
 /// When a picture is shown and for how long, by its container.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +55,8 @@ pub(crate) enum SourceEvent {
         timing: Timing,
         after_loss: bool,
     },
+    /// The last picture is shown for so long once more, of a container that has no times.
+    Repeated,
     Loss(Loss),
     Counted(Counted),
     State(SourceState),
@@ -64,28 +76,52 @@ pub(crate) trait Source: Send {
         None
     }
 
+    /// How long a picture is shown, of a container that has no times; nothing where it does not say so.
+    fn frame_rate(&self) -> Option<Timebase> {
+        None
+    }
+
+    /// What has to be done to its pictures so that they are upright, by the container's word.
+    ///
+    /// # Errors
+    /// The container says something that cannot be done here.
+    fn orientation(&self) -> Result<Orientation, IngestError> {
+        Ok(Orientation::Upright)
+    }
+
     /// Ends the source, and gives what had arrived and was not fetched. A file's pictures arrive when they are fetched.
     fn close(&mut self) -> Vec<SourceEvent> {
         Vec::new()
     }
 }
 
-/// Whether `source` is an RTSP URL rather than a path.
-pub(crate) fn is_rtsp(source: &OsStr) -> bool {
-    source.to_str().is_some_and(is_rtsp_url)
+/// Whether `source` is a camera's URL rather than a path.
+pub(crate) fn is_camera(source: &OsStr) -> bool {
+    source.to_str().is_some_and(is_camera_url)
 }
 
-/// Opens what `source` names: an `rtsp://` URL, else a file, whose kind its first bytes decide.
+/// Opens what `source` names: an `rtsp://` or `http://` URL, else a folder of pictures, or a file, whose kind its first bytes
+/// decide.
 pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>, IngestError> {
-    if let Some(url) = source.to_str().filter(|text| is_rtsp_url(text)) {
-        return Ok(Box::new(rtsp::Rtsp::open(url, options)?));
+    match source.to_str() {
+        Some(url) if url::is_rtsp(url) => return Ok(Box::new(rtsp::Rtsp::open(url, options)?)),
+        Some(url) if url::is_http(url) => return Ok(Box::new(http::Http::open(url, options)?)),
+        _ => {}
     }
     let path = Path::new(source);
+    // the user's word comes first
+    let by_exif = options.orientation.is_none();
+    if path.is_dir() {
+        return Ok(Box::new(pictures::Pictures::folder(path, by_exif)?));
+    }
     let mut file = probe::open(path)?;
     Ok(match probe::probe(&mut file, path)? {
         probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
         probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
         probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
+        probe::Kind::Avi => Box::new(avi::Avi::open(file, path)?),
+        probe::Kind::Jpeg => Box::new(jpegs::JpegFile::new(file, path, by_exif)),
+        probe::Kind::Png => Box::new(pictures::Pictures::of(vec![path.into()], by_exif)),
         probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),
     })
 }

@@ -1,26 +1,41 @@
-//! RTSP URLs as they may be shown.
+//! URLs of cameras as they may be shown.
 
-/// Whether `source` is an RTSP URL rather than a path.
-pub(crate) fn is_rtsp(source: &str) -> bool {
-    ["rtsp://", "rtsps://"].iter().any(|s| source.get(..s.len()).is_some_and(|p| p.eq_ignore_ascii_case(s)))
+/// Whether `source` is a camera's URL rather than a path.
+pub fn is_camera_url(source: &str) -> bool {
+    is_rtsp(source) || is_http(source)
 }
 
-/// Whether `source` can be opened at all, as far as its name tells: a path always, of URLs those of RTSP without TLS. The
-/// reason has nothing secret in it.
+/// Whether `source` is an RTSP URL.
+pub(crate) fn is_rtsp(source: &str) -> bool {
+    begins(source, ["rtsp://", "rtsps://"])
+}
+
+/// Whether `source` is an HTTP URL.
+pub(crate) fn is_http(source: &str) -> bool {
+    begins(source, ["http://", "https://"])
+}
+
+fn begins(source: &str, schemes: [&str; 2]) -> bool {
+    schemes.iter().any(|s| source.get(..s.len()).is_some_and(|p| p.eq_ignore_ascii_case(s)))
+}
+
+/// Whether `source` can be opened at all, as far as its name tells: a path always, of URLs those of RTSP and HTTP without
+/// TLS. The reason has nothing secret in it.
 ///
 /// # Errors
 /// What is wrong with it and what to write instead.
 pub fn check_source(source: &str) -> Result<(), String> {
-    if !is_rtsp(source) {
-        return Ok(());
+    match source {
+        url if is_rtsp(url) => super::rtsp::check_url(url),
+        url if is_http(url) => super::http::check_url(url),
+        _ => Ok(()),
     }
-    super::rtsp::check_url(source)
 }
 
 /// `source` without anything secret: of a URL, user, password, query and fragment are taken out (cameras put credentials
 /// in all of them); a path is given back as it is. Every message and log line names a source by this.
 pub fn redact_url(source: &str) -> String {
-    if !is_rtsp(source) {
+    if !is_camera_url(source) {
         return source.to_owned();
     }
     let (scheme, rest) = source.split_once("://").unwrap_or(("rtsp", source));
@@ -57,6 +72,7 @@ mod tests {
         assert_eq!(redact_url("rtsp://bob:p@ss/w@h/1"), "rtsp://…@h/1");
         assert_eq!(redact_url("rtsp://h/1?user=bob&pwd=x"), "rtsp://h/1?…");
         assert_eq!(redact_url("rtsp://h/1?mail=bob@secret"), "rtsp://…");
+        assert_eq!(redact_url("http://bob:hunter2@cam/video?pwd=x"), "http://…@cam/video?…");
         assert_eq!(redact_url("clips/a@b?.mp4"), "clips/a@b?.mp4");
     }
 
@@ -65,7 +81,10 @@ mod tests {
         assert_eq!(check_source("clips/a.mp4"), Ok(()));
         assert_eq!(check_source("rtsp://user:pass@camera/1"), Ok(()));
         let secure = check_source("RTSPS://user:hidden1@camera/1").expect_err("it is not supported");
-        assert!(secure.starts_with("RTSP over TLS is not supported; use rtsp://"), "{secure}");
+        assert!(secure.starts_with("RTSP over TLS is not supported; use the scheme without TLS"), "{secure}");
+        assert_eq!(check_source("http://user:pass@camera/mjpeg"), Ok(()));
+        let secure = check_source("https://camera/1").expect_err("it is not supported");
+        assert!(secure.starts_with("HTTP over TLS is not supported"), "{secure}");
         let no_host = check_source("rtsp://user:hidden1@").expect_err("it has no host");
         assert!(no_host.starts_with("not a URL (empty host); rtsp://"), "{no_host}");
         assert!(!secure.contains("hidden1") && !no_host.contains("hidden1"));

@@ -4,7 +4,7 @@ use super::{StreamInfo, colour};
 use crate::reorder::BoundOrigin;
 use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, PicOrderCntType, SpsError};
 use h264_reader::rbsp::{BitRead, BitReader, BitReaderError, Numeric, Primitive};
-use millrace_frame::{PacketCodec, Rect, Size};
+use millrace_frame::{Orientation, PacketCodec, Rect, Size};
 use std::panic::catch_unwind;
 
 pub(crate) use h264_reader::nal::sps::SeqParameterSet;
@@ -154,6 +154,7 @@ fn describe(sps: &SeqParameterSet) -> Result<StreamInfo, String> {
         frame_rate,
         unsupported,
         slice_groups: false,
+        orientation: Orientation::Upright,
     })
 }
 

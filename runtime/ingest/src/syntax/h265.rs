@@ -4,7 +4,7 @@ use super::bits::{Bits, OutOfBits, rbsp};
 use super::h264_sps::MAX_LUMA_SAMPLES;
 use super::{Order, PictureFacts, Role, StreamInfo, Syntax, colour, contained};
 use crate::reorder::BoundOrigin;
-use millrace_frame::{PacketCodec, Rect, Size};
+use millrace_frame::{Orientation, PacketCodec, Rect, Size};
 use rusty_h265::ps::{Pps, Sps, parse_pps, parse_sps};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -273,5 +273,6 @@ fn describe(sps: &Sps) -> Option<StreamInfo> {
             .map(|v| (v.time_scale, v.num_units_in_tick)),
         unsupported,
         slice_groups: false,
+        orientation: Orientation::Upright,
     })
 }

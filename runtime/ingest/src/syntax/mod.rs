@@ -9,10 +9,11 @@ mod h264_slice;
 mod h264_sps;
 mod h265;
 pub(crate) mod nal;
+pub(crate) mod still;
 mod unit;
 
 use crate::reorder::BoundOrigin;
-use millrace_frame::{Colour, ImageDesc, PacketCodec, PixelFormat, Rect, Size};
+use millrace_frame::{Colour, ImageDesc, Orientation, PacketCodec, PixelFormat, Rect, Size};
 
 pub(crate) use h264::H264;
 pub(crate) use h264_gaps::permit_gaps;
@@ -45,15 +46,30 @@ pub struct StreamInfo {
     pub unsupported: Option<&'static str>,
     /// H.264 slice groups (FMO), which only the second decoder knows.
     pub slice_groups: bool,
+    /// What has to be done to its pictures so that they are upright: not the bitstream's word, but the container's or the
+    /// user's.
+    pub orientation: Orientation,
 }
 
 impl StreamInfo {
-    /// The size that is shown.
-    pub fn display_size(&self) -> Size {
+    /// The size of what is shown, as it is stored.
+    pub fn stored_size(&self) -> Size {
         Size::new(self.display.width_px, self.display.height_px)
     }
 
-    /// An NV12 image of what is shown, each row padded to `pitch_align_bytes`, and its length in bytes.
+    /// The size that is shown, upright.
+    pub fn display_size(&self) -> Size {
+        self.orientation.shown_size(self.stored_size())
+    }
+
+    /// The same stream, whose pictures are shown so.
+    pub(crate) fn oriented(&self, orientation: Orientation) -> Self {
+        let mut oriented = Self { orientation, ..self.clone() };
+        oriented.colour.siting.value = orientation.shown_siting(self.colour.siting.value);
+        oriented
+    }
+
+    /// An NV12 image of what is shown, upright, each row padded to `pitch_align_bytes`, and its length in bytes.
     pub fn nv12(&self, pitch_align_bytes: u32) -> (ImageDesc, u64) {
         ImageDesc::packed(PixelFormat::Nv12, self.display_size(), self.colour, pitch_align_bytes)
     }
@@ -153,7 +169,7 @@ pub(crate) fn colour(
         c.transfer = Transfer::from_code(transfer).map_or(c.transfer, Tagged::bitstream);
         c.matrix = Matrix::from_h273(matrix).map_or(c.matrix, Tagged::bitstream);
     }
-    if let Some(siting) = siting.and_then(|code| u8::try_from(code).ok()).and_then(ChromaSiting::from_code) {
+    if let Some(siting) = siting.and_then(ChromaSiting::from_h273) {
         c.siting = Tagged::bitstream(siting);
     }
     c

@@ -70,10 +70,20 @@ done
 cat 60.264 58.264 62.264 > crop_changes.264
 { cat 60.264.framemd5; grep -hv '^#' 58.264.framemd5 62.264.framemd5; } > crop_changes.264.framemd5
 rm 60.264 58.264 62.264 60.264.framemd5 58.264.framemd5 62.264.framemd5
-# macroblocks of raw samples beside deblocked ones
-$FF $(test_picture 96x64 25 0.4) -f lavfi -i "nullsrc=s=32x32:r=25:d=0.4,geq=random(1)*255:random(2)*255:random(3)*255" \
-    -filter_complex "[0][1]overlay=x=32:y=16" -pix_fmt yuv420p $X4 "qp=16:psy=0:subme=9:bframes=0:keyint=5:deblock=6,6:chroma-qp-offset=3" raw_blocks.264
-sums raw_blocks.264
+# macroblocks of raw samples beside deblocked ones: from the first picture on; from the third; with B pictures; by CAVLC; in
+# Baseline; in a cropped picture
+while read -r name size at options; do
+    $FF -nostdin $(test_picture $size 25 0.4) -f lavfi -i "nullsrc=s=32x32:r=25:d=0.4,geq=random(1)*255:random(2)*255:random(3)*255" \
+        -filter_complex "[0][1]overlay=$at" -pix_fmt yuv420p $X4 "qp=16:psy=0:subme=9:keyint=5:deblock=6,6:chroma-qp-offset=3:$options" $name.264
+    sums $name.264 </dev/null
+done <<RAW
+raw_blocks 96x64 x=32:y=16 bframes=0
+raw_blocks_late 96x64 x=32:y=16:enable='gte(n,2)' bframes=0
+raw_blocks_b 96x64 x=32:y=16 bframes=2:b-adapt=0
+raw_blocks_cavlc 96x64 x=32:y=16 bframes=0:cabac=0
+raw_blocks_baseline 96x64 x=32:y=16 bframes=0:cabac=0:8x8dct=0:weightp=0
+raw_blocks_crop 86x56 x=64:y=32 bframes=0
+RAW
 
 # H.265 Main: B pyramid with open groups; cropped, in MP4; a closed one for damage
 $FF $(test_picture 128x96 25 1.6) -pix_fmt yuv420p $X5 "open-gop=1:bframes=4:keyint=12:min-keyint=12:crf=34:log-level=error" open_gop.265
@@ -82,6 +92,24 @@ $FF $(test_picture 190x106 25 0.8) -pix_fmt yuv420p $X5 "bframes=3:crf=34:range=
 sums h265_crop.mp4
 $FF $(test_picture 96x64 30 1.2) -pix_fmt yuv420p $X5 "open-gop=0:bframes=2:keyint=9:min-keyint=9:crf=34:log-level=error" closed_gop.265
 sums closed_gop.265
+
+# turned by the file's display matrix, which ffmpeg applies by itself
+$FF -i crop_b.mp4 -c copy -metadata:s:v:0 rotate=90 turned/turned.mp4
+sums turned/turned.mp4
+# what each orientation makes of six pictures, by FFmpeg's filters
+for stream in cavlc_b.264 closed_gop.265; do
+    while read -r name filter; do
+        $FF -nostdin -i $stream -frames:v 6 -vf "format=yuv420p,$filter,format=nv12" -f framemd5 turned/$stream.$name.framemd5
+    done <<TURNS
+90 transpose=clock
+180 hflip,vflip
+270 transpose=cclock
+mirror hflip
+mirror_90 hflip,transpose=clock
+mirror_180 vflip
+mirror_270 hflip,transpose=cclock
+TURNS
+done
 
 # intra refresh: one IDR, then recovery points that are exact some frames later
 $FF $(test_picture 128x96 25 2.4) -pix_fmt yuv420p $X4 "intra-refresh=1:keyint=14:bframes=0:ref=1:crf=32" intra_refresh.264
@@ -109,6 +137,15 @@ for container in pyramid.ts open_gop_265.ts two_programs.ts pyramid.mkv live.mkv
     sums $container "-enc_time_base -1" "$from"
 done
 rm b.mp4 b265.mp4
+
+# Motion JPEG in each container, and what is in it; H.264 and H.265 in AVI. stills/make.py makes single pictures.
+$FF $(test_picture 64x48 10 0.6) -c:v mjpeg -q:v 3 -pix_fmt yuvj420p mjpeg.mov
+for name in mjpeg.mp4 mjpeg.mkv mjpeg.avi mjpeg.mjpeg; do
+    $FF -i mjpeg.mov -c copy $name
+done
+$FF -i mjpeg.mov -vf scale=in_range=full:out_range=full,format=nv12 -f rawvideo mjpeg.nv12
+$FF -i cavlc_b.264 -c copy h264.avi
+$FF -r 25 -i closed_gop.265 -c copy -tag:v HEVC h265.avi
 
 # refused: interlaced, 4:2:2, 10 bit in both codecs
 $FF $(test_picture 96x64 25 0.2) -pix_fmt yuv420p $X4 "tff=1:crf=34" interlaced.264

@@ -5,7 +5,7 @@ use super::ticks;
 use crate::IngestError;
 use crate::syntax::config::Config;
 use crate::syntax::{UnitBuilder, annexb_nals, contained};
-use millrace_frame::{PacketCodec, Timebase};
+use millrace_frame::{Orientation, PacketCodec, Timebase};
 use mkv_element::io::blocking_impl::ReadFrom as _;
 use mkv_element::prelude::{
     BlockGroup, Cluster, ContentEncoding, Element as _, Header as ElementHeader, Info, Segment, SimpleBlock, Timestamp,
@@ -16,12 +16,15 @@ use std::path::Path;
 /// The track that is read.
 pub(super) struct Track {
     pub(super) number: u64,
+    pub(super) codec: PacketCodec,
     /// How long the lengths of its NAL units are; `None` where they have start codes.
     pub(super) length_bytes: Option<usize>,
     /// What each of its frames begins with, left out of the file.
     pub(super) prefix: Vec<u8>,
     /// How long a picture is shown.
     pub(super) frame_ticks: Option<i64>,
+    /// What has to be done to its pictures so that they are upright; else why that cannot be done here.
+    pub(super) orientation: Result<Orientation, String>,
     pub(super) units: UnitBuilder,
 }
 
@@ -114,14 +117,17 @@ fn timebase(tick_ns: u64) -> Timebase {
     }
 }
 
-fn refusal(path: &Path, reason: String, fix: &'static str) -> IngestError {
+pub(super) fn refusal(path: &Path, reason: String, fix: &'static str) -> IngestError {
     IngestError::Refused { container: "Matroska file", path: path.into(), reason, fix }
 }
 
 /// The first video track that can be read.
 fn choose(body: &[u8], path: &Path) -> Result<Track, IngestError> {
     let entries = entries(body);
-    let videos: Vec<&TrackEntry> = entries.iter().filter(|e| *e.track_type == VIDEO && codec(e).is_some()).collect();
+    let is_video = |e: &&TrackEntry| *e.track_type == VIDEO && codec(e).is_some();
+    let mut videos: Vec<&TrackEntry> = entries.iter().filter(is_video).collect();
+    // beside other video, Motion JPEG is a preview
+    videos.sort_by_key(|e| codec(e) == Some(PacketCodec::Jpeg));
     if let [first, others @ ..] = &videos[..] {
         if !others.is_empty() {
             let others: Vec<u64> = others.iter().map(|e| *e.track_number).collect();
@@ -131,7 +137,8 @@ fn choose(body: &[u8], path: &Path) -> Result<Track, IngestError> {
     }
     let of_kind = |video: bool| entries.iter().filter(move |e| (*e.track_type == VIDEO) == video).map(codec_name);
     let (videos, others): (Vec<String>, Vec<String>) = (of_kind(true).collect(), of_kind(false).collect());
-    let fix = "H.264 (V_MPEG4/ISO/AVC) or H.265 (V_MPEGH/ISO/HEVC) is expected; transcode the video";
+    let fix =
+        "H.264 (V_MPEG4/ISO/AVC), H.265 (V_MPEGH/ISO/HEVC) or Motion JPEG (V_MJPEG) is expected; transcode the video";
     Err(refusal(
         path,
         match (videos.is_empty(), others.is_empty()) {
@@ -164,15 +171,23 @@ fn codec(entry: &TrackEntry) -> Option<PacketCodec> {
     match &entry.codec_id[..] {
         "V_MPEG4/ISO/AVC" => Some(PacketCodec::H264),
         "V_MPEGH/ISO/HEVC" => Some(PacketCodec::H265),
+        "V_MJPEG" => Some(PacketCodec::Jpeg),
+        "V_MS/VFW/FOURCC" if fourcc(entry).is_some_and(|name| name.eq_ignore_ascii_case(b"MJPG")) => {
+            Some(PacketCodec::Jpeg)
+        }
         _ => None,
     }
+}
+
+/// What a track out of an AVI file is in.
+fn fourcc(entry: &TrackEntry) -> Option<&[u8]> {
+    entry.codec_private.as_deref().and_then(|private| private.get(16..20))
 }
 
 /// The codec's own name; tracks out of AVI have it in their private data.
 fn codec_name(entry: &TrackEntry) -> String {
     let id = &entry.codec_id[..];
-    let fourcc = entry.codec_private.as_deref().and_then(|private| private.get(16..20));
-    match fourcc.filter(|_| id == "V_MS/VFW/FOURCC") {
+    match fourcc(entry).filter(|_| id == "V_MS/VFW/FOURCC") {
         Some(fourcc) => format!("'{id}' ({})", fourcc.escape_ascii()),
         None => format!("'{id}'"),
     }
@@ -189,9 +204,14 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
         private.splice(0..0, stripped.prefix.iter().copied());
     }
     let mut units = UnitBuilder::new(codec);
-    let has_start_codes = private.is_empty() || private.starts_with(&[0, 0, 0, 1]) || private.starts_with(&[0, 0, 1]);
+    let has_start_codes = codec == PacketCodec::Jpeg
+        || private.is_empty()
+        || private.starts_with(&[0, 0, 0, 1])
+        || private.starts_with(&[0, 0, 1]);
     let length_bytes = if has_start_codes {
-        annexb_nals(&private).for_each(|set| units.out_of_band(set));
+        if codec != PacketCodec::Jpeg {
+            annexb_nals(&private).for_each(|set| units.out_of_band(set));
+        }
         None
     } else {
         let config = Config::parse(codec, &private).ok_or_else(|| {
@@ -203,12 +223,37 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
     };
     Ok(Track {
         number: *entry.track_number,
+        codec,
         length_bytes,
         prefix: if stripped.of_frames { stripped.prefix } else { Vec::new() },
         // nanoseconds yet
         frame_ticks: entry.default_duration.as_ref().and_then(|d| i64::try_from(**d).ok()).filter(|&ns| ns > 0),
+        orientation: orientation(entry),
         units,
     })
+}
+
+/// How a track's projection turns its pictures: `ProjectionPoseYaw` mirrors them, then `ProjectionPoseRoll` turns them
+/// counter-clockwise.
+fn orientation(entry: &TrackEntry) -> Result<Orientation, String> {
+    let Some(projection) = entry.video.as_ref().and_then(|video| video.projection.as_ref()) else {
+        return Ok(Orientation::Upright);
+    };
+    let kind = *projection.projection_type;
+    if kind != 0 {
+        return Err(format!("its pictures are not flat (projection {kind})"));
+    }
+    let [yaw, pitch, roll] =
+        [*projection.projection_pose_yaw, *projection.projection_pose_pitch, *projection.projection_pose_roll];
+    let sign = match yaw.abs() {
+        0.0 => 1.0,
+        180.0 => -1.0,
+        _ => 0.0,
+    };
+    let (sin, cos) = roll.to_radians().sin_cos();
+    let steps = ([sign * cos, -sign * sin], [sin, cos]);
+    let turned = Orientation::from_steps(steps.0, steps.1).filter(|_| pitch == 0.0);
+    turned.ok_or_else(|| format!("its projection (yaw {yaw}, pitch {pitch}, roll {roll}) is no turn by 90 degrees"))
 }
 
 #[derive(Default)]
@@ -245,4 +290,41 @@ fn stripped(encodings: &[ContentEncoding]) -> Result<Stripped, String> {
 /// Whether an element begins another file behind the first one.
 pub(super) fn begins_file(element: &Element) -> bool {
     element.id == mkv_element::prelude::Ebml::ID
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mkv_element::prelude::{
+        Projection, ProjectionPosePitch, ProjectionPoseRoll, ProjectionPoseYaw, ProjectionType, Video,
+    };
+
+    /// The examples are those of RFC 9559, 5.1.4.1.28.43 to 46.
+    #[test]
+    fn a_projection_mirrors_and_turns_counter_clockwise() {
+        let of = |kind: u64, yaw: f64, pitch: f64, roll: f64| {
+            let projection = Projection {
+                projection_type: ProjectionType(kind),
+                projection_pose_yaw: ProjectionPoseYaw(yaw),
+                projection_pose_pitch: ProjectionPosePitch(pitch),
+                projection_pose_roll: ProjectionPoseRoll(roll),
+                ..Projection::default()
+            };
+            let video = Video { projection: Some(projection), ..Video::default() };
+            orientation(&TrackEntry { video: Some(video), ..TrackEntry::default() })
+        };
+        assert_eq!(orientation(&TrackEntry::default()), Ok(Orientation::Upright));
+        assert_eq!(of(0, 0.0, 0.0, 0.0), Ok(Orientation::Upright));
+        assert_eq!(of(0, 0.0, 0.0, 90.0), Ok(Orientation::Turn270));
+        assert_eq!(of(0, 0.0, 0.0, -90.0), Ok(Orientation::Turn90));
+        assert_eq!(of(0, 0.0, 0.0, 180.0), Ok(Orientation::Turn180));
+        assert_eq!(of(0, 180.0, 0.0, 0.0), Ok(Orientation::Mirror), "flipped horizontally");
+        assert_eq!(of(0, -180.0, 0.0, -180.0), Ok(Orientation::Mirror180), "flipped vertically");
+        for (kind, yaw, pitch, roll) in [(0, 0.0, 0.0, 30.0), (0, 90.0, 0.0, 0.0), (0, 0.0, 45.0, 0.0)] {
+            let why = of(kind, yaw, pitch, roll).err().unwrap_or_default();
+            assert!(why.starts_with("its projection (yaw "), "{why}");
+        }
+        let why = of(1, 0.0, 0.0, 0.0).err().unwrap_or_default();
+        assert_eq!(why, "its pictures are not flat (projection 1)");
+    }
 }

@@ -7,13 +7,15 @@ mod elements;
 mod header;
 
 use super::ahead::Ahead;
-use super::{Source, SourceEvent};
+use super::{ORIENTATION_FIX, Source, SourceEvent};
+use crate::source::jpegs::unreadable;
 use crate::syntax::nal::length_prefixed;
+use crate::syntax::still::StillReader;
 use crate::syntax::{annexb_nals, contained};
 use crate::{IngestError, Loss, LossOf};
 use elements::{Element, Elements, Next};
 use header::Track;
-use millrace_frame::Timebase;
+use millrace_frame::{Orientation, PacketCodec, Timebase};
 use mkv_element::prelude::{BlockGroup, Cluster, Element as _, Segment, SimpleBlock, Timestamp};
 use mkv_element::{ClusterBlock, FrameData};
 use std::collections::VecDeque;
@@ -28,6 +30,7 @@ pub(crate) struct Mkv {
     frame_ticks: i64,
     /// The time of the cluster that is being read.
     cluster_ticks: Option<u64>,
+    stills: StillReader,
     after_loss: bool,
     events: VecDeque<SourceEvent>,
     ahead: Ahead,
@@ -48,6 +51,7 @@ impl Mkv {
             frame_ticks: header.track.frame_ticks.unwrap_or_else(|| ticks(header.timebase, 40_000_000)),
             track: header.track,
             cluster_ticks: None,
+            stills: StillReader::default(),
             after_loss: false,
             events: VecDeque::new(),
             earliest_next_pts_ns: None,
@@ -153,6 +157,17 @@ impl Mkv {
             whole = [&self.track.prefix[..], data].concat();
             &whole
         };
+        if self.track.codec == PacketCodec::Jpeg {
+            match self.stills.unit(self.track.codec, data.to_vec()) {
+                Ok(unit) => self.ahead.push(unit, pts, false),
+                Err(why) => {
+                    let loss = unreadable(&why);
+                    let detail = format!("the block at byte {}: {}", element.body_at, loss.detail);
+                    self.lose(Loss { detail, ..loss });
+                }
+            }
+            return;
+        }
         let units = &mut self.track.units;
         units.sync = is_key;
         let (nals, is_cut) = match self.track.length_bytes {
@@ -188,6 +203,11 @@ impl Mkv {
 impl Source for Mkv {
     fn earliest_next_pts_ns(&self) -> Option<i64> {
         self.earliest_next_pts_ns
+    }
+
+    fn orientation(&self) -> Result<Orientation, IngestError> {
+        let refused = |reason| header::refusal(&self.path, reason, ORIENTATION_FIX);
+        self.track.orientation.clone().map_err(refused)
     }
 
     fn next(&mut self) -> Result<SourceEvent, IngestError> {

@@ -37,6 +37,10 @@ fn entry(fourcc: FourCc, body: &[u8]) -> Entry {
     let video = match &fourcc.0 {
         b"avc1" | b"avc3" => child(boxes, b"avcC").map_or_else(|| Ok(Video::bare(PacketCodec::H264)), avc),
         b"hvc1" | b"hev1" => child(boxes, b"hvcC").map_or_else(|| Ok(Video::bare(PacketCodec::H265)), hevc),
+        b"jpeg" | b"mjpg" | b"MJPG" | b"dmb1" => Ok(Video::bare(PacketCodec::Jpeg)),
+        b"mp4v" if child(boxes, b"esds").and_then(object_type) == Some(JPEG_OBJECT) => {
+            Ok(Video::bare(PacketCodec::Jpeg))
+        }
         _ => return Entry::Other(other_codec(fourcc, boxes)),
     };
     match video {
@@ -52,6 +56,40 @@ impl Video {
     fn bare(codec: PacketCodec) -> Self {
         Self { codec, length_bytes: None, sets: Vec::new() }
     }
+}
+
+/// What a stream's descriptors say of its codec (ISO/IEC 14496-1, 7.2.6.6): an `esds` box holds an ES descriptor (tag 3), and
+/// that a decoder's configuration (tag 4).
+fn object_type(esds: &[u8]) -> Option<u8> {
+    let mut stream = descriptor(esds.get(4..)?, 3)?;
+    let flags = *stream.get(2)?;
+    stream = stream.get(3..)?;
+    if flags & 0x80 != 0 {
+        stream = stream.get(2..)?;
+    }
+    if flags & 0x40 != 0 {
+        stream = stream.get(1 + usize::from(*stream.first()?)..)?;
+    }
+    if flags & 0x20 != 0 {
+        stream = stream.get(2..)?;
+    }
+    descriptor(stream, 4)?.first().copied()
+}
+
+/// `objectTypeIndication` of Motion JPEG.
+const JPEG_OBJECT: u8 = 0x6c;
+
+/// The body of the descriptor that is here, behind its tag and its length of up to four bytes of seven bits.
+fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(&[tag])?;
+    for _ in 0..4 {
+        let (&byte, tail) = rest.split_first()?;
+        rest = tail;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some(rest)
 }
 
 /// An `avcC` box (ISO/IEC 14496-15, 5.3.3.1), which may be empty with avc3. What follows the picture parameter sets is not
@@ -93,7 +131,7 @@ fn other_codec(fourcc: FourCc, boxes: &[u8]) -> Refusal {
         return Refusal { reason, fix: "export it without encryption; no key can be given here" };
     }
     let name = match &fourcc.0 {
-        b"jpeg" | b"mjpa" | b"mjpb" => " (Motion JPEG)",
+        b"mjpa" | b"mjpb" => " (Motion JPEG of two fields)",
         b"mp4v" => " (MPEG-4 Part 2)",
         b"s263" | b"h263" => " (H.263)",
         b"av01" => " (AV1)",
@@ -106,7 +144,7 @@ fn other_codec(fourcc: FourCc, boxes: &[u8]) -> Refusal {
         _ => "",
     };
     let reason = format!("its video is '{fourcc}'{name}");
-    Refusal { reason, fix: "H.264 (avc1, avc3) or H.265 (hvc1, hev1) is expected; transcode it" }
+    Refusal { reason, fix: "H.264 (avc1, avc3), H.265 (hvc1, hev1) or Motion JPEG (jpeg) is expected; transcode it" }
 }
 
 #[cfg(test)]
@@ -132,12 +170,27 @@ mod tests {
     }
 
     #[test]
+    fn motion_jpeg_has_a_name_of_its_own_or_one_in_its_descriptors() {
+        let esds = |object: u8| {
+            let config = [0x04, 0x80, 0x80, 0x0d, object, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let stream = [&[0x03, 0x14, 0, 1, 0][..], &config].concat();
+            [&[0, 0, 0, 12 + stream.len() as u8][..], b"esds", &[0; 4], &stream].concat()
+        };
+        let is_jpeg = |entry: &Entry| matches!(entry, Entry::Video(Video { codec: PacketCodec::Jpeg, .. }));
+        assert!(is_jpeg(&visual(b"jpeg", b"")));
+        assert!(is_jpeg(&visual(b"mp4v", &esds(0x6c))));
+        for boxes in [esds(0x20), esds(0x6c)[..20].to_vec(), vec![]] {
+            assert!(matches!(visual(b"mp4v", &boxes), Entry::Other(_)), "{boxes:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_read_is_named() {
         let reason = |fourcc, boxes: &[u8]| match visual(fourcc, boxes) {
             Entry::Other(refusal) => refusal.reason,
             Entry::Video(video) => format!("{video:?}"),
         };
-        assert_eq!(reason(b"jpeg", b""), "its video is 'jpeg' (Motion JPEG)");
+        assert_eq!(reason(b"mjpa", b""), "its video is 'mjpa' (Motion JPEG of two fields)");
         assert_eq!(reason(b"\xa9xy ", b""), "its video is '\\xa9xy '");
         let sinf = b"\0\0\0\x28sinf\0\0\0\x0cfrmahvc1\0\0\0\x14schm\0\0\0\0cbcs\0\x01\0\0";
         assert_eq!(reason(b"encv", sinf), "its video is encrypted by cbcs ('encv', in fact hvc1)");

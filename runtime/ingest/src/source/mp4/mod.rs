@@ -5,6 +5,7 @@ mod edits;
 mod entry;
 mod fragments;
 mod index;
+mod matrix;
 mod movie;
 mod order;
 mod samples;
@@ -12,10 +13,11 @@ mod tables;
 
 use super::{Source, SourceEvent};
 use crate::syntax::nal::{find_start_code, length_prefixed};
+use crate::syntax::still::StillReader;
 use crate::syntax::{ParsedUnit, UnitBuilder, annexb_nals};
 use crate::{IngestError, Loss, LossOf};
 use entry::Entry;
-use millrace_frame::{PacketCodec, Timebase};
+use millrace_frame::{Orientation, PacketCodec, Timebase};
 use order::{Player, Step};
 use samples::{Absent, Content, Sample};
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +41,7 @@ pub(crate) struct Mp4 {
     /// The samples have times.
     timed: bool,
     player: Player,
+    orientation: Result<Orientation, Refusal>,
     earliest_next_pts_ns: Option<i64>,
     /// What is reported before the next sample.
     queued: VecDeque<SourceEvent>,
@@ -51,6 +54,7 @@ pub(crate) struct Mp4 {
     length_bytes: Option<usize>,
     codec: PacketCodec,
     units: UnitBuilder,
+    stills: StillReader,
     after_loss: bool,
     buf: Vec<u8>,
 }
@@ -72,6 +76,7 @@ impl Mp4 {
             samples: track.samples,
             timed: track.timed,
             player,
+            orientation: track.orientation,
             earliest_next_pts_ns: None,
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
             at_the_end: index.lost.map(|detail| Loss::of(LossOf::Parts, "damaged_fragment", 1, detail)),
@@ -80,6 +85,7 @@ impl Mp4 {
             length_bytes: None,
             codec: PacketCodec::H264,
             units: UnitBuilder::new(PacketCodec::H264),
+            stills: StillReader::default(),
             after_loss: false,
             buf: Vec::new(),
         })
@@ -145,6 +151,11 @@ impl Mp4 {
 
     /// The picture of a sample, how many parts are lost, and whether a length in it is wrong.
     fn unit(&mut self, sample: &[u8]) -> (Option<ParsedUnit>, u64, bool) {
+        if self.codec == PacketCodec::Jpeg {
+            let unit = self.stills.unit(self.codec, sample.to_vec()).ok();
+            let lost = u64::from(unit.is_none());
+            return (unit, lost, false);
+        }
         let (nals, cut) = length_prefixed(sample, self.length_bytes.unwrap_or(4));
         let has_start_codes = || find_start_code(sample, 0).is_some_and(|at| sample[..at].iter().all(|&b| b == 0));
         if cut && self.length_bytes.is_none() && has_start_codes() {
@@ -194,6 +205,11 @@ impl Mp4 {
 impl Source for Mp4 {
     fn earliest_next_pts_ns(&self) -> Option<i64> {
         self.earliest_next_pts_ns
+    }
+
+    fn orientation(&self) -> Result<Orientation, IngestError> {
+        let refused = |Refusal { reason, fix }| IngestError::Container { path: self.path.clone(), reason, fix };
+        self.orientation.clone().map_err(refused)
     }
 
     fn next(&mut self) -> Result<SourceEvent, IngestError> {

@@ -6,9 +6,10 @@ use super::entry::{self, Entry};
 use super::fragments::{self, Defaults, Fault};
 use super::index::{self, Index};
 use super::samples::{Sample, Samples};
-use super::{Refusal, tables};
+use super::{Refusal, matrix, tables};
 use crate::Counted;
-use mp4_atom::{Atom, Mdhd, Mvhd, Tkhd};
+use millrace_frame::{Orientation, PacketCodec};
+use mp4_atom::{Atom, Matrix, Mdhd, Mvhd, Tkhd};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -20,6 +21,8 @@ pub(super) struct Track {
     /// The samples have times that differ.
     pub timed: bool,
     pub edits: Vec<Edit>,
+    /// What has to be done to its pictures so that they are upright.
+    pub orientation: Result<Orientation, Refusal>,
     /// What is worth a counter.
     pub counted: Vec<Counted>,
     /// Why fragments cannot be read, by where they begin.
@@ -36,6 +39,14 @@ struct Header<'a> {
     entries: Vec<Entry>,
     stbl: &'a [u8],
     elst: Option<&'a [u8]>,
+    matrix: Matrix,
+}
+
+impl Header<'_> {
+    fn is_jpeg(&self) -> bool {
+        let of = |entry: &Entry| matches!(entry, Entry::Video(video) if video.codec == PacketCodec::Jpeg);
+        self.entries.iter().any(of)
+    }
 }
 
 /// Reads the first enabled video track that can be read and has samples, else the first that can be read.
@@ -52,8 +63,10 @@ pub(super) fn read(file: &File, index: &Index, len: u64) -> io::Result<Result<Tr
             }
         }
     }
-    headers.sort_by_key(|header| !header.enabled);
-    let others = headers.len().saturating_sub(1) as u64;
+    // beside other video, Motion JPEG is a preview
+    headers.sort_by_key(|header| (header.is_jpeg(), !header.enabled));
+    let alike = headers.iter().filter(|header| header.is_jpeg() == headers[0].is_jpeg()).count();
+    let others = alike.saturating_sub(1) as u64;
     let mut empty = None;
     for header in headers {
         let id = header.id;
@@ -92,7 +105,10 @@ fn no_video(moov: &[u8]) -> Refusal {
         [] => "it has no track".to_owned(),
         found => format!("it has no video track; its tracks are: {}", found.join(", ")),
     };
-    Refusal { reason, fix: "a file with H.264 (avc1, avc3) or H.265 (hvc1, hev1) video is expected" }
+    Refusal {
+        reason,
+        fix: "a file with H.264 (avc1, avc3), H.265 (hvc1, hev1) or Motion JPEG (jpeg) video is expected",
+    }
 }
 
 fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
@@ -121,7 +137,15 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
         return Err(first_other.unwrap_or_else(|| missing("stsd")));
     }
     let elst = child(trak, b"edts").and_then(|edts| child(edts, b"elst"));
-    Ok(Header { id: tkhd.track_id, enabled: tkhd.enabled, timescale: mdhd.timescale, entries, stbl, elst })
+    Ok(Header {
+        id: tkhd.track_id,
+        enabled: tkhd.enabled,
+        timescale: mdhd.timescale,
+        entries,
+        stbl,
+        elst,
+        matrix: tkhd.matrix,
+    })
 }
 
 /// Whether all data references of a track name other files. One that names none is this file, whatever its flag says.
@@ -133,7 +157,7 @@ fn is_elsewhere(minf: &[u8]) -> bool {
 
 fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result<Result<Track, Refusal>> {
     let refused = |reason, fix| Ok(Err(Refusal { reason, fix }));
-    let Header { id, timescale, entries, stbl, elst, .. } = header;
+    let Header { id, timescale, entries, stbl, elst, matrix, .. } = header;
     let mut samples = Samples::new(len, &entries, timescale);
     if let Err(reason) = tables::read(stbl, &mut samples) {
         return refused(reason, DAMAGED);
@@ -173,9 +197,10 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result
     let (samples, timed) = samples.finish();
     let movie = child(&index.moov, b"mvhd").and_then(|mut body| Mvhd::decode_body(&mut body).ok());
     let elst = elst.filter(|_| timed);
+    let orientation = matrix::orientation(&matrix, movie.as_ref().map(|movie| &movie.matrix));
     let edits = match edits::read(elst, movie.map(|movie| movie.timescale), timescale, &samples, index_end) {
         Ok(edits) => edits,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    Ok(Ok(Track { timescale, entries, samples, timed, edits, counted, damaged }))
+    Ok(Ok(Track { timescale, entries, samples, timed, edits, orientation, counted, damaged }))
 }

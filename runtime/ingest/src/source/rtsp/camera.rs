@@ -1,11 +1,11 @@
 //! A camera's task: connects, receives, and begins again whenever that fails.
 
-use super::address::Address;
 use super::assembler::{Assembler, Packet};
 use super::clock::MediaClock;
 use super::connection::{Connection, Failure, Item, Sessions, connect};
-use super::queue::Queue;
 use crate::source::SourceEvent;
+use crate::source::address::Address;
+use crate::source::queue::Queue;
 use crate::{Loss, LossOf, RtspTransport, SourceState};
 use futures::FutureExt;
 use millrace_frame::CameraState;

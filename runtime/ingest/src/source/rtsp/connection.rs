@@ -1,10 +1,10 @@
 //! One RTSP connection: how it is made, and what is wrong when it cannot be.
 
-use super::address::Address;
 use super::assembler::{Arrived, Assembler};
 use super::sdp::parameter_sets;
 use super::stranger;
 use super::udp::{self, Datagrams};
+use crate::source::address::Address;
 use crate::{Counted, RtspTransport};
 use bytes::Bytes;
 use futures::StreamExt;

@@ -1,9 +1,9 @@
 //! The requests of an RTSP session by UDP (RFC 2326). The client library's own session keeps its sockets to itself.
 
-use super::address::Address;
 use super::connection::{Failure, refusal};
-use super::network;
 use super::stranger;
+use crate::source::address::Address;
+use crate::source::network;
 use http_auth::{PasswordClient, PasswordParams};
 use millrace_frame::CameraState;
 use rtsp_types::headers::{AUTHORIZATION, CSEQ, PUBLIC, SESSION, USER_AGENT, WWW_AUTHENTICATE};
@@ -223,7 +223,7 @@ mod tests {
                 })
                 .collect()
         });
-        (Address::parse(&url).unwrap(), served)
+        (Address::parse(&url, "rtsp").unwrap(), served)
     }
 
     fn field(request: &str, name: &str) -> String {

@@ -1,30 +1,27 @@
 //! RTSP cameras. All cameras of a process are received by one network runtime; each has a task that connects, receives
 //! and connects again, and a bounded queue to the thread that decodes it.
 
-mod address;
 mod assembler;
 mod camera;
 mod clock;
 mod connection;
 mod control;
 mod depacketizer;
-mod network;
-mod queue;
 mod sdp;
 mod sorter;
 mod stranger;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 mod udp;
 
-use super::{Source, SourceEvent};
+use super::{Source, SourceEvent, network};
+use crate::source::address::{Address, BadUrl};
+use crate::source::queue::{Bounds, Queue};
 use crate::{IngestError, Options};
-use address::{Address, BadUrl};
 use camera::{Camera, Limits};
 use connection::Sessions;
-use queue::{Bounds, Queue};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -35,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Whether `text` is an RTSP URL, or what is wrong with it.
 pub(super) fn check_url(text: &str) -> Result<(), String> {
-    Address::parse(text).map(|_| ()).map_err(|BadUrl { reason, fix }| format!("{reason}; {fix}"))
+    Address::parse(text, "rtsp").map(|_| ()).map_err(|BadUrl { reason, fix }| format!("{reason}; {fix}"))
 }
 
 pub(crate) struct Rtsp {
@@ -53,8 +50,8 @@ impl Rtsp {
     }
 
     fn open_with(url: &str, options: &Options, limits: Limits, bounds: Bounds) -> Result<Self, IngestError> {
-        let fault = |reason: String, fix| IngestError::Rtsp { url: crate::redact_url(url), reason, fix };
-        let address = Address::parse(url).map_err(|BadUrl { reason, fix }| fault(reason, fix))?;
+        let fault = |reason: String, fix| IngestError::Camera { url: crate::redact_url(url), reason, fix };
+        let address = Address::parse(url, "rtsp").map_err(|BadUrl { reason, fix }| fault(reason, fix))?;
         let runtime = network::handle().map_err(|e| {
             fault(format!("cannot start the network runtime: {e}"), "raise the limits on threads and open files")
         })?;

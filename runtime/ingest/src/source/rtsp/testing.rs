@@ -12,7 +12,7 @@ pub(super) fn nals_of(name: &str) -> Vec<Vec<u8>> {
 }
 
 /// A key picture and one that is none.
-pub(super) fn key_and_p() -> (ParsedUnit, ParsedUnit) {
+pub(in crate::source) fn key_and_p() -> (ParsedUnit, ParsedUnit) {
     let mut builder = UnitBuilder::new(PacketCodec::H264);
     let mut units: Vec<ParsedUnit> = nals_of("open_gop.264").iter().filter_map(|nal| builder.push(nal)).collect();
     let p = units.iter().position(|unit| !unit.facts.key).unwrap();
@@ -20,6 +20,6 @@ pub(super) fn key_and_p() -> (ParsedUnit, ParsedUnit) {
     (units.swap_remove(0), p)
 }
 
-pub(super) fn timing_at(pts_ns: i64, arrival_ns: i64) -> Timing {
+pub(in crate::source) fn timing_at(pts_ns: i64, arrival_ns: i64) -> Timing {
     Timing { pts_ns, timebase: Timebase::NANOSECONDS, capture_ns: 0, arrival_ns, ..Timing::default() }
 }

@@ -1,12 +1,12 @@
 //! A camera that sends by UDP: how it is asked to, and its datagrams in order.
 
-use super::address::Address;
 use super::assembler::Arrived;
 use super::connection::{Connection, Failure, Item, Packets, choose};
 use super::control::Control;
 use super::sdp;
 use super::sorter::{Place, Sorter, near};
 use crate::Counted;
+use crate::source::address::Address;
 use bytes::Bytes;
 use millrace_frame::{CameraState, Timebase};
 use retina::rtcp::PacketRef;

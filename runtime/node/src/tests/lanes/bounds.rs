@@ -4,7 +4,9 @@ use super::{Consumer, Producer, item, seqs};
 use crate::inputs::Input;
 use crate::node::{Order, PortIn, PortOut, Ports};
 use crate::tests::timing;
-use millrace_frame::{Detections, Item, PacketCodec, PacketDesc, Payload, PayloadKind, Size, Timing, monotonic_ns};
+use millrace_frame::{
+    Detections, Item, Orientation, PacketCodec, PacketDesc, Payload, PayloadKind, Size, Timing, monotonic_ns,
+};
 
 /// Of a sink that wants every item, and of the node in front of it.
 const OUT_EVERY: Ports = Ports {
@@ -135,7 +137,13 @@ fn results_that_are_too_old_are_lost_as_late_in_live_flow_alone_and_packets_neve
             };
             detect.out.detections("detections", &found, timing).unwrap();
             let slot = detect.out.slot("packet", "door", 4).unwrap().unwrap();
-            let packet = PacketDesc { codec: PacketCodec::H264, key: seq == 0, display: Size::new(8, 8), len_bytes: 4 };
+            let packet = PacketDesc {
+                codec: PacketCodec::H264,
+                key: seq == 0,
+                display: Size::new(8, 8),
+                len_bytes: 4,
+                orientation: Orientation::Upright,
+            };
             detect.out.publish(slot, &Item::on_host("door", seq, timing, Payload::Packet(packet))).unwrap();
         }
         detect.out.settle().unwrap();

@@ -1,6 +1,6 @@
 //! A camera's URL, parted from what is secret in it.
 
-use crate::source::url::redact_url;
+use super::url::redact_url;
 use percent_encoding::percent_decode_str;
 use retina::client::Credentials;
 use url::Url;
@@ -15,10 +15,18 @@ pub(super) struct BadUrl {
     pub(super) fix: &'static str,
 }
 
-const FORM: &str =
-    "rtsp://[user:password@]host[:port]/path is expected, with reserved characters of the password as %XX";
-const NO_TLS: &str =
-    "use rtsp:// on a network that you trust, or a proxy on this machine that speaks TLS to the camera";
+/// What is expected, by the scheme.
+fn form(scheme: &str) -> &'static str {
+    match scheme {
+        "http" => {
+            "http://[user:password@]host[:port]/path is expected, with reserved characters of the password as %XX"
+        }
+        _ => "rtsp://[user:password@]host[:port]/path is expected, with reserved characters of the password as %XX",
+    }
+}
+
+const NO_TLS: &str = "use the scheme without TLS on a network that you trust, or a proxy on this machine that speaks TLS to \
+                      the camera";
 
 /// Where a camera is, and what its messages must not show.
 #[derive(Clone)]
@@ -33,13 +41,14 @@ pub(super) struct Address {
 
 impl Address {
     /// The URL, or why it cannot be used. The reason does not repeat the URL.
-    pub(super) fn parse(text: &str) -> Result<Self, BadUrl> {
-        let mut url = Url::parse(text).map_err(|e| BadUrl { reason: format!("not a URL ({e})"), fix: FORM })?;
+    pub(super) fn parse(text: &str, scheme: &str) -> Result<Self, BadUrl> {
+        let mut url = Url::parse(text).map_err(|e| BadUrl { reason: format!("not a URL ({e})"), fix: form(scheme) })?;
         if url.host_str().is_none_or(str::is_empty) {
-            return Err(BadUrl { reason: "not a URL (empty host)".into(), fix: FORM });
+            return Err(BadUrl { reason: "not a URL (empty host)".into(), fix: form(scheme) });
         }
-        if url.scheme() != "rtsp" {
-            return Err(BadUrl { reason: "RTSP over TLS is not supported".into(), fix: NO_TLS });
+        if url.scheme() != scheme {
+            let reason = format!("{} over TLS is not supported", scheme.to_ascii_uppercase());
+            return Err(BadUrl { reason, fix: NO_TLS });
         }
         let decoded = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
         let password = url.password().unwrap_or_default().to_owned();
@@ -76,7 +85,7 @@ mod tests {
 
     #[test]
     fn credentials_are_taken_out_of_the_url_and_of_every_message() {
-        let address = Address::parse("rtsp://ad%6Din:p%40ss%2Fw%25rd@cam/live?token=abc").unwrap();
+        let address = Address::parse("rtsp://ad%6Din:p%40ss%2Fw%25rd@cam/live?token=abc", "rtsp").unwrap();
         assert_eq!(address.url.as_str(), "rtsp://cam/live?token=abc");
         assert_eq!(address.shown, "rtsp://…@cam/live?…");
         let wanted = Credentials { username: "admin".into(), password: "p@ss/w%rd".into() };
@@ -87,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
-        let address = Address::parse("rtsp://cam/").unwrap();
+        let address = Address::parse("rtsp://cam/", "rtsp").unwrap();
         assert_eq!(address.scrubbed("first\n  line\n\nconn: 1.2.3.4"), "first line");
         assert_eq!(address.scrubbed(&"ä".repeat(5000)).chars().count(), LONGEST_TEXT_CHARS + 1);
     }
@@ -95,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_no_url_is_told_without_being_shown() {
         for text in ["rtsp://user:hidden1@", "rtsp://", "rtsp://user:hidden1@host:port/"] {
-            let reason = Address::parse(text).err().unwrap().reason;
+            let reason = Address::parse(text, "rtsp").err().unwrap().reason;
             assert!(reason.starts_with("not a URL ("), "{reason}");
             assert!(!reason.contains("hidden1"));
         }

@@ -1,4 +1,4 @@
-//! The network runtime that all RTSP cameras of the process share, and the time that their farewells may take.
+//! The network runtime that all cameras of the process share, and the time that their farewells may take.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) fn handle() -> std::io::Result<Handle> {
         .worker_threads(THREADS)
         .max_blocking_threads(LOOKUP_THREADS)
         .thread_keep_alive(Duration::from_secs(5))
-        .thread_name("rtsp")
+        .thread_name("network")
         .enable_all()
         .build()?;
     Ok(runtime.insert(started).handle().clone())

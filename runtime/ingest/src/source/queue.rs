@@ -212,7 +212,7 @@ mod tests {
                 SourceEvent::Counted(counted) => format!("{} {}", counted.name, counted.count),
                 SourceEvent::State(state) => format!("state {}", state.tries),
                 SourceEvent::Flush => "flush".into(),
-                _ => panic!("an RTSP source has no other events"),
+                _ => panic!("a camera has no other events"),
             });
         }
         names

@@ -1,0 +1,221 @@
+//! Pictures that each stand alone, JPEG and PNG: what their headers say.
+
+use super::{Order, ParsedUnit, PictureFacts, StreamInfo, contained};
+use crate::reorder::BoundOrigin;
+use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder};
+use millrace_frame::{
+    ChromaSiting, Colour, Matrix, Orientation, PacketCodec, Primaries, Range, Rect, Size, Tagged, Transfer,
+};
+use std::sync::Arc;
+
+/// What any picture may be, before memory is allocated for it.
+const MOST_PX: usize = 32_768;
+const MOST_PIXELS: u64 = 1 << 27;
+
+/// The bounds of a JPEG picture.
+pub(crate) fn limits() -> DecodeLimits {
+    DecodeLimits {
+        max_width: MOST_PX,
+        max_height: MOST_PX,
+        max_pixels: MOST_PIXELS,
+        max_scans: 200,
+        ..DecodeLimits::default()
+    }
+}
+
+/// What the header of a picture says.
+struct Header {
+    size: Size,
+    profile: &'static str,
+    unsupported: Option<&'static str>,
+    exif: Orientation,
+}
+
+/// Makes access units of pictures.
+#[derive(Default)]
+pub(crate) struct StillReader {
+    /// A picture's own EXIF orientation counts: a photograph's does, where no container says anything.
+    by_exif: bool,
+    number: u64,
+    last: Option<Arc<StreamInfo>>,
+}
+
+impl StillReader {
+    /// A reader of pictures that no container says anything of.
+    pub(crate) fn new(by_exif: bool) -> Self {
+        Self { by_exif, ..Self::default() }
+    }
+
+    /// The access unit of a picture.
+    ///
+    /// # Errors
+    /// Why its header cannot be read.
+    pub(crate) fn unit(&mut self, codec: PacketCodec, data: Vec<u8>) -> Result<ParsedUnit, String> {
+        let header = match codec {
+            PacketCodec::Png => png(&data),
+            _ => contained(|| jpeg(&data)),
+        }?;
+        let info = info(codec, &header);
+        let info = if self.by_exif { info.oriented(header.exif) } else { info };
+        // what knows a stream by its description sees one stream
+        let info = match self.last.take() {
+            Some(last) if *last == info => last,
+            _ => Arc::new(info),
+        };
+        self.last = Some(info.clone());
+        self.number += 1;
+        let facts = PictureFacts {
+            info,
+            order: Order { sequence: self.number, poc: 0 },
+            key: true,
+            intra: true,
+            closed: true,
+            first_shown: true,
+            recovery_frames: None,
+            frame: self.number,
+            gap: false,
+            output: true,
+            unsupported: None,
+        };
+        Ok(ParsedUnit { data, facts, damaged_nals: 0 })
+    }
+}
+
+fn info(codec: PacketCodec, header: &Header) -> StreamInfo {
+    let Size { width_px, height_px } = header.size;
+    // JFIF: full range, BT.601, chroma in the middle. What a PNG holds is converted to the same.
+    let colour = Colour {
+        matrix: Tagged::bitstream(Matrix::Bt601),
+        range: Tagged::bitstream(Range::Full),
+        primaries: Tagged::assumed(Primaries::Bt709),
+        transfer: Tagged::assumed(Transfer::Srgb),
+        siting: Tagged::bitstream(ChromaSiting::Centre),
+    };
+    StreamInfo {
+        codec,
+        profile: header.profile,
+        coded: header.size,
+        display: Rect { x_px: 0, y_px: 0, width_px, height_px },
+        colour,
+        bit_depth: 8,
+        max_reorder: 0,
+        max_reorder_origin: BoundOrigin::Impossible,
+        frame_rate: None,
+        unsupported: header.unsupported,
+        slice_groups: false,
+        orientation: Orientation::Upright,
+    }
+}
+
+fn jpeg(data: &[u8]) -> Result<Header, String> {
+    let decoder = Decoder::new_with_limits(data, limits()).map_err(|e| e.to_string())?;
+    let frame = decoder.header();
+    let samplings: Vec<(u8, u8)> =
+        frame.components.iter().map(|c| (c.horizontal_sampling, c.vertical_sampling)).collect();
+    let two_fields = match jpeg_end(data) {
+        JpegEnd::At(end) => data[end..].windows(3).any(|bytes| bytes == JPEG_START),
+        JpegEnd::CutAt(_) => true,
+        JpegEnd::Open => false,
+    };
+    let luma_is_finest = samplings.iter().all(|s| s.0 <= samplings[0].0 && s.1 <= samplings[0].1);
+    let unsupported = match decoder.jpeg_color_space() {
+        _ if frame.is_lossless => Some("is lossless"),
+        _ if decoder.is_arithmetic() => Some("has arithmetic coding"),
+        _ if frame.precision != 8 => Some("has more than 8 bits a sample"),
+        _ if two_fields => Some("has two fields in a sample (interlaced)"),
+        ColorSpace::Grayscale => None,
+        ColorSpace::YCbCr if samplings.len() == 3 && luma_is_finest => None,
+        ColorSpace::YCbCr => Some("has more chroma than luma samples"),
+        ColorSpace::Rgb => Some("is stored as RGB"),
+        ColorSpace::Cmyk | ColorSpace::Ycck => Some("is stored as CMYK"),
+        ColorSpace::Unknown => Some("is in no known colour space"),
+    };
+    let profile = if frame.is_progressive { "Progressive" } else { "Sequential" };
+    let exif = match decoder.exif_orientation() {
+        Some(2) => Orientation::Mirror,
+        Some(3) => Orientation::Turn180,
+        Some(4) => Orientation::Mirror180,
+        Some(5) => Orientation::Mirror270,
+        Some(6) => Orientation::Turn90,
+        Some(7) => Orientation::Mirror90,
+        Some(8) => Orientation::Turn270,
+        _ => Orientation::Upright,
+    };
+    Ok(Header { size: Size::new(frame.width.into(), frame.height.into()), profile, unsupported, exif })
+}
+
+/// Its first chunk has what is needed (PNG, 11.2.2).
+fn png(data: &[u8]) -> Result<Header, String> {
+    let header = data.strip_prefix(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR").ok_or("it does not begin as a PNG picture")?;
+    let word = |at: usize| header.get(at..at + 4)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let (width, height) = word(0).zip(word(4)).ok_or("it ends in its header")?;
+    let px = MOST_PX as u32;
+    let fits = (1..=px).contains(&width) && (1..=px).contains(&height);
+    if !fits || u64::from(width) * u64::from(height) > MOST_PIXELS {
+        return Err(format!("it claims {width}x{height} pixels"));
+    }
+    let size = Size::new(width, height);
+    Ok(Header { size, profile: "PNG", unsupported: None, exif: Orientation::Upright })
+}
+
+/// What a JPEG picture begins with: a marker, and the beginning of the next.
+pub(crate) const JPEG_START: [u8; 3] = [0xff, 0xd8, 0xff];
+
+/// Where a JPEG picture ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JpegEnd {
+    /// Behind its last marker.
+    At(usize),
+    /// It has none: here the next picture begins.
+    CutAt(usize),
+    /// Not in these bytes.
+    Open,
+}
+
+/// Where the JPEG picture ends that `data` begins with.
+pub(crate) fn jpeg_end(data: &[u8]) -> JpegEnd {
+    let mut at = 2;
+    let mut end = || -> Option<JpegEnd> {
+        loop {
+            // in front of a marker there may be any number of further 0xff
+            let &[marker, kind] = data.get(at..at + 2)? else { return None };
+            match (marker, kind) {
+                (0xff, 0xff) => at += 1,
+                (0xff, 0xd8) => return Some(JpegEnd::CutAt(at)),
+                (0xff, 0xd9) => return Some(JpegEnd::At(at + 2)),
+                (0xff, 0x01 | 0xd0..=0xd7) => at += 2,
+                (0xff, 0x02..) => {
+                    let len = usize::from(u16::from_be_bytes(*data.get(at + 2..at + 4)?.first_chunk()?));
+                    at += 2 + len.max(2);
+                    if kind == 0xda {
+                        // of coded data, 0xff is followed by 0 or by a restart marker
+                        let is_marker = |w: &[u8]| w[0] == 0xff && !matches!(w[1], 0 | 0xd0..=0xd7);
+                        at += data.get(at..)?.windows(2).position(is_marker)?;
+                    }
+                }
+                // no marker: it is looked for
+                _ => at += 1 + data.get(at + 1..)?.iter().position(|&byte| byte == 0xff)?,
+            }
+        }
+    };
+    end().unwrap_or(JpegEnd::Open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_picture_ends_at_its_own_last_marker() {
+        let segment = [0xff, 0xfe, 0, 6, 0xff, 0xd9, 0xff, 0xd9];
+        let scan = [0xff, 0xda, 0, 2, 1, 2, 0xff, 0, 3, 0xff, 0xd0, 4];
+        let whole = [&[0xff, 0xd8][..], &segment, &scan, &[0xff, 0xff, 0xd9], b"tail"].concat();
+        let end = whole.len() - 4;
+        assert_eq!(jpeg_end(&whole), JpegEnd::At(end));
+        for len in 0..end {
+            assert_eq!(jpeg_end(&whole[..len]), JpegEnd::Open, "{len}");
+        }
+        let cut = [&whole[..end - 3], &whole].concat();
+        assert_eq!(jpeg_end(&cut), JpegEnd::CutAt(end - 3));
+    }
+}
