@@ -42,7 +42,7 @@ pub fn finds_shapes_and_classes<E: Engine>(settings: impl Fn(PathBuf) -> E::Sett
 pub fn adds_models_of_each_task<E: Engine>() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let said = ["an outline of", "2 key points", "turned by 29 degrees", "light 0.75"];
+    let said = ["an outline of", "2 key points", "turned by 29 degrees", "class 1 0.75"];
     for ((file, head), said) in TASKS.into_iter().zip(said) {
         std::fs::copy(data(file), at(file)).unwrap();
         let described = at(&format!("{file}.yml"));

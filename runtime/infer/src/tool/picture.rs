@@ -89,9 +89,13 @@ impl Picture {
     /// A square of a line's thickness, as far as it is in the picture.
     fn dot(&mut self, at: [f32; 2], rgb: [u8; 3]) {
         let Size { width_px, height_px } = self.size;
+        let (thick, half) = (self.thick(), self.thick() / 2.0);
         let range = |at: f32, end: u32| {
-            let first = (at - self.thick() / 2.0).round();
-            first.clamp(0.0, end as f32) as usize..(first + self.thick()).clamp(0.0, end as f32) as usize
+            let end = end as f32;
+            // a line on the picture's edge is seen
+            let at = if (0.0..=end).contains(&at) { at.max(half).min(end - half) } else { at };
+            let first = (at - half).round();
+            first.clamp(0.0, end) as usize..(first + thick).clamp(0.0, end) as usize
         };
         let (xs, ys) = (range(at[0], width_px), range(at[1], height_px));
         for y in ys {
