@@ -43,6 +43,26 @@ LOOKS = """(() => {
 })()"""
 
 
+# What the page draws of boxes with shapes and of classes, 400 by 300: whether each of POINTS is painted.
+SHAPES = """(async () => {
+  const { drawFound } = await import("./found.js");
+  const canvas = Object.assign(document.createElement("canvas"), {width: 400, height: 300}), context = canvas.getContext("2d");
+  const box = (x1, y1, x2, y2, more) => ({x1, y1, x2, y2, score: 0.9, class_id: 1, label: "x", ...more});
+  drawFound(context, canvas, {width_px: 200, height_px: 150, boxes: [
+    box(10, 40, 70, 100, {mask: [[20, 50, 60, 50, 60, 90, 20, 90], [30, 60, 50, 60, 50, 80, 30, 80]]}),
+    box(90, 40, 130, 80, {oriented: {x: 110, y: 60, width: 28.284, height: 28.284, angle_rad: Math.PI / 4}}),
+    box(140, 40, 190, 140, {keypoints: [{x: 150, y: 60, score: 0.9}, {x: 170, y: 60, score: 0.1}, {x: 160, y: 100}]}),
+  ], classes: [{class_id: 2, label: "street", score: 0.75}]}, true);
+  return POINTS.map(([x, y]) => context.getImageData(2 * x, 2 * y, 1, 1).data[3] > 0);
+})()"""
+PAINTED = {
+    "the mask": (25, 70, True), "its hole": (40, 70, False), "the box around it": (10, 70, True), "beside the mask": (15, 95, False),
+    "an edge of the turned box": (100, 50, True), "a corner of its bounds": (91, 78, False), "within it": (110, 60, False),
+    "a key point": (150, 60, True), "one that is not sure": (170, 60, False), "one without a score": (160, 100, True),
+    "the class of the picture": (14, 46, True),
+}  # fmt: skip
+
+
 def outage(browser, pid, need, screenshot):
     """Stops the process that reads the camera, and lets it go on: the camera has to look dead meanwhile."""
     looks = {"live": browser.run(LOOKS)}
@@ -135,6 +155,9 @@ def main():
         browser.wait("window.millrace?.connection === 'live'", 30, "the connection")
         browser.wait("Object.values(millrace.cameras).some(c => c.drawn.length > 5)", 60, "the first pictures")
         browser.wait("millrace.stats?.cameras.length > 0", 10, "the first figures")
+        painted = browser.run(SHAPES.replace("POINTS", json.dumps([[x, y] for x, y, _ in PAINTED.values()])))
+        wrong = [what for (what, (*_, want)), found in zip(PAINTED.items(), painted) if found != want]
+        need(not wrong, f"drawn wrongly: {wrong}")
         before, first = browser.run(COUNTS), browser.run("millrace.stats?.cameras[0]?.frames ?? 0")
         greys = [browser.run(GREY)]
         began = time.monotonic()

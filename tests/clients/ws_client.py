@@ -23,12 +23,16 @@ KINDS = {1: "h264", 2: "jpeg"}
 
 INT, REAL, TEXT, LIST = int, (int, float), str, list
 BOX = {"x1": REAL, "y1": REAL, "x2": REAL, "y2": REAL, "score": REAL, "class_id": INT, "label": TEXT}
+BOX_OPTIONAL = {"track_id": INT, "oriented": dict, "keypoints": LIST, "mask": LIST}
+ORIENTED = {"x": REAL, "y": REAL, "width": REAL, "height": REAL, "angle_rad": REAL}
+CLASS = {"class_id": INT, "label": TEXT, "score": REAL}
 CAMERA = {"source": TEXT, "index": INT, "width_px": INT, "height_px": INT}
 STATES = ("connecting", "live", "stalled", "refused", "ended")
 STATUS = {"source": TEXT, "state": TEXT, "since_ns": INT, "tries": INT}
 STATUS_OPTIONAL = {"last_error": TEXT, "last_frame_ns": INT}
 CAMERA_STATS = {**STATUS, "frames": INT, "fps": REAL, "missing": INT, "restarts": INT, "packets": INT}
 AGES = {name: REAL for name in ("age_p50_ms", "age_p95_ms", "age_p99_ms", "latency_p50_ms", "latency_p99_ms")}
+MODEL = {"model": TEXT, "about": TEXT}
 MESSAGES = {
     "hello": {"schema": INT, "server": TEXT, "title": TEXT, "cameras": LIST},
     "detections": {
@@ -78,7 +82,7 @@ def check_status(what, status):
 
 def check_stats(camera):
     """Checks a camera of `stats`."""
-    check_fields("camera", camera, CAMERA_STATS, optional={**STATUS_OPTIONAL, **AGES})
+    check_fields("camera", camera, CAMERA_STATS, optional={**STATUS_OPTIONAL, **AGES, **MODEL})
     check_status(f"camera {camera['source']}", camera)
     ages = [camera.get(name) for name in ("age_p50_ms", "age_p95_ms", "age_p99_ms")]
     if None in ages:
@@ -92,13 +96,26 @@ def check_stats(camera):
     need(old == [ages[0], ages[2]], f"latency {old}, ages {ages}")
 
 
+def check_shape(box, width, height):
+    """Checks what a box has beside its edges."""
+    if "oriented" in box:
+        check_fields("oriented", box["oriented"], ORIENTED)
+    for point in box.get("keypoints", []):
+        check_fields("keypoint", point, {"x": REAL, "y": REAL}, optional={"score": REAL})
+        need(0 <= point["x"] <= width and 0 <= point["y"] <= height, f"a key point is outside the picture: {point}")
+    for ring in box.get("mask", []):
+        need(len(ring) >= 6 and len(ring) % 2 == 0, f"a ring of {len(ring)} numbers")
+        need(all(box["x1"] - 0.1 <= x <= box["x2"] + 0.1 for x in ring[::2]), f"a mask is wider than its box: {box}")
+        need(all(box["y1"] - 0.1 <= y <= box["y2"] + 0.1 for y in ring[1::2]), f"a mask is higher than its box: {box}")
+
+
 def check_text(text):
     """Parses and checks a text message."""
     message = json.loads(text)
     kind = message.get("type")
     need(kind in MESSAGES, f"unknown type {kind!r}")
     need(next(iter(message)) == "type", f"{kind}: 'type' does not come first")
-    optional = {"state": STATUS_OPTIONAL, "detections": {"sender_ns": INT}}.get(kind, ())
+    optional = {"state": STATUS_OPTIONAL, "detections": {"sender_ns": INT, "classes": LIST}}.get(kind, ())
     check_fields(kind, message, {"type": TEXT, **MESSAGES[kind]}, optional)
     need(message["schema"] == SCHEMA, f"{kind}: schema {message['schema']}, this client reads {SCHEMA}")
     if kind == "detections":
@@ -106,9 +123,14 @@ def check_text(text):
         scores = [box["score"] for box in message["boxes"]]
         need(scores == sorted(scores, reverse=True), f"boxes are not by falling score: {scores}")
         for box in message["boxes"]:
-            check_fields("box", box, BOX, optional=("track_id",))
+            check_fields("box", box, BOX, optional=BOX_OPTIONAL)
+            check_shape(box, message["width_px"], message["height_px"])
             need(box["x1"] <= box["x2"] and box["y1"] <= box["y2"], f"a box is inside out: {box}")
             need(0 <= box["score"] <= 1, f"a score is out of range: {box}")
+        scores = [one["score"] for one in message.get("classes", [])]
+        need(scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores), f"classes score {scores}")
+        for one in message.get("classes", []):
+            check_fields("class", one, CLASS)
     for camera in message.get("cameras", ()):
         if kind == "hello":
             check_fields("camera", camera, CAMERA)

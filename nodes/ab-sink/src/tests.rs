@@ -6,14 +6,24 @@ use millrace_node::testing::Bench;
 use serde_json::Value;
 
 fn found(seq: u64, arrival_ns: i64) -> Detections {
-    let car =
-        DetBox { x1: 1.5, y1: 2.0, x2: 30.0, y2: 40.0, score: 0.5, class_id: 1, label: "car".into(), track_id: None };
+    let car = DetBox {
+        x1: 1.5,
+        y1: 2.0,
+        x2: 30.0,
+        y2: 40.0,
+        score: 0.5,
+        class_id: 1,
+        label: "car".into(),
+        ..DetBox::default()
+    };
     Detections {
         schema: Detections::SCHEMA,
         source: "gate".into(),
         seq,
         pts_ns: 40_000_000 * seq as i64,
         boxes: vec![car],
+        classes: Vec::new(),
+        about: String::new(),
         capture_ns: 0,
         arrival_ns,
         sender_ns: None,

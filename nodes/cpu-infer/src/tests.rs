@@ -37,6 +37,12 @@ fn it_feeds_the_second_input() {
 #[test]
 fn it_adds_and_checks_models() {
     testing::adds_and_checks_models::<Rten>();
+    testing::adds_models_of_each_task::<Rten>();
+}
+
+#[test]
+fn it_finds_shapes_and_classes() {
+    testing::finds_shapes_and_classes::<Rten>(settings);
 }
 
 #[test]

@@ -38,10 +38,10 @@ pub(crate) enum LinesError {
     #[error("{path}: the last {lines} lines could not be brought to the disk: {source}")]
     Sync { path: PathBuf, lines: u64, source: io::Error },
     #[error(
-        "camera {camera}, frame {seq}: box {index} ({label}) has a coordinate or score that is not a finite number, \
+        "camera {camera}, frame {seq}: {what} has a coordinate or score that is not a finite number, \
          which JSON cannot say; the model or its model.yml is at fault"
     )]
-    NotFinite { camera: String, seq: u64, index: usize, label: String },
+    NotFinite { camera: String, seq: u64, what: String },
     #[error("camera {camera}, frame {seq}: {source}")]
     Json { camera: String, seq: u64, source: serde_json::Error },
 }
@@ -89,9 +89,8 @@ impl JsonLines {
 
     /// Writes one frame as one line.
     pub(crate) fn write(&mut self, found: &Detections) -> Result<(), LinesError> {
-        if let Some(index) = found.not_finite() {
-            let (camera, label) = (found.source.clone(), found.boxes[index].label.clone());
-            return Err(LinesError::NotFinite { camera, seq: found.seq, index, label });
+        if let Some(what) = found.not_finite() {
+            return Err(LinesError::NotFinite { camera: found.source.clone(), seq: found.seq, what });
         }
         self.line.clear();
         serde_json::to_writer(&mut self.line, found).map_err(|source| LinesError::Json {

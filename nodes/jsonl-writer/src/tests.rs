@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::lines::{JsonLines, LinesError};
-use millrace_frame::{DetBox, Detections};
+use millrace_frame::{ClassScore, DetBox, Detections, Keypoint, Oriented};
 use std::fs;
 
 fn frame(seq: u64, boxes: Vec<DetBox>) -> Detections {
@@ -11,6 +11,8 @@ fn frame(seq: u64, boxes: Vec<DetBox>) -> Detections {
         seq,
         pts_ns: 40_000_000 * seq as i64,
         boxes,
+        classes: Vec::new(),
+        about: String::new(),
         capture_ns: 1,
         arrival_ns: 0,
         sender_ns: None,
@@ -21,7 +23,16 @@ fn frame(seq: u64, boxes: Vec<DetBox>) -> Detections {
 }
 
 fn car() -> DetBox {
-    DetBox { x1: 1.5, y1: 2.1, x2: 30.0, y2: 40.25, score: 0.9, class_id: 2, label: "car \"x\"".into(), track_id: None }
+    DetBox {
+        x1: 1.5,
+        y1: 2.1,
+        x2: 30.0,
+        y2: 40.25,
+        score: 0.9,
+        class_id: 2,
+        label: "car \"x\"".into(),
+        ..DetBox::default()
+    }
 }
 
 #[test]
@@ -91,9 +102,28 @@ fn a_box_that_json_cannot_say_is_refused_and_leaves_no_line() {
     let mut lines = JsonLines::open(&path, false).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let error = lines.write(&frame(0, vec![car(), DetBox { y2: bad, ..car() }])).unwrap_err();
-        assert!(matches!(error, LinesError::NotFinite { index: 1, .. }), "{error}");
+        assert!(matches!(&error, LinesError::NotFinite { what, .. } if what.starts_with("box 1 ")), "{error}");
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
+}
+
+#[test]
+fn classes_and_shapes_are_in_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let mut wanted = frame(7, vec![car()]);
+    wanted.boxes[0].keypoints = vec![Keypoint { x: 3.5, y: 4.0, score: Some(0.25) }];
+    wanted.boxes[0].mask = vec![vec![1.5, 2.1, 30.0, 2.1, 30.0, 40.25]];
+    wanted.boxes[0].oriented = Some(Oriented { x: 15.0, y: 20.0, width: 8.0, height: 4.0, angle_rad: 0.5 });
+    wanted.classes = vec![ClassScore { class_id: 4, label: "street".into(), score: 0.75 }];
+    JsonLines::open(&path, false).unwrap().write(&wanted).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(line["classes"], serde_json::json!([{"class_id": 4, "label": "street", "score": 0.75}]));
+    assert_eq!(line["boxes"][0]["keypoints"], serde_json::json!([{"x": 3.5, "y": 4.0, "score": 0.25}]));
+    assert_eq!(line["boxes"][0]["mask"][0].as_array().map(Vec::len), Some(6));
+    assert_eq!(line["boxes"][0]["oriented"]["angle_rad"], 0.5);
+    let read: Detections = serde_json::from_value(line).unwrap();
+    assert_eq!((&read.boxes, &read.classes), (&wanted.boxes, &wanted.classes));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn it_computes_16_bit_floats() {
 fn it_feeds_the_second_input() {
     if have_library() {
         testing::feeds_the_second_input::<Ort>(settings);
+        testing::finds_shapes_and_classes::<Ort>(settings);
     }
 }
 
@@ -62,6 +63,7 @@ fn it_feeds_the_second_input() {
 fn it_adds_and_checks_models() {
     if have_library() {
         testing::adds_and_checks_models::<Ort>();
+        testing::adds_models_of_each_task::<Ort>();
     }
 }
 

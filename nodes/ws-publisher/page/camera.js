@@ -1,4 +1,5 @@
 // One camera: pictures and boxes come apart, and are joined by presentation time before anything is drawn.
+import { colour, drawFound } from "./found.js";
 
 const HELD_MOST = 12;               // decoded pictures that wait for their boxes
 const WAIT_MS = 300;                // for how long they wait, more where boxes have been seen to take longer
@@ -11,7 +12,6 @@ const SILENT_MS = 3000;
 
 const span = s => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
 const micros = pts_ns => Math.round(pts_ns / 1000);
-const colour = id => `hsl(${(id * 137.508 + 152) % 360} 72% 62%)`;
 
 export class Camera {
   constructor(source, onUnsupported) {
@@ -25,6 +25,7 @@ export class Camera {
     this.overlayContext = this.overlay.getContext("2d");
     this.badge = this.card.querySelector(".badge");
     this.why = this.card.querySelector(".why");
+    this.about = this.card.querySelector(".about");
     this.live = true;
     this.card.querySelector(".name").textContent = source;
     this.format = this.card.querySelector(".format");
@@ -273,37 +274,7 @@ export class Camera {
   }
 
   drawBoxes(found, own) {
-    const { overlayContext: context, overlay: canvas } = this;
-    const sx = canvas.width / (found.width_px || canvas.width), sy = canvas.height / (found.height_px || canvas.height);
-    // as thick on a small card as on a large one
-    const unit = canvas.width / Math.max(canvas.clientWidth, 200);
-    const line = 2 * unit, text = (canvas.clientWidth < 700 ? 10.5 : 12) * unit, pad = 3.5 * unit;
-    context.save();
-    context.globalAlpha = own ? 1 : 0.45;
-    context.setLineDash(own ? [] : [6 * unit, 5 * unit]);
-    context.lineWidth = line;
-    context.font = `600 ${text}px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
-    context.textBaseline = "middle";
-    // the surest box is drawn last, on top
-    for (const box of [...found.boxes].reverse()) {
-      const x = box.x1 * sx, y = box.y1 * sy, w = (box.x2 - box.x1) * sx, h = (box.y2 - box.y1) * sy;
-      const shade = colour(box.class_id);
-      context.strokeStyle = shade;
-      context.strokeRect(x, y, w, h);
-      if (!own) continue;
-      const name = `${box.label}${box.track_id === undefined ? "" : ` #${box.track_id}`}`;
-      let label = `${name} ${Math.round(box.score * 100)}%`;
-      // over a narrow box the name alone: neighbours stay readable
-      if (context.measureText(label).width + 2 * pad > 2 * w) label = name;
-      const tall = text + pad, wide = context.measureText(label).width + 2 * pad;
-      const left = Math.max(0, Math.min(x - line / 2, canvas.width - wide));
-      const top = y - tall >= 0 ? y - tall : Math.min(y, canvas.height - tall);
-      context.fillStyle = shade;
-      context.fillRect(left, top, wide, tall);
-      context.fillStyle = "#06090c";
-      context.fillText(label, left + pad, top + tall / 2 + unit / 2);
-    }
-    context.restore();
+    drawFound(this.overlayContext, this.overlay, found, own);
     if (own) this.count(found);
   }
 
@@ -339,6 +310,8 @@ export class Camera {
       this.figures[name].append(small);
     };
     this.onState(stats);
+    this.about.hidden = !stats.about;
+    this.about.textContent = stats.about ? `${stats.model}: ${stats.about}` : "";
     const ms = value => value === undefined ? ["–"] : [value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"), "ms"];
     set("fps", stats.fps.toFixed(1));
     set("p50", ...ms(stats.age_p50_ms));
@@ -390,7 +363,7 @@ export class Camera {
 
   record(ts, found) {
     const { drawn } = this.state;
-    drawn.push({ pts_us: ts, seq: found?.seq ?? null, boxes: found?.boxes ?? null });
+    drawn.push({ pts_us: ts, seq: found?.seq ?? null, boxes: found?.boxes ?? null, classes: found?.classes ?? null });
     if (drawn.length > HISTORY) drawn.shift();
   }
 }

@@ -30,10 +30,10 @@ pub(crate) enum Refused {
     #[error("camera {0} would be the {max}th of this node, which has room for {MAX_CAMERAS} that have not ended; use another publisher", max = MAX_CAMERAS + 1)]
     TooManyCameras(String),
     #[error(
-        "camera {source_id}, frame {seq}: box {index} has a coordinate or score that is not a finite number; \
+        "camera {source_id}, frame {seq}: {what} has a coordinate or score that is not a finite number; \
          the model or its model.yml is at fault"
     )]
-    NotFinite { source_id: String, seq: u64, index: usize },
+    NotFinite { source_id: String, seq: u64, what: String },
 }
 
 impl Refused {
@@ -59,6 +59,9 @@ pub(crate) struct Delivered {
 struct Camera {
     source: Arc<str>,
     size: Size,
+    /// The model of its last detections, and what that is for.
+    model: String,
+    about: String,
     counters: Counters,
     /// Of the H.264 stream; `None` before its first key frame.
     h264: Option<VideoConfig>,
@@ -159,8 +162,8 @@ impl Hub {
 
     /// Publishes the boxes of one frame.
     pub(crate) fn detections(&self, found: &Detections) -> Result<Delivered, Refused> {
-        if let Some(index) = found.not_finite() {
-            return Err(Refused::NotFinite { source_id: found.source.clone(), seq: found.seq, index });
+        if let Some(what) = found.not_finite() {
+            return Err(Refused::NotFinite { source_id: found.source.clone(), seq: found.seq, what });
         }
         let age_ns = monotonic_ns().saturating_sub(found.arrival_ns).max(0) as u64;
         let mut state = self.lock();
@@ -168,6 +171,9 @@ impl Hub {
         self.arrived(&mut state, &found.source, found.capture_ns);
         let camera = &mut state.cameras[usize::from(index)];
         camera.size = Size::new(found.width_px, found.height_px);
+        // without an allocation while they stay
+        found.model.clone_into(&mut camera.model);
+        found.about.clone_into(&mut camera.about);
         camera.counters.frame(found.seq, age_ns, Instant::now());
         let source = camera.source.clone();
         if state.clients.is_empty() {
@@ -371,11 +377,15 @@ impl Video {
     }
 }
 
-fn reports<'a>(cameras: &mut [Camera], states: &'a mut Cameras) -> Vec<CameraStats<'a>> {
+fn reports<'a>(cameras: &'a mut [Camera], states: &'a mut Cameras) -> Vec<CameraStats<'a>> {
     let now = Instant::now();
     states.look(now);
     let states = &*states;
-    cameras.iter_mut().filter_map(|c| Some(c.counters.report(states.get(&c.source)?, now))).collect()
+    let report = |c: &'a mut Camera| {
+        let status = states.get(&c.source)?;
+        Some(CameraStats { model: &c.model, about: &c.about, ..c.counters.report(status, now) })
+    };
+    cameras.iter_mut().filter_map(report).collect()
 }
 
 impl State {
@@ -411,6 +421,8 @@ impl Camera {
         Self {
             source,
             size: Size::new(0, 0),
+            model: String::new(),
+            about: String::new(),
             counters: Counters::default(),
             h264: None,
             jpeg: VideoConfig { version: 1, codec: "jpeg".into(), view: Size::new(0, 0).into() },

@@ -1,4 +1,4 @@
-//! The page: four files in the binary, and nothing from elsewhere.
+//! The page: five files in the binary, and nothing from elsewhere.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ pub(crate) fn file(path: &str) -> Response {
         "/page.css" => ("text/css; charset=utf-8", include_str!("../page/page.css")),
         "/page.js" => ("text/javascript; charset=utf-8", include_str!("../page/page.js")),
         "/camera.js" => ("text/javascript; charset=utf-8", include_str!("../page/camera.js")),
+        "/found.js" => ("text/javascript; charset=utf-8", include_str!("../page/found.js")),
         "/icon.svg" => ("image/svg+xml", include_str!("../page/icon.svg")),
         _ => {
             return (StatusCode::NOT_FOUND, "not found; there are /, /ws, /stats, /livez and /readyz\n")

@@ -97,6 +97,11 @@ pub(crate) struct CameraStats<'a> {
     pub(crate) latency_p99_ms: Option<f64>,
     /// Encoded pictures that came in.
     pub(crate) packets: u64,
+    /// The model of its last detections, and what that is for; absent where it is not known.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) model: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) about: &'a str,
 }
 
 /// One client's losses.

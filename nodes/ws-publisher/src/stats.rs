@@ -65,7 +65,7 @@ impl Counters {
         if span.is_zero() { 0.0 } else { (recent().count() - 1) as f64 / span.as_secs_f64() }
     }
 
-    /// The figures at `now` of a camera in this state.
+    /// The figures at `now` of a camera in this state, without its model.
     pub(crate) fn report<'a>(&mut self, status: &'a CameraStatus, now: Instant) -> CameraStats<'a> {
         self.forget_before(now);
         let mut sorted: Vec<u64> = self.recent.iter().map(|(_, age_ns)| *age_ns).collect();
@@ -83,6 +83,8 @@ impl Counters {
             latency_p50_ms: p50,
             latency_p99_ms: p99,
             packets: self.packets,
+            model: "",
+            about: "",
         }
     }
 }

@@ -13,10 +13,10 @@ pub(crate) const ARROW: &str = "application/vnd.apache.arrow.stream;schema=millr
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
     #[error(
-        "camera {camera}, frame {seq}: box {index} has a coordinate or score that is not a finite number; \
+        "camera {camera}, frame {seq}: {what} has a coordinate or score that is not a finite number; \
          the model or its model.yml is at fault"
     )]
-    NotFinite { camera: String, seq: u64, index: usize },
+    NotFinite { camera: String, seq: u64, what: String },
     #[error("camera {camera}, frame {seq}: {source}")]
     Json { camera: String, seq: u64, source: serde_json::Error },
     #[error("camera {camera}, frame {seq}: {source}")]
@@ -26,8 +26,8 @@ pub(crate) enum MessageError {
 /// `found` in each encoding that is wanted, with the encoding's name.
 pub(crate) fn encode(found: &Detections, wanted: Encodings) -> Result<Vec<(&'static str, Vec<u8>)>, MessageError> {
     let (camera, seq) = (|| found.source.clone(), found.seq);
-    if let Some(index) = found.not_finite() {
-        return Err(MessageError::NotFinite { camera: camera(), seq, index });
+    if let Some(what) = found.not_finite() {
+        return Err(MessageError::NotFinite { camera: camera(), seq, what });
     }
     let mut out = Vec::with_capacity(2);
     if wanted != Encodings::Arrow {

@@ -4,7 +4,7 @@
 use super::*;
 
 fn bx(x1: f32, y1: f32, x2: f32, y2: f32, class_id: u32, score: f32) -> DetBox {
-    DetBox { x1, y1, x2, y2, score, class_id, label: format!("class {class_id}"), track_id: None }
+    DetBox { x1, y1, x2, y2, score, class_id, label: format!("class {class_id}"), ..DetBox::default() }
 }
 
 fn frame(seq: u64, boxes: Vec<DetBox>, ignored: Vec<DetBox>) -> FrameBoxes {

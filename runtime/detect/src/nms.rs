@@ -1,6 +1,7 @@
 //! Non-maximum suppression: of boxes of one class that overlap, the one that scores best stays.
 
-/// A box before it is reported, edges in model pixels.
+/// What a head found, before it is reported: a box with its edges in model pixels, before it is turned about its centre; or a
+/// class of the whole picture, without edges.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Left edge.
@@ -11,6 +12,8 @@ pub struct Candidate {
     pub x2: f32,
     /// Bottom edge.
     pub y2: f32,
+    /// How far the box is turned, clockwise; 0 of an upright one.
+    pub angle_rad: f32,
     /// Score, 0 to 1.
     pub score: f32,
     /// Class.
@@ -33,6 +36,31 @@ pub fn iou(a: &Candidate, b: &Candidate) -> f64 {
     if whole > 0.0 { shared / whole } else { 0.0 }
 }
 
+/// How alike two turned boxes are, 0 to 1: 1 less the Hellinger distance of the normal distributions that have the boxes' centres
+/// and covariances (ProbIoU: Llerena et al., "Gaussian Bounding Boxes and Probabilistic Intersection-over-Union", 2021).
+pub fn prob_iou(a: &Candidate, b: &Candidate) -> f64 {
+    // the centre, and the entries xx, yy, xy of the covariance of a uniform density over the rectangle
+    let normal = |c: &Candidate| {
+        let [x1, y1, x2, y2] = [c.x1, c.y1, c.x2, c.y2].map(f64::from);
+        let (sin, cos) = f64::from(c.angle_rad).sin_cos();
+        let (along, across) = ((x2 - x1).powi(2) / 12.0, (y2 - y1).powi(2) / 12.0);
+        let covariance = [
+            along * cos * cos + across * sin * sin,
+            along * sin * sin + across * cos * cos,
+            (along - across) * sin * cos,
+        ];
+        ([(x1 + x2) / 2.0, (y1 + y2) / 2.0], covariance)
+    };
+    let determinant = |[xx, yy, xy]: [f64; 3]| (xx * yy - xy * xy).max(f64::MIN_POSITIVE);
+    let ((p, s), (q, t)) = (normal(a), normal(b));
+    let mean = [0, 1, 2].map(|i| (s[i] + t[i]) / 2.0);
+    let (dx, dy) = (p[0] - q[0], p[1] - q[1]);
+    let apart = (mean[1] * dx * dx + mean[0] * dy * dy - 2.0 * mean[2] * dx * dy) / determinant(mean);
+    let unlike = determinant(mean).ln() - (determinant(s).ln() + determinant(t).ln()) / 2.0;
+    let bhattacharyya = (apart / 8.0 + unlike / 2.0).max(0.0);
+    1.0 - (1.0 - (-bhattacharyya).exp()).max(0.0).sqrt()
+}
+
 /// Sorts by falling score (equal scores by rising index) and keeps the first `max`. Returns how many were dropped.
 ///
 /// O(n) for what is dropped, O(max log max) for the rest.
@@ -50,15 +78,15 @@ pub fn keep_best(found: &mut Vec<Candidate>, max: usize) -> u64 {
 }
 
 /// Greedy suppression by class: goes down the list, which is in the order of [`keep_best`], and drops each box whose
-/// [`iou`] with a kept box of its class is above `limit`.
+/// `overlap` with a kept box of its class is above `limit`: [`iou`], or [`prob_iou`] for turned ones.
 ///
 /// O(n x kept), in place, no allocation.
-pub fn suppress(found: &mut Vec<Candidate>, limit: f32) {
+pub fn suppress(found: &mut Vec<Candidate>, limit: f32, overlap: fn(&Candidate, &Candidate) -> f64) {
     let limit = f64::from(limit);
     let mut kept = 0;
     for i in 0..found.len() {
         let one = found[i];
-        if found[..kept].iter().all(|k| k.class_id != one.class_id || iou(k, &one) <= limit) {
+        if found[..kept].iter().all(|k| k.class_id != one.class_id || overlap(k, &one) <= limit) {
             found[kept] = one;
             kept += 1;
         }
@@ -88,7 +116,16 @@ mod tests {
     fn candidates(boxes: &[Whole]) -> Vec<Candidate> {
         let one = |(index, b): (usize, &Whole)| {
             let [x1, y1, x2, y2] = b.corners.map(|v| v as f32);
-            Candidate { x1, y1, x2, y2, score: f32::from(b.score) / 255.0, class_id: b.class_id, index: index as u32 }
+            Candidate {
+                x1,
+                y1,
+                x2,
+                y2,
+                angle_rad: 0.0,
+                score: f32::from(b.score) / 255.0,
+                class_id: b.class_id,
+                index: index as u32,
+            }
         };
         boxes.iter().enumerate().map(one).collect()
     }
@@ -131,7 +168,7 @@ mod tests {
         fn it_keeps_what_the_definition_keeps(boxes in boxes(), den in prop::sample::select(vec![2i64, 4])) {
             let mut found = candidates(&boxes);
             keep_best(&mut found, usize::MAX);
-            suppress(&mut found, 1.0 / den as f32);
+            suppress(&mut found, 1.0 / den as f32, iou);
             let kept: Vec<usize> = found.iter().map(|c| c.index as usize).collect();
             prop_assert_eq!(kept, by_definition(&boxes, 1, den));
         }
@@ -150,22 +187,53 @@ mod tests {
         #[test]
         fn no_numbers_panic(values in prop::collection::vec(any::<[f32; 5]>(), 0..40), limit in any::<f32>()) {
             let one = |(i, v): (usize, &[f32; 5])| Candidate {
-                x1: v[0], y1: v[1], x2: v[2], y2: v[3], score: v[4], class_id: 0, index: i as u32,
+                x1: v[0], y1: v[1], x2: v[2], y2: v[3], angle_rad: 0.0, score: v[4], class_id: 0, index: i as u32,
             };
             let mut found: Vec<Candidate> = values.iter().enumerate().map(one).collect();
             keep_best(&mut found, 20);
-            suppress(&mut found, limit);
+            suppress(&mut found, limit, [iou, prob_iou][values.len() % 2]);
             prop_assert!(found.len() <= 20);
         }
     }
 
     #[test]
     fn a_quarter_shifted_square_overlaps_by_three_fifths() {
-        let at = |x1: f32| Candidate { x1, y1: 0.0, x2: x1 + 4.0, y2: 4.0, score: 1.0, class_id: 0, index: 0 };
+        let at = |x1: f32| Candidate {
+            x1,
+            y1: 0.0,
+            x2: x1 + 4.0,
+            y2: 4.0,
+            angle_rad: 0.0,
+            score: 1.0,
+            class_id: 0,
+            index: 0,
+        };
         assert!((iou(&at(0.0), &at(1.0)) - 0.6).abs() < 1e-12);
         assert_eq!(iou(&at(0.0), &at(4.0)), 0.0);
         assert_eq!(iou(&at(2.0), &at(2.0)), 1.0);
-        let wide = |x2| Candidate { x1: -3e38, y1: -3e38, x2, y2: 3e38, score: 1.0, class_id: 0, index: 0 };
+        let wide =
+            |x2| Candidate { x1: -3e38, y1: -3e38, x2, y2: 3e38, angle_rad: 0.0, score: 1.0, class_id: 0, index: 0 };
         assert!((iou(&wide(3e38), &wide(0.0)) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn turned_boxes_are_as_alike_as_the_paper_says() {
+        let turned = |x: f32, y: f32, w: f32, h: f32, angle_rad: f32| {
+            let (x1, y1, x2, y2) = (x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0);
+            Candidate { x1, y1, x2, y2, angle_rad, score: 1.0, class_id: 0, index: 0 }
+        };
+        let alike = |a, b| prob_iou(&a, &b);
+        // computed with numpy from the formulas of the paper
+        for (a, b, want) in [
+            (turned(10., 10., 8., 2., 0.), turned(10., 10., 8., 2., 0.), 1.0),
+            (turned(10., 10., 8., 2., 0.3), turned(11., 10.5, 8., 2., 0.35), 0.797_204),
+            (turned(10., 10., 8., 2., 0.), turned(10., 10., 8., 2., std::f32::consts::FRAC_PI_2), 0.272_393),
+            (turned(10., 10., 8., 2., 0.), turned(18., 10., 8., 2., 0.), 0.118_598),
+        ] {
+            assert!((alike(a, b) - want).abs() < 1e-5, "{a:?} {b:?}: {} and not {want}", alike(a, b));
+        }
+        // a quarter turn with width and height exchanged is the same rectangle
+        let same = alike(turned(5., 5., 8., 2., 0.2), turned(5., 5., 2., 8., 0.2 + std::f32::consts::FRAC_PI_2));
+        assert!(same > 0.999, "{same}");
     }
 }

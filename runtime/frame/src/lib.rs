@@ -18,7 +18,7 @@ pub mod wire;
 
 pub use camera::{CameraMessage, CameraState, CameraStatus};
 pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
-pub use detections::{DetBox, Detections, DetectionsMessage};
+pub use detections::{ClassScore, DetBox, Detections, DetectionsMessage, Keypoint, Oriented};
 pub use format::{
     ImageDesc, LayoutError, Letterbox, PacketCodec, PacketDesc, PixelFormat, Plane, Rect, Size, TensorDesc,
     TensorDtype, TensorLayout,

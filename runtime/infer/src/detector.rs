@@ -337,17 +337,19 @@ impl Reader {
     }
 
     fn found(&self, item: &Item, boxes: Boxes, to: &Mapping) -> Found {
-        let Boxes { boxes, not_finite, over_limit, tally, doubt } = boxes;
+        let Boxes { boxes, classes, not_finite, over_limit, tally, doubt } = boxes;
         let detections = Detections {
             schema: Detections::SCHEMA,
             source: item.source.clone(),
             seq: item.seq,
             pts_ns: item.timing.pts_ns,
             boxes,
+            classes,
             capture_ns: item.timing.capture_ns,
             arrival_ns: item.timing.arrival_ns,
             sender_ns: item.timing.sender_ns,
             model: self.model.name.clone(),
+            about: self.model.about.clone().unwrap_or_default(),
             width_px: to.source_size.width_px,
             height_px: to.source_size.height_px,
         };

@@ -1,7 +1,7 @@
 //! Whether a model file, its description and an engine go together.
 
 use crate::Engine;
-use millrace_detect::heads::{guesses, shape_text};
+use millrace_detect::heads::{Seen, guesses, shape_text};
 use millrace_detect::{Model, Port, Signature};
 use millrace_frame::Size;
 
@@ -91,7 +91,7 @@ fn other_inputs(model: &Model, signature: &Signature) -> Option<String> {
 
 /// What the outputs look like, for a description that they do not fit.
 pub(crate) fn hint(signature: &Signature, model: &Model) -> String {
-    let guesses = guesses(&signature.outputs, Size::new(model.input.width_px, model.input.height_px));
+    let guesses = guesses(&Seen::shapes(&signature.outputs, Size::new(model.input.width_px, model.input.height_px)));
     let heads: Vec<String> = guesses.into_iter().map(|guess| format!("`head: {}`", guess.head)).collect();
     if heads.is_empty() { String::new() } else { format!(". By its outputs it may be {}", heads.join(" or ")) }
 }

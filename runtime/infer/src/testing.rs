@@ -3,6 +3,10 @@
 //! The models and what they give come from `tests/data/make_tiny.py`.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod tasks;
+
+pub use tasks::{adds_models_of_each_task, finds_shapes_and_classes};
+
 use crate::{Detector, Elements, Engine, InferNode};
 use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
 use millrace_node::Input;
@@ -235,8 +239,11 @@ pub fn adds_and_checks_models<E: Engine>() {
     let other = at("other.yml");
     ask::<E>(&["add", &at("named.onnx"), "--output", &other]).unwrap();
     has(&std::fs::read_to_string(&other).unwrap(), &["labels: [\"sea lion\", \"driver's\"]"]);
-    std::fs::write(at("posed.onnx"), [&tiny[..], &pair("task", "pose")].concat()).unwrap();
-    has(&ask::<E>(&["add", &at("posed.onnx"), "--output", &at("posed.yml")]).unwrap_err(), &["its task is 'pose'"]);
+    std::fs::write(at("deep.onnx"), [&tiny[..], &pair("task", "depth")].concat()).unwrap();
+    has(
+        &ask::<E>(&["add", &at("deep.onnx"), "--output", &at("deep.yml")]).unwrap_err(),
+        &["its task is 'depth', which no head is for; there are heads for detect, segment, pose, obb, classify"],
+    );
 
     // open extents, a list without the number of its classes, no picture
     std::fs::copy(data("tiny_open.onnx"), at("open.onnx")).unwrap();

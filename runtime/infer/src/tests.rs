@@ -145,7 +145,7 @@ fn detections_carry_the_identity_of_the_frame() {
         score: 0.75,
         class_id: 0,
         label: "thing".into(),
-        track_id: None,
+        ..DetBox::default()
     };
     let expected = Detections {
         schema: Detections::SCHEMA,
@@ -153,6 +153,8 @@ fn detections_carry_the_identity_of_the_frame() {
         seq: 5,
         pts_ns: 77,
         boxes: vec![box_],
+        classes: Vec::new(),
+        about: String::new(),
         capture_ns: 99,
         arrival_ns: 0,
         sender_ns: None,

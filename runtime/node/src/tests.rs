@@ -244,6 +244,8 @@ impl Node for Source {
             seq: self.0,
             pts_ns: 0,
             boxes: Vec::new(),
+            classes: Vec::new(),
+            about: String::new(),
             capture_ns: 0,
             arrival_ns: 0,
             sender_ns: None,

@@ -29,14 +29,24 @@ fn start(max_clients: usize, limits: Limits) -> (Arc<Hub>, Server) {
 
 /// Frame `seq` of a camera at 25 fps, with `n` boxes.
 fn found(source: &str, seq: u64, n: usize) -> Detections {
-    let car =
-        DetBox { x1: 1.5, y1: 2.0, x2: 30.0, y2: 40.25, score: 0.9, class_id: 2, label: "car".into(), track_id: None };
+    let car = DetBox {
+        x1: 1.5,
+        y1: 2.0,
+        x2: 30.0,
+        y2: 40.25,
+        score: 0.9,
+        class_id: 2,
+        label: "car".into(),
+        ..DetBox::default()
+    };
     Detections {
         schema: Detections::SCHEMA,
         source: source.into(),
         seq,
         pts_ns: 40_000_000 * seq as i64,
         boxes: vec![car; n],
+        classes: Vec::new(),
+        about: String::new(),
         capture_ns: 1_700_000_000_000_000_000,
         arrival_ns: 0,
         sender_ns: None,

@@ -265,6 +265,7 @@ fn the_page_needs_nothing_from_elsewhere_and_says_so() {
         ("/", "text/html"),
         ("/page.js", "text/javascript"),
         ("/camera.js", "text/javascript"),
+        ("/found.js", "text/javascript"),
         ("/page.css", "text/css"),
         ("/icon.svg", "image/svg+xml"),
     ] {
@@ -319,6 +320,17 @@ fn strangers_and_nonsense_are_turned_away() {
 }
 
 #[test]
+fn the_figures_say_what_a_camera_s_model_is_for() {
+    let (hub, server) = start(1, Limits::default());
+    hub.detections(&found("gate", 0, 1)).unwrap();
+    let stats =
+        || serde_json::from_str::<serde_json::Value>(&get(&server, "/stats", "").1).unwrap()["cameras"][0].clone();
+    assert_eq!((&stats()["model"], stats().get("about")), (&"m".into(), None));
+    hub.detections(&Detections { about: "finds cars".into(), ..found("gate", 1, 1) }).unwrap();
+    assert_eq!((&stats()["model"], &stats()["about"]), (&"m".into(), &"finds cars".into()));
+}
+
+#[test]
 fn what_cannot_be_said_in_json_is_refused_by_name() {
     let (hub, _server) = start(1, Limits::default());
     let mut bad = found("gate", 3, 2);
@@ -326,7 +338,7 @@ fn what_cannot_be_said_in_json_is_refused_by_name() {
     let error = hub.detections(&bad).unwrap_err();
     assert_eq!(
         (error.cause(), error),
-        ("not_finite", Refused::NotFinite { source_id: "gate".into(), seq: 3, index: 1 })
+        ("not_finite", Refused::NotFinite { source_id: "gate".into(), seq: 3, what: "box 1 (car)".into() })
     );
     for n in 0..256 {
         hub.detections(&found(&format!("cam{n}"), 0, 0)).unwrap();

@@ -40,7 +40,7 @@ pub(crate) fn quality(planted: &Planted, r: &mut Rng) -> Quality {
                     score: 1.0,
                     class_id: i as u32 % 2,
                     label,
-                    track_id: None,
+                    ..DetBox::default()
                 }
             })
             .collect();

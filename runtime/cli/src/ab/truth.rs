@@ -66,7 +66,7 @@ fn frame(camera: &str, line: Line) -> FrameBoxes {
     let of = |all: Vec<TrueBox>| {
         let one = |b: TrueBox| {
             let TrueBox { x1, y1, x2, y2, class_id, label, .. } = b;
-            DetBox { x1, y1, x2, y2, score: 1.0, class_id, label, track_id: None }
+            DetBox { x1, y1, x2, y2, score: 1.0, class_id, label, ..DetBox::default() }
         };
         all.into_iter().map(one).collect()
     };

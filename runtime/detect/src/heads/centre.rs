@@ -2,9 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::best_of_planes;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink};
-use crate::signature::Port;
-use millrace_frame::Size;
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink};
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -14,7 +12,7 @@ pub(super) const KIND: Kind = Kind {
     numbers: "distances left, top, right, bottom from the centre of the cell in model pixels; a probability per class",
     keys: &[Key::OUTPUT, Key { name: "stride_px", default: None, doc: "model pixels per cell" }],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -28,7 +26,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Centre { output: output?, stride_px: stride_px? }))
 }
 
-fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     let [output] = outputs else { return None };
     let [_, numbers, rows, columns] = output.extents::<4>()?;
     let stride = input.width_px.checked_div(u32::try_from(columns).ok()?)?;

@@ -1,10 +1,10 @@
 //! From the outputs of one picture to its boxes.
 
-use super::{Canvas, Expected, HeadError, RawTensor, Sink, shape_text};
+use super::{Canvas, Expected, HeadError, RawTensor, Shape, Sink, mask, shape_text};
 use crate::doubt::{Doubt, Tally};
 use crate::model::{HeadSpec, Model, Thresholds};
 use crate::nms::{self, Candidate};
-use millrace_frame::{DetBox, Letterbox, Size};
+use millrace_frame::{ClassScore, DetBox, Keypoint, Letterbox, Oriented, Size};
 use std::sync::Arc;
 
 /// Where boxes go from the model's pixels.
@@ -21,6 +21,8 @@ pub struct Mapping {
 pub struct Boxes {
     /// By falling score.
     pub boxes: Vec<DetBox>,
+    /// What a classifier says of the whole picture, by falling score.
+    pub classes: Vec<ClassScore>,
     /// Candidates that were dropped because a coordinate or the score was NaN or infinite.
     pub not_finite: u64,
     /// Candidates that were dropped because there were more than `max_candidates`.
@@ -117,10 +119,9 @@ impl Decoder {
 
     /// Fills `found` with the best boxes of at least the score, in model pixels, by falling score, not yet suppressed.
     fn candidates(&mut self, outputs: &[RawTensor<'_>]) -> Result<Dropped, HeadError> {
-        let outputs = self.pick(outputs)?;
         self.found.clear();
         let mut sink = Sink::new(&mut self.found, &mut self.best, self.canvas, self.thresholds.score);
-        self.head.read(&outputs, &self.canvas, &mut sink)?;
+        self.head.read(outputs, &self.canvas, &mut sink)?;
         sink.judge(self.head.kind())?;
         let tally = sink.tally;
         let most = self.head.most().min(self.thresholds.max_candidates as usize);
@@ -128,39 +129,106 @@ impl Decoder {
         Ok(Dropped { over_limit, tally })
     }
 
-    /// The boxes of one picture, in the source's display pixels.
+    /// What was found in one picture, in the source's display pixels.
     ///
     /// # Errors
-    /// When an output is missing, has another shape than the head's, or holds scores that the head does not expect.
+    /// When an output is missing, has another shape than the head's, or holds numbers that the head does not expect.
     pub fn detect(&mut self, outputs: &[RawTensor<'_>], to: &Mapping) -> Result<Boxes, HeadError> {
-        let Dropped { over_limit, tally } = self.candidates(outputs)?;
-        let mut not_finite = tally.not_finite;
+        let outputs = self.pick(outputs)?;
+        let Dropped { over_limit, tally } = self.candidates(&outputs)?;
+        let not_finite = tally.not_finite;
+        if self.head.classifies() {
+            let class = |c: &Candidate| ClassScore { class_id: c.class_id, label: self.label(c), score: c.score };
+            let classes = self.found.iter().map(class).collect();
+            return Ok(Boxes { classes, not_finite, tally, ..Boxes::default() });
+        }
         if self.head.suppresses() {
-            nms::suppress(&mut self.found, self.thresholds.iou);
+            let overlap = if self.head.oriented() { nms::prob_iou } else { nms::iou };
+            nms::suppress(&mut self.found, self.thresholds.iou, overlap);
         }
         let doubt = self.doubt.add(&tally, self.thresholds.score, self.head.suppresses());
-        let mut boxes = Vec::with_capacity(self.found.len());
+        let mut found = Boxes { not_finite, over_limit, tally, doubt, ..Boxes::default() };
+        found.boxes.reserve(self.found.len());
         for one in &self.found {
-            let [x1, y1, x2, y2] = to.clipped(one);
-            if [x1, y1, x2, y2].iter().any(|v| !v.is_finite()) {
-                not_finite += 1;
-            } else if x2 > x1 && y2 > y1 {
-                let label = self.labels.get(one.class_id as usize).map_or(String::new(), |l| l.to_string());
-                let (score, class_id) = (one.score, one.class_id);
-                boxes.push(DetBox { x1, y1, x2, y2, score, class_id, label, track_id: None });
+            let b = self.report(&outputs, one, to)?;
+            if !b.is_finite() {
+                found.not_finite += 1;
+            } else if b.x2 > b.x1 && b.y2 > b.y1 {
+                found.boxes.push(b);
             }
         }
-        Ok(Boxes { boxes, not_finite, over_limit, tally, doubt })
+        Ok(found)
+    }
+
+    fn label(&self, of: &Candidate) -> String {
+        self.labels.get(of.class_id as usize).map_or(String::new(), |label| label.to_string())
+    }
+
+    /// The box as the source sees it.
+    fn report(&self, outputs: &[RawTensor<'_>], one: &Candidate, to: &Mapping) -> Result<DetBox, HeadError> {
+        let oriented = self.head.oriented().then(|| to.turned(one));
+        let [[x1, y1], [x2, y2]] = match oriented {
+            None => [[one.x1, one.y1], [one.x2, one.y2]].map(|corner| to.point(corner)),
+            Some(turned) => {
+                let corners = turned.corners().map(|corner| to.clipped(corner));
+                // of NaN and a number either is the number
+                let end =
+                    |of: fn(f32, f32) -> f32| [0, 1].map(|axis| corners.iter().map(|c| c[axis]).fold(f32::NAN, of));
+                [end(f32::min), end(f32::max)]
+            }
+        };
+        let mut b = DetBox { x1, y1, x2, y2, score: one.score, class_id: one.class_id, oriented, ..DetBox::default() };
+        if b.is_finite() && x2 > x1 && y2 > y1 {
+            b.label = self.label(one);
+            match self.head.shape(outputs, &self.canvas, one)? {
+                Shape::None => {}
+                Shape::Keypoints(points) => {
+                    let point = |(point, score)| {
+                        let [x, y] = to.point(point);
+                        Keypoint { x, y, score }
+                    };
+                    b.keypoints = points.into_iter().map(point).collect();
+                }
+                Shape::Mask(rings) => {
+                    // tenths of a pixel: a model does not know more, and text is shorter
+                    let tenths = |v: f32| (v * 10.0).round() / 10.0;
+                    let place = |ring: Vec<[f32; 2]>| {
+                        let mut points: Vec<_> = ring.into_iter().map(|point| to.point(point).map(tenths)).collect();
+                        points.dedup();
+                        points
+                    };
+                    // of a ring in the padding nothing is left; NaN is, and is counted
+                    let rings = rings.into_iter().map(place).filter(|ring| mask::area(ring) != 0.0);
+                    b.mask = rings.map(Vec::into_flattened).collect();
+                }
+            }
+        }
+        Ok(b)
     }
 }
 
 impl Mapping {
-    /// Left, top, right, bottom of a box in source pixels, clipped to the source.
-    fn clipped(&self, one: &Candidate) -> [f32; 4] {
+    /// A point of the model's input in source pixels, clipped to the source.
+    fn point(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         let Letterbox { scale_x, scale_y, offset_x, offset_y } = self.source_from_model;
-        let (w, h) = (f64::from(self.source_size.width_px), f64::from(self.source_size.height_px));
-        let x = |v: f32| (f64::from(v) * scale_x + offset_x).clamp(0.0, w) as f32;
-        let y = |v: f32| (f64::from(v) * scale_y + offset_y).clamp(0.0, h) as f32;
-        [x(one.x1), y(one.y1), x(one.x2), y(one.y2)]
+        self.clipped([(f64::from(x) * scale_x + offset_x) as f32, (f64::from(y) * scale_y + offset_y) as f32])
+    }
+
+    fn clipped(&self, [x, y]: [f32; 2]) -> [f32; 2] {
+        [x.clamp(0.0, self.source_size.width_px as f32), y.clamp(0.0, self.source_size.height_px as f32)]
+    }
+
+    /// A box turned about its centre, in source pixels. It may reach outside the source.
+    fn turned(&self, one: &Candidate) -> Oriented {
+        let Letterbox { scale_x, scale_y, offset_x, offset_y } = self.source_from_model;
+        let [x1, y1, x2, y2] = [one.x1, one.y1, one.x2, one.y2].map(f64::from);
+        let (sin, cos) = f64::from(one.angle_rad).sin_cos();
+        Oriented {
+            x: ((x1 + x2) / 2.0 * scale_x + offset_x) as f32,
+            y: ((y1 + y2) / 2.0 * scale_y + offset_y) as f32,
+            width: ((x2 - x1) * (cos * scale_x).hypot(sin * scale_y)) as f32,
+            height: ((y2 - y1) * (sin * scale_x).hypot(cos * scale_y)) as f32,
+            angle_rad: (sin * scale_y).atan2(cos * scale_x) as f32,
+        }
     }
 }

@@ -2,9 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::four;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
-use crate::signature::Port;
-use millrace_frame::Size;
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -24,7 +22,7 @@ pub(super) const KIND: Kind = Kind {
         },
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -41,7 +39,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Dfine { labels: labels?, boxes: boxes?, scores: scores?, sizes: sizes? }))
 }
 
-fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
     let find = |name: &str| outputs.iter().find(|port| port.name == name);
     let (labels, boxes, scores) = (find("labels")?, find("boxes")?, find("scores")?);
     let fits = labels.extents::<2>().is_some() && scores.extents::<2>().is_some() && boxes.extents::<3>()?[2] == 4;

@@ -1,20 +1,30 @@
 //! `end2end`: the boxes that the network has chosen, one class each.
 
+use super::extra::{self, Extra};
 use super::kind::Keys;
-use super::numbers::four;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
-use crate::signature::Port;
-use millrace_frame::Size;
+use super::numbers::{four, from_centre};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid};
+use crate::nms::Candidate;
 use std::sync::Arc;
 
+const NAME: &str = "end2end";
+
 pub(super) const KIND: Kind = Kind {
-    name: "end2end",
-    serves: "YOLOv10, YOLO26, and any YOLO exported with suppression inside",
+    name: NAME,
+    serves: "YOLOv10, YOLO26, and any YOLO exported with suppression inside; with their segmentation, pose and oriented models",
     outputs: "`[1, N, 6]`",
-    numbers: "left, top, right, bottom in model pixels, score, number of the class. No suppression",
-    keys: &[Key::OUTPUT, Key::EXTRA],
+    numbers: "left, top, right, bottom in model pixels (`oriented`: centre x, y, width, height), score, number of the class. No suppression",
+    keys: &[
+        Key::OUTPUT,
+        extra::MASKS,
+        extra::COEFFICIENTS,
+        extra::KEYPOINTS,
+        extra::KEYPOINT_NUMBERS,
+        extra::ORIENTED,
+        extra::UNREAD,
+    ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 /// More boxes than this are no list that a network has chosen.
@@ -23,48 +33,44 @@ const MOST: usize = 1000;
 #[derive(Debug)]
 struct End2end {
     output: String,
-    extra: usize,
+    extra: Extra,
 }
 
 fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
-    let (output, extra) = (keys.name("output"), keys.extra());
+    let (output, extra) = (keys.name("output"), Extra::read(keys));
     Some(Arc::new(End2end { output: output?, extra: extra? }))
 }
 
-fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
-    let output = outputs.first()?;
+fn guess(seen: &Seen<'_>) -> Option<Guess> {
+    let output = seen.outputs.first()?;
     let [_, boxes, numbers] = output.extents::<3>()?;
-    let masks = match &outputs[1..] {
-        [] => 0,
-        [prototypes] => prototypes.extents::<4>()?[1],
-        _ => return None,
-    };
-    (boxes <= MOST && numbers == 6 + masks).then(|| {
-        let extra = if masks > 0 { format!(", extra: {masks}") } else { String::new() };
-        Guess {
-            head: format!("{{kind: end2end, output: {}{extra}}}", output.name),
-            classes: None,
-            recipe: Recipe::ULTRALYTICS,
-        }
+    let (extra, text) = Extra::guess(seen)?;
+    (boxes <= MOST && numbers == 6 + extra.numbers()).then(|| Guess {
+        head: format!("{{kind: {NAME}, output: {}{text}}}", output.name),
+        classes: None,
+        recipe: Recipe::ULTRALYTICS,
     })
 }
 
 impl Head for End2end {
     fn outputs(&self) -> Vec<&str> {
-        vec![&self.output]
+        self.extra.outputs(&self.output)
     }
 
     fn expected(&self, _: &Canvas) -> Vec<Expected> {
-        let extra = if self.extra > 0 { format!(", extra {}", self.extra) } else { String::new() };
-        let why = format!("boxes, then four edges, score, class{extra}");
-        vec![grid::rows(Axis::Open, 6 + self.extra, why)]
+        let why = format!("boxes, then 4 of its place + score + class{}", self.extra.text());
+        self.extra.expected(grid::rows(Axis::Open, 6 + self.extra.numbers(), why))
     }
 
     fn read(&self, outputs: &[RawTensor<'_>], _: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {
-        for (i, row) in outputs[0].data.chunks_exact(6 + self.extra).enumerate() {
+        for (i, row) in outputs[0].data.chunks_exact(6 + self.extra.numbers()).enumerate() {
             if sink.wants_of_list(row[4]) {
                 let class = sink.class(row[5])?;
-                sink.push(i, class, row[4], four(row, 0));
+                if self.extra.is_oriented() {
+                    sink.push_turned(i, class, row[4], from_centre(four(row, 0)), row[6]);
+                } else {
+                    sink.push(i, class, row[4], four(row, 0));
+                }
             }
         }
         Ok(())
@@ -72,5 +78,15 @@ impl Head for End2end {
 
     fn suppresses(&self) -> bool {
         false
+    }
+
+    fn oriented(&self) -> bool {
+        self.extra.is_oriented()
+    }
+
+    fn shape(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, of: &Candidate) -> Result<Shape, HeadError> {
+        let numbers = 6 + self.extra.numbers();
+        let row = &outputs[0].data[of.index as usize * numbers..][..numbers];
+        self.extra.shape(NAME, row[6..].iter().copied(), outputs, canvas, of)
     }
 }

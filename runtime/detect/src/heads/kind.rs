@@ -20,7 +20,8 @@ pub struct Kind {
     /// Its keys beside `kind`.
     pub keys: &'static [Key],
     pub(crate) read: fn(&mut Keys<'_, '_>) -> Option<Arc<dyn Head>>,
-    pub(crate) guess: fn(&[Port], Size) -> Option<Guess>,
+    /// What a model file that looks like this head's may be, the likeliest first.
+    pub(crate) guess: fn(&Seen<'_>) -> Vec<Guess>,
 }
 
 impl std::fmt::Debug for Kind {
@@ -46,12 +47,52 @@ impl Key {
         default: Some("`probabilities`"),
         doc: "`logits` when the model ends without a sigmoid",
     };
-    pub(super) const EXTRA: Self = Self {
-        name: "extra",
-        default: Some("0"),
-        doc: "how many numbers of each box behind those of the head are not read: 32 mask coefficients of a segmentation model, \
-              3 for each key point of a pose model",
-    };
+}
+
+/// What is known of a model file before it has a description.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its outputs.
+    pub outputs: &'a [Port],
+    /// Size of its input picture.
+    pub input: Size,
+    /// What its exporter says that it does.
+    pub task: Option<Task>,
+    /// How many key points its exporter says that an object has, and how many numbers each.
+    pub keypoints: Option<(usize, usize)>,
+}
+
+impl<'a> Seen<'a> {
+    /// Of a file that says nothing but its shapes.
+    pub fn shapes(outputs: &'a [Port], input: Size) -> Self {
+        Self { outputs, input, task: None, keypoints: None }
+    }
+}
+
+/// What a model does, as Ultralytics calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `detect`: upright boxes.
+    Detect,
+    /// `segment`: boxes with masks.
+    Segment,
+    /// `pose`: boxes with key points.
+    Pose,
+    /// `obb`: oriented boxes.
+    Oriented,
+    /// `classify`: classes of the whole picture.
+    Classify,
+}
+
+impl Task {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("detect", Self::Detect),
+        ("segment", Self::Segment),
+        ("pose", Self::Pose),
+        ("obb", Self::Oriented),
+        ("classify", Self::Classify),
+    ];
 }
 
 /// What a model file's outputs look like.
@@ -174,7 +215,8 @@ impl Keys<'_, '_> {
         }
     }
 
-    pub(super) fn extra(&mut self) -> Option<usize> {
-        self.integer("extra", Some(0), 0..=10_000).map(|n| n as usize)
+    /// A key that is `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.at.get(key).map_or(Some(false), |n| self.faults.flag(n, key))
     }
 }

@@ -2,17 +2,21 @@
 //!
 //! A [`Head`] reads the outputs of one family of detectors into candidates, boxes in model pixels. The [`Decoder`] around it
 //! drops those below the score, keeps the best `max_candidates`, suppresses by class ([`crate::nms`]) where the head says
-//! so, and maps the rest to the source. A number that is not finite never becomes a box, and is counted.
+//! so, asks the head for the shapes of those that are left, and maps them to the source. A number that is not finite never
+//! becomes a box, and is counted.
 //!
 //! A head is one file here and one line in [`KINDS`]: its keys in `model.yml`, its arithmetic, its rows of the documentation
 //! and what a model file of its family looks like.
 
 mod centre;
+mod classify;
 mod decoder;
 mod dfine;
 mod end2end;
+mod extra;
 mod grid;
 mod kind;
+mod mask;
 mod nanodet;
 mod numbers;
 mod rtdetr;
@@ -26,10 +30,10 @@ mod yolox;
 
 pub use decoder::{Boxes, Decoder, Mapping};
 pub(crate) use kind::Keys;
-pub use kind::{Guess, Key, Kind, Recipe};
+pub use kind::{Guess, Key, Kind, Recipe, Seen, Task};
 pub use sink::Sink;
 
-use crate::signature::Port;
+use crate::nms::Candidate;
 use millrace_frame::Size;
 use std::fmt::Debug;
 
@@ -44,14 +48,26 @@ pub const KINDS: &[Kind] = &[
     nanodet::KIND,
     rtdetr::KIND,
     dfine::KIND,
+    classify::KIND,
 ];
 
-/// What a model with these outputs may be, by its shapes and names, the likeliest first.
-pub fn guesses(outputs: &[Port], input: Size) -> Vec<Guess> {
-    KINDS.iter().filter_map(|kind| (kind.guess)(outputs, input)).collect()
+/// What a model may be of which this was seen, the likeliest first.
+pub fn guesses(seen: &Seen<'_>) -> Vec<Guess> {
+    KINDS.iter().flat_map(|kind| (kind.guess)(seen)).collect()
 }
 
-/// How the outputs of one family of detectors spell boxes, with what its `head` in `model.yml` says.
+/// What a box is beside its edges, in model pixels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// Nothing.
+    None,
+    /// Points, each with the confidence that it is visible where the model says one.
+    Keypoints(Vec<([f32; 2], Option<f32>)>),
+    /// Rings of points, filled by the even-odd rule.
+    Mask(Vec<Vec<[f32; 2]>>),
+}
+
+/// How the outputs of one family of models spell what they found, with what its `head` in `model.yml` says.
 pub trait Head: Debug + Send + Sync {
     /// Names of the outputs that [`read`](Self::read) gets, in its order.
     fn outputs(&self) -> Vec<&str>;
@@ -68,6 +84,25 @@ pub trait Head: Debug + Send + Sync {
     /// Whether boxes of one object are still to be suppressed. Where not, the network has chosen.
     fn suppresses(&self) -> bool {
         true
+    }
+
+    /// Whether its boxes are rotated rectangles.
+    fn oriented(&self) -> bool {
+        false
+    }
+
+    /// Whether its candidates are classes of the whole picture and no boxes.
+    fn classifies(&self) -> bool {
+        false
+    }
+
+    /// What the box is beside its edges. The outputs are those of [`read`](Self::read), which made the candidate.
+    ///
+    /// # Errors
+    /// Numbers that the head does not expect.
+    fn shape(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, of: &Candidate) -> Result<Shape, HeadError> {
+        let _ = (outputs, canvas, of);
+        Ok(Shape::None)
     }
 
     /// How many candidates are kept at most, below `max_candidates`.
@@ -180,9 +215,14 @@ pub enum HeadError {
     NotProbability { kind: &'static str, value: String },
     #[error(
         "all {scores} scores of the model lie between 0 and 1, but head '{kind}' is set to `scores: logits`, which are mostly \
-         negative; the model ends in a sigmoid: write `scores: probabilities`"
+         negative; the model ends in a sigmoid or softmax: write `scores: probabilities`"
     )]
     NotLogits { kind: &'static str, scores: u64 },
+    #[error(
+        "a key point of the model has the confidence {value}, but head '{kind}' expects one from 0 to 1: correct 'keypoints' and \
+         'keypoint_numbers' in model.yml"
+    )]
+    NotVisibility { kind: &'static str, value: String },
     #[error(
         "the model's outputs hold the class {value}, but model.yml has {labels} for classes 0 to {last}; give 'labels' one name \
          for each class, or correct 'head'"

@@ -2,10 +2,9 @@
 
 use super::kind::Keys;
 use super::numbers::best_of;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
-use millrace_frame::Size;
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -40,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
         Key::SCORES,
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -91,7 +90,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Nanodet { outputs, strides_px, bins: reg_max? as usize + 1, cell_offset, scores: scores? }))
 }
 
-fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     const SIDES: usize = 4 * 8;
     if let [output] = outputs {
         let [_, cells, numbers] = output.extents::<3>()?;

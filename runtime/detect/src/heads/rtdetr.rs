@@ -2,10 +2,8 @@
 
 use super::kind::Keys;
 use super::numbers::{four, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use crate::model::Scores;
-use crate::signature::Port;
-use millrace_frame::Size;
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -26,7 +24,7 @@ pub(super) const KIND: Kind = Kind {
         },
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -60,7 +58,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
 /// More queries than this are cells of a grid.
 const MOST: usize = 1000;
 
-fn guess(outputs: &[Port], _: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
     if let [output] = outputs {
         let [_, queries, numbers] = output.extents::<3>()?;
         return (queries <= MOST && numbers > 6).then(|| Guess {

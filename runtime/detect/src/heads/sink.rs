@@ -72,16 +72,43 @@ impl<'a> Sink<'a> {
     }
 
     /// A box with its edges in model pixels; `index` is its place in the output.
-    pub(super) fn push(&mut self, index: usize, class_id: u32, score: f32, [x1, y1, x2, y2]: [f32; 4]) {
-        if [x1, y1, x2, y2].iter().any(|v| !v.is_finite()) {
+    pub(super) fn push(&mut self, index: usize, class_id: u32, score: f32, edges: [f32; 4]) {
+        self.push_turned(index, class_id, score, edges, 0.0);
+    }
+
+    /// As [`push`](Self::push), of a box that is turned about its centre.
+    pub(super) fn push_turned(
+        &mut self,
+        index: usize,
+        class_id: u32,
+        score: f32,
+        [x1, y1, x2, y2]: [f32; 4],
+        angle_rad: f32,
+    ) {
+        if [x1, y1, x2, y2, angle_rad].iter().any(|v| !v.is_finite()) {
             self.tally.not_finite += 1;
             return;
         }
         self.tally.add([x1, y1, x2, y2], self.canvas.size);
         if x2 > x1 && y2 > y1 {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            self.found.push(Candidate { x1, y1, x2, y2, score: score.min(1.0), class_id, index });
+            self.found.push(Candidate { x1, y1, x2, y2, angle_rad, score: score.min(1.0), class_id, index });
         }
+    }
+
+    /// A class of the whole picture.
+    pub(super) fn push_class(&mut self, class_id: u32, score: f32) {
+        let score = score.min(1.0);
+        self.found.push(Candidate {
+            x1: 0.0,
+            y1: 0.0,
+            x2: 0.0,
+            y2: 0.0,
+            angle_rad: 0.0,
+            score,
+            class_id,
+            index: class_id,
+        });
     }
 
     /// The class that a number of the model names.

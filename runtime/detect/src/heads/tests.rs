@@ -7,7 +7,7 @@ use crate::Model;
 use millrace_frame::Letterbox;
 use proptest::prelude::*;
 
-const HEADS: [&str; 16] = [
+const HEADS: [&str; 24] = [
     "{kind: centre, output: a, stride_px: 8}",
     "{kind: yolox, output: a, strides_px: [8, 16]}",
     "{kind: yolox, output: a, strides_px: [8, 16], scores: logits}",
@@ -24,6 +24,14 @@ const HEADS: [&str; 16] = [
     "{kind: yolov5, output: a, strides_px: [8, 16], scores: logits, extra: 2}",
     "{kind: rtdetr, output: a}",
     "{kind: nanodet, classes: [a, b], distances: [c, d], strides_px: [8, 16], reg_max: 3}",
+    "{kind: yolov8, output: a, strides_px: [8, 16], masks: b, coefficients: 2}",
+    "{kind: yolov8, output: a, strides_px: [8, 16], keypoints: 2}",
+    "{kind: yolov8, output: a, strides_px: [8, 16], oriented: true}",
+    "{kind: yolov5, output: a, strides_px: [8, 16], masks: b, coefficients: 2}",
+    "{kind: end2end, output: a, keypoints: 1, keypoint_numbers: 2}",
+    "{kind: end2end, output: a, oriented: true}",
+    "{kind: classify, output: a}",
+    "{kind: classify, output: a, scores: logits, top_k: 1}",
 ];
 
 /// 16 x 8 pixels: two cells of 8, one of 16. Labels `one`, `two`.
@@ -43,6 +51,13 @@ fn model(head: &str, score: f32) -> Model {
 /// The shapes that fit each of [`HEADS`].
 fn shapes(head: &str) -> Vec<(&'static str, Vec<usize>)> {
     match head {
+        h if h.contains("classify") => vec![("a", vec![1, 2])],
+        h if h.contains("masks") && h.contains("yolov8") => vec![("a", vec![1, 8, 3]), ("b", vec![1, 2, 2, 4])],
+        h if h.contains("masks") => vec![("a", vec![1, 3, 9]), ("b", vec![1, 2, 2, 4])],
+        h if h.contains("keypoints: 2") => vec![("a", vec![1, 12, 3])],
+        h if h.contains("oriented") && h.contains("yolov8") => vec![("a", vec![1, 7, 3])],
+        h if h.contains("keypoints: 1") => vec![("a", vec![1, 3, 8])],
+        h if h.contains("oriented") => vec![("a", vec![1, 3, 7])],
         h if h.contains("centre") => vec![("a", vec![1, 6, 1, 2])],
         h if h.contains("yolox") => vec![("a", vec![1, 3, 7])],
         h if h.contains("yolov5") && h.contains("extra") => vec![("a", vec![1, 3, 9])],
@@ -247,6 +262,54 @@ fn a_list_names_classes_that_there_are() {
     assert_eq!(run(HEADS[8], &[("a", &[1, 1, 6], &data)], &straight(16, 8)).unwrap().boxes, []);
 }
 
+#[test]
+fn a_classifier_names_the_best_classes_and_no_boxes() {
+    let classes = |head: &str, data: &[f32]| {
+        let found = run(head, &[("a", &[1, 2], data)], &straight(16, 8))?;
+        assert_eq!((found.boxes, found.over_limit), (Vec::new(), 0));
+        Ok(found.classes.into_iter().map(|c| (c.label, c.class_id, c.score)).collect::<Vec<_>>())
+    };
+    assert_eq!(classes(HEADS[22], &[0.375, 0.625]), Ok(vec![("two".into(), 1, 0.625), ("one".into(), 0, 0.375)]));
+    assert_eq!(classes(HEADS[22], &[0.125, 0.875]), Ok(vec![("two".into(), 1, 0.875)]), "one scores too little");
+    // softmax of 0 and ln 3; the best alone is asked for
+    let best = classes(HEADS[23], &[3.0_f32.ln(), 0.0]).unwrap();
+    assert!(best.len() == 1 && best[0].0 == "one" && (best[0].2 - 0.75).abs() < 1e-6, "{best:?}");
+    // logits that overflow an exponential
+    assert_eq!(classes(HEADS[23], &[-2e38, 900.0]), Ok(vec![("two".into(), 1, 1.0)]));
+    assert_eq!(classes(HEADS[23], &[0.25, 0.75]), Err(HeadError::NotLogits { kind: "classify", scores: 2 }));
+    assert!(matches!(classes(HEADS[22], &[4.0, -3.0]), Err(HeadError::NotProbability { .. })));
+}
+
+#[test]
+fn a_confidence_of_a_key_point_is_a_probability() {
+    let mut data = vec![0.0; 36];
+    // of place 0: centre 8, 4, size 8x4, score 0.9 of class one; points 6, 3 and 10, 5
+    for (number, value) in [8.0, 4.0, 8.0, 4.0, 0.9, 0.0, 6.0, 3.0, 0.75, 10.0, 5.0, 0.25].into_iter().enumerate() {
+        data[3 * number] = value;
+    }
+    let found = run(HEADS[17], &[("a", &[1, 12, 3], &data)], &straight(16, 8)).unwrap();
+    let points: Vec<_> = found.boxes[0].keypoints.iter().map(|p| (p.x, p.y, p.score)).collect();
+    assert_eq!(points, [(6.0, 3.0, Some(0.75)), (10.0, 5.0, Some(0.25))]);
+    data[3 * 8] = 4.5;
+    let text = run(HEADS[17], &[("a", &[1, 12, 3], &data)], &straight(16, 8)).unwrap_err().to_string();
+    assert!(text.contains("the confidence 4.5") && text.contains("'keypoints'"), "{text}");
+}
+
+#[test]
+fn a_turned_box_is_reported_with_its_upright_bounds() {
+    // centre 8, 4, 6 by 2, turned by a right angle: 2 wide and 6 high
+    let data = [8.0, 4.0, 6.0, 2.0, 0.9, 1.0, std::f32::consts::FRAC_PI_2];
+    let source_from_model = Letterbox { scale_x: 2.0, scale_y: 2.0, offset_x: 1.0, offset_y: -1.0 };
+    let to = Mapping { source_from_model, source_size: Size::new(40, 20) };
+    let found = run(HEADS[21], &[("a", &[1, 1, 7], &data)], &to).unwrap();
+    let turned = found.boxes[0].oriented.unwrap();
+    assert_eq!((turned.x, turned.y, turned.width, turned.height), (17.0, 7.0, 12.0, 4.0));
+    let ([x1, y1, x2, y2], ..) = edges(&found)[0];
+    for (got, want) in [x1, y1, x2, y2].into_iter().zip([15.0, 1.0, 19.0, 13.0]) {
+        assert!((got - want).abs() < 1e-4, "{found:?}");
+    }
+}
+
 /// A model of 640x640 with one label, read by `head`: the doubt or the error that ten pictures raise.
 fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -358,7 +421,12 @@ proptest! {
                 prop_assert!(0.0 <= b.x1 && b.x1 < b.x2 && b.x2 <= 33.0, "{:?}", b);
                 prop_assert!(0.0 <= b.y1 && b.y1 < b.y2 && b.y2 <= 7.0, "{:?}", b);
                 prop_assert!((0.25..=1.0).contains(&b.score) && b.class_id < 2, "{:?}", b);
+                prop_assert!(b.is_finite(), "{:?}", b);
+                let within = |x: f32, y: f32| (0.0..=33.0).contains(&x) && (0.0..=7.0).contains(&y);
+                prop_assert!(b.keypoints.iter().all(|p| within(p.x, p.y)), "{:?}", b);
+                prop_assert!(b.mask.iter().all(|ring| ring.chunks(2).all(|p| within(p[0], p[1]))), "{:?}", b);
             }
+            prop_assert!(found.classes.iter().all(|c| (0.25..=1.0).contains(&c.score) && c.class_id < 2));
             prop_assert!(found.boxes.windows(2).all(|w| w[0].score >= w[1].score));
         }
     }

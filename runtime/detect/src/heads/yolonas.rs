@@ -2,9 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, four};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
-use crate::signature::Port;
-use millrace_frame::Size;
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -17,7 +15,7 @@ pub(super) const KIND: Kind = Kind {
         Key { name: "scores", default: None, doc: "name of the output with the scores" },
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -31,7 +29,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Yolonas { boxes: boxes?, scores: scores? }))
 }
 
-fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     let [first, second] = outputs else { return None };
     let (boxes, scores) = if first.extents::<3>()?[2] == 4 { (first, second) } else { (second, first) };
     let ([_, n, four], [_, places, classes]) = (boxes.extents::<3>()?, scores.extents::<3>()?);

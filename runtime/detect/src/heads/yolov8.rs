@@ -1,16 +1,18 @@
 //! `yolov8`: boxes that the graph has computed, a plane for each number.
 
+use super::extra::{self, Extra};
 use super::kind::Keys;
 use super::numbers::{best_of_planes, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid};
 use crate::model::Scores;
-use crate::signature::Port;
-use millrace_frame::Size;
+use crate::nms::Candidate;
 use std::sync::Arc;
 
+const NAME: &str = "yolov8";
+
 pub(super) const KIND: Kind = Kind {
-    name: "yolov8",
-    serves: "YOLOv8, YOLOv9, YOLO11, YOLO12; the boxes of their segmentation and pose models",
+    name: NAME,
+    serves: "YOLOv8, YOLOv9, YOLO11, YOLO12; with their segmentation, pose and oriented models",
     outputs: "`[1, 4 + C, boxes]`",
     numbers: "centre x, y, width, height in model pixels; a probability per class",
     keys: &[
@@ -21,10 +23,15 @@ pub(super) const KIND: Kind = Kind {
             doc: "model pixels per cell of each level; the number of boxes is checked by it: one for each cell",
         },
         Key::SCORES,
-        Key::EXTRA,
+        extra::MASKS,
+        extra::COEFFICIENTS,
+        extra::KEYPOINTS,
+        extra::KEYPOINT_NUMBERS,
+        extra::ORIENTED,
+        extra::UNREAD,
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -32,59 +39,71 @@ struct Yolov8 {
     output: String,
     strides_px: Option<Vec<u32>>,
     scores: Scores,
-    extra: usize,
+    extra: Extra,
 }
 
 fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     let (output, strides_px) = (keys.name("output"), keys.strides());
-    let (scores, extra) = (keys.scores(Scores::Probabilities), keys.extra());
+    let (scores, extra) = (keys.scores(Scores::Probabilities), Extra::read(keys));
     Some(Arc::new(Yolov8 { output: output?, strides_px: strides_px?, scores: scores?, extra: extra? }))
 }
 
-fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
-    let output = outputs.first()?;
+fn guess(seen: &Seen<'_>) -> Option<Guess> {
+    let output = seen.outputs.first()?;
     let [_, numbers, boxes] = output.extents::<3>()?;
-    // a segmentation model has as many coefficients for each box as prototypes: the second output
-    let masks = match &outputs[1..] {
-        [] => 0,
-        [prototypes] => prototypes.extents::<4>()?[1],
-        _ => return None,
-    };
-    (boxes == grid::count(input, &[8, 16, 32]) && numbers > 4 + masks).then(|| {
-        let extra = if masks > 0 { format!(", extra: {masks}") } else { String::new() };
-        Guess {
-            head: format!("{{kind: yolov8, output: {}{extra}}}", output.name),
-            classes: Some(numbers - 4 - masks),
-            recipe: Recipe::ULTRALYTICS,
-        }
+    let (extra, text) = Extra::guess(seen)?;
+    let classes = numbers.checked_sub(4 + extra.numbers()).filter(|classes| *classes > 0)?;
+    (boxes == grid::count(seen.input, &[8, 16, 32])).then(|| Guess {
+        head: format!("{{kind: {NAME}, output: {}{text}}}", output.name),
+        classes: Some(classes),
+        recipe: Recipe::ULTRALYTICS,
     })
+}
+
+impl Yolov8 {
+    /// How many numbers a box has.
+    fn numbers(&self, canvas: &Canvas) -> usize {
+        4 + canvas.classes + self.extra.numbers()
+    }
 }
 
 impl Head for Yolov8 {
     fn outputs(&self) -> Vec<&str> {
-        vec![&self.output]
+        self.extra.outputs(&self.output)
     }
 
     fn expected(&self, canvas: &Canvas) -> Vec<Expected> {
         let (boxes, why) = grid::boxes(canvas, self.strides_px.as_ref(), 1);
-        let extra = if self.extra > 0 { format!(" + extra {}", self.extra) } else { String::new() };
-        let numbers = Axis::Is(4 + canvas.classes + self.extra);
-        vec![Expected::new([Axis::Is(1), numbers, boxes], format!("4 + {}{extra}, then {why}", canvas.labels()))]
+        let why = format!("4 + {}{}, then {why}", canvas.labels(), self.extra.text());
+        self.extra.expected(Expected::new([Axis::Is(1), Axis::Is(self.numbers(canvas)), boxes], why))
     }
 
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {
         let data = outputs[0].data;
-        let n = data.len() / (4 + canvas.classes + self.extra);
+        let n = data.len() / self.numbers(canvas);
         let (boxes, scores) = data.split_at(4 * n);
         let mut best = std::mem::take(sink.best);
         best_of_planes(&scores[..canvas.classes * n], n, &mut best);
         for (i, &(score, class)) in best.iter().enumerate() {
             let score = sink.probability(score, self.scores);
             if sink.wants(score) {
-                sink.push(i, class, score, from_centre([0, 1, 2, 3].map(|part| boxes[part * n + i])));
+                let angle = if self.extra.is_oriented() { scores[canvas.classes * n + i] } else { 0.0 };
+                let edges = from_centre([0, 1, 2, 3].map(|part| boxes[part * n + i]));
+                sink.push_turned(i, class, score, edges, angle);
             }
         }
         *sink.best = best;
         Ok(())
+    }
+
+    fn oriented(&self) -> bool {
+        self.extra.is_oriented()
+    }
+
+    fn shape(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, of: &Candidate) -> Result<Shape, HeadError> {
+        let data = outputs[0].data;
+        let n = data.len() / self.numbers(canvas);
+        let numbers = data[(4 + canvas.classes) * n..].iter().skip(of.index as usize).step_by(n).copied();
+        self.extra.shape(NAME, numbers, outputs, canvas, of)
     }
 }

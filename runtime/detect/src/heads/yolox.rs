@@ -2,10 +2,8 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Sink, grid};
+use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use crate::model::Scores;
-use crate::signature::Port;
-use millrace_frame::Size;
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
@@ -19,7 +17,7 @@ pub(super) const KIND: Kind = Kind {
         Key::SCORES,
     ],
     read,
-    guess,
+    guess: |seen| guess(seen).into_iter().collect(),
 };
 
 #[derive(Debug)]
@@ -36,7 +34,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Yolox { output: output?, strides_px, scores: scores? }))
 }
 
-fn guess(outputs: &[Port], input: Size) -> Option<Guess> {
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     let [output] = outputs else { return None };
     let [_, cells, numbers] = output.extents::<3>()?;
     // YOLOv6 has as many boxes, and its authors another name for the output

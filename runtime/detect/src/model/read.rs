@@ -60,6 +60,14 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
         .and_then(|node| input(faults, node));
     let fit = fit(faults, &top);
     let head = faults.required(&top, "head", "{kind: yolov8, output: output0}").and_then(|node| head(faults, node));
+    if let (Some(node), Some(FitSpec::Stretch), Some(head)) = (top.get("fit"), fit, &head)
+        && head.oriented()
+    {
+        faults.at(
+            node,
+            "a turned rectangle that is stretched is none any more; fit pictures for oriented boxes with `letterbox`",
+        );
+    }
     let thresholds = match top.get("thresholds") {
         Some(node) => thresholds(faults, node),
         None => Some(DEFAULT_THRESHOLDS),

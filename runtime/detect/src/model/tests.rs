@@ -123,6 +123,21 @@ fn outputs_for_each_stride_are_as_many_as_strides() {
     assert!(head("{kind: nanodet, output: o, classes: [a], distances: [b]}").contains("remove one or the other"));
     assert!(head("{kind: rtdetr, output: o, boxes: b}").contains("remove one or the other"));
     assert!(head("{kind: rtdetr}").contains("lacks 'boxes'"));
+    let text = head("{kind: yolov8, output: o, masks: p, keypoints: 17}");
+    assert!(text.contains("'head' has 'masks' and 'keypoints', and a box has one of them"), "{text}");
+    let text = head("{kind: end2end, output: o, keypoint_numbers: 2}");
+    assert!(text.contains("'keypoint_numbers' without 'keypoints'"), "{text}");
+    assert!(head("{kind: yolov8, output: o, oriented: yes}").contains("expected true or false"));
+    assert!(head("{kind: yolov8, output: o, keypoints: 0}").contains("'keypoints' is the integer 0"));
+}
+
+#[test]
+fn oriented_boxes_are_not_stretched() {
+    let text = WHOLE
+        .replace("{kind: centre, stride_px: 8, output: detections}", "{kind: yolov8, output: o, oriented: true}")
+        .replace("letterbox: {anchor: centre, pad: 114}", "fit: stretch");
+    let text = load(&text).unwrap_err();
+    assert!(text.starts_with("model.yml:5:6: a turned rectangle that is stretched is none any more"), "{text}");
 }
 
 #[test]
@@ -159,7 +174,7 @@ model.yml:4:79: 'input' has no key 'color'; did you mean 'colour'? (known: name,
 model.yml:4:98: 'scale' is a list of 2; expected one number per channel: `scale: [1, 1, 1]`
 model.yml:5:21: 'anchor' is the text 'center'; did you mean 'centre'? (allowed: centre, top_left)
 model.yml:5:34: 'pad' is the integer 300; expected an integer from 0 to 255
-model.yml:6:14: 'kind' is the text 'yolo'; did you mean 'yolox'? (allowed: centre, yolox, yolov5, yolov8, end2end, yolonas, nanodet, rtdetr, dfine)
+model.yml:6:14: 'kind' is the text 'yolo'; did you mean 'yolox'? (allowed: centre, yolox, yolov5, yolov8, end2end, yolonas, nanodet, rtdetr, dfine, classify)
 model.yml:7:21: 'score' is the number 1.5; expected a number from 0 to 1
 model.yml:8:9: 0 labels; expected 1 to 65536, one per class of the model";
     let found = load(text).unwrap_err();

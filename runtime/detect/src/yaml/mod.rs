@@ -130,6 +130,15 @@ impl Faults {
         }
     }
 
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, node: &Node, key: &str) -> Option<bool> {
+        if let Data::Boolean(value) = node.data {
+            return Some(value);
+        }
+        self.at(node, format!("'{key}' is {}; expected true or false", node.words()));
+        None
+    }
+
     /// One of the `allowed` words.
     pub(crate) fn choice<T: Copy>(&mut self, node: &Node, key: &str, allowed: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();

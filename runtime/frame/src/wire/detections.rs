@@ -1,21 +1,21 @@
 //! Detections as Arrow: the `boxes` column of a message, and the Arrow IPC stream that goes out over zenoh.
 
+use super::shapes::{self, list, rows};
 use super::{SCHEMA, WireError};
-use crate::{DetBox, Detections};
+use crate::{ClassScore, DetBox, Detections};
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray, UInt32Array,
-    UInt64Array,
+    Array, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
 };
-use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, UInt32Type, UInt64Type};
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use std::sync::Arc;
 
-/// A list column with one entry: all boxes of the frame.
+/// A list column with one entry: all boxes of the frame. Columns of shapes are there where a box has one.
 pub(super) fn boxes_column(boxes: &[DetBox]) -> ArrayRef {
     let edge = |f: fn(&DetBox) -> f32| -> ArrayRef { Arc::new(Float32Array::from_iter_values(boxes.iter().map(f))) };
-    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+    let mut columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("x1", edge(|b| b.x1), false),
         ("y1", edge(|b| b.y1), false),
         ("x2", edge(|b| b.x2), false),
@@ -25,11 +25,18 @@ pub(super) fn boxes_column(boxes: &[DetBox]) -> ArrayRef {
         ("label", Arc::new(StringArray::from_iter_values(boxes.iter().map(|b| &b.label))), false),
         ("track_id", Arc::new(UInt64Array::from_iter(boxes.iter().map(|b| b.track_id))), true),
     ];
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, column, null)| Field::new(*name, column.data_type().clone(), *null)).collect();
-    let rows = StructArray::new(fields.into(), columns.into_iter().map(|(_, column, _)| column).collect(), None);
-    let item = Arc::new(Field::new("item", rows.data_type().clone(), false));
-    Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([boxes.len()]), Arc::new(rows), None))
+    columns.extend(shapes::columns(boxes));
+    list(&[boxes.len()], rows(columns))
+}
+
+/// A list column with one entry: the classes of the whole frame.
+pub(super) fn classes_column(classes: &[ClassScore]) -> ArrayRef {
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("class_id", Arc::new(UInt32Array::from_iter_values(classes.iter().map(|c| c.class_id))), false),
+        ("label", Arc::new(StringArray::from_iter_values(classes.iter().map(|c| &c.label))), false),
+        ("score", Arc::new(Float32Array::from_iter_values(classes.iter().map(|c| c.score))), false),
+    ];
+    list(&[classes.len()], rows(columns))
 }
 
 /// Detections as an Arrow IPC stream of one batch with one row; the columns are listed in `docs/wire-schema.md`.
@@ -45,6 +52,9 @@ pub fn detections_to_ipc(found: &Detections) -> Result<Vec<u8>, WireError> {
         ("height_px", Arc::new(UInt32Array::from(vec![found.height_px]))),
         ("boxes", boxes_column(&found.boxes)),
     ];
+    if !found.classes.is_empty() {
+        columns.push(("classes", classes_column(&found.classes)));
+    }
     if let Some(sender_ns) = found.sender_ns {
         columns.push(("sender_ns", Arc::new(Int64Array::from(vec![sender_ns]))));
     }
@@ -102,29 +112,42 @@ fn read_ipc(bytes: &[u8]) -> Result<Detections, WireError> {
             None => None,
         },
         model: text_of("model")?,
+        about: String::new(),
         width_px: u32_of("width_px")?,
         height_px: u32_of("height_px")?,
         boxes: read_boxes(&boxes)?,
+        classes: match batch.column_by_name("classes") {
+            Some(_) => {
+                let classes = column("classes", "list")?.as_list_opt::<i32>().ok_or(wrong("classes", "list"))?.value(0);
+                read_classes(&classes)?
+            }
+            None => Vec::new(),
+        },
     })
 }
 
-fn wrong(field: &'static str, expected: &'static str) -> WireError {
+pub(super) fn wrong(field: &'static str, expected: &'static str) -> WireError {
     WireError::Field { field, expected }
+}
+
+/// A column of a struct that has the type which the schema states.
+fn typed<'a>(rows: &'a StructArray, field: &'static str, expected: &DataType) -> Result<&'a ArrayRef, WireError> {
+    let found = rows.column_by_name(field).filter(|c| c.data_type() == expected);
+    found.ok_or(wrong(field, "the type that the schema states"))
+}
+
+pub(super) fn floats<'a>(rows: &'a StructArray, field: &'static str) -> Result<&'a Float32Array, WireError> {
+    Ok(typed(rows, field, &DataType::Float32)?.as_primitive::<Float32Type>())
 }
 
 fn read_boxes(boxes: &ArrayRef) -> Result<Vec<DetBox>, WireError> {
     let rows = boxes.as_struct_opt().ok_or(wrong("boxes", "list of struct"))?;
-    let typed = |field: &'static str, expected: &DataType| {
-        rows.column_by_name(field)
-            .filter(|c| c.data_type() == expected)
-            .ok_or(WireError::Field { field, expected: "the type that the schema states" })
-    };
-    let edge = |field| Ok::<_, WireError>(typed(field, &DataType::Float32)?.as_primitive::<Float32Type>());
+    let edge = |field| floats(rows, field);
     let (x1, y1, x2, y2, score) = (edge("x1")?, edge("y1")?, edge("x2")?, edge("y2")?, edge("score")?);
-    let class_id = typed("class_id", &DataType::UInt32)?.as_primitive::<UInt32Type>();
-    let label = typed("label", &DataType::Utf8)?.as_string::<i32>();
-    let track = typed("track_id", &DataType::UInt64)?.as_primitive::<UInt64Type>();
-    Ok((0..rows.len())
+    let class_id = typed(rows, "class_id", &DataType::UInt32)?.as_primitive::<UInt32Type>();
+    let label = typed(rows, "label", &DataType::Utf8)?.as_string::<i32>();
+    let track = typed(rows, "track_id", &DataType::UInt64)?.as_primitive::<UInt64Type>();
+    let mut found: Vec<DetBox> = (0..rows.len())
         .map(|i| DetBox {
             x1: x1.value(i),
             y1: y1.value(i),
@@ -134,6 +157,18 @@ fn read_boxes(boxes: &ArrayRef) -> Result<Vec<DetBox>, WireError> {
             class_id: class_id.value(i),
             label: label.value(i).to_owned(),
             track_id: track.is_valid(i).then(|| track.value(i)),
+            ..DetBox::default()
         })
-        .collect())
+        .collect();
+    shapes::read(rows, &mut found)?;
+    Ok(found)
+}
+
+fn read_classes(classes: &ArrayRef) -> Result<Vec<ClassScore>, WireError> {
+    let rows = classes.as_struct_opt().ok_or(wrong("classes", "list of struct"))?;
+    let class_id = typed(rows, "class_id", &DataType::UInt32)?.as_primitive::<UInt32Type>();
+    let label = typed(rows, "label", &DataType::Utf8)?.as_string::<i32>();
+    let score = floats(rows, "score")?;
+    let one = |i| ClassScore { class_id: class_id.value(i), label: label.value(i).to_owned(), score: score.value(i) };
+    Ok((0..rows.len()).map(one).collect())
 }

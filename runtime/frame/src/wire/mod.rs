@@ -9,6 +9,7 @@
 pub mod compact;
 mod detections;
 pub mod row;
+mod shapes;
 
 pub use detections::{detections_from_ipc, detections_to_ipc};
 

@@ -79,6 +79,9 @@ pub fn encode(slot: &SlotRef, item: &Item, found: Option<&Detections>) -> Struct
                 row.text("model", &found.model);
                 row.many::<UInt32Type>("size_px", &[found.width_px, found.height_px]);
                 row.push("boxes", super::detections::boxes_column(&found.boxes));
+                if !found.classes.is_empty() {
+                    row.push("classes", super::detections::classes_column(&found.classes));
+                }
             }
         }
     }

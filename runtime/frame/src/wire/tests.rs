@@ -84,34 +84,55 @@ fn slot() -> impl Strategy<Value = SlotRef> {
     )
 }
 
+fn shape() -> impl Strategy<Value = (Option<Oriented>, Vec<Keypoint>, Vec<Vec<f32>>)> {
+    let n = -1e5f32..1e5;
+    let oriented = prop::option::of([n.clone(), n.clone(), n.clone(), n.clone(), n.clone()])
+        .prop_map(|o| o.map(|[x, y, width, height, angle_rad]| Oriented { x, y, width, height, angle_rad }));
+    let point = (n.clone(), n.clone(), any::<Option<u16>>()).prop_map(|(x, y, score)| Keypoint {
+        x,
+        y,
+        score: score.map(f32::from),
+    });
+    let rings = prop::collection::vec(prop::collection::vec(n, 0..9), 0..3);
+    let shape = (oriented, prop::collection::vec(point, 0..4), rings);
+    prop_oneof![2 => Just((None, Vec::new(), Vec::new())), 1 => shape]
+}
+
 fn detections() -> impl Strategy<Value = Detections> {
     let edge = -1e6f32..1e6;
     let found =
-        ([edge.clone(), edge.clone(), edge.clone(), edge], 0f32..1.0, any::<u32>(), ".{0,12}", any::<Option<u64>>())
-            .prop_map(|([x1, y1, x2, y2], score, class_id, label, track_id)| DetBox {
-                x1,
-                y1,
-                x2,
-                y2,
-                score,
-                class_id,
-                label,
-                track_id,
+        (
+            [edge.clone(), edge.clone(), edge.clone(), edge],
+            0f32..1.0,
+            any::<u32>(),
+            ".{0,12}",
+            any::<Option<u64>>(),
+            shape(),
+        )
+            .prop_map(|([x1, y1, x2, y2], score, class_id, label, track_id, (oriented, keypoints, mask))| {
+                DetBox { x1, y1, x2, y2, score, class_id, label, track_id, oriented, keypoints, mask }
             });
-    (".{0,20}", any::<u64>(), any::<[i64; 2]>(), prop::collection::vec(found, 0..20), ".{0,20}", any::<[u32; 2]>())
-        .prop_map(|(source, seq, [pts_ns, capture_ns], boxes, model, [width_px, height_px])| Detections {
+    let class =
+        (any::<u32>(), ".{0,12}", 0f32..1.0).prop_map(|(class_id, label, score)| ClassScore { class_id, label, score });
+    let times = (any::<u64>(), any::<[i64; 2]>());
+    let lists = (prop::collection::vec(found, 0..20), prop::collection::vec(class, 0..4));
+    (".{0,20}", times, lists, ".{0,20}", any::<[u32; 2]>()).prop_map(
+        |(source, (seq, [pts_ns, capture_ns]), (boxes, classes), model, [width_px, height_px])| Detections {
             schema: Detections::SCHEMA,
             source,
             seq,
             pts_ns,
             boxes,
+            classes,
             capture_ns,
             arrival_ns: 0,
             sender_ns: (width_px % 2 == 0).then_some(pts_ns),
             model,
+            about: String::new(),
             width_px,
             height_px,
-        })
+        },
+    )
 }
 
 proptest! {
@@ -220,58 +241,58 @@ fn what_is_no_row_is_refused_with_its_type() {
     assert_eq!(row::decode(&row.slice(0, 0)), Err(WireError::Shape("0 rows".into())));
 }
 
+/// One box, as the documents show it.
+fn one() -> Detections {
+    let car = DetBox {
+        x1: 1.5,
+        y1: 2.0,
+        x2: 3.0,
+        y2: 4.0,
+        score: 0.5,
+        class_id: 2,
+        label: "car".into(),
+        ..DetBox::default()
+    };
+    Detections {
+        schema: 1,
+        source: "cam".into(),
+        seq: 9,
+        pts_ns: -5,
+        boxes: vec![car],
+        classes: Vec::new(),
+        capture_ns: 7,
+        arrival_ns: 0,
+        sender_ns: None,
+        model: "m".into(),
+        about: String::new(),
+        width_px: 5,
+        height_px: 3,
+    }
+}
+
 #[test]
 fn a_detections_message_shows_its_boxes_to_readers_without_the_pool() {
     let (slot, mut item) = sample();
     item.payload = Payload::Detections { len_bytes: 1 };
-    let found = Detections {
-        schema: 1,
-        source: "cam".into(),
-        seq: 9,
-        pts_ns: 40_000_000,
-        boxes: vec![DetBox {
-            x1: 1.0,
-            y1: 2.0,
-            x2: 3.0,
-            y2: 4.0,
-            score: 0.5,
-            class_id: 2,
-            label: "car".into(),
-            track_id: None,
-        }],
-        capture_ns: 7,
-        arrival_ns: 0,
-        sender_ns: None,
-        model: "m".into(),
-        width_px: 5,
-        height_px: 3,
-    };
+    let mut found = one();
+    found.classes = vec![ClassScore { class_id: 3, label: "street".into(), score: 0.75 }];
     let row = row::encode(&slot, &item, Some(&found));
-    let boxes = row.column_by_name("boxes").unwrap().as_list::<i32>().value(0);
-    assert_eq!(boxes.as_struct().column_by_name("label").unwrap().as_string::<i32>().value(0), "car");
+    let list = |name: &str| row.column_by_name(name).unwrap().as_list::<i32>().value(0);
+    let text =
+        |rows: &ArrayRef| rows.as_struct().column_by_name("label").unwrap().as_string::<i32>().value(0).to_owned();
+    let boxes = list("boxes");
+    assert_eq!((text(&boxes).as_str(), text(&list("classes")).as_str()), ("car", "street"));
     assert_eq!(
         boxes.as_struct().column_by_name("x2").unwrap().as_primitive::<arrow::datatypes::Float32Type>().value(0),
         3.0
     );
+    assert_eq!(boxes.as_struct().num_columns(), 8, "no column of a shape that no box has");
+    assert!(row::encode(&slot, &item, Some(&one())).column_by_name("classes").is_none());
 }
 
 #[test]
 fn a_length_that_an_ipc_stream_claims_is_not_believed() {
-    let (_, item) = sample();
-    let found = Detections {
-        schema: 1,
-        source: item.source,
-        seq: 9,
-        pts_ns: 4,
-        boxes: Vec::new(),
-        capture_ns: 7,
-        arrival_ns: 0,
-        sender_ns: None,
-        model: "m".into(),
-        width_px: 5,
-        height_px: 3,
-    };
-    let mut bytes = detections_to_ipc(&found).unwrap();
+    let mut bytes = detections_to_ipc(&Detections { boxes: Vec::new(), ..one() }).unwrap();
     assert_eq!(bytes[..4], [0xff; 4], "the marker, and behind it the length of the schema");
     let begun = std::time::Instant::now();
     for claim in (0..i32::MAX).rev().step_by(1 << 22) {
@@ -284,30 +305,74 @@ fn a_length_that_an_ipc_stream_claims_is_not_believed() {
 
 #[test]
 fn json_has_the_documented_fields_in_the_documented_order() {
-    let found = Detections {
-        schema: 1,
-        source: "cam".into(),
-        seq: 9,
-        pts_ns: -5,
-        boxes: vec![DetBox {
-            x1: 1.5,
-            y1: 2.0,
-            x2: 3.0,
-            y2: 4.0,
-            score: 0.5,
-            class_id: 2,
-            label: "a\"b".into(),
-            track_id: None,
-        }],
-        capture_ns: 7,
-        arrival_ns: 0,
-        sender_ns: None,
-        model: "m".into(),
-        width_px: 5,
-        height_px: 3,
-    };
-    assert_eq!(
-        serde_json::to_string(&found).unwrap(),
-        r#"{"schema":1,"source":"cam","seq":9,"pts_ns":-5,"boxes":[{"x1":1.5,"y1":2.0,"x2":3.0,"y2":4.0,"score":0.5,"class_id":2,"label":"a\"b"}]}"#
+    let mut found = one();
+    found.boxes[0].label = "a\"b".into();
+    let edges = r#"{"schema":1,"source":"cam","seq":9,"pts_ns":-5,"boxes":[{"x1":1.5,"y1":2.0,"x2":3.0,"y2":4.0,"score":0.5,"class_id":2,"label":"a\"b""#;
+    assert_eq!(serde_json::to_string(&found).unwrap(), format!("{edges}}}]}}"));
+    found.boxes[0].oriented = Some(Oriented { x: 2.25, y: 3.0, width: 1.5, height: 2.0, angle_rad: 0.5 });
+    found.boxes[0].keypoints =
+        vec![Keypoint { x: 2.0, y: 2.5, score: Some(0.875) }, Keypoint { x: 3.0, y: 4.0, score: None }];
+    found.boxes[0].mask = vec![vec![1.5, 2.0, 3.0, 2.0, 3.0, 4.0]];
+    found.classes = vec![ClassScore { class_id: 3, label: "street".into(), score: 0.75 }];
+    let more = concat!(
+        r#","oriented":{"x":2.25,"y":3.0,"width":1.5,"height":2.0,"angle_rad":0.5},"#,
+        r#""keypoints":[{"x":2.0,"y":2.5,"score":0.875},{"x":3.0,"y":4.0}],"mask":[[1.5,2.0,3.0,2.0,3.0,4.0]]}],"#,
+        r#""classes":[{"class_id":3,"label":"street","score":0.75}]}"#
     );
+    let text = serde_json::to_string(&found).unwrap();
+    assert_eq!(text, format!("{edges}{more}"));
+    let message = serde_json::to_string(&DetectionsMessage::from(&found)).unwrap();
+    assert_eq!(
+        message.split_once("\"boxes\""),
+        Some((
+            r#"{"type":"detections","schema":1,"source":"cam","seq":9,"pts_ns":-5,"capture_ns":7,"width_px":5,"height_px":3,"model":"m","#,
+            text.split_once("\"boxes\"").unwrap().1
+        ))
+    );
+}
+
+#[test]
+fn later_fields_are_behind_those_that_an_older_reader_knows() {
+    let plain = compact::detections_to_bytes(&one()).unwrap();
+    let mut found = one();
+    found.about = "finds cars".into();
+    found.boxes[0].keypoints = vec![Keypoint { x: 2.0, y: 2.5, score: None }];
+    found.classes = vec![ClassScore { class_id: 3, label: "street".into(), score: 0.75 }];
+    let bytes = compact::detections_to_bytes(&found).unwrap();
+    assert_eq!(bytes[..plain.len()], plain);
+    assert_eq!(compact::detections_from_bytes(&bytes), Ok(found));
+    // the shape of a box that is not there
+    let mut none = plain;
+    none.extend([0, 0, 1, 5, 0, 0, 0]);
+    assert!(compact::detections_from_bytes(&none).unwrap_err().to_string().contains("box 5"));
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named_wherever_it_is() {
+    assert_eq!(one().not_finite(), None);
+    let of_box: [fn(&mut DetBox); 6] = [
+        |b| b.y2 = f32::NAN,
+        |b| b.score = f32::INFINITY,
+        |b| b.oriented = Some(Oriented { x: 0.0, y: 0.0, width: 1.0, height: 1.0, angle_rad: f32::NAN }),
+        |b| b.keypoints = vec![Keypoint { x: f32::NAN, y: 0.0, score: None }],
+        |b| b.keypoints = vec![Keypoint { x: 0.0, y: 0.0, score: Some(f32::NAN) }],
+        |b| b.mask = vec![vec![0.0, f32::NEG_INFINITY]],
+    ];
+    for spoil in of_box {
+        let mut found = one();
+        spoil(&mut found.boxes[0]);
+        assert_eq!(found.not_finite().as_deref(), Some("box 0 (car)"));
+    }
+    let mut found = one();
+    found.classes = vec![ClassScore { class_id: 3, label: "street".into(), score: f32::NAN }];
+    assert_eq!(found.not_finite().as_deref(), Some("class 3 (street)"));
+}
+
+#[test]
+fn corners_of_a_quarter_turn_are_those_of_the_turned_rectangle() {
+    let turned = Oriented { x: 10.0, y: 20.0, width: 6.0, height: 2.0, angle_rad: std::f32::consts::FRAC_PI_2 };
+    // clockwise on the screen: the first axis points down
+    for (got, want) in turned.corners().into_iter().zip([[11.0, 17.0], [11.0, 23.0], [9.0, 23.0], [9.0, 17.0]]) {
+        assert!((got[0] - want[0]).abs() < 1e-5 && (got[1] - want[1]).abs() < 1e-5, "{got:?} {want:?}");
+    }
 }

@@ -5,7 +5,7 @@ use super::{New, picture};
 use crate::Engine;
 use crate::onnx::{Declared, declared};
 use millrace_detect::Port;
-use millrace_detect::heads::{Guess, guesses, shape_text};
+use millrace_detect::heads::{Guess, Seen, Task, guesses, shape_text};
 use millrace_frame::Size;
 use std::fmt::Write;
 use std::path::Path;
@@ -22,8 +22,7 @@ pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> 
     let file = new.onnx.display();
     let declared = declared(&new.onnx).map_err(|e| e.to_string())?;
     let input = input(&declared, new.size).map_err(|why| format!("'{file}': {why}"))?;
-    refuse_task(&declared).map_err(|why| format!("'{file}': {why}"))?;
-    let guesses = guesses(&declared.signature.outputs, input.size);
+    let guesses = guesses(&seen(&declared, input.size).map_err(|why| format!("'{file}': {why}"))?);
     if guesses.is_empty() {
         let shown = |port: &Port| format!("'{}' {}", port.name, shape_text(port.shape.as_deref().unwrap_or_default()));
         let outputs: Vec<String> = declared.signature.outputs.iter().map(shown).collect();
@@ -82,15 +81,22 @@ fn input(declared: &Declared, size: Option<(u32, u32)>) -> Result<Input<'_>, Str
     Ok(Input { port, layout, size: Size::new(width_px, height_px) })
 }
 
-/// Ultralytics writes what a model does.
-fn refuse_task(declared: &Declared) -> Result<(), String> {
-    match declared.metadata.get("task").map(String::as_str) {
-        None | Some("detect" | "segment") => Ok(()),
-        Some(task) => Err(format!(
-            "its exporter says that its task is '{task}', and models with upright boxes are read here: task detect, and the boxes \
-             of segment"
-        )),
-    }
+/// What the outputs are by themselves and by what Ultralytics writes beside them.
+fn seen(declared: &Declared, input: Size) -> Result<Seen<'_>, String> {
+    let said = |key: &str| declared.metadata.get(key);
+    let task = match said("task").map(String::as_str) {
+        None => None,
+        Some(task) => {
+            Some(Task::ALL.iter().find(|(name, _)| *name == task).map(|(_, task)| *task).ok_or_else(|| {
+                let known = Task::ALL.map(|(name, _)| name).join(", ");
+                format!(
+                    "its exporter says that its task is '{task}', which no head is for; there are heads for {known}"
+                )
+            })?)
+        }
+    };
+    let keypoints: Option<(usize, usize)> = said("kpt_shape").and_then(|text| serde_json::from_str(text).ok());
+    Ok(Seen { task, keypoints, ..Seen::shapes(&declared.signature.outputs, input) })
 }
 
 /// The names that Ultralytics writes: a Python dictionary of numbers and texts.

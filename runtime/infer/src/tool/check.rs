@@ -3,7 +3,7 @@
 use super::picture::{self, Picture};
 use crate::{Detector, Engine, Found};
 use millrace_detect::model::Thresholds;
-use millrace_frame::{Item, Payload, Timebase, Timing};
+use millrace_frame::{DetBox, Detections, Item, Payload, Size, Timebase, Timing};
 use millrace_kernels::Converter;
 use millrace_node::Flow;
 use std::fmt::Write;
@@ -23,6 +23,8 @@ pub(super) struct Trial {
     pub(super) doubt: Option<String>,
     /// Boxes that the judgement is from.
     pub(super) judged: u64,
+    /// It finds no boxes, but classes of the whole picture.
+    pub(super) classifies: bool,
     /// What the engine says of how it computes the model.
     pub(super) notes: Vec<String>,
 }
@@ -79,7 +81,8 @@ pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String
         })
     };
     let doubt = all.doubt.clone().or_else(|| found.doubt.clone()).or_else(impossible);
-    Ok(Trial { doubt, judged: all.candidates, found, notes: detector.notes() })
+    let classifies = detector.model().head.classifies();
+    Ok(Trial { doubt, judged: all.candidates, classifies, found, notes: detector.notes() })
 }
 
 /// Checks the model, and says in `out` what was seen.
@@ -100,6 +103,27 @@ pub(super) fn check<E: Engine>(
     report(&trial, picture, shown, &drawn, out)
 }
 
+/// What a box has beside its edges, in words.
+fn shape(b: &DetBox) -> String {
+    let mut text = String::new();
+    if let Some(turned) = b.oriented {
+        let _ = write!(
+            text,
+            ", {:.0}x{:.0} turned by {:.0} degrees",
+            turned.width,
+            turned.height,
+            turned.angle_rad.to_degrees()
+        );
+    }
+    if !b.keypoints.is_empty() {
+        let _ = write!(text, ", {} key points", b.keypoints.len());
+    }
+    if !b.mask.is_empty() {
+        let _ = write!(text, ", an outline of {} points", b.mask.iter().map(Vec::len).sum::<usize>() / 2);
+    }
+    text
+}
+
 /// Lists and draws what was found, and says what speaks against it.
 pub(super) fn report(
     trial: &Trial,
@@ -108,15 +132,28 @@ pub(super) fn report(
     drawn: &Path,
     out: &mut String,
 ) -> Result<(), String> {
-    let boxes = &trial.found.detections.boxes;
+    let Detections { boxes, classes, .. } = &trial.found.detections;
     let name = picture.map_or("a made picture without objects".to_owned(), |path| path.display().to_string());
-    let _ = writeln!(out, "{name}, {}x{}: {} boxes", shown.size.width_px, shown.size.height_px, boxes.len());
+    let Size { width_px, height_px } = shown.size;
+    if trial.classifies {
+        let of = if classes.len() == 1 { "class" } else { "classes" };
+        let _ = writeln!(out, "{name}, {width_px}x{height_px}: {} {of} of the whole picture", classes.len());
+        classes.iter().for_each(|c| _ = writeln!(out, "  {} {:.2}", c.label, c.score));
+        return Ok(());
+    }
+    let _ = writeln!(out, "{name}, {width_px}x{height_px}: {} boxes", boxes.len());
     for b in boxes.iter().take(LISTED) {
         let (_, colour) = picture::colour(b.class_id);
         let _ = writeln!(
             out,
-            "  {} {:.2} from {:.0},{:.0} to {:.0},{:.0} ({colour})",
-            b.label, b.score, b.x1, b.y1, b.x2, b.y2
+            "  {} {:.2} from {:.0},{:.0} to {:.0},{:.0}{} ({colour})",
+            b.label,
+            b.score,
+            b.x1,
+            b.y1,
+            b.x2,
+            b.y2,
+            shape(b)
         );
     }
     if boxes.len() > LISTED {

@@ -10,6 +10,8 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 const QUALITY: u8 = 92;
+/// Of a line that ends far outside the picture not every pixel is drawn.
+const MOST_DOTS: f32 = 65_536.0;
 
 /// A picture of red, green and blue bytes.
 pub(crate) struct Picture {
@@ -50,21 +52,55 @@ impl Picture {
         ImageDesc::packed(PixelFormat::Rgb24, self.size, Colour::assumed_for_height(self.size.height_px), 1).0
     }
 
-    /// Draws the edges of the boxes, the best last.
+    /// Draws the boxes, the best last: their edges, upright or turned, outlines and key points.
     pub(crate) fn draw(&mut self, boxes: &[DetBox]) {
-        let Size { width_px, height_px } = self.size;
-        let thick = (width_px.max(height_px) / 400).max(1);
         for found in boxes.iter().rev() {
             let (rgb, _) = colour(found.class_id);
-            let inside = |v: f32, end: u32| (v.round().max(0.0) as u32).min(end);
-            let [x1, x2] = [found.x1, found.x2].map(|v| inside(v, width_px));
-            let [y1, y2] = [found.y1, found.y2].map(|v| inside(v, height_px));
-            let near = |v: u32, low: u32, high: u32| v < low + thick || v + thick >= high;
-            for y in y1..y2 {
-                for x in (x1..x2).filter(|&x| near(x, x1, x2) || near(y, y1, y2)) {
-                    let at = 3 * (y as usize * width_px as usize + x as usize);
-                    self.rgb[at..at + 3].copy_from_slice(&rgb);
-                }
+            let upright = [[found.x1, found.y1], [found.x2, found.y1], [found.x2, found.y2], [found.x1, found.y2]];
+            self.ring(&found.oriented.map_or(upright, |turned| turned.corners()), rgb);
+            for ring in &found.mask {
+                self.ring(ring.as_chunks().0, rgb);
+            }
+            for point in &found.keypoints {
+                let reach = 2.0 * self.thick();
+                let across = |dx, dy| [[point.x - dx, point.y - dy], [point.x + dx, point.y + dy]];
+                self.ring(&across(reach, reach), rgb);
+                self.ring(&across(reach, -reach), rgb);
+            }
+        }
+    }
+
+    /// How thick a line is.
+    fn thick(&self) -> f32 {
+        (self.size.width_px.max(self.size.height_px) / 400).max(1) as f32
+    }
+
+    /// A closed line through the points.
+    fn ring(&mut self, points: &[[f32; 2]], rgb: [u8; 3]) {
+        for (from, to) in points.iter().zip(points.iter().cycle().skip(1)) {
+            let steps = (to[0] - from[0]).abs().max((to[1] - from[1]).abs()).ceil().clamp(1.0, MOST_DOTS);
+            for step in 0..=steps as u32 {
+                let part = step as f32 / steps;
+                self.dot([0, 1].map(|axis| from[axis] + part * (to[axis] - from[axis])), rgb);
+            }
+        }
+    }
+
+    /// A square of a line's thickness, as far as it is in the picture.
+    fn dot(&mut self, at: [f32; 2], rgb: [u8; 3]) {
+        let Size { width_px, height_px } = self.size;
+        let (thick, half) = (self.thick(), self.thick() / 2.0);
+        let range = |at: f32, end: u32| {
+            let end = end as f32;
+            // a line on the picture's edge is seen
+            let at = if (0.0..=end).contains(&at) { at.max(half).min(end - half) } else { at };
+            let first = (at - half).round();
+            first.clamp(0.0, end) as usize..(first + thick).clamp(0.0, end) as usize
+        };
+        let (xs, ys) = (range(at[0], width_px), range(at[1], height_px));
+        for y in ys {
+            for pixel in self.rgb[3 * y * width_px as usize..][3 * xs.start..3 * xs.end].chunks_exact_mut(3) {
+                pixel.copy_from_slice(&rgb);
             }
         }
     }

@@ -14,6 +14,11 @@ above 0) and two class scores (a sigmoid) per cell: the head `centre` with strid
   tiny_dfine.onnx      the head `dfine`: takes `images` and `orig_target_sizes`, gives three boxes whatever the picture:
                        classes 1, 0, 1; a quarter to three quarters of the size, all of it, the upper left half; scores
                        0.9, 0.8 and 0.1
+  tiny_seg.onnx, tiny_pose.onnx, tiny_obb.onnx
+                       the head `yolov8` with masks, key points, an angle, and what Ultralytics writes beside them: one box of
+                       class 1, score 0.9, centre 12, 8, size 16x12, whatever the picture. Its mask is left of x = 12; its two
+                       key points are 6, 4 (0.75) and 18, 12 (0.25); it is turned by 0.5
+  tiny_classify.onnx   the head `classify`: 0.25 and 0.75
   tiny.txt             the output for the samples (10 x + 7 y + 50 c) mod 256 at column x, row y of channel c
 """
 import pathlib
@@ -128,6 +133,45 @@ def dfine():
     return made.SerializeToString()
 
 
+def constant(name, outputs, said):
+    """A model that gives these outputs whatever the picture."""
+    zero = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+    ]
+    adds = [helper.make_node("Add", [f"{output}_is", "zero"], [output]) for output in outputs]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        zero + adds, name, [info("images", TensorProto.FLOAT, [1, 3, H, W])],
+        [info(output, TensorProto.FLOAT, list(value.shape)) for output, value in outputs.items()],
+        [numpy_helper.from_array(np.array([0], np.float32), "nothing")]
+        + [numpy_helper.from_array(value.astype(np.float32), f"{output}_is") for output, value in outputs.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="millrace")
+    helper.set_model_props(made, said)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def one_box(extra):
+    """The output of a YOLOv8 with one box of its nine, and these numbers of it behind the scores."""
+    out = np.zeros((1, 4 + CLASSES + len(extra), 9))
+    out[0, :, 3] = [12, 8, 16, 12, 0, 0.9, *extra]
+    return out
+
+
+def tasks(folder):
+    said = {"names": "{0: 'dark', 1: 'light'}", "imgsz": f"[{H}, {W}]"}
+    coefficients, prototypes = np.eye(32)[5], np.zeros((1, 32, H // 4, W // 4))
+    prototypes[0, 5] = [[1, 1, 1, -1, -1, -1]] * (H // 4)
+    seg = {"output0": one_box(coefficients), "output1": prototypes}
+    (folder / "tiny_seg.onnx").write_bytes(constant("tiny_seg", seg, said | {"task": "segment"}))
+    pose = {"output0": one_box([6, 4, 0.75, 18, 12, 0.25])}
+    (folder / "tiny_pose.onnx").write_bytes(constant("tiny_pose", pose, said | {"task": "pose", "kpt_shape": "[2, 3]"}))
+    (folder / "tiny_obb.onnx").write_bytes(constant("tiny_obb", {"output0": one_box([0.5])}, said | {"task": "obb"}))
+    (folder / "tiny_classify.onnx").write_bytes(constant("tiny_classify", {"output": np.array([[0.25, 0.75]])}, {}))
+
+
 def main(folder):
     folder = pathlib.Path(folder)
     f32, u8 = TensorProto.FLOAT, TensorProto.UINT8
@@ -142,6 +186,7 @@ def main(folder):
     (folder / "tiny_f16.onnx").write_bytes(f16())
     (folder / "tiny_grid_f16.onnx").write_bytes(grid_f16())
     (folder / "tiny_dfine.onnx").write_bytes(dfine())
+    tasks(folder)
     (folder / "tiny.txt").write_text("".join(f"{v:.9f}\n" for v in expected().ravel()))
 
 

@@ -128,6 +128,8 @@ fn results_that_are_too_old_are_lost_as_late_in_live_flow_alone_and_packets_neve
                 seq,
                 pts_ns: 0,
                 boxes: Vec::new(),
+                classes: Vec::new(),
+                about: String::new(),
                 capture_ns: 0,
                 arrival_ns: timing.arrival_ns,
                 sender_ns: None,
