@@ -56,8 +56,13 @@ export class Camera {
   onDisconnect() {
     this.closeDecoder();
     this.forget();
-    this.clearBoxes();
     this.video = null;
+    this.onSilence();
+  }
+
+  // What is shown is old: it is dimmed until a picture or a box comes.
+  onSilence() {
+    this.clearBoxes();
     this.card.classList.add("silent");
   }
 

@@ -5,6 +5,8 @@ const SCHEMA = 1;
 const HEADER_BYTES = 16;
 const KIND_H264 = 1, KIND_JPEG = 2;
 const RETRY_FIRST_MS = 500, RETRY_MOST_MS = 10000;
+// figures come once a second: where nothing has come for longer, the server hangs or the network has gone
+const SILENT_MS = 2500;
 
 const $ = id => document.getElementById(id);
 const cameras = new Map();          // by source
@@ -14,11 +16,12 @@ const state = { connection: "connecting", health: "connecting", connects: 0, los
 window.millrace = state;
 
 let retryMs = RETRY_FIRST_MS;
+let lastMessageMs = 0;
 let wantJpeg = !("VideoDecoder" in window);
 
 function show(kind, text) {
   state.connection = kind;
-  pill(kind === "live" ? "waiting" : kind, text);
+  pill(kind === "live" || kind === "silent" ? "waiting" : kind, text);
 }
 
 // Green only where every camera is live.
@@ -108,6 +111,8 @@ const handlers = {
 };
 
 function onMessage(event) {
+  lastMessageMs = performance.now();
+  if (state.connection === "silent") show("live", "connected");
   if (typeof event.data === "string") {
     const message = JSON.parse(event.data);
     // an unknown type is a newer server's addition, and of no concern here
@@ -136,6 +141,7 @@ function connect() {
   socket = new WebSocket(url);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
+    lastMessageMs = performance.now();
     retryMs = RETRY_FIRST_MS;
     state.connects += 1;
     state.ended = null;
@@ -147,7 +153,15 @@ function connect() {
   socket.onmessage = onMessage;
   socket.onclose = event => {
     byIndex.clear();
-    for (const c of cameras.values()) c.onDisconnect();
+    for (const c of cameras.values()) c.onDis// An open connection says nothing of the server: one that hangs leaves it open.
+setInterval(() => {
+  const silentMs = performance.now() - lastMessageMs;
+  if (socket?.readyState !== WebSocket.OPEN || silentMs < SILENT_MS) return;
+  if (state.connection !== "silent") for (const c of cameras.values()) c.onSilence();
+  show("silent", `no data for ${Math.floor(silentMs / 1000)} s`);
+}, 500);
+
+connect();
     if (event.code === 1013) notice(`The server is full: ${event.reason}.`);
     const wait = event.code === 4000 ? 0 : retryMs * (0.75 + Math.random() / 2);
     retryMs = Math.min(retryMs * 1.7, RETRY_MOST_MS);
@@ -155,5 +169,13 @@ function connect() {
     setTimeout(connect, wait);
   };
 }
+
+// An open connection says nothing of the server: one that hangs leaves it open.
+setInterval(() => {
+  const silentMs = performance.now() - lastMessageMs;
+  if (socket?.readyState !== WebSocket.OPEN || silentMs < SILENT_MS) return;
+  if (state.connection !== "silent") for (const c of cameras.values()) c.onSilence();
+  show("silent", `no data for ${Math.floor(silentMs / 1000)} s`);
+}, 500);
 
 connect();

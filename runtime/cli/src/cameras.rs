@@ -1,10 +1,14 @@
 //! What the cameras of a graph do, by the reports of its nodes, and the lines that tell of a change.
 
 use crate::clock;
+use crate::status::Status;
 use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
 use std::collections::BTreeMap;
+
+/// A node that reads cameras and has run for so long has listed them, where it has any.
+const LISTED_AFTER_NS: u64 = 3_000_000_000;
 
 /// All cameras that a node has reported.
 #[derive(Debug, Default)]
@@ -69,8 +73,9 @@ impl Cameras {
         let mut lines = Vec::new();
         // a camera that was removed is in no report of the nodes that read cameras
         let is_reader = |node: &Totals| node.items("in").is_none() && matches!(node.vital, Vital::Well);
-        let complete =
-            nodes.iter().any(|node| is_reader(node) && node.last.as_ref().is_some_and(|l| !l.cameras.is_empty()));
+        // one that has just started has not listed its cameras yet
+        let has_listed = |last: &Status| !last.cameras.is_empty() || last.uptime_ns > LISTED_AFTER_NS;
+        let complete = nodes.iter().any(|node| is_reader(node) && node.last.as_ref().is_some_and(has_listed));
         for (source, camera) in
             self.0.iter_mut().filter(|(source, _)| complete && !reports.contains_key(source.as_str()))
         {
@@ -128,6 +133,9 @@ impl Cameras {
             match (is_troubled, outages.is_empty()) {
                 (true, true) => Some(format!("camera {}", camera.line())),
                 (true, false) => Some(format!("camera {}; {outages}", camera.line())),
+                (false, false) if camera.outages > 1 => {
+                    Some(format!("camera {}: {outages}; the last: {}", camera.status.source, camera.reason))
+                }
                 (false, false) => Some(format!("camera {}: {outages}: {}", camera.status.source, camera.reason)),
                 (false, true) => None,
             }

@@ -84,7 +84,9 @@ impl Totals {
     /// Takes a report. `Some` where it is the first of a process that was started in the place of another.
     pub(crate) fn take(&mut self, status: Status, now: Instant) -> Option<Restart> {
         let mut restart = None;
-        if let Some(last) = self.last.as_ref().filter(|last| status.uptime_ns < last.uptime_ns) {
+        if let Some(last) =
+            self.last.as_ref().filter(|last| status.pid != last.pid || status.uptime_ns < last.uptime_ns)
+        {
             let silent = now.saturating_duration_since(self.heard.unwrap_or(now));
             restart = Some(Restart { before: last.pid, pid: status.pid, failed: last.state == State::Failed, silent });
             self.restarts += 1;

@@ -446,6 +446,12 @@ pub(crate) fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what
             let names = known.iter().map(|(name, _)| *name);
             let near = nearest(name, names.clone());
             let message = match near {
+                // a URL with a comma in a mapping on one line: the rest of it, and maybe of its password
+                _ if name.contains('@') => {
+                    format!(
+                        "{what} has a key with '@' in it, which looks like the rest of a URL: put the URL in quotes"
+                    )
+                }
                 Some(near) => format!("{what} has no key '{name}'; did you mean '{near}'?"),
                 None => format!("{what} has no key '{name}'; there are: {}", names.collect::<Vec<_>>().join(", ")),
             };

@@ -7,20 +7,39 @@
 /// Column numbers shift; callers that point at columns use [`mask`].
 pub fn redact(text: &str) -> String {
     let hide = |_: &str| "***".to_owned();
-    without_scheme(&parameters(&replace(text, hide), hide), hide)
+    without_scheme(&parameters(&replace(text, false, hide), hide), hide)
+}
+
+/// A text that is one URL and nothing else, as [`redact`]: whatever is in front of its last '@' is masked, blanks included, and
+/// what is in the place of a port and is no number.
+pub fn redact_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return redact(url) };
+    if let Some(at) = rest.rfind('@') {
+        return redact(&format!("{scheme}://***{}", &rest[at..]));
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') && !port.chars().all(|c| c.is_ascii_digit()) => {
+            redact(&format!("{scheme}://{host}:***{path}"))
+        }
+        _ => redact(url),
+    }
 }
 
 /// A line of a graph with every secret character replaced by one `*`, so that columns stay where they are: as
 /// [`redact`], and the whole value after a name that [`is_secret`].
 pub fn mask(line: &str) -> String {
     let hide = |secret: &str| "*".repeat(secret.chars().count());
-    mask_values(&without_scheme(&parameters(&replace(line, hide), hide), hide))
+    mask_values(&without_scheme(&parameters(&replace(line, true, hide), hide), hide))
 }
 
-/// Whether the value of a setting of this name is nobody's business.
+/// Whether the value of a setting of this name is a secret. The name of a variable or a file that holds one is none.
 pub fn is_secret(key: &str) -> bool {
     const WORDS: [&str; 5] = ["PASS", "SECRET", "TOKEN", "API_KEY", "CREDENTIAL"];
     let upper = key.to_uppercase();
+    if upper.ends_with("_ENV") || upper.ends_with("_FILE") {
+        return false;
+    }
     WORDS.iter().any(|word| upper.contains(word)) || ["PW", "PWD"].contains(&upper.as_str())
 }
 
@@ -68,10 +87,9 @@ fn mask_values(line: &str) -> String {
     while let Some(colon) = rest.find(": ") {
         let (before, value) = rest.split_at(colon + 2);
         out.push_str(before);
-        let name = before[..colon].trim_end_matches(['"', '\'']);
-        let start = name.rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).map_or(0, |at| at + 1);
-        // `start` is a byte that begins a character: rfind gave the start of one, which may be longer than a byte.
-        let name = name.get(start..).unwrap_or(name);
+        // a misspelt name may have blanks in it
+        let start = before[..colon].rfind([',', '{', '[']).map_or(0, |at| at + 1);
+        let name = before[start..colon].trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '-'));
         rest = value;
         if is_secret(name) {
             let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
@@ -88,14 +106,18 @@ fn mask_values(line: &str) -> String {
     out
 }
 
-fn replace(text: &str, masked: impl Fn(&str) -> String) -> String {
+/// Masks the users of URLs. In a line of YAML a URL may have blanks in it: it ends with its quote, or with the line.
+fn replace(text: &str, is_line: bool, masked: impl Fn(&str) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
         // A password may hold '/' or '#' unescaped, so the last '@' of the whole word counts.
-        let word_end = after.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
+        let quote = before[..at].trim_end_matches(|c: char| c.is_ascii_alphanumeric()).chars().next_back();
+        let quote = quote.filter(|c| matches!(c, '"' | '\''));
+        let ends = |c: char| if is_line { Some(c) == quote } else { c.is_whitespace() || c == '"' || c == '\'' };
+        let word_end = after.find(ends).unwrap_or(after.len());
         // Several URLs in one word (a list with commas): each on its own.
         let word_end = after[..word_end].find("://").map_or(word_end, |next| after[..next].rfind(',').unwrap_or(next));
         rest = match after[..word_end].rfind('@') {
@@ -136,6 +158,37 @@ mod tests {
         assert_eq!(redact("\"rtsp://u:p@a\" x@y"), "\"rtsp://***@a\" x@y");
         assert_eq!(redact("http://host/path"), "http://host/path");
         assert_eq!(redact("no url, me@here"), "no url, me@here");
+    }
+
+    #[test]
+    fn a_url_alone_is_masked_whatever_its_password_holds() {
+        for (url, shown) in [
+            ("rtsp://admin:Hunter 4@10.0.0.5/x", "rtsp://***@10.0.0.5/x"),
+            ("rtsp://admin:Hunter2#1@10.0.0.5/x", "rtsp://***@10.0.0.5/x"),
+            ("rtsp://admin:Hun", "rtsp://admin:***"),
+            ("rtsp://admin:Hun/1", "rtsp://admin:***/1"),
+            ("rtsp://[::1]:8554/a", "rtsp://[::1]:8554/a"),
+            ("rtsp://cam:554/a", "rtsp://cam:554/a"),
+        ] {
+            assert_eq!(redact_url(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_line_is_masked_where_its_url_or_its_key_has_blanks() {
+        for (line, shown) in [
+            (
+                "    url: \"rtsp://admin:Hunter 4@10.0.0.5/x\" # me@x",
+                "    url: \"rtsp://**************@10.0.0.5/x\" # me@x",
+            ),
+            ("    url: rtsp://admin:Hunter\t4@10.0.0.5/x", "    url: rtsp://**************@10.0.0.5/x"),
+            ("  - { id: a, url: rtsp://a:Hun,ter2@h/x }", "  - { id: a, url: rtsp://**********@h/x }"),
+            ("    pass word: Hunter9", "    pass word: *******"),
+            ("    password_env: CAM_1", "    password_env: CAM_1"),
+            ("    password_file: a.pw", "    password_file: a.pw"),
+        ] {
+            assert_eq!(mask(line), shown);
+        }
     }
 
     #[test]

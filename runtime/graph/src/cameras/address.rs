@@ -1,6 +1,6 @@
 //! What a camera's `url:` may be.
 
-use crate::redact::redact;
+use crate::redact::redact_url;
 
 /// What is wrong with a URL, and how it is corrected.
 pub(super) type Refusal = (String, Option<String>);
@@ -17,7 +17,7 @@ pub(super) struct Address {
 /// Reads an `rtsp://` or `http://` URL as far as a check needs it.
 pub(super) fn check(url: &str) -> Result<Address, Refusal> {
     const FORM: &str = "url: rtsp://host[:port]/path";
-    let shown = redact(url);
+    let shown = redact_url(url);
     let Some((scheme, rest)) = url.split_once("://") else {
         let fix = format!("{FORM}, or 'file:' for a file");
         return Err((format!("the url '{shown}' is not an rtsp:// or http:// URL"), Some(fix)));
@@ -41,10 +41,14 @@ pub(super) fn check(url: &str) -> Result<Address, Refusal> {
     if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err((format!("the url '{shown}' has a blank in it"), Some("write it as %20".to_owned())));
     }
-    // a password may hold '/' unescaped, so the last '@' before the query counts
-    let before_query = rest.split(['?', '#']).next().unwrap_or_default();
-    let (user, place) = before_query.rsplit_once('@').map_or((None, before_query), |(user, place)| (Some(user), place));
-    let authority = place.split('/').next().unwrap_or_default();
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if hides_its_host(authority, behind) {
+        let what =
+            format!("the url '{shown}' has one of / ? # @ in its user or password, so that its host is not known");
+        let fix = "write / as %2F, ? as %3F, # as %23 and @ as %40 there, or set 'user:' with 'password_env:' or 'password_file:'";
+        return Err((what, Some(fix.to_owned())));
+    }
+    let (user, authority) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     let (host, port) = match authority.rfind(':') {
         // the colons of [::1] are no port's
         Some(colon) if !authority[colon..].contains(']') => (&authority[..colon], Some(&authority[colon + 1..])),
@@ -56,10 +60,23 @@ pub(super) fn check(url: &str) -> Result<Address, Refusal> {
     if let Some(port) = port
         && !port.parse::<u16>().is_ok_and(|port| port > 0)
     {
-        let what = format!("the url '{shown}' has the port '{port}', which is not a number from 1 to 65535");
+        // what is no number may be a part of a password
+        let port = if port.bytes().all(|c| c.is_ascii_digit()) { format!(" '{port}'") } else { String::new() };
+        let what = format!("the url '{shown}' has a port{port} that is not a number from 1 to 65535");
         return Err((what, Some(FORM.to_owned())));
     }
     Ok(Address { has_user: user.is_some(), has_password: user.is_some_and(|user| user.contains(':')) })
+}
+
+/// An '@' stands behind the first '/', '?' or '#', where the host has ended by RFC 3986, and yet what follows it looks like
+/// the host: a client would connect to a part of the password.
+fn hides_its_host(authority: &str, behind: &str) -> bool {
+    let Some((_, tail)) = behind.rsplit_once('@') else { return false };
+    let place = tail.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.contains('@') || place.contains(['.', ':', '[']) || place == "localhost" || {
+        let port = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+        port.is_some_and(|(_, port)| port.parse::<u16>().is_err())
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +96,9 @@ mod tests {
             assert_eq!(check(url), Ok(plain), "{url}");
         }
         assert_eq!(check("rtsp://me@cam/1"), Ok(Address { has_user: true, has_password: false }));
-        assert_eq!(check("rtsp://me:p@ss/w@cam/1"), Ok(Address { has_user: true, has_password: true }));
+        assert_eq!(check("rtsp://me:p%40ss%2Fw@cam/1"), Ok(Address { has_user: true, has_password: true }));
+        assert_eq!(check("rtsp://me:p@ss@cam/1"), Ok(Address { has_user: true, has_password: true }));
+        assert_eq!(check("rtsp://cam/user@home"), Ok(plain));
         for (url, says) in [
             ("cam.mp4", "not an rtsp:// or http:// URL"),
             ("ftp://cam/1", "scheme 'ftp'"),
@@ -87,14 +106,24 @@ mod tests {
             ("https://cam/1", "asks for TLS (https://)"),
             ("rtsp:///1", "names no host"),
             ("rtsp://:554/1", "names no host"),
-            ("rtsp://cam:x/1", "port 'x'"),
-            ("rtsp://cam:0/1", "port '0'"),
+            ("rtsp://cam:x/1", "a port that is not"),
+            ("rtsp://cam:0/1", "a port '0' that"),
             ("rtsp://cam/a b", "blank"),
         ] {
             let (what, fix) = check(url).expect_err(url);
             assert!(what.contains(says) && fix.is_some(), "{url}: {what}");
         }
-        let (what, _) = check("ftp://me:hunter2@cam/").expect_err("ftp");
-        assert!(!what.contains("hunter2"), "{what}");
+        for url in [
+            "ftp://me:hunter2@cam/",
+            "rtsp://me:hunter2 4@10.0.0.5/x",
+            "rtsp://me:hunter2#1@10.0.0.5/x",
+            "rtsp://me:hunter2?1@cam:554/x",
+            "rtsp://me:1234/hunter2@10.0.0.5/x",
+            "rtsp://me:hun@hunter2/2@cam/x",
+            "rtsp://me:hunter2",
+        ] {
+            let (what, fix) = check(url).expect_err(url);
+            assert!(!what.contains("hunter2") && !fix.unwrap_or_default().contains("hunter2"), "{what}");
+        }
     }
 }

@@ -181,6 +181,18 @@ impl Inputs {
 
     fn open(&mut self, at_port: usize, at_feed: usize, directory: u128, entry: Entry) {
         let port = &mut self.ports[at_port];
+        let other = port.lanes.iter().find(|l| l.feed != at_feed && l.source == entry.source && !l.is_ending());
+        if let Some(other) = other {
+            if std::mem::replace(&mut self.logged, entry.at.pool) != entry.at.pool {
+                let (first, second, camera) = (&port.feeds[other.feed].from, &port.feeds[at_feed].from, &entry.source);
+                self.counts.metrics.note(format!(
+                    "camera '{camera}' comes from {first} and from {second}: an id is one camera's alone. What {second} has of it \
+                     is not read until {first} has no such camera; give one of them another id"
+                ));
+            }
+            port.feeds[at_feed].occupied.push(Occupied::Pool { entry, directory });
+            return;
+        }
         let (name, feed) = (port.spec.name, &mut port.feeds[at_feed]);
         let metrics = &self.counts.metrics;
         match Reader::open(&entry.at, &format!("{}/{}", self.node, feed.input)) {

@@ -267,6 +267,40 @@ fn several_producers_feed_one_port_and_it_ends_with_the_last_of_them() {
 }
 
 #[test]
+fn an_id_that_two_producers_have_is_the_first_ones_until_it_has_left() {
+    let mut hall = Producer::new("hall", 0, &["convert/frame"], &[]);
+    let mut yard = Producer::new("yard", 0, &["convert/frame.yard"], &[]);
+    let inputs = [("frame", "hall/frame"), ("frame.yard", "yard/frame")];
+    let mut convert = Consumer::new("convert", &inputs, &[]);
+    convert.attach("frame", &hall);
+    convert.attach("frame.yard", &yard);
+    hall.publish("gate", 0);
+    assert_eq!(convert.drain(), [("gate".to_owned(), 0)]);
+    for seq in 1..4 {
+        hall.publish("gate", seq);
+        yard.publish("gate", 100 + seq);
+        yard.publish("y1", seq);
+    }
+    let came = convert.drain();
+    assert_eq!(seqs(&came, "gate"), [1, 2, 3], "not mixed with the other camera of this id");
+    assert_eq!(seqs(&came, "y1"), [1, 2, 3]);
+    assert_eq!(convert.lost("gate"), 0);
+    let notes = convert.metrics.notes();
+    assert!(
+        notes.len() == 1 && notes[0].starts_with("camera 'gate' comes from hall/frame and from yard/frame"),
+        "{notes:?}"
+    );
+    hall.out.close_pools();
+    hall.out.close_directories();
+    convert.inputs.close("frame");
+    convert.drain();
+    std::thread::sleep(Duration::from_millis(30));
+    convert.drain();
+    yard.publish("gate", 104);
+    assert_eq!(seqs(&convert.drain(), "gate").last(), Some(&104));
+}
+
+#[test]
 fn a_slow_consumer_costs_another_one_no_frame() {
     let mut decode = Producer::new("decode", 0, &["fast/frame", "slow/frame"], &[("SLOTS", "3")]);
     let mut fast = Consumer::new("fast", &[("frame", "decode/frame")], &[]);

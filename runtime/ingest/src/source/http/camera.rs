@@ -27,7 +27,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let back_off = (Duration::from_millis(500), Duration::from_secs(8));
-        Self { connect: Duration::from_secs(5), stall: Duration::from_secs(3), back_off }
+        Self { connect: Duration::from_secs(5), stall: Duration::from_millis(2500), back_off }
     }
 }
 
@@ -80,8 +80,8 @@ impl Camera {
                 self.queue.push(SourceEvent::Flush);
                 let detail = format!("{}: {}", self.address.shown, failure.reason);
                 self.queue.push(SourceEvent::Loss(Loss::of(LossOf::Connections, "connection_lost", 1, detail)));
-                // a connection that held for a while earns a quick second try
-                if began.elapsed() > wait {
+                // after a connection that gave pictures for a moment the next try comes soon
+                if began.elapsed() > first_wait {
                     wait = first_wait;
                 }
             }

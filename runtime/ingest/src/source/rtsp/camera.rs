@@ -118,8 +118,8 @@ impl Camera {
             let began = tokio::time::Instant::now();
             self.state.tries = self.state.tries.saturating_add(1);
             let attempt = self.attempt().await;
-            // a connection that held for a while earns a quick second try
-            if attempt.was_live && began.elapsed() > wait {
+            // after a connection that gave pictures for a moment the next try comes soon
+            if attempt.was_live && began.elapsed() > self.limits.back_off.0 {
                 wait = self.limits.back_off.0;
             }
             let least = wait.mul_f64(0.75 + fastrand::f64() / 4.0).max(attempt.failure.least_wait);
