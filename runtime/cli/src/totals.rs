@@ -275,9 +275,18 @@ mod tests {
         let silent = Duration::from_secs(2);
         assert_eq!(again, Some(Restart { before: 0, pid: 8, failed: false, silent }));
         assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (25, 3, 1));
-        totals.take(report(900, 7, 1), start);
+        totals.take(Status { pid: 8, ..report(900, 7, 1) }, start);
         assert_eq!((totals.items("out"), totals.items("in")), (Some(27), None));
         assert_eq!(totals.losses()[&("stale".to_owned(), "frame".to_owned())], 3);
+    }
+
+    #[test]
+    fn a_process_that_runs_for_longer_than_its_predecessor_did_is_another_one() {
+        let (mut totals, start) = (Totals::new("page"), Instant::now());
+        totals.take(Status { pid: 7, ..report(600, 10, 0) }, start);
+        let again = totals.take(Status { pid: 8, ..report(1_500, 4, 0) }, start);
+        assert_eq!(again.map(|r| (r.before, r.pid)), Some((7, 8)));
+        assert_eq!((totals.frames(), totals.restarts), (14, 1));
     }
 
     #[test]

@@ -161,9 +161,12 @@ pub trait Flight: Send + 'static {
     fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError>;
 }
 
+/// An output by name, with its shape and its elements.
+type Output = (String, Vec<usize>, Vec<f32>);
+
 /// The batch of an engine that has computed it when it accepts it: for each tensor its outputs.
 #[derive(Clone, Debug, Default)]
-pub struct Computed(Vec<Vec<(String, Vec<usize>, Vec<f32>)>>);
+pub struct Computed(Vec<Vec<Output>>);
 
 impl Computed {
     /// Copies the outputs of the next tensor.

@@ -157,7 +157,7 @@ impl Extra {
                 let point = |point: &[f32]| match *point {
                     [x, y] => Ok(([x, y], None)),
                     // rounding of the sigmoid
-                    [x, y, score] if !(score < -0.01 || score > 1.01) => Ok(([x, y], Some(score.clamp(0.0, 1.0)))),
+                    [x, y, score] if (-0.01..=1.01).contains(&score) => Ok(([x, y], Some(score.clamp(0.0, 1.0)))),
                     [.., score] => Err(HeadError::NotVisibility { kind, value: score.to_string() }),
                     [] => Ok(([0.0; 2], None)),
                 };

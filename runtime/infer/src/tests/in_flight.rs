@@ -354,7 +354,7 @@ fn what_comes_in_is_published_or_lost_by_name_whatever_becomes_of_the_batches() 
                 (!open.is_empty()).then_some(open)
             });
             let batch = &waiting[said as usize % waiting.len()];
-            let fate = if batch[0] % 7 == 0 { Fate::Failed } else { Fate::Computed };
+            let fate = if batch[0].is_multiple_of(7) { Fate::Failed } else { Fate::Computed };
             script.set(batch.iter().copied(), fate);
             said += batch.len() as u32;
         }
