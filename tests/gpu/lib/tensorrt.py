@@ -159,7 +159,8 @@ def boxes(suite, step):
         out = suite.out / f"trt-{name}.jsonl"
         graph = graph_of(suite, f"trt-{name}", "trt-infer", settings(suite, more))
         model = suite.root / model
-        sets = [f"to-rgb.MODEL={model}", f"detect.MODEL={model}", f"write.PATH={out}"]
+        # more slots than a batch has frames
+        sets = [f"to-rgb.MODEL={model}", f"detect.MODEL={model}", f"write.PATH={out}", "to-rgb.SLOTS=16"]
         done = step.run(graphs.millrace(suite, graph, sets), 240)
         graphs.counts(step, done, frames)
         step.figure(f"{name}, the whole graph, start to end", frames / done.seconds, "frames/s")
