@@ -57,7 +57,7 @@ pub struct InOrt(Work);
 enum Work {
     /// The outputs, computed.
     Cpu(Vec<DynValue>, Arc<[String]>),
-    Gpu(InFlight),
+    Gpu(Box<InFlight>),
 }
 
 impl Flight for InOrt {
@@ -273,7 +273,7 @@ impl Engine for Ort {
         let submit = || {
             let Some(gpu) = &mut self.on_gpu else { return self.compute(batch.shape, batch.tensors) };
             gpu.expect(batch.shape, batch.dtype);
-            gpu.submit(&mut self.session, batch.tensors).map(Work::Gpu)
+            gpu.submit(&mut self.session, batch.tensors).map(|flight| Work::Gpu(Box::new(flight)))
         };
         let submitted = contained("ONNX Runtime", submit).map_err(|panic| {
             // what was queued before it reads the tensors

@@ -58,7 +58,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
             };
             let found = match file {
                 FileUse::Read | FileUse::Model => readable(&path),
-                FileUse::Source if path.is_dir() => readable_folder(&path),
+                FileUse::Source if path.is_dir() => pictures(&path),
                 FileUse::Source => readable(&path),
                 FileUse::Write => writable(&path),
                 FileUse::Folder => writable_folder(&path),
@@ -127,9 +127,19 @@ fn readable(path: &Path) -> Result<(), Refusal> {
     access(path, Access::READ_OK).map_err(|error| (format!("which cannot be read: {error}"), None))
 }
 
-fn readable_folder(path: &Path) -> Result<(), Refusal> {
-    let may = access(path, Access::READ_OK | Access::EXEC_OK);
-    may.map_err(|error| (format!("which cannot be read: {error}"), None))
+/// A folder of pictures.
+fn pictures(folder: &Path) -> Result<(), Refusal> {
+    let unreadable = |error: std::io::Error| (format!("which cannot be read: {error}"), None);
+    access(folder, Access::READ_OK | Access::EXEC_OK).map_err(|error| unreadable(error.into()))?;
+    let is_picture = |path: &Path| {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        ["jpg", "jpeg", "png"].iter().any(|known| extension == *known)
+    };
+    let mut entries = std::fs::read_dir(folder).map_err(unreadable)?;
+    let found = entries.any(|entry| entry.is_ok_and(|entry| is_picture(&entry.path())));
+    let why =
+        "which is a folder without pictures (.jpg, .jpeg, .png); a video file or a folder of pictures is expected";
+    if found { Ok(()) } else { Err((why.to_owned(), None)) }
 }
 
 fn writable(path: &Path) -> Result<(), Refusal> {
