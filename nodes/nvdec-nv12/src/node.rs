@@ -129,16 +129,9 @@ impl Backend for Cuda {
 
     fn map(&self, lane: &Lane, picture: Picture) -> Result<Mapped, Unmapped> {
         let lost = |e: NvdecError| Unmapped { cause: "decode_error", detail: e.to_string() };
-        let every_us: u64 = std::env::var("MR_LOOK_US").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        if every_us > 0 {
-            let began = std::time::Instant::now();
-            while picture.status() == Status::Decoding && began.elapsed() < std::time::Duration::from_millis(100) {
-                std::thread::sleep(std::time::Duration::from_micros(every_us));
-            }
-        }
         let mapped = picture.map(lane.queue.stream()).map_err(lost)?;
         let cause = match mapped.status() {
-            Status::Complete | Status::Decoding | Status::Unknown => return Ok(mapped),
+            Status::Complete | Status::Unknown => return Ok(mapped),
             Status::Concealed => "concealed_errors",
             Status::Damaged => "decode_error",
         };

@@ -186,8 +186,6 @@ pub enum Status {
     Concealed,
     /// With errors that can be seen.
     Damaged,
-    /// It is not over.
-    Decoding,
     /// The GPU does not say.
     Unknown,
 }
@@ -195,7 +193,6 @@ pub enum Status {
 impl Status {
     pub(super) fn of(raw: u32) -> Self {
         match raw {
-            sys::STATUS_IN_PROGRESS => Self::Decoding,
             sys::STATUS_SUCCESS => Self::Complete,
             sys::STATUS_ERROR => Self::Damaged,
             sys::STATUS_CONCEALED => Self::Concealed,
@@ -241,11 +238,6 @@ impl Picture {
     /// A frame; otherwise two fields, which the surface has woven together.
     pub fn progressive(&self) -> bool {
         self.info.progressive_frame != 0
-    }
-
-    /// How its decoding goes. It waits for nothing.
-    pub fn status(&self) -> Status {
-        self.decoder.status(self.info.picture_index)
     }
 
     /// Waits until it is decoded and until an output surface is free, and queues the driver's own step to that surface on

@@ -23,7 +23,6 @@ pub(crate) const CREATE_PREFER_CUVID: c_ulong = 4;
 pub(crate) const PACKET_END_OF_STREAM: c_ulong = 1;
 pub(crate) const PACKET_TIMESTAMP: c_ulong = 2;
 pub(crate) const PACKET_END_OF_PICTURE: c_ulong = 8;
-pub(crate) const STATUS_IN_PROGRESS: c_uint = 1;
 pub(crate) const STATUS_SUCCESS: c_uint = 2;
 pub(crate) const STATUS_ERROR: c_uint = 8;
 pub(crate) const STATUS_CONCEALED: c_uint = 9;
