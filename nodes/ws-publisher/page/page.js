@@ -153,15 +153,7 @@ function connect() {
   socket.onmessage = onMessage;
   socket.onclose = event => {
     byIndex.clear();
-    for (const c of cameras.values()) c.onDis// An open connection says nothing of the server: one that hangs leaves it open.
-setInterval(() => {
-  const silentMs = performance.now() - lastMessageMs;
-  if (socket?.readyState !== WebSocket.OPEN || silentMs < SILENT_MS) return;
-  if (state.connection !== "silent") for (const c of cameras.values()) c.onSilence();
-  show("silent", `no data for ${Math.floor(silentMs / 1000)} s`);
-}, 500);
-
-connect();
+    for (const c of cameras.values()) c.onDisconnect();
     if (event.code === 1013) notice(`The server is full: ${event.reason}.`);
     const wait = event.code === 4000 ? 0 : retryMs * (0.75 + Math.random() / 2);
     retryMs = Math.min(retryMs * 1.7, RETRY_MOST_MS);
