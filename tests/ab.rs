@@ -207,6 +207,11 @@ fn what_cannot_be_compared_is_refused_with_the_reason() {
     refused(&[PLANTED, "--set-a", "nobody.X=1", "--set-b", "noone.X=1"], &["'nobody'", "'noone'"]);
     refused(&[PLANTED, "--set", "tensors.SHIFT_XP=1"], &["SHIFT_XP", "SHIFT_PX"]);
     refused(&[PLANTED], &["nothing to compare"]);
+    // before anything runs; the graphs differ in the setting CUDA_GRAPH alone, which is none of the sink's
+    refused(
+        &["graphs/gpu-full.yml", "graphs/gpu-cuda-graph.yml", "--until", "nowhere"],
+        &["--until nowhere: there is no such node"],
+    );
     refused(&[PLANTED, PLANTED, "--require", "fsp >= 1"], &["fsp", "fps"]);
     let folder = tempfile::tempdir().unwrap();
     let graph = std::fs::read_to_string(root().join(PLANTED)).unwrap();

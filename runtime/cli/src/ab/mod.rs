@@ -148,6 +148,9 @@ fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::
     if !unequal.is_empty() {
         bail!("the arms do not end alike, so their times are of different work:\n  {}", unequal.join("\n  "));
     }
+    if let Some(until) = &args.until {
+        plans.iter().try_for_each(|plan| plan.cut(until).map(drop))?;
+    }
     Ok(Some(plans))
 }
 

@@ -95,6 +95,8 @@ impl Plan {
             let same = graph.nodes.iter().zip(graph.short_ids()).find(|(node, _)| node.id.it == id);
             same.map_or(id, |(_, short)| short).to_owned()
         };
+        let all = loaded.checked.nodes.iter().flat_map(|node| &node.settings);
+        let described: BTreeSet<&str> = all.filter(|s| s.described).map(|s| s.key.as_str()).collect();
         for (node, checked) in graph.nodes.iter().zip(&loaded.checked.nodes) {
             let path = node.path.as_ref().filter(|_| node.origin == Origin::Program);
             let path = path.with_context(|| format!("node '{}' is no program of its own", node.id.it))?;
@@ -110,8 +112,8 @@ impl Plan {
                 program,
                 folder: loaded.folder.clone(),
                 description: checked.description.clone(),
-                given: given(checked, &sets),
-                settings: effective(checked, &sets, &loaded.folder),
+                given: given(checked, &sets, &described),
+                settings: effective(checked, &sets, &described, &loaded.folder),
                 inputs,
                 outputs: node.outputs.iter().map(|output| output.it.clone()).collect(),
                 rest,
@@ -310,24 +312,31 @@ fn inputs(node: &Node, raw: Option<&Value>, short: &dyn Fn(&str) -> String) -> V
 }
 
 /// What the graph and the command line say to a node.
-fn given(checked: &CheckedNode, sets: &[Set]) -> Vec<(String, String)> {
-    let all = checked.settings.iter().filter(|s| s.from != From::Default && concerns(checked, s));
+fn given(checked: &CheckedNode, sets: &[Set], described: &BTreeSet<&str>) -> Vec<(String, String)> {
+    let all = checked.settings.iter().filter(|s| s.from != From::Default && concerns(checked, s, described));
     all.filter_map(|s| Some((s.key.clone(), set_value(checked, sets, &s.key).or_else(|| s.value.clone())?))).collect()
 }
 
-/// The graph's own `env:` is for all nodes: a name in it that this node does not know is some other node's.
-fn concerns(checked: &CheckedNode, setting: &Effective) -> bool {
+/// The graph's own `env:` is for all nodes: a name in it that this node does not know is some other node's, or a variable of
+/// every process. `described` has the settings of all nodes: `CUDA_GRAPH` is a setting, though its name begins like a variable's.
+fn concerns(checked: &CheckedNode, setting: &Effective, described: &BTreeSet<&str>) -> bool {
     let graphs = matches!(setting.from, From::Graph(_));
-    !graphs || checked.description.is_none() || setting.described || is_environment(&setting.key)
+    let variable = is_environment(&setting.key) && !described.contains(setting.key.as_str());
+    !graphs || checked.description.is_none() || setting.described || variable
 }
 
 fn set_value(checked: &CheckedNode, sets: &[Set], key: &str) -> Option<String> {
     sets.iter().find(|set| set.node == checked.id && set.key == key).map(|set| set.value.clone())
 }
 
-fn effective(checked: &CheckedNode, sets: &[Set], folder: &std::path::Path) -> BTreeMap<String, String> {
+fn effective(
+    checked: &CheckedNode,
+    sets: &[Set],
+    described: &BTreeSet<&str>,
+    folder: &std::path::Path,
+) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for setting in checked.settings.iter().filter(|setting| concerns(checked, setting)) {
+    for setting in checked.settings.iter().filter(|setting| concerns(checked, setting, described)) {
         let Some(value) = set_value(checked, sets, &setting.key).or_else(|| setting.value.clone()) else { continue };
         let is_file = setting.is_path && !value.is_empty() && !millrace_graph::settings::is_url(&value);
         let value = if is_file {
