@@ -29,6 +29,10 @@ impl Describer for Recorded {
         }
     }
 
+    fn stages(&self, _: &str, _: &Path) -> Option<Result<Vec<String>, (String, String)>> {
+        Some(Ok(["sw-nv12", "nv12-to-rgb", "cpu-infer"].map(str::to_owned).into()))
+    }
+
     fn near(&self, path: &str, _: &Path) -> Option<String> {
         (path == "bin/sw-nv21").then(|| "bin/sw-nv12".to_owned())
     }
@@ -105,6 +109,7 @@ fn explains_every_setting_and_port() {
         "  FRAME_RATE     (unset)                         default",
         "  FLOW           live                            whole.yml:3, for all nodes",
         "  SLOTS          8                               default",
+        "  PROCESS        (unset)                         default",
         "  LOG            info                            default; live",
         "  RUST_LOG       info                            whole.yml:3, for all nodes (variable)",
         "  input tick     <- dora/timer/secs/5",
