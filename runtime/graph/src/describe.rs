@@ -32,6 +32,9 @@ pub struct Description {
     /// What it does, in one line.
     #[serde(default)]
     pub summary: String,
+    /// It can run in a process of several nodes.
+    #[serde(default)]
+    pub shares_process: bool,
     /// Its inputs.
     #[serde(default)]
     pub inputs: Vec<PortIn>,
@@ -121,14 +124,16 @@ pub enum Described {
     Failed(String),
 }
 
+/// The nodes' programs that a group's contains, or why that is not known, and what to do about it.
+pub type Stages = Result<Vec<String>, (String, String)>;
+
 /// Who asks nodes to describe themselves.
 pub trait Describer {
     /// The description of the node at `path`, as written in a graph in `folder`.
     fn describe(&self, path: &str, folder: &Path) -> Described;
 
-    /// The nodes' programs that the group's program beside the node at `path` contains, or why that is not known and what to
-    /// do about it; `None` from one that starts no programs.
-    fn stages(&self, _path: &str, _folder: &Path) -> Option<Result<Vec<String>, (String, String)>> {
+    /// What the group's program beside the node at `path` contains; `None` from one that starts no programs.
+    fn stages(&self, _path: &str, _folder: &Path) -> Option<Stages> {
         None
     }
 
@@ -151,7 +156,7 @@ impl Describer for Blind {
 #[derive(Default)]
 pub struct Programs {
     known: RefCell<HashMap<PathBuf, Described>>,
-    stages: RefCell<HashMap<PathBuf, Result<Vec<String>, (String, String)>>>,
+    stages: RefCell<HashMap<PathBuf, Stages>>,
 }
 
 /// Where dora finds a program: in the graph's folder, or by its name on PATH.
@@ -191,7 +196,7 @@ impl Describer for Programs {
         found
     }
 
-    fn stages(&self, path: &str, folder: &Path) -> Option<Result<Vec<String>, (String, String)>> {
+    fn stages(&self, path: &str, folder: &Path) -> Option<Stages> {
         // as the node finds it: beside its own file, whatever link leads there
         let program = find_program(path, folder)?.canonicalize().ok()?.with_file_name(GROUP_PROGRAM);
         let known = || ask_for_stages(&program);
@@ -237,7 +242,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A description is some kilobytes.
 const LONGEST_BYTES: u64 = 4 << 20;
 
-fn ask_for_stages(program: &Path) -> Result<Vec<String>, (String, String)> {
+fn ask_for_stages(program: &Path) -> Stages {
     let build = || format!("build it: cargo build --release -p {GROUP_PROGRAM}");
     let name = program.display();
     match has_marker(program) {

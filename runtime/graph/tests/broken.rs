@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use millrace_graph::check::{Set, World, check};
-use millrace_graph::describe::{Described, Describer, Description};
+use millrace_graph::describe::{Described, Describer, Description, Stages};
 use millrace_graph::explain::explain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Describer for Recorded {
         }
     }
 
-    fn stages(&self, _: &str, _: &Path) -> Option<Result<Vec<String>, (String, String)>> {
+    fn stages(&self, _: &str, _: &Path) -> Option<Stages> {
         Some(Ok(["sw-nv12", "nv12-to-rgb", "cpu-infer"].map(str::to_owned).into()))
     }
 

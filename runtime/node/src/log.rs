@@ -42,7 +42,7 @@ pub fn install(level: &str) {
 }
 
 /// From now on, lines of this thread go to `file`, until what is returned is dropped.
-pub(crate) fn to(file: Arc<File>) -> impl Drop {
+pub(crate) fn to(file: Arc<File>) -> Own {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&asked().unwrap_or_else(|| ours("info"))))
         .with_writer(file)
@@ -54,7 +54,8 @@ pub(crate) fn to(file: Arc<File>) -> impl Drop {
     Own { _guard: dispatcher::set_default(&Dispatch::new(builder.finish())) }
 }
 
-struct Own {
+/// While it is there, lines of its thread go to a file of their own.
+pub(crate) struct Own {
     _guard: DefaultGuard,
 }
 

@@ -41,7 +41,7 @@ pub fn main<N: Node>() -> ExitCode {
         _ => {}
     }
     let launch = Launch::default();
-    if let Some(group) = Group::asked(&launch) {
+    if let Some(group) = Group::asked(&launch, N::SHARES_PROCESS) {
         return group.join(N::NAME, &launch);
     }
     get_room();

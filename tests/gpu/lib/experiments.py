@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "fused": ("gpu-fused-vs-separate", ("gpu-separate", "gpu-full"), "On a GPU: one pass against separate passes", []),
     "batch": ("gpu-batch-vs-single", ("gpu-batch1", "gpu-full"), "On a GPU: batches of up to 8 frames against frame by frame", []),
     "cuda-graph": ("gpu-cuda-graph", ("gpu-full", "gpu-cuda-graph"), "On a GPU: inferences as CUDA graphs against launches one by one", []),
+    "one-process": ("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three", []),
     "fp16": ("gpu-fp16", ("gpu-full", "gpu-fp16"), "On a GPU: a model of 16 bits against one of 32", []),
 }
 

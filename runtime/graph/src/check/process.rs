@@ -1,6 +1,6 @@
 //! Nodes that share a process: whether they can.
 
-use super::{CheckedNode, Effective, place};
+use super::{CheckedNode, Effective, From, place};
 use crate::describe::{Describer, GROUP_PROGRAM, find_program};
 use crate::fault::{Fault, Place, Report};
 use crate::model::{Graph, Node};
@@ -18,7 +18,10 @@ pub(crate) fn groups<'a>(
 ) -> BTreeMap<&'a str, Vec<(&'a Node, &'a CheckedNode)>> {
     let mut groups: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for (node, checked) in graph.nodes.iter().zip(nodes) {
-        let name = setting(checked, SETTING).filter(|setting| setting.described).and_then(|s| s.value.as_deref());
+        // what is said of all nodes concerns those that can share a process
+        let shares = checked.description.as_ref().is_some_and(|is| is.shares_process);
+        let meant = |setting: &&Effective| setting.described && (shares || !matches!(setting.from, From::Graph(_)));
+        let name = setting(checked, SETTING).filter(meant).and_then(|setting| setting.value.as_deref());
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             groups.entry(name).or_default().push((node, checked));
         }

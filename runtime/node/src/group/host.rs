@@ -33,6 +33,7 @@ pub struct Stage {
 impl Stage {
     /// The node `N`.
     pub const fn of<N: Node>() -> Self {
+        const { assert!(N::SHARES_PROCESS, "a node says whether it can share a process") };
         Self { name: N::NAME, run: start::<N> }
     }
 }
@@ -61,7 +62,18 @@ pub fn host(stages: &'static [Stage]) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let house: &'static House =
         Box::leak(Box::new(House { group, stages, state: Mutex::default(), changed: Condvar::new() }));
-    let doorman = move || listener.incoming().flatten().for_each(|connection| house.admit(connection));
+    let doorman = move || {
+        for connection in listener.incoming() {
+            match connection {
+                Ok(connection) => house.admit(connection),
+                // no descriptor is left, for one
+                Err(e) => {
+                    tracing::warn!("a member of PROCESS '{}' cannot be served yet: {e}", house.group);
+                    std::thread::sleep(TRY_AGAIN);
+                }
+            }
+        }
+    };
     match std::thread::Builder::new().name("members".into()).spawn(doorman) {
         Ok(_) => house.stay(),
         Err(e) => return refuse(&format!("no thread for its members: {e}")),
@@ -77,6 +89,7 @@ fn refuse(why: &str) -> ExitCode {
 
 /// How long the process is there for its first member, and for a message that has begun.
 const FIRST: Duration = Duration::from_secs(10);
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// How long a stage that was asked to stop may take: a stop is over within 3 s.
 const STOP: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ impl Group {
     }
 
     /// Starts the group's process. It is in a process group of its own, since dora ends a node by ending the node's.
-    fn start(&self, host: &PathBuf, listener: UnixListener) -> Result<Child, String> {
+    fn start(&self, host: &Path, listener: UnixListener) -> Result<Child, String> {
         let mut command = Command::new(host);
         command.arg(&self.name).stdin(Stdio::from(OwnedFd::from(listener))).process_group(0).env_remove(CONFIG);
         command.spawn().map_err(|e| {

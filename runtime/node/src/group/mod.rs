@@ -34,13 +34,15 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// The group of the node that this process was started for; `None` where it has a process of its own.
-    pub(crate) fn asked(launch: &Launch) -> Option<Self> {
+    /// The group of the node that this process was started for; `None` where it has a process of its own. What the graph
+    /// says of all its nodes concerns those that can `share` a process.
+    pub(crate) fn asked(launch: &Launch, shares: bool) -> Option<Self> {
         // a graph is long, and few have groups
         launch.variable(CONFIG).filter(|text| text.contains(SETTING))?;
         let graph = given(launch)?;
         // the node's own `env:` decides, as for every setting
-        let name = graph.env.iter().chain(&graph.root_env).find(|(key, _)| key == SETTING)?.1.clone();
+        let of_all = graph.root_env.iter().filter(|_| shares);
+        let name = graph.env.iter().chain(of_all).find(|(key, _)| key == SETTING)?.1.clone();
         (!name.is_empty()).then_some(Self { name, node: graph.node, dataflow: graph.dataflow })
     }
 

@@ -19,13 +19,13 @@ fn launched(variables: &[(&str, &str)]) -> Launch {
 fn a_group_is_what_the_graph_says_and_not_what_the_environment_happens_to_hold() {
     let config = |env: &str, of_all: &str| {
         format!(
-            "node_id: a\ndataflow_id: 0190\ndataflow_descriptor:\n  env: {of_all}\n  nodes:\n  - id: a\n    env: {env}\n"
+            "node_id: a\ndataflow_id: 0190-a\ndataflow_descriptor:\n  env: {of_all}\n  nodes:\n  - id: a\n    env: {env}\n"
         )
     };
     let asked = |env: &str, of_all: &str, variable: &[(&str, &str)]| {
         let config = config(env, of_all);
         let variables: Vec<_> = variable.iter().copied().chain([(CONFIG, config.as_str())]).collect();
-        Group::asked(&launched(&variables)).map(|group| (group.name, group.node))
+        Group::asked(&launched(&variables), true).map(|group| (group.name, group.node))
     };
     let group = |name: &str| Some((name.to_owned(), "a".to_owned()));
     assert_eq!(asked("{ PROCESS: gpu }", "{}", &[]), group("gpu"));
@@ -34,8 +34,12 @@ fn a_group_is_what_the_graph_says_and_not_what_the_environment_happens_to_hold()
     assert_eq!(asked("{ PROCESS: gpu }", "{ PROCESS: all }", &[]), group("gpu"), "the node's own decides");
     assert_eq!(asked("{ PROCESS: '' }", "{ PROCESS: all }", &[]), None, "the node's own decides, for no group too");
     assert_eq!(asked("{ SOURCE: PROCESS }", "{}", &[("PROCESS", "stranger")]), None);
-    assert_eq!(Group::asked(&launched(&[(CONFIG, "PROCESS: [")])).map(|group| group.name), None);
-    assert_eq!(Group::asked(&launched(&[])).map(|group| group.name), None);
+    assert_eq!(Group::asked(&launched(&[(CONFIG, "PROCESS: [")]), true).map(|group| group.name), None);
+    assert_eq!(Group::asked(&launched(&[]), true).map(|group| group.name), None);
+    // a node that cannot share a process is not meant where all are; where it alone is, the group refuses it
+    let of =
+        |env, of_all| Group::asked(&launched(&[(CONFIG, config(env, of_all).as_str())]), false).map(|group| group.name);
+    assert_eq!((of("{}", "{ PROCESS: all }"), of("{ PROCESS: gpu }", "{}").as_deref()), (None, Some("gpu")));
 }
 
 #[test]
