@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tracing::Dispatch;
 use tracing::dispatcher::{self, DefaultGuard};
 use tracing::subscriber::NoSubscriber;
@@ -41,11 +42,11 @@ pub fn install(level: &str) {
     }
 }
 
-/// From now on, lines of this thread go to `file`, until what is returned is dropped.
-pub(crate) fn to(file: Arc<File>) -> Own {
+/// From now on, lines of this thread go to `sink`, until what is returned is dropped.
+pub(crate) fn to(sink: Sink) -> Own {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&asked().unwrap_or_else(|| ours("info"))))
-        .with_writer(file)
+        .with_writer(move || sink.clone())
         .with_ansi(false)
         .without_time()
         .with_filter_reloading();
@@ -62,6 +63,36 @@ pub(crate) struct Own {
 impl Drop for Own {
     fn drop(&mut self) {
         OWN_RELOAD.set(None);
+    }
+}
+
+/// A node's standard error, while the node runs. dora waits until nobody has it open, and a thread of the node's may last
+/// longer than the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Sink(Arc<Mutex<Option<File>>>);
+
+impl Sink {
+    pub(crate) fn new(file: File) -> Self {
+        Self(Arc::new(Mutex::new(Some(file))))
+    }
+
+    /// Lets go of it. Lines that come later go to this process's own.
+    pub(crate) fn close(&self) {
+        self.file().take();
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl io::Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.file().as_mut().map_or_else(|| io::stderr().write(line), |file| file.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

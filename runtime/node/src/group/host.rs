@@ -4,7 +4,7 @@ use super::wire::{Answer, Member, peer, receive, send};
 use crate::describe::MARKER;
 use crate::launch::{self, Launch};
 use crate::link::{Line, Signal};
-use crate::log;
+use crate::log::{self, Sink};
 use crate::node::Node;
 use crate::run::{get_room, message, start};
 use crate::usage::Account;
@@ -20,7 +20,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A node's program as a part of a group's.
@@ -121,7 +121,7 @@ struct Running {
     to: Sender<Signal>,
     bell: Bell,
     output: OwnedFd,
-    errors: Arc<File>,
+    errors: OwnedFd,
 }
 
 impl Running {
@@ -193,16 +193,10 @@ impl House {
             Ok(line) => line,
             Err(why) => return answer(why),
         };
-        let errors = Arc::new(File::from(errors));
+        let sink = Sink::new(File::from(errors.try_clone()?));
         let (to, bell) = (line.to.clone(), line.bell.clone());
-        let Some(number) = self.enter(|number| Running {
-            number,
-            node: member.node.clone(),
-            to,
-            bell,
-            output,
-            errors: errors.clone(),
-        }) else {
+        let Some(number) = self.enter(|number| Running { number, node: member.node.clone(), to, bell, output, errors })
+        else {
             return Ok(()); // it comes again, to the process that is started in the place of this one
         };
         send(connection, &Answer::Accepted, &[])?;
@@ -211,10 +205,11 @@ impl House {
         let teller = connection.try_clone()?;
         let run = move || {
             let outcome = {
-                let _log = log::to(errors);
+                let _log = log::to(sink.clone());
                 catch_unwind(AssertUnwindSafe(|| (stage.run)(launch, line)))
                     .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))
             };
+            sink.close();
             let ended = self.leave(number, outcome);
             // a member that is gone wants no answer
             let _ = send(&teller, &ended, &[]);
