@@ -8,7 +8,7 @@ use crate::log::{self, Sink};
 use crate::node::Node;
 use crate::run::{get_room, message, start};
 use crate::usage::Account;
-use millrace_graph::settings::is_environment;
+use millrace_graph::settings::{is_environment, shown};
 use millrace_pool::Bell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,6 +18,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -60,8 +61,10 @@ pub fn host(stages: &'static [Stage]) -> ExitCode {
     get_room();
     // a panic is said where its thread's lines go
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    let house: &'static House =
-        Box::leak(Box::new(House { group, stages, state: Mutex::default(), changed: Condvar::new() }));
+    // now: a file that is replaced later has another name here
+    let program = std::env::current_exe().unwrap_or_default();
+    let (state, changed) = (Mutex::default(), Condvar::new());
+    let house: &'static House = Box::leak(Box::new(House { group, program, stages, state, changed }));
     let doorman = move || {
         for connection in listener.incoming() {
             match connection {
@@ -96,6 +99,8 @@ const STOP: Duration = Duration::from_secs(5);
 /// The process of a group.
 struct House {
     group: String,
+    /// Its own file.
+    program: PathBuf,
     stages: &'static [Stage],
     state: Mutex<State>,
     changed: Condvar,
@@ -129,6 +134,16 @@ impl Running {
         // one that has ended needs no stop
         let _ = self.to.send(Signal::Stop);
         self.bell.ring();
+    }
+}
+
+impl State {
+    /// A stage has failed, and with the first that does the group.
+    fn fail(&mut self, node: String) {
+        if self.failed.is_none() {
+            self.failed = Some((node, Instant::now()));
+            self.running.iter().for_each(Running::stop);
+        }
     }
 }
 
@@ -222,16 +237,17 @@ impl House {
         Ok(())
     }
 
-    /// Asks a stage to stop that nobody waits for any more, and waits for its end.
+    /// Asks a stage to stop that nobody waits for any more, and waits for its end. One that hangs ends the group: a process
+    /// of its own would have been killed.
     fn let_go(&self, number: u64) {
         let began = Instant::now();
         let mut state = self.state();
         while let Some(stage) = state.running.iter().find(|stage| stage.number == number) {
             if began.elapsed() >= STOP {
-                tracing::error!(
-                    "node '{}' does not stop, although the process that dora started for it is gone",
-                    stage.node
-                );
+                let node = stage.node.clone();
+                tracing::error!("{node}: the process that dora started for it is gone, and its stage does not stop");
+                state.fail(node);
+                self.changed.notify_all();
                 return;
             }
             stage.stop();
@@ -248,12 +264,15 @@ impl House {
             return Err(format!("'{program}' cannot share a process; these can: {}", known.join(", ")));
         };
         let differs = |what: &str, here: &OsStr, there: &OsStr| {
-            let (here, there) = (here.display(), there.display());
+            // a proxy's password is nobody's business
+            let [here, there] = [here, there].map(|value| shown(what, &value.to_string_lossy()));
             Err(format!("{what} is '{there}', and '{here}' in the group's process; all nodes of a group share it"))
         };
-        let here = std::env::current_exe().unwrap_or_default();
-        if here.as_os_str() != member.host || member.version != env!("CARGO_PKG_VERSION") {
-            return differs("the group's program", here.as_os_str(), &member.host);
+        if self.program.as_os_str() != member.host {
+            return differs("the group's program", self.program.as_os_str(), &member.host);
+        }
+        if member.version != env!("CARGO_PKG_VERSION") {
+            return differs("its version", OsStr::new(env!("CARGO_PKG_VERSION")), OsStr::new(&member.version));
         }
         let folder = std::env::current_dir().unwrap_or_default();
         if folder.as_os_str() != member.folder {
@@ -291,9 +310,8 @@ impl House {
         let at = state.running.iter().position(|stage| stage.number == number);
         let left = at.map(|at| state.running.remove(at));
         let node = left.map(|left| left.node).unwrap_or_default();
-        if let (Err(_), None) = (&outcome, &state.failed) {
-            state.failed = Some((node.clone(), Instant::now()));
-            state.running.iter().for_each(Running::stop);
+        if outcome.is_err() {
+            state.fail(node.clone());
         }
         show_where_seen(&state);
         let of_another = state.failed.as_ref().filter(|(failed, _)| *failed != node).map(|(failed, _)| failed.clone());
