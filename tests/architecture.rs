@@ -58,6 +58,11 @@ fn dependencies_run_one_way() {
         ),
         ("millrace-ab", &["millrace-frame"]),
         ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab", "millrace-detect"]),
+        // nodes that can share a process are in one program: no other crate depends on a node
+        (
+            "millrace-stages",
+            &["millrace-node", "cpu-infer", "nv12-to-rgb", "nvdec-nv12", "ort-infer", "sw-nv12", "trt-infer"],
+        ),
         ("saboteur", &["millrace-frame", "millrace-node"]),
         ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),

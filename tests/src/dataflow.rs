@@ -100,6 +100,12 @@ impl Dataflow {
         found
     }
 
+    /// The processes of a program.
+    pub fn programs(&self, name: &str) -> Vec<u32> {
+        let is = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|file| file.ends_with(name));
+        self.environments().into_iter().map(|(pid, _)| pid).filter(is).collect()
+    }
+
     /// The one process of each node, once no node has more.
     ///
     /// # Panics

@@ -1,11 +1,6 @@
 //! Turns decoded frames into a model's input tensor: colour, letterbox, normalization and layout in one pass.
-
-mod config;
-mod gpu;
-mod node;
-#[cfg(test)]
-mod tests;
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<node::Nv12ToRgb>()
+    nv12_to_rgb::main()
 }

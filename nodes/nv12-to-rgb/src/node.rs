@@ -66,6 +66,7 @@ impl Node for Nv12ToRgb {
     const NAME: &'static str = "nv12-to-rgb";
     const SUMMARY: &'static str =
         "Turns decoded frames into a model's input tensor: colour, letterbox, normalization and layout in one pass.";
+    const SHARES_PROCESS: bool = true;
     const PORTS: Ports = Ports {
         inputs: &[PortIn {
             name: "frame",

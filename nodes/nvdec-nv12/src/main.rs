@@ -1,12 +1,6 @@
 //! `nvdec-nv12`: video to NV12 on the GPU.
-
-mod admitted;
-mod config;
-mod node;
-mod surface;
-#[cfg(test)]
-mod tests;
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<node::NvdecNv12>()
+    nvdec_nv12::main()
 }

@@ -22,3 +22,16 @@ mod tests;
 
 pub use config::{ConvSearch, Provider, Settings};
 pub use engine::Ort;
+
+use millrace_node::Stage;
+use std::process::ExitCode;
+
+/// The `main` of its program.
+pub fn main() -> ExitCode {
+    millrace_infer::main::<Ort>()
+}
+
+/// The node as a part of a process of several.
+pub const fn stage() -> Stage {
+    millrace_infer::stage::<Ort>()
+}

@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    millrace_infer::main::<ort_infer::Ort>()
+    ort_infer::main()
 }

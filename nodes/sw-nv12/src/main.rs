@@ -1,10 +1,6 @@
 //! `sw-nv12`: video to NV12 on the CPU.
-
-mod config;
-mod node;
-#[cfg(test)]
-mod tests;
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    millrace_node::main::<node::SwNv12>()
+    sw_nv12::main()
 }

@@ -10,7 +10,7 @@ use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
 use millrace_ingest::{Feed, Pace, SourceState};
-use millrace_node::{Context, NodeError};
+use millrace_node::{Context, NodeError, logging_here};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -94,9 +94,9 @@ impl<B: Backend> Camera<B> {
         self.run = Some(run);
         let mut threads = Vec::new();
         if let Some(mapping) = mapping {
-            threads.push(named("map").spawn(mapping)?);
+            threads.push(named("map").spawn(logging_here(mapping))?);
         }
-        threads.push(named("feed").spawn(move || feeding.run())?);
+        threads.push(named("feed").spawn(logging_here(move || feeding.run()))?);
         Ok(threads)
     }
 

@@ -41,6 +41,7 @@ pub struct Decode<B: Backend> {
 impl<B: Backend> Node for Decode<B> {
     const NAME: &'static str = B::NAME;
     const SUMMARY: &'static str = B::SUMMARY;
+    const SHARES_PROCESS: bool = true;
     const PORTS: Ports = Ports {
         inputs: &[],
         outputs: &[

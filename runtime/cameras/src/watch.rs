@@ -102,7 +102,8 @@ impl Watch {
                 last = now;
             }
         };
-        let thread = std::thread::Builder::new().name("cameras file".into()).spawn(look_after);
+        let thread =
+            std::thread::Builder::new().name("cameras file".into()).spawn(millrace_node::logging_here(look_after));
         thread.map_err(|e| format!("no thread to look after the cameras file: {e}"))?;
         Ok((watch, found))
     }

@@ -5,7 +5,7 @@ use crate::cameras::Cameras;
 use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
-use crate::status::{Inbox, State, VARIABLE};
+use crate::status::{Inbox, State, Status, VARIABLE};
 use crate::totals::{LOOK, Totals};
 use crate::view::View;
 use crate::vitals::{Vital, Vitals};
@@ -272,7 +272,7 @@ impl Running {
         }
     }
 
-    fn take(&mut self, status: crate::status::Status) {
+    fn take(&mut self, status: Status) {
         let now = Instant::now();
         if let Some(error) = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete))
         {
@@ -296,7 +296,7 @@ impl Running {
             return;
         }
         for (node, never) in self.nodes.iter_mut().zip(&self.never_restarted) {
-            let process = self.family.process(node.last.as_ref().map_or(0, |last| last.pid));
+            let process = self.family.process(node.last.as_ref().map_or(0, Status::works_in));
             let come_back = if *never { Duration::ZERO } else { COME_BACK };
             if let Some(line) = self.vitals.look(node, process, come_back, now) {
                 self.view.alarm(&line);

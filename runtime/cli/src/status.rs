@@ -23,8 +23,10 @@ pub(crate) struct Status {
     pub(crate) node: String,
     /// Its program.
     pub(crate) name: String,
-    /// Its process.
+    /// The process that dora started for it.
     pub(crate) pid: u32,
+    /// The process that it shares with other nodes, where it does.
+    pub(crate) group: Option<Group>,
     /// How often dora has started it again.
     pub(crate) restarts: u64,
     /// Whether it still works.
@@ -51,6 +53,22 @@ pub(crate) struct Status {
     pub(crate) error: Option<String>,
     /// What dora started it from; the first report to a watcher has it.
     pub(crate) definition: Option<serde_json::Value>,
+}
+
+/// A process of several nodes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Group {
+    /// Its name in the graph.
+    pub(crate) name: String,
+    pub(crate) pid: u32,
+}
+
+impl Status {
+    /// The process that the node's work is done in.
+    pub(crate) fn works_in(&self) -> u32 {
+        self.group.as_ref().map_or(self.pid, |group| group.pid)
+    }
 }
 
 /// Where a node is in its life.
@@ -177,10 +195,11 @@ mod tests {
             "counters":[{"name":"out","port":"frame","source":"cam","value":123}],
             "drops":[{"cause":"stale","port":"frame","source":"cam","value":2}],
             "latency":[{"name":"on_input","source":"cam","p50_ns":1,"p99_ns":2,"count":3}],
-            "notes":["page: http://127.0.0.1:8080/"],"rss_bytes":1,"cpu_ns":2,"error":"no such file","later":true}"#;
+            "pid":7,"group":{"name":"gpu","pid":8},"notes":["page: http://127.0.0.1:8080/"],"rss_bytes":1,"cpu_ns":2,"error":"no such file","later":true}"#;
         let status = parse(json).unwrap();
         assert_eq!(status.state, State::Failed);
         assert_eq!(status.counters[0].value, 123);
+        assert_eq!((status.pid, status.works_in()), (7, 8));
         assert_eq!(status.error.unwrap(), "no such file");
         assert!(status.cameras.is_empty() && status.loop_age_ms.is_none(), "of a node that is older");
         let json = br#"{"v":1,"node":"decode","loop_age_ms":40,"cameras":[

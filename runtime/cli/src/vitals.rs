@@ -1,6 +1,7 @@
 //! Which nodes give signs of life, and the lines that tell of a change.
 
 use crate::clock;
+use crate::status::Status;
 use crate::totals::{Restart, Totals};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -78,7 +79,7 @@ impl Vitals {
         if before.map_or(0, |(vital, _)| vital.kind()) == node.vital.kind() {
             return None;
         }
-        let (id, pid) = (&node.id, node.last.as_ref().map_or(0, |last| last.pid));
+        let (id, pid) = (&node.id, node.last.as_ref().map_or(0, Status::works_in));
         let line = match node.vital {
             Vital::Well => {
                 let (was, since) = self.ill.remove(id)?;
@@ -163,7 +164,7 @@ fn judge(node: &mut Totals, process: Process, come_back: Duration, now: Instant)
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{State, Status};
+    use crate::status::State;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

@@ -77,7 +77,7 @@ fn library(name: &str, code: &str) -> tempfile::TempDir {
 }
 
 /// All that a machine without a GPU is told of; a line for each, whatever happens.
-const LINES: [&str; 29] = [
+const LINES: [&str; 30] = [
     "cores",
     "memory",
     "/dev/shm",
@@ -89,6 +89,7 @@ const LINES: [&str; 29] = [
     "kernel driver",
     "CUDA_VISIBLE_DEVICES",
     "container",
+    "CUDA MPS",
     "driver",
     "gpu",
     "libnvcuvid",

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// stranger's program.
 pub const MARKER: &[u8] = b"millrace-node-describe-v1";
 
+/// The program in which nodes that share a process run; it is beside theirs. To `--describe` it answers which it contains.
+pub const GROUP_PROGRAM: &str = "millrace-stages";
+
 /// What `NODE --describe` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
@@ -29,6 +32,9 @@ pub struct Description {
     /// What it does, in one line.
     #[serde(default)]
     pub summary: String,
+    /// It can run in a process of several nodes.
+    #[serde(default)]
+    pub shares_process: bool,
     /// Its inputs.
     #[serde(default)]
     pub inputs: Vec<PortIn>,
@@ -118,10 +124,18 @@ pub enum Described {
     Failed(String),
 }
 
+/// The nodes' programs that a group's contains, or why that is not known, and what to do about it.
+pub type Stages = Result<Vec<String>, (String, String)>;
+
 /// Who asks nodes to describe themselves.
 pub trait Describer {
     /// The description of the node at `path`, as written in a graph in `folder`.
     fn describe(&self, path: &str, folder: &Path) -> Described;
+
+    /// What the group's program beside the node at `path` contains; `None` from one that starts no programs.
+    fn stages(&self, _path: &str, _folder: &Path) -> Option<Stages> {
+        None
+    }
 
     /// The path that was most likely meant by one where nothing is.
     fn near(&self, _path: &str, _folder: &Path) -> Option<String> {
@@ -142,6 +156,7 @@ impl Describer for Blind {
 #[derive(Default)]
 pub struct Programs {
     known: RefCell<HashMap<PathBuf, Described>>,
+    stages: RefCell<HashMap<PathBuf, Stages>>,
 }
 
 /// Where dora finds a program: in the graph's folder, or by its name on PATH.
@@ -179,6 +194,13 @@ impl Describer for Programs {
         };
         self.known.borrow_mut().insert(program, found.clone());
         found
+    }
+
+    fn stages(&self, path: &str, folder: &Path) -> Option<Stages> {
+        // as the node finds it: beside its own file, whatever link leads there
+        let program = find_program(path, folder)?.canonicalize().ok()?.with_file_name(GROUP_PROGRAM);
+        let known = || ask_for_stages(&program);
+        Some(self.stages.borrow_mut().entry(program.clone()).or_insert_with(known).clone())
     }
 
     fn near(&self, path: &str, folder: &Path) -> Option<String> {
@@ -219,6 +241,24 @@ fn has_marker(program: &Path) -> std::io::Result<bool> {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A description is some kilobytes.
 const LONGEST_BYTES: u64 = 4 << 20;
+
+fn ask_for_stages(program: &Path) -> Stages {
+    let build = || format!("build it: cargo build --release -p {GROUP_PROGRAM}");
+    let name = program.display();
+    match has_marker(program) {
+        Ok(true) => {}
+        Ok(false) => return Err((format!("'{name}' is no program of Millrace's"), build())),
+        Err(e) => return Err((format!("its program '{name}' cannot be read: {e}"), build())),
+    }
+    #[derive(Deserialize)]
+    struct Contents {
+        stages: Vec<String>,
+    }
+    let contents = run(program).and_then(|json| serde_json::from_slice(&json).map_err(|e| e.to_string()));
+    contents
+        .map(|Contents { stages }| stages)
+        .map_err(|why| (format!("'{name}' does not say what it contains: {why}"), build()))
+}
 
 fn ask(program: &Path) -> Described {
     match run(program) {

@@ -1,6 +1,8 @@
 //! Every setting's effective value with its origin, and who feeds whom: what `--explain` prints.
 
+use crate::check::process::groups;
 use crate::check::{Checked, CheckedNode, Effective, From};
+use crate::describe::GROUP_PROGRAM;
 use crate::dora::Feed;
 use crate::fault::Report;
 use crate::model::{Graph, Node};
@@ -14,6 +16,15 @@ pub fn explain(checked: &Checked) -> String {
     for (node, found) in graph.nodes.iter().zip(&checked.nodes) {
         write_node(&mut out, &checked.report, graph, node, found);
         out.push('\n');
+    }
+    for (name, members) in groups(graph, &checked.nodes) {
+        let ids: Vec<&str> = members.iter().map(|(node, _)| node.id.it.as_str()).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "process {name} · {GROUP_PROGRAM} · {}: an error or a crash of one ends them all\n",
+            ids.join(", ")
+        );
     }
     out.push_str(&checked.memory.explain());
     if checked.nodes.iter().any(|node| node.settings.iter().any(|setting| setting.live)) {

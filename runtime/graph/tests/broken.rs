@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use millrace_graph::check::{Set, World, check};
-use millrace_graph::describe::{Described, Describer, Description};
+use millrace_graph::describe::{Described, Describer, Description, Stages};
 use millrace_graph::explain::explain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +27,10 @@ impl Describer for Recorded {
             Ok(json) => Described::Node(Arc::new(Description::parse(&json).unwrap())),
             Err(_) => Described::Absent,
         }
+    }
+
+    fn stages(&self, _: &str, _: &Path) -> Option<Stages> {
+        Some(Ok(["sw-nv12", "nv12-to-rgb", "cpu-infer"].map(str::to_owned).into()))
     }
 
     fn near(&self, path: &str, _: &Path) -> Option<String> {
@@ -105,6 +109,7 @@ fn explains_every_setting_and_port() {
         "  FRAME_RATE     (unset)                         default",
         "  FLOW           live                            whole.yml:3, for all nodes",
         "  SLOTS          8                               default",
+        "  PROCESS        (unset)                         default",
         "  LOG            info                            default; live",
         "  RUST_LOG       info                            whole.yml:3, for all nodes (variable)",
         "  input tick     <- dora/timer/secs/5",

@@ -8,7 +8,7 @@ use millrace_cuda::Waker;
 use millrace_detect::Model;
 use millrace_detect::model::Thresholds;
 use millrace_frame::Timing;
-use millrace_node::Lease;
+use millrace_node::{Lease, logging_here};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -183,7 +183,7 @@ fn start<E: Engine>(
 ) -> Result<Opened, String> {
     let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         let builder = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
-        builder.spawn(run).map(drop).map_err(|e| format!("no thread for a copy of the model: {e}"))
+        builder.spawn(logging_here(run)).map(drop).map_err(|e| format!("no thread for a copy of the model: {e}"))
     };
     let (tell, opened) = channel();
     let (to_boxes, queued) = channel();

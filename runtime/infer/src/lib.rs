@@ -30,3 +30,8 @@ pub use engine::{Batch, Common, Computed, Elements, Engine, EngineError, Flight,
 pub use millrace_detect::{Port, RawTensor, Signature};
 pub use node::InferNode;
 pub use tool::main;
+
+/// The detector over the engine `E` as a part of a process of several nodes.
+pub const fn stage<E: Engine>() -> millrace_node::Stage {
+    millrace_node::Stage::of::<InferNode<E>>()
+}

@@ -32,6 +32,7 @@ pub struct InferNode<E> {
 impl<E: Engine> Node for InferNode<E> {
     const NAME: &'static str = E::NAME;
     const SUMMARY: &'static str = E::SUMMARY;
+    const SHARES_PROCESS: bool = true;
     const PORTS: Ports = Ports {
         inputs: &[PortIn {
             name: "tensor",

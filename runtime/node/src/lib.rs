@@ -20,7 +20,9 @@ mod directory;
 mod error;
 mod files;
 mod gpu;
+mod group;
 mod inputs;
+mod launch;
 mod link;
 mod log;
 mod metrics;
@@ -34,14 +36,16 @@ mod status;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use cameras::Cameras;
 pub use context::{Context, StopFlag};
 pub use error::NodeError;
 pub use files::create_file;
 pub use gpu::{GpuSettings, Queue, ShareSetting, Sync};
+pub use group::{Stage, host};
 pub use inputs::{Input, Lease};
-pub use log::install as log_to_stderr;
+pub use log::{install as log_to_stderr, logging_here};
 pub use metrics::Metrics;
 pub use millrace_pool::Flow;
 pub use node::{Node, Order, PortIn, PortOut, Ports, Progress};

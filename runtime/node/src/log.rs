@@ -1,15 +1,34 @@
 //! Log lines to standard error, where dora collects them. Without a subscriber dora's own warnings would vanish.
+//!
+//! In a process of several nodes each has a subscriber of its own, for its threads, which writes to the standard error of
+//! the process that dora started for the node. Lines of other threads go to the process's own.
 
-use std::sync::OnceLock;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tracing::Dispatch;
+use tracing::dispatcher::{self, DefaultGuard};
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
-/// Puts another filter into the subscriber, and says why where it cannot.
+/// Puts another filter into a subscriber, and says why where it cannot.
 type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
+thread_local! {
+    /// In the event loop's thread of a node that shares its process: of its subscriber.
+    static OWN_RELOAD: RefCell<Option<Reload>> = const { RefCell::new(None) };
+}
+
 /// Installs the subscriber: `RUST_LOG` decides, and otherwise `level` for Millrace and warnings for everything else.
 pub fn install(level: &str) {
+    if OWN_RELOAD.with_borrow(Option::is_some) {
+        // refused only where RUST_LOG decides, which the subscriber has then
+        let _ = change(level);
+        return;
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&asked().unwrap_or_else(|| ours(level))))
         .with_writer(std::io::stderr)
@@ -23,12 +42,73 @@ pub fn install(level: &str) {
     }
 }
 
+/// From now on, lines of this thread go to `sink`, until what is returned is dropped.
+pub(crate) fn to(sink: Sink) -> Own {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(&asked().unwrap_or_else(|| ours("info"))))
+        .with_writer(move || sink.clone())
+        .with_ansi(false)
+        .without_time()
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    OWN_RELOAD.set(Some(Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()))));
+    Own { _guard: dispatcher::set_default(&Dispatch::new(builder.finish())) }
+}
+
+/// While it is there, lines of its thread go to a file of their own.
+pub(crate) struct Own {
+    _guard: DefaultGuard,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        OWN_RELOAD.set(None);
+    }
+}
+
+/// A node's standard error, while the node runs. dora waits until nobody has it open, and a thread of the node's may last
+/// longer than the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Sink(Arc<Mutex<Option<File>>>);
+
+impl Sink {
+    pub(crate) fn new(file: File) -> Self {
+        Self(Arc::new(Mutex::new(Some(file))))
+    }
+
+    /// Lets go of it. Lines that come later go to this process's own.
+    pub(crate) fn close(&self) {
+        self.file().take();
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl io::Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.file().as_mut().map_or_else(|| io::stderr().write(line), |file| file.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Work for another thread, whose log lines go where those of this thread go.
+pub fn logging_here<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let log = dispatcher::get_default(Dispatch::clone);
+    move || if log.is::<NoSubscriber>() { work() } else { dispatcher::with_default(&log, work) }
+}
+
 /// Another level, while the node runs.
 pub(crate) fn change(level: &str) -> Result<(), String> {
     if asked().is_some() {
         return Err("RUST_LOG is set for this node and decides instead".to_owned());
     }
-    RELOAD.get().map_or(Ok(()), |reload| reload(filter(&ours(level))))
+    let reload = |reload: &Reload| reload(filter(&ours(level)));
+    OWN_RELOAD.with_borrow(|own| own.as_ref().or(RELOAD.get()).map_or(Ok(()), reload))
 }
 
 fn asked() -> Option<String> {

@@ -14,6 +14,9 @@ pub trait Node: Sized {
     const SUMMARY: &'static str;
     /// Its ports.
     const PORTS: Ports;
+    /// It can run in a process of several nodes (`PROCESS`): it changes nothing that concerns a whole process, and
+    /// `millrace-stages` contains it.
+    const SHARES_PROCESS: bool = false;
     /// Its settings, as they stand in the `env:` of a graph. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
     /// has a default where there is a sensible one.
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;

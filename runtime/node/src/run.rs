@@ -4,9 +4,11 @@ use crate::batch::Pace;
 use crate::context::{Context, StopFlag};
 use crate::describe::describe;
 use crate::error::{Kind, NodeError};
+use crate::group::Group;
 use crate::inputs::{Change, Inputs, port_of};
+use crate::launch::Launch;
 use crate::link::dora::DoraLink;
-use crate::link::{Link, Signal, Topology};
+use crate::link::{Line, Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
@@ -38,21 +40,29 @@ pub fn main<N: Node>() -> ExitCode {
         }
         _ => {}
     }
+    let launch = Launch::default();
+    if let Some(group) = Group::asked(&launch, N::SHARES_PROCESS) {
+        return group.join(N::NAME, &launch);
+    }
+    get_room();
+    let ended = Line::new().and_then(|line| start::<N>(launch, line));
+    ended.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Prepares the process for frames.
+pub(crate) fn get_room() {
     keep_freed_pages();
     allow_descriptors();
-    let connected = Bell::create().map_err(|e| e.to_string()).and_then(|bell| {
-        let (link, graph) = DoraLink::connect(bell.clone())?;
-        Ok((Box::new(link) as Box<dyn Link>, graph, bell))
-    });
-    let (link, graph, bell) = match connected {
-        Ok(connected) => connected,
-        Err(e) => {
-            crate::log::install("info");
-            tracing::error!("{}: {e}", N::NAME);
-            return ExitCode::FAILURE;
-        }
-    };
-    run::<N>(link, &graph, &bell, &Metrics::default()).unwrap_or(ExitCode::FAILURE)
+}
+
+/// Connects a node that dora started, and runs it to its end: its exit code. Every error has been logged.
+pub(crate) fn start<N: Node>(launch: Launch, line: Line) -> Result<u8, String> {
+    let bell = line.bell.clone();
+    let (link, graph) = DoraLink::connect(line, launch).inspect_err(|e| {
+        crate::log::install("info");
+        tracing::error!("{}: {e}", N::NAME);
+    })?;
+    run::<N>(Box::new(link), &graph, &bell, &Metrics::default())
 }
 
 /// An inference engine frees its blocks after each frame and asks for the same ones at the next; glibc gives them back to
@@ -73,14 +83,14 @@ fn allow_descriptors() {
     }
 }
 
-/// Runs a node to its end, asleep on `bell` where there is nothing to do. Everything that can go wrong has been logged
+/// Runs a node to its end, asleep on `bell` where there is nothing to do, and gives its exit code. Everything that can go wrong has been logged
 /// and reported when this returns.
 pub(crate) fn run<N: Node>(
     link: Box<dyn Link>,
     graph: &Topology,
     bell: &Bell,
     metrics: &Metrics,
-) -> Result<ExitCode, String> {
+) -> Result<u8, String> {
     let mut status = Status::new(graph, N::NAME);
     let sheet = Sheet::new::<N::Settings>(graph);
     let named = |e: Unread| {
@@ -100,14 +110,14 @@ pub(crate) fn run<N: Node>(
     match result {
         Ok((state, None)) => {
             status.send(state, metrics, None);
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Ok((_, Some(missing))) => {
             let text = format!("{missing}. ALLOW_LOSS: true accepts losses");
             tracing::error!("{}: {text}", graph.node);
             status.send(State::Incomplete, metrics, Some(&text));
             // dora would start it again, and what was published would be published twice
-            Ok(if is_started_again(graph) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(u8::from(!is_started_again(graph)))
         }
         Err(e) => {
             crate::log::install("info");
@@ -124,7 +134,7 @@ fn is_started_again(graph: &Topology) -> bool {
 }
 
 /// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }

@@ -50,6 +50,10 @@ pub(crate) struct Common {
     #[serde(default = "default_lease_timeout_ms")]
     #[schemars(range(min = 10), extend("x-millrace-live" = true))]
     pub(crate) lease_timeout_ms: u64,
+    /// The process that the node runs in: nodes of a graph that name the same one run in it as threads, and share a CUDA
+    /// context. An error of one, or a crash, ends them all. Left out, the node has a process of its own.
+    #[serde(default)]
+    pub(crate) process: Option<String>,
     /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]

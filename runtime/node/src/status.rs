@@ -9,8 +9,10 @@
 //! `millrace-USER/DATAFLOW/` in the folder for such things, and the nodes look there: a watcher gets the reports of a node
 //! that was started a moment ago, and of one that fails at once. A node makes nothing there.
 
+use crate::launch::Launch;
 use crate::link::Topology;
 use crate::metrics::{Metrics, Snapshot};
+use crate::usage;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -62,6 +64,7 @@ struct Reporter {
     node: String,
     name: &'static str,
     restarts: u64,
+    launch: Launch,
     definition: serde_json::Value,
     started: Instant,
     state: State,
@@ -92,7 +95,11 @@ struct Message<'a> {
     v: u32,
     node: &'a str,
     name: &'a str,
+    /// The process that dora started.
     pid: u32,
+    /// The process of several nodes that the node runs in, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Group<'a>>,
     /// How often dora has started it again.
     restarts: u64,
     state: State,
@@ -110,17 +117,24 @@ struct Message<'a> {
     definition: Option<&'a serde_json::Value>,
 }
 
+#[derive(Serialize)]
+struct Group<'a> {
+    name: &'a str,
+    pid: u32,
+}
+
 impl Status {
     pub(crate) fn new(graph: &Topology, name: &'static str) -> Self {
         let socket = UnixDatagram::unbound().ok().filter(|socket| socket.set_nonblocking(true).is_ok());
         let reporter = Reporter {
             socket,
-            starter: std::env::var_os("MILLRACE_STATUS").filter(|path| !path.is_empty()).map(PathBuf::from),
+            starter: graph.launch.raw("MILLRACE_STATUS").filter(|path| !path.is_empty()).map(PathBuf::from),
             folders: if graph.dataflow.is_empty() { Vec::new() } else { folders(&graph.dataflow) },
             informed: BTreeSet::new(),
             node: graph.node.clone(),
             name,
             restarts: graph.restarts,
+            launch: graph.launch.clone(),
             definition: graph.definition.clone(),
             started: Instant::now(),
             state: State::Opening,
@@ -165,7 +179,7 @@ impl Status {
         drop(reporter);
         let (shared, metrics) = (self.shared.clone(), metrics.clone());
         let started = Instant::now();
-        let run = move || {
+        let run = crate::log::logging_here(move || {
             let mut awake = started;
             let mut reporter = shared.reporter();
             while !reporter.over {
@@ -177,7 +191,7 @@ impl Status {
                     reporter.report(&metrics);
                 }
             }
-        };
+        });
         // without a thread the node works and is not seen: its watchers call it hung, which is true of its reports
         self.sender = std::thread::Builder::new().name("status".into()).spawn(run).ok();
     }
@@ -229,19 +243,21 @@ impl Reporter {
     }
 
     fn message<'a>(&'a self, metrics: &Metrics, snapshot: &'a Snapshot, with_definition: bool) -> Message<'a> {
-        let (rss_bytes, cpu_ns) = usage().unwrap_or_default();
+        let member = self.launch.member.as_deref();
+        let used = member.map_or_else(usage::of_process, |member| member.account.usage());
         Message {
             v: 1,
             node: &self.node,
             name: self.name,
-            pid: std::process::id(),
+            pid: self.launch.pid,
+            group: member.map(|member| Group { name: &member.group, pid: std::process::id() }),
             restarts: self.restarts,
             state: self.state,
             uptime_ns: self.started.elapsed().as_nanos() as u64,
             loop_age_ms: metrics.loop_age().map(|age| age.as_millis() as u64),
             metrics: Some(snapshot),
-            rss_bytes,
-            cpu_ns,
+            rss_bytes: used.rss_bytes,
+            cpu_ns: used.cpu_ns,
             error: self.error.as_deref(),
             definition: with_definition.then_some(&self.definition),
         }
@@ -313,18 +329,6 @@ fn sockets(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     }
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-/// Resident memory in bytes and processor time in nanoseconds, by proc(5).
-fn usage() -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
-    Some((pages * rustix::param::page_size() as u64, (user + system) * tick_ns))
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use millrace_cuda::Gpu;
 use millrace_frame::wire::row::{self, Announcement};
 use millrace_frame::{Detections, Device, Item, Timing};
 use millrace_pool::Bell;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -95,7 +94,7 @@ pub struct Bench {
     results: crate::inputs::Inputs,
     from_node: Receiver<Signal>,
     metrics: Metrics,
-    node: Option<JoinHandle<Result<ExitCode, String>>>,
+    node: Option<JoinHandle<Result<u8, String>>>,
 }
 
 impl Bench {
@@ -147,6 +146,7 @@ impl Bench {
             backlog: None,
             max_age_ms: u64::MAX / 1_000_000,
             lease_timeout_ms: 2_000,
+            process: None,
             doorbell: Doorbell::Needed,
             exchange: Exchange::Shared,
             handover: Handover::Event,

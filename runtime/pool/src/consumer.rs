@@ -94,7 +94,12 @@ impl Reader {
         if shared.block().header.closed.load(Ordering::Acquire) == FREED {
             return Err(PoolError::Ended { pool, pid });
         }
-        shared.memory = Some(Memory::open(kind, pool, pid, &export, slots, slot_bytes)?);
+        let memory = Memory::open(kind, pool, pid, &export, slots, slot_bytes);
+        // a producer in this process frees its memory without regard to who is attached
+        if memory.is_err() && shared.block().header.closed.load(Ordering::Acquire) == FREED {
+            return Err(PoolError::Ended { pool, pid });
+        }
+        shared.memory = Some(memory?);
         ring(shared.block());
         Ok(Self { shared: Arc::new(shared), next, newest: None, attached })
     }

@@ -5,10 +5,11 @@
 mod common;
 
 use common::{CudaDescriptor, CudaIpc, Host, Kind};
+use millrace_cuda::Stream;
 use millrace_frame::{Fence, SlotRef};
 use millrace_pool::control::{ITEM_BYTES, MAX_CONSUMERS, MAX_SLOTS};
 use millrace_pool::protocol::Attached;
-use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
+use millrace_pool::{Flow, Lease, Next, Place, Pool, PoolError, PoolSpec, Reader};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use std::collections::VecDeque;
@@ -428,6 +429,27 @@ fn nothing_is_left_after_the_last_drop<K: Kind>() {
     assert_eq!(traces(&spec.name), [0, 0, 0]);
 }
 
+/// Between stages of one process nothing is opened or mapped: the address is the producer's, and so is the event.
+fn a_reader_in_the_producers_process_has_its_address<K: Kind>() {
+    let Place::Cuda(gpu, _) = K::place() else { return };
+    let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
+    let [ours, theirs] = [(); 2].map(|()| Stream::new(&gpu).unwrap());
+    let slot = pool.acquire().unwrap();
+    let written = slot.span().unwrap();
+    ours.upload(&payload(0), written).unwrap();
+    let ready = slot.mark_ready(&ours).unwrap();
+    pool.publish(slot, &0u64.to_be_bytes()).unwrap();
+    let Next::Frame(lease) = reader.poll() else { panic!("it was published") };
+    assert_eq!(lease.span(&ready, &theirs).unwrap(), written);
+    // the memory lasts as long as whoever reads it
+    drop(pool);
+    assert!(lease.read(&ready, SLOT_BYTES).unwrap() == payload(0));
+    drop((reader, lease));
+    let ended = create::<K>(Flow::Live, 2, &["a/in"]).locator();
+    assert!(Reader::open(&ended, "a/in").is_err(), "nothing of an ended pool is found");
+}
+
 /// Random publications, polls and returns of one producer and two consumers, against a model with no slots in it: what
 /// a consumer holds stays whole, a producer finds a slot exactly while not all are leased, and every ticket is seen
 /// once, as a frame or as gone.
@@ -496,6 +518,7 @@ macro_rules! conformance {
             impossible_pools_are_refused
             the_producer_sleeps_until_something_happens
             nothing_is_left_after_the_last_drop
+            a_reader_in_the_producers_process_has_its_address
             any_order_of_steps_keeps_what_is_leased
         })*
     };

@@ -60,7 +60,7 @@ nodes:
 class Run:
     """A graph of live cameras, from its start to its end."""
 
-    def __init__(self, suite, step, name, clips, model, loop=True, detect=None):
+    def __init__(self, suite, step, name, clips, model, loop=True, detect=None, sets=(), env=None):
         self.suite, self.step, self.cameras = suite, step, list(clips)
         self.port, self.reports, self.ended_s = watch.free_port(), None, None
         sources = " ".join(f"{camera}={clip}" for camera, clip in clips.items())
@@ -69,7 +69,7 @@ class Run:
         values = {"bin": suite.target, "sources": sources, "model": model, "detect": json.dumps(settings), "port": self.port}
         file = suite.out / f"{name}.yml"
         file.write_text(GRAPH.format(loop="true" if loop else "false", **values))
-        self.process = step.start(millrace(suite, file, []))
+        self.process = step.start(millrace(suite, file, sets), env)
 
     def __enter__(self):
         return self

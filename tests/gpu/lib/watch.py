@@ -11,7 +11,8 @@ import threading
 import time
 import urllib.request
 
-PROGRAMS = ["nvdec-nv12", "nv12-to-rgb", "ort-infer", "ws-publisher"]
+# where nodes share a process, their own programs sleep and the last one works
+PROGRAMS = ["nvdec-nv12", "nv12-to-rgb", "ort-infer", "ws-publisher", "millrace-stages"]
 
 
 def free_port():

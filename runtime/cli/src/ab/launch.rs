@@ -5,7 +5,7 @@ use super::plan::Plan;
 use crate::procs::Family;
 use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
 use crate::scratch::Scratch;
-use crate::status::{Inbox, State};
+use crate::status::{Inbox, State, Status};
 use crate::totals::Totals;
 use anyhow::Context;
 use millrace_frame::monotonic_ns;
@@ -157,7 +157,7 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, status: crate::status::Status) {
+    fn take(&mut self, status: Status) {
         let Some(node) = self.out.nodes.iter_mut().find(|node| node.totals.id == status.node) else { return };
         node.cpu.push((monotonic_ns(), status.cpu_ns));
         if status.state == State::Failed && self.out.failure.is_none() {
@@ -171,12 +171,19 @@ impl Watch {
         self.looks += 1;
         // the first after a second: a short run has one, too
         if self.looks % LOOKS_A_MEMORY == 2 {
-            let pss = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, |last| pss_bytes(last.pid));
-            self.out.memory.push(self.out.nodes.iter().map(pss).collect());
+            self.out.memory.push(self.memory());
         }
         if let Some(sample) = self.gpu.sample() {
             self.out.gpu.push((monotonic_ns(), sample));
         }
+    }
+
+    /// Memory of each node. Those that share a process have equal shares of it.
+    fn memory(&self) -> Vec<u64> {
+        let process = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, Status::works_in);
+        let all: Vec<u32> = self.out.nodes.iter().map(process).collect();
+        let share = |pid: &u32| pss_bytes(*pid) / all.iter().filter(|other| *other == pid).count() as u64;
+        all.iter().map(share).collect()
     }
 
     fn consider_stopping(&mut self, asked: usize, now: Instant) {

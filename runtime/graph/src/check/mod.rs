@@ -4,6 +4,7 @@ mod cameras;
 mod env;
 mod files;
 mod memory;
+pub(crate) mod process;
 mod wiring;
 
 pub use memory::{Memory, PortMemory};
@@ -168,6 +169,9 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         report.push(Fault::note(graph.root.at, message));
     } else {
         env::check_common(&graph, &described, &mut report);
+    }
+    if !graph.is_module {
+        process::check(&graph, &nodes, folder, world.describer, &mut report);
     }
     let (reach, mut read) = cameras::check(&graph, &nodes, folder, file, world, &mut report);
     // a module does not know the folder that its paths count from

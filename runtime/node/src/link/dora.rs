@@ -1,6 +1,8 @@
 //! dora's connection: the one file that names dora.
 
-use super::{Link, Signal, Topology};
+use super::{Line, Link, Signal, Topology};
+use crate::launch::Launch;
+use crate::log::logging_here;
 use arrow::array::{ArrayRef, StructArray};
 use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, NodeResult, StopCause};
@@ -22,6 +24,8 @@ pub(crate) struct DoraLink {
     listener: Option<JoinHandle<()>>,
 }
 
+/// The variable in which dora gives a node its configuration.
+pub(crate) const CONFIG: &str = "DORA_NODE_CONFIG";
 /// How long the end of a node may wait for the listener.
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// How long each half of the goodbye to dora may take. The daemon does not answer a process that `dora node replace` has
@@ -29,21 +33,22 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 impl DoraLink {
-    /// Connects to the daemon that started this process; `bell` rings for each event.
-    pub(crate) fn connect(bell: Bell) -> Result<(Self, Topology), String> {
-        let (node, events) = initialized()
+    /// Connects to the daemon that started the node; each event comes by `line`.
+    pub(crate) fn connect(line: Line, launch: Launch) -> Result<(Self, Topology), String> {
+        let Line { to, signals, bell } = line;
+        let (node, events) = initialized(&launch)
             .map_err(|e| format!("{e}; a node is started by `dora run` or `millrace run`, not by hand"))?;
         let descriptor = node.dataflow_descriptor().map_err(|e| e.to_string())?;
         let descriptor = serde_json::to_value(descriptor).map_err(|e| e.to_string())?;
-        // dora has put the expanded values into this process's environment
-        let mut graph = Topology::of(node.id().as_ref(), &descriptor, |key| std::env::var(key).ok());
+        // dora has put the expanded values into the environment
+        let mut graph = Topology::of(node.id().as_ref(), &descriptor, |key| launch.variable(key));
         graph.restarts = u64::from(node.restart_count());
         graph.dataflow = node.dataflow_id().to_string();
-        let (to, signals) = channel();
+        graph.launch = launch;
         let over = Arc::new(AtomicBool::new(false));
         let listener = {
             let (inputs, over) = (graph.inputs.clone(), over.clone());
-            let listen = move || listen(events, &inputs, &to, &bell, &over);
+            let listen = logging_here(move || listen(events, &inputs, &to, &bell, &over));
             std::thread::Builder::new().name("dora-events".into()).spawn(listen).map_err(|e| e.to_string())?
         };
         Ok((Self { node: Some(node), signals, over, listener: Some(listener) }, graph))
@@ -56,12 +61,22 @@ impl DoraLink {
 /// process that `dora node replace` puts in the place of another starts while that holds the port, so it gets none; who is
 /// replaced next on the other side of an edge then looks for it there, and not a message comes through. By the daemon, none
 /// is lost for want of processor time either, and we send two a second.
-fn initialized() -> NodeResult<(DoraNode, EventStream)> {
-    let given = std::env::var("DORA_NODE_CONFIG").ok();
+fn initialized(launch: &Launch) -> NodeResult<(DoraNode, EventStream)> {
+    let given = launch.variable(CONFIG);
     match given.and_then(|text| by_the_daemon(&text)).map(serde_yaml::from_value) {
         Some(Ok(config)) => DoraNode::init(config),
+        // the environment of a process of several nodes has no configuration, so there that is an error
         _ => DoraNode::init_from_env_force(),
     }
+}
+
+/// The graph as dora hands it to the node, before the node connects; `None` where it is not what dora 1.1 gives.
+pub(crate) fn given(launch: &Launch) -> Option<Topology> {
+    let config: serde_yaml::Value = serde_yaml::from_str(&launch.variable(CONFIG)?).ok()?;
+    let text = |key: &str| Some(config.get(key)?.as_str()?.to_owned());
+    let descriptor = serde_json::to_value(config.get("dataflow_descriptor")?).ok()?;
+    let graph = Topology::of(&text("node_id")?, &descriptor, |key| launch.variable(key));
+    Some(Topology { dataflow: text("dataflow_id")?, launch: launch.clone(), ..graph })
 }
 
 /// A node's configuration with the way of its outputs changed; `None` where it is not what dora 1.1 gives.

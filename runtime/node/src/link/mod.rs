@@ -2,9 +2,12 @@
 
 pub(crate) mod dora;
 
+use crate::launch::Launch;
 use arrow::array::StructArray;
 use millrace_frame::{Device, SlotRef};
+use millrace_pool::Bell;
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What came in.
 #[derive(Clone, Debug)]
@@ -27,6 +30,21 @@ pub(crate) enum Signal {
     Quiet,
 }
 
+/// By which signals come to a node: whoever has a clone of the sending end and of the bell can send one.
+pub(crate) struct Line {
+    pub(crate) to: Sender<Signal>,
+    pub(crate) signals: Receiver<Signal>,
+    pub(crate) bell: Bell,
+}
+
+impl Line {
+    /// A line to a node of this process.
+    pub(crate) fn new() -> Result<Self, String> {
+        let (to, signals) = channel();
+        Ok(Self { to, signals, bell: Bell::create().map_err(|e| e.to_string())? })
+    }
+}
+
 /// The connection.
 pub(crate) trait Link {
     /// The next signal that has come; the node's bell rings for each.
@@ -38,6 +56,8 @@ pub(crate) trait Link {
 /// The graph, as far as one node sees it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Topology {
+    /// How dora started the node.
+    pub(crate) launch: Launch,
     /// This node's id.
     pub(crate) node: String,
     /// The dataflow's id; empty where there is none.

@@ -49,21 +49,21 @@ struct Ready {
     handle: [u8; 64],
 }
 
-/// The driver opens no handle in the process that exported it, where nothing has to be opened: what this process
-/// exported, by handle.
-type Own<T> = Mutex<Vec<([u8; 64], Weak<T>)>>;
+/// What this process has exported, by what others open it with. A reader in this process has the same memory and the same
+/// events, by pointer: nothing has to be opened, and the driver opens no handle in the process that exported it.
+type Own<T> = Mutex<Vec<(Vec<u8>, Weak<T>)>>;
 static OWN_MEMORY: Own<DeviceMemory> = Mutex::new(Vec::new());
 static OWN_EVENTS: Own<Event> = Mutex::new(Vec::new());
 
-fn own<T>(of: &Own<T>, handle: &[u8; 64]) -> Option<Arc<T>> {
+fn own<T>(of: &Own<T>, export: &[u8]) -> Option<Arc<T>> {
     let known = of.lock().unwrap_or_else(PoisonError::into_inner);
-    known.iter().find(|(known, _)| known == handle).and_then(|(_, kept)| kept.upgrade())
+    known.iter().find(|(known, _)| known == export).and_then(|(_, kept)| kept.upgrade())
 }
 
-fn keep<T>(of: &Own<T>, handle: [u8; 64], kept: &Arc<T>) {
+fn keep<T>(of: &Own<T>, export: &[u8], kept: &Arc<T>) {
     let mut known = of.lock().unwrap_or_else(PoisonError::into_inner);
     known.retain(|(_, kept)| kept.strong_count() > 0);
-    known.push((handle, Arc::downgrade(kept)));
+    known.push((export.to_owned(), Arc::downgrade(kept)));
 }
 
 /// Slots begin at multiples of this: cuMemAlloc's own alignment, and more than the widest access needs.
@@ -88,14 +88,16 @@ impl CudaMemory {
         let ready = |_| -> Result<Ready, CudaError> {
             let event = Arc::new(Event::interprocess(gpu)?);
             let handle = event.export()?;
-            keep(&OWN_EVENTS, handle, &event);
+            keep(&OWN_EVENTS, &handle, &event);
             Ok(Ready { event, handle })
         };
         let ready = (0..slots).map(ready).collect::<Result<_, _>>()?;
         if share == Share::Ipc {
-            keep(&OWN_MEMORY, memory.export_ipc()?, &memory);
+            memory.export_ipc()?; // so that it can be again
         }
-        Ok(Self { memory, share, slot_bytes, ready, opened: Mutex::default(), copies: OnceLock::new() })
+        let this = Self { memory, share, slot_bytes, ready, opened: Mutex::default(), copies: OnceLock::new() };
+        keep(&OWN_MEMORY, &this.export(), &this.memory);
+        Ok(this)
     }
 
     pub(crate) fn is_on(&self, gpu: &Gpu, share: Share) -> bool {
@@ -113,7 +115,7 @@ impl CudaMemory {
                 export.extend((fd.as_raw_fd() as u32).to_le_bytes());
                 export.extend(self.memory.mapped_bytes().to_le_bytes());
             }
-            // it was exported in `create`, so it can be again
+            // it was in `create`
             None => export.extend(self.memory.export_ipc().unwrap_or([0; 64])),
         }
         export
@@ -135,15 +137,22 @@ impl CudaMemory {
         let bytes = total_bytes(slots, slot_bytes)
             .ok_or_else(|| not(format!("it claims {slots} slots of {slot_bytes} bytes")))?;
         let short = || not(format!("its memory is described by {} bytes", export.len()));
+        let here = |memory| {
+            let (ready, opened, copies) = (Vec::new(), Mutex::default(), OnceLock::new());
+            Self { memory, share, slot_bytes, ready, opened, copies }
+        };
+        // a process's exports differ from each other, not from those of others
+        if pid == std::process::id()
+            && let Some(memory) = own(&OWN_MEMORY, export)
+        {
+            return Ok(here(memory));
+        }
         let (uuid, handle) = export.split_at_checked(UUID_BYTES).ok_or_else(short)?;
         let gpu = gpu_of(uuid)?;
         let memory = match share {
             Share::Ipc => {
                 let handle = <[u8; 64]>::try_from(handle).map_err(|_| short())?;
-                match own(&OWN_MEMORY, &handle) {
-                    Some(memory) => memory,
-                    None => Arc::new(DeviceMemory::open_ipc(&gpu, handle, bytes)?),
-                }
+                Arc::new(DeviceMemory::open_ipc(&gpu, handle, bytes)?)
             }
             Share::Descriptor => {
                 let (fd, mapped) = handle.split_at_checked(4).ok_or_else(short)?;
@@ -159,8 +168,7 @@ impl CudaMemory {
                 Arc::new(DeviceMemory::open_descriptor(&gpu, fd, bytes, mapped_bytes)?)
             }
         };
-        let (ready, opened, copies) = (Vec::new(), Mutex::default(), OnceLock::new());
-        Ok(Self { memory, share, slot_bytes, ready, opened, copies })
+        Ok(here(memory))
     }
 
     /// A slot.

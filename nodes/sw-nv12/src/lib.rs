@@ -1,0 +1,19 @@
+//! `sw-nv12`: video to NV12 on the CPU.
+
+mod config;
+mod node;
+#[cfg(test)]
+mod tests;
+
+use millrace_node::Stage;
+use std::process::ExitCode;
+
+/// The `main` of its program.
+pub fn main() -> ExitCode {
+    millrace_node::main::<node::SwNv12>()
+}
+
+/// The node as a part of a process of several.
+pub const fn stage() -> Stage {
+    Stage::of::<node::SwNv12>()
+}

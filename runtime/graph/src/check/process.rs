@@ -1,0 +1,131 @@
+//! Nodes that share a process: whether they can.
+
+use super::{CheckedNode, Effective, From, place};
+use crate::describe::{Describer, GROUP_PROGRAM, find_program};
+use crate::fault::{Fault, Place, Report};
+use crate::model::{Graph, Node};
+use crate::settings::{is_environment, shown};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The setting that names the process of a node.
+const SETTING: &str = "PROCESS";
+
+/// The nodes of each process of several, in the order of the graph.
+pub(crate) fn groups<'a>(
+    graph: &'a Graph,
+    nodes: &'a [CheckedNode],
+) -> BTreeMap<&'a str, Vec<(&'a Node, &'a CheckedNode)>> {
+    let mut groups: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (node, checked) in graph.nodes.iter().zip(nodes) {
+        // what is said of all nodes concerns those that can share a process
+        let shares = checked.description.as_ref().is_some_and(|is| is.shares_process);
+        let meant = |setting: &&Effective| setting.described && (shares || !matches!(setting.from, From::Graph(_)));
+        let name = setting(checked, SETTING).filter(meant).and_then(|setting| setting.value.as_deref());
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            groups.entry(name).or_default().push((node, checked));
+        }
+    }
+    groups
+}
+
+pub(super) fn check(
+    graph: &Graph,
+    nodes: &[CheckedNode],
+    folder: &Path,
+    describer: &dyn Describer,
+    report: &mut Report,
+) {
+    for (name, members) in groups(graph, nodes) {
+        for (node, checked) in &members {
+            contained(name, node, checked, folder, describer, report);
+        }
+        let Some(((first, of_first), others)) = members.split_first() else { continue };
+        for (node, checked) in others {
+            same_folder(name, first, node, checked, folder, report);
+            same_environment(name, (first, of_first), (node, checked), report);
+        }
+    }
+}
+
+fn setting<'a>(checked: &'a CheckedNode, key: &str) -> Option<&'a Effective> {
+    checked.settings.iter().find(|setting| setting.key == key)
+}
+
+/// A fault of the node's being in the group.
+fn fault(node: &Node, checked: &CheckedNode, key: &str, message: String) -> Fault {
+    let at = setting(checked, key).map_or(Place::File(node.id.at), |setting| place(node, checked, setting));
+    Fault::error(node.id.at, message).at(at)
+}
+
+/// The program of the group is there, and contains that of the node.
+fn contained(
+    name: &str,
+    node: &Node,
+    checked: &CheckedNode,
+    folder: &Path,
+    describer: &dyn Describer,
+    report: &mut Report,
+) {
+    let (Some(path), Some(is)) = (&node.path, &checked.description) else { return };
+    let id = &node.id.it;
+    match describer.stages(&path.it, folder) {
+        None => {}
+        Some(Ok(stages)) if stages.contains(&is.name) => {}
+        Some(Ok(stages)) => {
+            let message = format!(
+                "node '{id}' cannot share the process '{name}': {GROUP_PROGRAM} does not contain '{}', but {}",
+                is.name,
+                stages.join(", ")
+            );
+            let fix = format!("leave {SETTING} out of the node, so that it has a process of its own");
+            report.push(fault(node, checked, SETTING, message).fix(fix));
+        }
+        Some(Err((why, fix))) => {
+            let message = format!("node '{id}' cannot share the process '{name}': {why}");
+            report.push(fault(node, checked, SETTING, message).fix(fix));
+        }
+    }
+}
+
+/// Each program finds the group's beside its own file.
+fn same_folder(name: &str, first: &Node, node: &Node, checked: &CheckedNode, folder: &Path, report: &mut Report) {
+    let (Some(one), Some(other)) = (&first.path, &node.path) else { return };
+    let real = |path: &str| Some(find_program(path, folder)?.canonicalize().ok()?.parent()?.to_owned());
+    if real(&one.it) != real(&other.it) {
+        let (id, first) = (&node.id.it, &first.id.it);
+        let message = format!(
+            "node '{id}' cannot share the process '{name}' with '{first}': their programs '{}' and '{}' are in two folders, \
+             each with a {GROUP_PROGRAM} of its own",
+            other.it, one.it
+        );
+        report.push(fault(node, checked, SETTING, message));
+    }
+}
+
+/// A process has one environment.
+fn same_environment(
+    name: &str,
+    (first, of_first): (&Node, &CheckedNode),
+    (node, checked): (&Node, &CheckedNode),
+    report: &mut Report,
+) {
+    let variable = |setting: &&Effective| !setting.described && is_environment(&setting.key);
+    let keys = of_first.settings.iter().chain(&checked.settings).filter(variable).map(|setting| setting.key.as_str());
+    let mut keys: Vec<&str> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let text = |of: &CheckedNode, key: &str| {
+        let value = setting(of, key).and_then(|setting| setting.value.clone());
+        value.map_or_else(|| "what it is around the graph".to_owned(), |value| format!("'{}'", shown(key, &value)))
+    };
+    for key in keys {
+        let [one, other] = [text(of_first, key), text(checked, key)];
+        if one != other {
+            let (id, first) = (&node.id.it, &first.id.it);
+            let message =
+                format!("{key} is {other} for node '{id}' and {one} for '{first}', which share the process '{name}'");
+            report.push(fault(node, checked, key, message).fix(format!("give {key} the same value in both nodes")));
+        }
+    }
+}
