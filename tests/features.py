@@ -24,7 +24,9 @@ def features(*selection):
 def main():
     everything = features("--workspace", "--edges", "normal,build,dev")
     bad = 0
-    for node in sorted(path.parent.name for path in ROOT.glob("nodes/*/Cargo.toml")):
+    nodes = sorted(path.parent.name for path in ROOT.glob("nodes/*/Cargo.toml"))
+    # and the program of those that share a process
+    for node in [*nodes, "millrace-stages"]:
         for package, found in features("--package", node, "--edges", "normal,build").items():
             strange = found - everything.get(package, set())
             if strange and not package.startswith("millrace"):

@@ -24,13 +24,22 @@ thread_local! {
 
 /// Installs the subscriber: `RUST_LOG` decides, and otherwise `level` for Millrace and warnings for everything else.
 pub fn install(level: &str) {
+    install_with(ours(level));
+}
+
+/// The same for a process of several nodes. dora and zenoh warn there of direct connections, which no node needs.
+pub(crate) fn install_for_several() {
+    install_with(format!("{},zenoh=error,dora_core=error", ours("info")));
+}
+
+fn install_with(usual: String) {
     if OWN_RELOAD.with_borrow(Option::is_some) {
         // refused only where RUST_LOG decides, which the subscriber has then
-        let _ = change(level);
+        let _ = change_to(&usual);
         return;
     }
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(&asked().unwrap_or_else(|| ours(level))))
+        .with_env_filter(filter(&asked().unwrap_or(usual)))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
@@ -104,10 +113,14 @@ pub fn logging_here<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
 
 /// Another level, while the node runs.
 pub(crate) fn change(level: &str) -> Result<(), String> {
+    change_to(&ours(level))
+}
+
+fn change_to(text: &str) -> Result<(), String> {
     if asked().is_some() {
         return Err("RUST_LOG is set for this node and decides instead".to_owned());
     }
-    let reload = |reload: &Reload| reload(filter(&ours(level)));
+    let reload = |reload: &Reload| reload(filter(text));
     OWN_RELOAD.with_borrow(|own| own.as_ref().or(RELOAD.get()).map_or(Ok(()), reload))
 }
 

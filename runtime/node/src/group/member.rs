@@ -3,7 +3,7 @@
 use super::wire::{Answer, Member, peer, receive, send};
 use super::{Group, PROGRAM};
 use crate::launch::Launch;
-use crate::link::dora::CONFIG;
+use crate::link::dora::for_several;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -95,7 +95,8 @@ impl Group {
     /// Starts the group's process. It is in a process group of its own, since dora ends a node by ending the node's.
     fn start(&self, host: &Path, listener: UnixListener) -> Result<Child, String> {
         let mut command = Command::new(host);
-        command.arg(&self.name).stdin(Stdio::from(OwnedFd::from(listener))).process_group(0).env_remove(CONFIG);
+        command.arg(&self.name).stdin(Stdio::from(OwnedFd::from(listener))).process_group(0);
+        for_several(&mut command);
         command.spawn().map_err(|e| {
             let (name, program) = (&self.name, host.display());
             format!(

@@ -8,6 +8,7 @@ use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, NodeResult, StopCause};
 use millrace_frame::wire::row::{self, Announcement};
 use millrace_pool::Bell;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -77,6 +78,14 @@ pub(crate) fn given(launch: &Launch) -> Option<Topology> {
     let descriptor = serde_json::to_value(config.get("dataflow_descriptor")?).ok()?;
     let graph = Topology::of(&text("node_id")?, &descriptor, |key| launch.variable(key));
     Some(Topology { dataflow: text("dataflow_id")?, launch: launch.clone(), ..graph })
+}
+
+/// Prepares the environment of a process that several nodes are to connect from, and that is started with one node's.
+///
+/// dora gives each node a port for its direct connections, which no output of ours uses. Each connection of the process gets
+/// one of its own.
+pub(crate) fn for_several(command: &mut Command) {
+    command.env_remove(CONFIG).env("DORA_ZENOH_LISTEN", "tcp/127.0.0.1:0").env_remove("DORA_ZENOH_LISTEN_EXTRA");
 }
 
 /// A node's configuration with the way of its outputs changed; `None` where it is not what dora 1.1 gives.
