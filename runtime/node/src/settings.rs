@@ -255,7 +255,8 @@ pub fn settings_from<S: JsonSchema + DeserializeOwned>(given: &[(String, String)
     serde_json::from_value(Value::Object(settings)).map_err(|e| e.to_string())
 }
 
-fn has(schema: &Value, key: &str) -> bool {
+/// Whether a schema has this setting.
+pub(crate) fn has(schema: &Value, key: &str) -> bool {
     schema["properties"].get(key).is_some()
 }
 

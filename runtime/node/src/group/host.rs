@@ -1,12 +1,13 @@
 //! The process of a group: each node that is handed over runs as a thread.
 
 use super::wire::{Answer, Member, peer, receive, send};
-use crate::describe::MARKER;
+use crate::describe::{MARKER, schema};
 use crate::launch::{self, Launch};
 use crate::link::{Line, Signal};
 use crate::log::{self, Sink};
 use crate::node::Node;
 use crate::run::{get_room, message, start};
+use crate::settings::has;
 use crate::usage::Account;
 use millrace_graph::settings::{is_environment, shown};
 use millrace_pool::Bell;
@@ -29,14 +30,19 @@ use std::time::{Duration, Instant};
 pub struct Stage {
     name: &'static str,
     run: fn(Launch, Line) -> Result<u8, String>,
+    has_setting: fn(&str) -> bool,
 }
 
 impl Stage {
     /// The node `N`.
     pub const fn of<N: Node>() -> Self {
         const { assert!(N::SHARES_PROCESS, "a node says whether it can share a process") };
-        Self { name: N::NAME, run: start::<N> }
+        Self { name: N::NAME, run: start::<N>, has_setting: has_setting::<N> }
     }
+}
+
+fn has_setting<N: Node>(key: &str) -> bool {
+    has(&schema::<N::Settings>(), key)
 }
 
 /// The `main` of a group's program: `--describe` prints which nodes' programs it contains, otherwise it is the process of the
@@ -280,7 +286,7 @@ impl House {
         }
         let theirs = member.variables.iter().map(|(name, _)| name.clone());
         let names: BTreeSet<_> = std::env::vars_os().map(|(name, _)| name).chain(theirs).collect();
-        for name in names.iter().filter(|name| name.to_str().is_some_and(of_process)) {
+        for name in names.iter().filter(|name| name.to_str().is_some_and(|name| of_process(name, self.stages))) {
             let here = std::env::var_os(name).unwrap_or_default();
             let there = member.variables.iter().find(|(known, _)| known == name);
             let there = there.map(|(_, value)| value.as_os_str()).unwrap_or_default();
@@ -338,7 +344,22 @@ fn show_where_seen(state: &State) {
     }
 }
 
-/// A variable that concerns the whole process. dora gives its own to each node.
-fn of_process(name: &str) -> bool {
-    is_environment(name) && !name.starts_with("DORA_") && name != "MILLRACE_STATUS"
+/// A variable that concerns the whole process. dora gives its own to each node, and a setting concerns its node, also where its
+/// name begins like a variable's (`CUDA_GRAPH`).
+fn of_process(name: &str, stages: &[Stage]) -> bool {
+    let setting = || stages.iter().any(|stage| (stage.has_setting)(name));
+    is_environment(name) && !name.starts_with("DORA_") && name != "MILLRACE_STATUS" && !setting()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stage, of_process};
+
+    #[test]
+    fn what_libraries_read_concerns_the_process_and_a_setting_its_node() {
+        let stage = Stage { name: "detector", run: |_, _| Ok(0), has_setting: |key| key == "CUDA_GRAPH" };
+        let concerns = |name| of_process(name, &[stage]);
+        assert!(["CUDA_VISIBLE_DEVICES", "RUST_LOG", "ORT_DYLIB_PATH"].into_iter().all(concerns));
+        assert!(!["CUDA_GRAPH", "MODEL", "DORA_NODE_CONFIG", "MILLRACE_STATUS"].into_iter().any(concerns));
+    }
 }
