@@ -293,6 +293,11 @@ impl Talk {
         (ended.unwrap_or_else(|| panic!("it did not end by itself:\n{}", self.said)), std::mem::take(&mut self.said))
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.signal(Signal::KILL);

@@ -1,5 +1,6 @@
 //! The report's forms.
 
+mod capacity;
 mod html;
 mod markdown;
 mod pictures;
@@ -13,6 +14,7 @@ use crate::gate::{Judgement, Requirements};
 use crate::model::Experiment;
 use serde::{Deserialize, Serialize};
 
+pub use capacity::{capacity_html, capacity_row};
 pub use html::html;
 pub use markdown::markdown;
 pub use terminal::terminal;

@@ -7,7 +7,7 @@ use crate::backend::{Decoder, Output, Sink};
 use crate::mapping::ToEventLoop;
 use crate::queue::Room;
 use crate::shared::{Shared, contained, lock};
-use crate::timeline::Timeline;
+use crate::timeline::{Spacing, Timeline};
 use crate::{Backend, Shown};
 use millrace_frame::{CameraState, monotonic_ns};
 use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
@@ -66,6 +66,7 @@ pub(crate) struct Feeding<B: Backend> {
     fed: bool,
     /// What is added to the times of the source as it is open now.
     offset_ns: Option<i64>,
+    spacing: Spacing,
     to_loop: ToEventLoop<B>,
     tries: u32,
 }
@@ -73,7 +74,8 @@ pub(crate) struct Feeding<B: Backend> {
 impl<B: Backend> Feeding<B> {
     pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_loop: ToEventLoop<B>) -> Self {
         let book = Arc::default();
-        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, to_loop, tries: 0 }
+        let spacing = Spacing::default();
+        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, spacing, to_loop, tries: 0 }
     }
 
     /// The thread's whole life. A file has one try; a camera on the network is tried again.
@@ -174,6 +176,13 @@ impl<B: Backend> Feeding<B> {
             self.camera.losses.metrics.count("not_shown", &self.camera.config.id, 1);
         }
         let due = feed.due(unit.timing.pts_ns);
+        if !self.camera.config.is_url()
+            && unit.shown
+            && let Some(period_ns) = self.spacing.add(unit.dts_ns)
+        {
+            // the rate that the camera is to have, whatever comes through
+            self.camera.losses.metrics.gauge("frame_period_ns", &self.camera.config.id, period_ns);
+        }
         let unit = moved(unit, &mut self.offset_ns, &self.camera.timeline);
         if !self.camera.config.is_url() {
             self.camera.losses.reached(unit.timing.pts_ns);

@@ -33,9 +33,36 @@ impl Timeline {
     }
 }
 
+/// How far apart the pictures of a file are by its own times, on average: what rate the file has.
+#[derive(Debug, Default)]
+pub(crate) struct Spacing {
+    first_dts_ns: Option<i64>,
+    /// Units after the first.
+    after: i64,
+}
+
+impl Spacing {
+    /// One more unit, in decoding order; the mean so far, from the second unit on.
+    pub(crate) fn add(&mut self, dts_ns: i64) -> Option<i64> {
+        let Some(first_ns) = self.first_dts_ns else {
+            self.first_dts_ns = Some(dts_ns);
+            return None;
+        };
+        self.after += 1;
+        Some(dts_ns.saturating_sub(first_ns) / self.after)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_are_as_far_apart_as_the_file_says() {
+        let mut spacing = Spacing::default();
+        let means = [-80, -40, 0, 50].map(|ms| spacing.add(ms * 1_000_000));
+        assert_eq!(means, [None, Some(40_000_000), Some(40_000_000), Some(43_333_333)]);
+    }
 
     #[test]
     fn times_go_on_where_the_source_is_opened_again() {

@@ -7,9 +7,11 @@
 
 mod ab;
 mod cameras;
+mod capacity;
 mod clock;
 mod doctor;
 mod dora;
+mod efficiency;
 mod fit;
 mod load;
 mod make;
@@ -21,6 +23,7 @@ mod scratch;
 mod status;
 mod switch;
 mod totals;
+mod trial;
 mod view;
 mod vitals;
 
@@ -51,6 +54,8 @@ enum Verb {
     /// Compare two graphs, or a graph with and without a change: speed, cost and quality on the same frames.
     #[command(name = "ab")]
     Ab(Box<ab::Args>),
+    /// Find by experiment how many cameras of a clip a graph holds on this machine.
+    Capacity(Box<capacity::Args>),
     /// Move a running dataflow to another graph, node by node, and put it back if that is not as good.
     Switch(switch::Args),
     /// Find all faults of a graph without running it.
@@ -157,6 +162,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Ab(args) => Ok(ab::ab(&args)),
+        Verb::Capacity(args) => Ok(capacity::capacity(&args)),
         Verb::Switch(args) => Ok(switch::switch(&args)),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),

@@ -2,11 +2,13 @@
 
 use crate::RunArgs;
 use crate::cameras::Cameras;
+use crate::efficiency::Meter;
 use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State, Status, VARIABLE};
 use crate::totals::{LOOK, Totals};
+use crate::trial::gpu::Probe;
 use crate::view::View;
 use crate::vitals::{Vital, Vitals};
 use crate::{dora, make};
@@ -188,6 +190,7 @@ struct Running {
     inbox: Inbox,
     cameras: Cameras,
     vitals: Vitals,
+    meter: Meter,
     view: View,
     signals: Signals,
     stop_after: Option<Duration>,
@@ -228,6 +231,7 @@ impl Running {
             inbox,
             cameras: Cameras::default(),
             vitals: Vitals::default(),
+            meter: Meter::new(Probe::of_checked(&checked.nodes)),
             view,
             signals,
             stop_after,
@@ -254,6 +258,9 @@ impl Running {
             let now = Instant::now();
             if last_look.is_none_or(|last| now - last >= Duration::from_millis(500)) {
                 self.family.look();
+                if self.stopping.is_none() {
+                    self.meter.look(&self.nodes, now);
+                }
                 last_look = Some(now);
             }
             if now - self.looked >= LOOK {
@@ -360,6 +367,7 @@ impl Running {
         let cause = self.stopping.map(|(_, cause)| cause);
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
         self.view.summary(&self.nodes, &ends, &self.cameras, elapsed);
+        self.meter.lines().iter().for_each(|line| self.view.say(line));
         let mut troubled: Vec<&str> = Vec::new();
         let mut incomplete: Vec<&str> = Vec::new();
         for (node, reports) in self.nodes.iter().zip(&self.reports) {

@@ -39,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) counters: Vec<Counter>,
     /// Losses since it started.
     pub(crate) drops: Vec<Loss>,
+    /// What can rise and fall.
+    pub(crate) gauges: Vec<Gauge>,
     /// Times.
     pub(crate) latency: Vec<Latency>,
     /// The cameras that it reads or serves, with their states.
@@ -98,6 +100,15 @@ pub(crate) struct Counter {
     pub(crate) port: String,
     pub(crate) source: String,
     pub(crate) value: u64,
+}
+
+/// A value that can rise and fall.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Gauge {
+    pub(crate) name: String,
+    pub(crate) source: String,
+    pub(crate) value: i64,
 }
 
 /// Items that were lost for one reason.

@@ -13,6 +13,21 @@ pub(crate) const SILENT: Duration = Duration::from_millis(2_500);
 /// How often the signs of life are looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
+/// Counters that the harness keeps, and those that other figures are worked out from.
+const NOT_ITS_OWN: [&str; 11] = [
+    "in",
+    "out",
+    "doorbells",
+    "bytes_in",
+    "bytes_out",
+    "bytes_inside",
+    "copies",
+    "handover_waits",
+    "engine_batches",
+    "engine_frames",
+    "engine_ns",
+];
+
 /// A counter or loss: name, port, source.
 type Key = (String, String, String);
 
@@ -128,6 +143,24 @@ impl Totals {
         self.items("out").unwrap_or(0).max(self.items("in").unwrap_or(0))
     }
 
+    /// The same of each camera.
+    pub(crate) fn frames_by_camera(&self) -> BTreeMap<String, u64> {
+        let mut frames: BTreeMap<String, u64> = BTreeMap::new();
+        for ((counter, _, source), value) in self.counters.all() {
+            if matches!(counter.as_str(), "in" | "out") && !source.is_empty() {
+                let most = frames.entry(source.clone()).or_default();
+                *most = value.max(*most);
+            }
+        }
+        frames
+    }
+
+    /// A gauge that is of no camera.
+    pub(crate) fn gauge(&self, name: &str) -> Option<i64> {
+        let gauges = self.last.iter().flat_map(|last| &last.gauges);
+        gauges.filter(|gauge| gauge.name == name && gauge.source.is_empty()).map(|gauge| gauge.value).next_back()
+    }
+
     /// All losses.
     pub(crate) fn dropped(&self) -> u64 {
         self.drops.all().values().sum()
@@ -158,10 +191,7 @@ impl Totals {
     pub(crate) fn own_counters(&self) -> BTreeMap<String, u64> {
         let mut own = BTreeMap::new();
         for ((name, _, _), value) in self.counters.all() {
-            if !matches!(
-                name.as_str(),
-                "in" | "out" | "doorbells" | "bytes_in" | "bytes_out" | "bytes_inside" | "copies" | "handover_waits"
-            ) {
+            if !NOT_ITS_OWN.contains(&name.as_str()) {
                 *own.entry(name.clone()).or_default() += value;
             }
         }

@@ -8,6 +8,7 @@ use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timing};
 use millrace_node::Lease;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Why there are no detections.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,14 @@ pub(crate) struct InWork<F> {
 
 /// When each frame was, and what was found in it.
 type Answers = Vec<(Timing, Result<Found, DetectError>)>;
+
+/// A batch that the engine has computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ComputedBatch {
+    /// When its outputs were in host memory.
+    pub(crate) at: Instant,
+    pub(crate) frames: usize,
+}
 
 const SAME_MODEL: &str = "give the converter the same MODEL";
 const MEMORY: &str = "give its producer MEMORY=host";
@@ -183,7 +192,7 @@ impl<E: Engine> Detector<E> {
 
     fn run(&mut self, data: Elements<'_>, to: Mapping) -> Result<Boxes, DetectError> {
         let flight = self.feeder.submit(&[Tensor::Host(data)])?;
-        self.reader.boxes(flight, &[&to]).pop().expect("an answer for each tensor")
+        self.reader.boxes(flight, &[&to]).0.pop().expect("an answer for each tensor")
     }
 
     /// The detections in the tensor that `item` describes and that is at the start of `bytes`, in host memory.
@@ -304,13 +313,14 @@ impl Reader {
         self.decoder.set_thresholds(thresholds);
     }
 
-    /// Waits for the engine, and gives what was found in each frame, in their order. Their leases are given back.
-    pub(crate) fn complete<F: Flight>(&mut self, work: InWork<F>) -> Answers {
+    /// Waits for the engine, and gives what was found in each frame, in their order. Their leases are given back. Where the
+    /// engine computed a batch of them, that is said too.
+    pub(crate) fn complete<F: Flight>(&mut self, work: InWork<F>) -> (Answers, Option<ComputedBatch>) {
         let to: Vec<&Mapping> = work.frames.iter().filter_map(|(_, to)| to.as_ref().ok()).collect();
-        let boxes = match work.flight {
+        let (boxes, computed) = match work.flight {
             Some(Ok(flight)) => self.boxes(flight, &to),
-            Some(Err(e)) => to.iter().map(|_| Err(e.clone().into())).collect(),
-            None => Vec::new(),
+            Some(Err(e)) => (to.iter().map(|_| Err(e.clone().into())).collect(), None),
+            None => (Vec::new(), None),
         };
         let mut boxes = boxes.into_iter();
         let answer = |(lease, to): (Lease, Result<Mapping, DetectError>)| {
@@ -320,20 +330,27 @@ impl Reader {
             });
             (lease.item().timing, found)
         };
-        work.frames.into_iter().map(answer).collect()
+        (work.frames.into_iter().map(answer).collect(), computed)
     }
 
-    /// The boxes in each tensor of a batch.
-    fn boxes(&mut self, flight: impl Flight, to: &[&Mapping]) -> Vec<Result<Boxes, DetectError>> {
+    /// The boxes in each tensor of a batch, and when the engine had computed it.
+    fn boxes(
+        &mut self,
+        flight: impl Flight,
+        to: &[&Mapping],
+    ) -> (Vec<Result<Boxes, DetectError>>, Option<ComputedBatch>) {
         let Self { decoder, model } = self;
         let mut found: Vec<Option<Result<Boxes, DetectError>>> = to.iter().map(|_| None).collect();
+        let mut computed = None;
         let done = flight.complete(&mut |n, outputs| {
+            // the outputs are there; making boxes of them is not the engine's work
+            computed.get_or_insert_with(|| ComputedBatch { at: Instant::now(), frames: to.len() });
             found[n] = Some(decoder.detect(outputs, to[n]).map_err(|cause| misread(model, cause)));
         });
         let missing = || Err(EngineError::run("the engine gave no outputs").into());
         let answer =
             |found: Option<_>| done.clone().map_err(DetectError::from).and_then(|()| found.unwrap_or_else(missing));
-        found.into_iter().map(answer).collect()
+        (found.into_iter().map(answer).collect(), computed.filter(|_| done.is_ok()))
     }
 
     fn found(&self, item: &Item, boxes: Boxes, to: &Mapping) -> Found {

@@ -1,7 +1,7 @@
 //! Copies of a detector, each on two threads: one opens the engine and gives it batches, the other waits for them and makes
 //! boxes. The caller waits for neither.
 
-use crate::detector::{Feeder, Found, InWork, Reader};
+use crate::detector::{ComputedBatch, Feeder, Found, InWork, Reader};
 use crate::order::BatchId;
 use crate::{DetectError, Detector, Engine};
 use millrace_cuda::Waker;
@@ -46,7 +46,7 @@ enum Queued<F> {
 /// What comes back.
 pub(crate) enum Event {
     /// A batch is answered, frame by frame, by this lane.
-    Answered(usize, BatchId, Vec<Answer>),
+    Answered(usize, BatchId, Vec<Answer>, Option<EngineTime>),
     /// A thread has panicked: what it had in work is not answered.
     Panicked,
 }
@@ -59,6 +59,14 @@ pub(crate) struct Answer {
     pub(crate) took_ns: u64,
     /// Its share of the time in which the engine was busy with its batch and no other.
     pub(crate) busy_ns: u64,
+}
+
+/// What the engine needed for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EngineTime {
+    /// From when it had the batch and no earlier one in work, to when its outputs were in host memory.
+    pub(crate) ns: u64,
+    pub(crate) frames: u64,
 }
 
 /// What an opened detector says of itself.
@@ -124,6 +132,11 @@ impl Lanes {
     /// Frames that go through the model together.
     pub(crate) fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// Copies of the detector, which compute at the same time.
+    pub(crate) fn copies(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Whether one more batch can be in work.
@@ -211,17 +224,22 @@ fn start<E: Engine>(
     let (mut reader, opened): (Reader, Opened) = said??;
     let complete = move || {
         let mut free_since = Instant::now();
+        let mut computed_until = free_since;
         while let Ok(queued) = queued.recv() {
             match queued {
                 Queued::Thresholds(thresholds) => reader.set_thresholds(thresholds),
                 Queued::Frames(id, work, begun) => {
-                    let found = reader.complete(work);
+                    let (found, computed) = reader.complete(work);
+                    let engine = computed.map(|ComputedBatch { at, frames }| {
+                        let since = begun.max(std::mem::replace(&mut computed_until, at));
+                        EngineTime { ns: ns(at.saturating_duration_since(since)), frames: frames as u64 }
+                    });
                     let now = Instant::now();
                     let busy = now.saturating_duration_since(begun.max(free_since));
                     free_since = now;
                     let (took_ns, frames) = (ns(now - begun), found.len().max(1) as u64);
                     let answer = |(timing, found)| Answer { timing, found, took_ns, busy_ns: ns(busy) / frames };
-                    boxes.send(Event::Answered(n, id, found.into_iter().map(answer).collect()));
+                    boxes.send(Event::Answered(n, id, found.into_iter().map(answer).collect(), engine));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The node around a [`Detector`].
 
-use crate::lanes::{Answer, Event, Lanes};
+use crate::lanes::{Answer, EngineTime, Event, Lanes};
 use crate::order::{Frame, InOrder};
 use crate::{Common, DetectError, Engine, Found};
 use millrace_detect::model::Thresholds;
@@ -62,6 +62,9 @@ impl<E: Engine> Node for InferNode<E> {
         let (lanes, opened) = Lanes::open::<E>(settings, copies, threads, &cx.waker()).map_err(NodeError::fatal)?;
         let about = opened.model.about.iter().map(|about| format!("{}: {about}", opened.model.name));
         about.chain(opened.notes).for_each(|text| cx.note(text));
+        // what the engine's times are read with
+        cx.metrics().gauge("engine_workers", "", lanes.copies() as i64);
+        cx.metrics().gauge("engine_batch_most", "", lanes.batch() as i64);
         Ok(Self {
             lanes,
             in_work: InOrder::default(),
@@ -124,8 +127,9 @@ impl<E: Engine> Node for InferNode<E> {
         let mut fault = None;
         while let Some(event) = self.lanes.next() {
             match event {
-                Event::Answered(_, batch, answers) => {
+                Event::Answered(_, batch, answers, engine) => {
                     self.progress = Instant::now();
+                    engine.into_iter().for_each(|time| self.count_engine(time));
                     self.in_work.answer(batch, answers);
                 }
                 Event::Panicked => {
@@ -180,6 +184,13 @@ fn batch_wait(common: &Common) -> Option<Duration> {
 type Fault = (&'static str, String);
 
 impl<E: Engine> InferNode<E> {
+    /// Counts a batch by what the engine itself needed for it.
+    fn count_engine(&self, EngineTime { ns, frames }: EngineTime) {
+        for (name, n) in [("engine_batches", 1), ("engine_frames", frames), ("engine_ns", ns)] {
+            self.metrics.count(name, "", n);
+        }
+    }
+
     /// Tells the user that the boxes are most likely wrong, once for all cameras and workers.
     fn doubt(&mut self, text: impl FnOnce() -> String) {
         if !std::mem::replace(&mut self.doubted, true) {

@@ -26,20 +26,24 @@ pub fn html(report: &Report) -> String {
     }
     main += &quality(report);
     main += &conditions(report);
+    document(&format!("{}: {}", e.title, a.verdict.word), &main)
+}
+
+/// A whole page of this content.
+pub(super) fn document(title: &str, main: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {}</title>\n<style>\n{}{}</style>\n</head>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{}{}</style>\n</head>\n\
          <body>\n<main>\n{main}</main>\n</body>\n</html>\n",
-        escape(&e.title),
-        a.verdict.word,
+        escape(title),
         include_str!("plots.css"),
         include_str!("page.css")
     )
 }
 
 /// A table; `numbers` are the columns after the first, set to the right.
-fn table(caption: &str, heads: &[&str], rows: &[Vec<String>], numbers: bool) -> String {
+pub(super) fn table(caption: &str, heads: &[&str], rows: &[Vec<String>], numbers: bool) -> String {
     let n = |i: usize| if numbers && i > 0 { " class=\"n\"" } else { "" };
     let head: String =
         heads.iter().enumerate().map(|(i, h)| format!("<th scope=\"col\"{}>{}</th>", n(i), escape(h))).collect();
@@ -113,7 +117,7 @@ fn requirements(report: &Report) -> String {
     )
 }
 
-fn figure(svg: Option<String>, caption: &str) -> String {
+pub(super) fn figure(svg: Option<String>, caption: &str) -> String {
     svg.map_or_else(String::new, |svg| format!("<figure>{svg}<figcaption>{}</figcaption></figure>\n", escape(caption)))
 }
 
@@ -222,7 +226,7 @@ fn quality(report: &Report) -> String {
 
 fn conditions(report: &Report) -> String {
     let e = &report.experiment;
-    let rows: Vec<_> = tables::machine(report).into_iter().map(|(k, v)| vec![k, v]).collect();
+    let rows: Vec<_> = tables::machine(&e.date, &e.machine).into_iter().map(|(k, v)| vec![k, v]).collect();
     let mut out = "<section><h2>Conditions</h2>\n".to_owned();
     out += &table("Where and with what", &["", ""], &rows, false);
     out += &format!("<h3>To repeat it</h3>\n<pre><code>{}</code></pre>\n", escape(&e.command));

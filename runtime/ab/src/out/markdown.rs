@@ -70,7 +70,9 @@ pub fn markdown(report: &Report, svg_name: &str) -> (String, String) {
         line!("");
     }
     line!("## Conditions\n\n| | |\n|---|---|");
-    tables::machine(report).iter().for_each(|(k, v)| line!("| {} | {} |", text(k), text(v)));
+    tables::machine(&report.experiment.date, &report.experiment.machine)
+        .iter()
+        .for_each(|(k, v)| line!("| {} | {} |", text(k), text(v)));
     line!("\n```sh\n{}\n```\n", e.command.replace("```", ""));
     let missing = tables::not_measured(report);
     if !missing.is_empty() {

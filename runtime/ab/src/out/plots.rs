@@ -9,7 +9,7 @@ use crate::tensors::TensorResult;
 use std::fmt::Write;
 
 /// Width of a plot's own coordinates: narrow, so that its text can be read on a phone.
-const WIDTH: f64 = 470.0;
+pub(super) const WIDTH: f64 = 470.0;
 
 /// Text for HTML and SVG.
 pub(super) fn escape(text: &str) -> String {
@@ -30,14 +30,14 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// A drawing that grows line by line.
-struct Drawing {
+pub(super) struct Drawing {
     title: String,
     height: f64,
     body: String,
 }
 
 impl Drawing {
-    fn new(title: &str, height: f64) -> Self {
+    pub(super) fn new(title: &str, height: f64) -> Self {
         Self { title: escape(title), height, body: String::new() }
     }
 
@@ -47,17 +47,17 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    fn line(&mut self, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
+    pub(super) fn line(&mut self, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
         self.add(format_args!(r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#));
     }
 
-    fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
+    pub(super) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
         let text = escape(text);
         self.add(format_args!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#));
     }
 
     /// A run's or an arm's mark: A is a circle, B a square, so that it does not hang on the colour.
-    fn mark(&mut self, side: Side, x: f64, y: f64, hint: &str) {
+    pub(super) fn mark(&mut self, side: Side, x: f64, y: f64, hint: &str) {
         let hint = escape(hint);
         match side {
             Side::A => self.add(format_args!(
@@ -78,7 +78,7 @@ impl Drawing {
         self.text("", WIDTH - 24.0, y + 4.0, "B");
     }
 
-    fn finish(self) -> String {
+    pub(super) fn finish(self) -> String {
         format!(
             "<svg viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\"><title>{}</title>\n{}</svg>\n",
             self.height, self.title, self.body

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::analysis::LoadAnalysis;
-use crate::model::{Difference, LoadRuns, Metric, Pace, Side, Stage};
+use crate::model::{Difference, LoadRuns, Machine, Metric, Pace, Side, Stage};
 use crate::stats::{Comparison, Interval};
 
 /// A figure with about three digits.
@@ -241,10 +241,9 @@ pub(super) fn detection_rows(report: &Report) -> Vec<(&'static str, String)> {
 }
 
 /// The machine and the programs.
-pub(super) fn machine(report: &Report) -> Vec<(String, String)> {
-    let m = &report.experiment.machine;
+pub(super) fn machine(date: &str, m: &Machine) -> Vec<(String, String)> {
     let mut rows = vec![
-        ("date".to_owned(), report.experiment.date.clone()),
+        ("date".to_owned(), date.to_owned()),
         ("processor".to_owned(), format!("{}, {} cores", m.cpu, m.cores)),
         ("memory".to_owned(), format!("{:.1} GiB", m.memory_bytes as f64 / f64::from(1u32 << 30))),
         ("kernel".to_owned(), m.kernel.clone()),

@@ -100,6 +100,7 @@ fn every_frame_and_packet_of_every_camera_comes_in_its_order() {
             assert_eq!(metrics.counted("camera_failed", &camera), 0);
             assert_eq!(state(&metrics, &camera), Some((CameraState::Ended, String::new())));
             assert_eq!(metrics.counted("received", &camera), 25, "as FFmpeg made it");
+            assert_eq!(metrics.gauged("frame_period_ns", &camera), Some(40_000_000), "25 a second");
             assert_balanced(&metrics, &camera);
         }
     }

@@ -177,7 +177,7 @@ impl Args {
 }
 
 /// The command line that repeats this run.
-pub(super) fn command() -> String {
+pub(crate) fn command() -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
     let quoted = |word: String| {
         if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }

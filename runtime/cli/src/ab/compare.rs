@@ -1,6 +1,6 @@
 //! Where two graphs differ, and whether they can be compared.
 
-use super::plan::{Plan, PlanNode, Source};
+use crate::trial::plan::{Plan, PlanNode, Source};
 use millrace_ab::model::Difference;
 use millrace_graph::redact::redact;
 use millrace_graph::settings::document;

@@ -1,7 +1,7 @@
 //! From what a run left behind to its figures.
 
-use super::gpu::Sample;
-use super::launch::{NodeWatch, Watched};
+use crate::trial::gpu::Sample;
+use crate::trial::launch::{NodeWatch, Watched};
 use anyhow::Context;
 use millrace_ab::model::{FrameBoxes, Metric, Stage};
 use millrace_frame::DetBox;
@@ -207,7 +207,7 @@ fn work(node: &NodeWatch) -> [u64; 3] {
     let steps: BTreeSet<&str> =
         node.totals.last.iter().flat_map(|last| &last.latency).map(|times| times.name.as_str()).collect();
     let mut sum = [0; 3];
-    for step in steps.into_iter().filter(|name| !matches!(*name, "age" | "on_input" | "busy")) {
+    for step in steps.into_iter().filter(|name| !matches!(*name, "age" | "result_age" | "on_input" | "busy")) {
         for (all, one) in sum.iter_mut().zip(times(node, step)) {
             *all += one;
         }

@@ -1,6 +1,6 @@
 //! Two graphs in one, with what is the same in both running once.
 
-use super::plan::{Plan, PlanNode, Port, Source};
+use crate::trial::plan::{Plan, PlanNode, Port, Source};
 use millrace_ab::model::Side;
 use std::collections::BTreeMap;
 

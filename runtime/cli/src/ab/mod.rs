@@ -3,12 +3,8 @@
 mod args;
 mod compare;
 mod figures;
-mod gpu;
-mod launch;
-mod machine;
 mod merge;
 mod output;
-mod plan;
 mod progress;
 mod quality;
 mod selftest;
@@ -17,15 +13,16 @@ mod truth;
 
 use crate::load::{Loaded, load};
 use crate::run::{Signals, refuse_what_dora_must_fetch};
+use crate::trial::launch::Launcher;
+use crate::trial::machine;
+use crate::trial::plan::Plan;
 use crate::{dora, make};
 use anyhow::{Context, bail};
-pub(crate) use args::Args;
 use args::Sides;
-use launch::Launcher;
+pub(crate) use args::{Args, command};
 use millrace_ab::model::{Arm, Experiment, LoadRuns, Pace, Quality, SCHEMA};
 use millrace_ab::{Analysis, Requirements, Word, analyse};
 use millrace_graph::describe::{Blind, Describer, Programs};
-use plan::Plan;
 use progress::Progress;
 use quality::Compared;
 use speed::Load;
@@ -183,7 +180,7 @@ fn describe(args: &Args, sides: &[Sides; 2], plans: &[Plan; 2]) -> Experiment {
         schema: SCHEMA,
         title: args.title.clone().unwrap_or_else(|| format!("{} against {}", sides[1].name, sides[0].name)),
         date: machine::today(),
-        command: args::command(),
+        command: command(),
         machine: machine::machine(&plans[0]),
         arms: [arm(&sides[0]), arm(&sides[1])],
         differences: compare::differences(&plans[0], &plans[1]),
@@ -264,7 +261,7 @@ fn worst(quality: &Quality, analysis: &Analysis, most: usize) -> Vec<(String, u6
 }
 
 /// Where a file lies, for people.
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).map_or_else(|_| PathBuf::from(path), Path::to_path_buf).display().to_string()
 }

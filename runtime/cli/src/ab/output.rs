@@ -1,11 +1,11 @@
 //! What an experiment leaves: a table on the terminal, a JSON file, a page, and a page for the repository.
 
 use super::args::Args;
-use super::launch::Launcher;
-use super::plan::Plan;
 use super::progress::Progress;
 use super::{quality, shown, worst};
 use crate::scratch::Scratch;
+use crate::trial::launch::Launcher;
+use crate::trial::plan::Plan;
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! What is to be seen while an experiment runs: one line that changes on a terminal, a line a run elsewhere.
 
-use super::launch::NodeWatch;
 use super::speed::running_fps;
+use crate::trial::launch::NodeWatch;
 use millrace_ab::model::{Metric, Run, Side};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! What the arms make of identical frames: both in one graph, fed from one decode where it is the same in both.
 
 use super::figures::{Record, lines};
-use super::launch::{Launcher, Watched};
 use super::merge::Merged;
-use super::plan::{Plan, PlanNode, Port};
 use super::progress::Progress;
-use super::speed::{add_sinks, driven, enough, is_live, own_program, records};
+use super::speed::{add_sinks, driven, enough, have_come, is_live, own_program, records};
 use super::truth;
 use crate::scratch::Scratch;
+use crate::trial::launch::{Launcher, Watched};
+use crate::trial::plan::{Plan, PlanNode, Port};
 use anyhow::bail;
 use millrace_ab::model::{FrameBoxes, Pace, Quality, Side, TensorPair};
 use std::collections::BTreeSet;
@@ -59,7 +59,8 @@ pub(super) fn compare(
         files.push(file);
     }
     let stop = frames.and_then(|frames| enough(&plan, frames));
-    let watched = launcher.run(&plan, &scratch, stop, &mut |nodes| progress.show(nodes))?;
+    let watched =
+        launcher.run(&plan, &scratch, &mut |nodes| have_come(nodes, stop), &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }
@@ -156,7 +157,7 @@ pub(super) fn pictures(
         let inputs = vec![("frame".to_owned(), port)];
         plan.nodes.push(PlanNode::own(&format!("ab.pictures-{index}"), own_program("frame-picture")?, &given, inputs));
     }
-    let watched = launcher.run(&plan, scratch, None, &mut |nodes| progress.show(nodes))?;
+    let watched = launcher.run(&plan, scratch, &mut |_| false, &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }

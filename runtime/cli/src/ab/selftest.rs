@@ -1,10 +1,10 @@
 //! A against A, many times: how often noise alone is taken for a difference.
 
 use super::args::{Args, Sides};
-use super::launch::Launcher;
-use super::plan::Plan;
 use super::progress::Progress;
 use super::{describe, measure};
+use crate::trial::launch::Launcher;
+use crate::trial::plan::Plan;
 use anyhow::bail;
 use millrace_ab::{Word, analyse};
 

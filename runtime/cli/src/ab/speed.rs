@@ -1,11 +1,11 @@
 //! The runs that are timed: A B B A, round after round.
 
 use super::figures::{Asked, Record, counters, drops, figures, lines, stages, window};
-use super::launch::{Launcher, NodeWatch, Watched, is_recorder};
 use super::merge::Merged;
-use super::plan::{Plan, PlanNode, Port};
 use super::progress::Progress;
 use crate::scratch::Scratch;
+use crate::trial::launch::{Launcher, NodeWatch, Watched};
+use crate::trial::plan::{Plan, PlanNode, Port};
 use anyhow::{Context, bail};
 use millrace_ab::model::{LoadRuns, Pace, Run, Side};
 use std::collections::BTreeMap;
@@ -67,6 +67,24 @@ pub(super) fn driven(plan: &Plan, pace: Pace, frames: Option<u64>, repeat: bool)
 /// When a graph is to be stopped, where a source of it cannot be told to end after so many frames.
 pub(super) fn enough(plan: &Plan, frames: u64) -> Option<u64> {
     plan.nodes.iter().any(|node| node.is_source() && !node.has("FRAMES")).then_some(frames)
+}
+
+/// Every camera that came has come to the recorders so often; never where nothing is said.
+pub(super) fn have_come(nodes: &[NodeWatch], enough: Option<u64>) -> bool {
+    let Some(enough) = enough else { return false };
+    let mut by_camera: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for sink in nodes.iter().filter(|node| is_recorder(&node.totals.id)) {
+        let counters = sink.totals.last.iter().flat_map(|last| &last.counters);
+        for counter in counters.filter(|counter| counter.name == "in") {
+            *by_camera.entry((&sink.totals.id, &counter.source)).or_default() += counter.value;
+        }
+    }
+    !by_camera.is_empty() && by_camera.values().all(|count| *count >= enough)
+}
+
+/// One of the nodes that record what comes out of an arm.
+fn is_recorder(id: &str) -> bool {
+    id.starts_with("ab.sink")
 }
 
 /// The node takes from a camera, which nobody can make wait.
@@ -213,7 +231,9 @@ fn one(
         (plan, vec![(side, files, own)])
     };
     let asked = Asked { warm_up: amount.warm_up, all: frames, lossless: load.pace == Pace::Saturated };
-    let watched = launcher.run(&plan, &scratch, enough(&plan, frames), &mut |nodes| progress.show(nodes))?;
+    let stop = enough(&plan, frames);
+    let watched =
+        launcher.run(&plan, &scratch, &mut |nodes| have_come(nodes, stop), &mut |nodes| progress.show(nodes))?;
     if watched.interrupted {
         bail!(super::Interrupted);
     }

@@ -1,6 +1,6 @@
 //! What is to be seen in the frames, where a file beside the clip says so, and from which score on a box is one.
 
-use super::plan::{Plan, PlanNode};
+use crate::trial::plan::{Plan, PlanNode};
 use anyhow::Context;
 use millrace_ab::model::FrameBoxes;
 use millrace_frame::DetBox;

@@ -281,6 +281,26 @@ fn a_batch_that_fails_loses_its_frames_by_name_and_no_others() {
     let metrics = trial.bench.finish().1.unwrap();
     assert_eq!((metrics.dropped("inference", "a"), metrics.dropped("inference", "b")), (1, 1));
     assert_eq!((conserved(&metrics, "a"), conserved(&metrics, "b")), ((3, 2), (1, 0)));
+    assert_eq!((metrics.counted("engine_batches", ""), metrics.counted("engine_frames", "")), (2, 2), "it is no work");
+}
+
+#[test]
+fn the_time_of_the_engine_is_counted_once_while_two_batches_are_in_work() {
+    let began = Instant::now();
+    let mut trial = start(&[("TOGETHER", "2"), ("IN_FLIGHT", "2")]);
+    trial.send("a", 1);
+    trial.script.batches(1);
+    (2..=3).for_each(|frame| trial.send("a", frame));
+    trial.script.batches(2);
+    let held = Duration::from_millis(200);
+    std::thread::sleep(held);
+    trial.script.set(1..=3, Fate::Computed);
+    assert_eq!([(); 3].map(|()| trial.next().1), [1, 2, 3]);
+    let metrics = trial.bench.finish().1.unwrap();
+    assert_eq!((metrics.counted("engine_batches", ""), metrics.counted("engine_frames", "")), (2, 3));
+    assert_eq!((metrics.gauged("engine_workers", ""), metrics.gauged("engine_batch_most", "")), (Some(1), Some(2)));
+    let engine = Duration::from_nanos(metrics.counted("engine_ns", ""));
+    assert!(held <= engine && engine <= began.elapsed(), "{engine:?}");
 }
 
 #[test]

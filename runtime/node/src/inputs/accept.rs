@@ -53,6 +53,10 @@ pub(super) fn accept(
     metrics.count_port("in", spec.name, &source, 1);
     metrics.count_port("bytes_in", spec.name, &source, item.payload.bytes());
     metrics.observe_ns("age", &source, item.timing.age_ns());
+    if kind == PayloadKind::Detections {
+        // a node that reads frames or packets as well has them among its ages, and these are younger
+        metrics.observe_ns("result_age", &source, item.timing.age_ns());
+    }
     let Payload::Detections { len_bytes } = item.payload else {
         let frame = if exchange == Exchange::Copy && lease.gpu().is_none() {
             metrics.copied(&source, item.payload.bytes());

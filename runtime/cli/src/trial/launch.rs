@@ -10,34 +10,33 @@ use crate::totals::Totals;
 use anyhow::Context;
 use millrace_frame::monotonic_ns;
 use rustix::process::Signal;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What is needed for every run.
-pub(super) struct Launcher<'a> {
-    pub(super) dora: PathBuf,
-    pub(super) signals: &'a Signals,
+pub(crate) struct Launcher<'a> {
+    pub(crate) dora: PathBuf,
+    pub(crate) signals: &'a Signals,
 }
 
 /// What a run gave, besides what its nodes wrote.
 #[derive(Default)]
-pub(super) struct Watched {
-    pub(super) nodes: Vec<NodeWatch>,
+pub(crate) struct Watched {
+    pub(crate) nodes: Vec<NodeWatch>,
     /// Memory of each node, in the order of `nodes`: one list a look.
-    pub(super) memory: Vec<Vec<u64>>,
-    pub(super) gpu: Vec<(i64, gpu::Sample)>,
+    pub(crate) memory: Vec<Vec<u64>>,
+    pub(crate) gpu: Vec<(i64, gpu::Sample)>,
     /// Why the run is worth nothing.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
     /// Somebody asked to stop.
-    pub(super) interrupted: bool,
+    pub(crate) interrupted: bool,
 }
 
 /// One node's reports.
-pub(super) struct NodeWatch {
-    pub(super) totals: Totals,
+pub(crate) struct NodeWatch {
+    pub(crate) totals: Totals,
     /// Processor time that it had taken at a time of the Unix clock.
-    pub(super) cpu: Vec<(i64, u64)>,
+    pub(crate) cpu: Vec<(i64, u64)>,
 }
 
 /// Between two looks at the processes, the GPU and the view.
@@ -50,13 +49,13 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_millis(1_500);
 
 impl Launcher<'_> {
-    /// Runs a graph to its end, or until `enough` frames of each camera have come to the recorders: for sources that cannot
-    /// be told how long to play. `show` is called several times a second.
-    pub(super) fn run(
+    /// Runs a graph to its end, or until `enough`, which is asked several times a second, says so. So often `show` is called,
+    /// too.
+    pub(crate) fn run(
         &self,
         plan: &Plan,
         scratch: &Scratch,
-        enough: Option<u64>,
+        enough: &mut dyn FnMut(&[NodeWatch]) -> bool,
         show: &mut dyn FnMut(&[NodeWatch]),
     ) -> anyhow::Result<Watched> {
         crate::dora::has_room(plan.nodes.len())?;
@@ -65,7 +64,6 @@ impl Launcher<'_> {
         let log = scratch.path("dora.log");
         let mut child = start(&self.dora, &file, &scratch.status_path(), &log)?;
         let mut watch = Watch::of(plan, child.id());
-        watch.enough = enough;
         let mut last_look = Instant::now();
         let status = loop {
             let turn = Instant::now() + Duration::from_millis(50);
@@ -85,7 +83,7 @@ impl Launcher<'_> {
                 }
                 break status;
             }
-            watch.consider_stopping(self.signals.count(), now);
+            watch.consider_stopping(self.signals.count(), enough, now);
         };
         if !watch.family.gone_within(Duration::from_millis(300)) {
             watch.family.kill();
@@ -123,7 +121,6 @@ fn keep_log(log: &Path) -> anyhow::Result<String> {
 struct Watch {
     out: Watched,
     family: Family,
-    enough: Option<u64>,
     had_enough: bool,
     looks: u32,
     gpu: gpu::Probe,
@@ -145,7 +142,6 @@ impl Watch {
         Self {
             out,
             family: Family::of(root),
-            enough: None,
             had_enough: false,
             looks: 0,
             gpu,
@@ -186,7 +182,7 @@ impl Watch {
         all.iter().map(share).collect()
     }
 
-    fn consider_stopping(&mut self, asked: usize, now: Instant) {
+    fn consider_stopping(&mut self, asked: usize, enough: &mut dyn FnMut(&[NodeWatch]) -> bool, now: Instant) {
         match self.stopping {
             None => {
                 let count = self.out.nodes.iter().map(|node| node.totals.frames()).sum();
@@ -197,7 +193,7 @@ impl Watch {
                     self.out.interrupted = true;
                 } else if self.out.failure.is_some() {
                     // its own words say why
-                } else if self.has_enough() {
+                } else if enough(&self.out.nodes) {
                     self.had_enough = true;
                 } else if let Some(id) = self.lost(now) {
                     self.out.failure = Some(format!("{id} ended without a word: it crashed, or was killed"));
@@ -225,19 +221,6 @@ impl Watch {
         }
     }
 
-    /// Every camera that came has come often enough.
-    fn has_enough(&self) -> bool {
-        let Some(enough) = self.enough else { return false };
-        let mut by_camera: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for sink in self.out.nodes.iter().filter(|node| is_recorder(&node.totals.id)) {
-            let counters = sink.totals.last.iter().flat_map(|last| &last.counters);
-            for counter in counters.filter(|counter| counter.name == "in") {
-                *by_camera.entry((&sink.totals.id, &counter.source)).or_default() += counter.value;
-            }
-        }
-        !by_camera.is_empty() && by_camera.values().all(|count| *count >= enough)
-    }
-
     /// A node whose process has been gone for a while, although it never said that it ends.
     fn lost(&mut self, now: Instant) -> Option<String> {
         let is_gone = |node: &&NodeWatch| {
@@ -250,11 +233,6 @@ impl Watch {
         };
         (now - *self.gone.get_or_insert(now) >= LAST_WORD).then_some(id)
     }
-}
-
-/// One of the nodes that record what comes out of an arm.
-pub(super) fn is_recorder(id: &str) -> bool {
-    id.starts_with("ab.sink")
 }
 
 fn has_ended(pid: u32) -> bool {

@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 /// An output of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Port {
-    pub(super) node: String,
-    pub(super) output: String,
+pub(crate) struct Port {
+    pub(crate) node: String,
+    pub(crate) output: String,
 }
 
 /// What feeds an input.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Another node.
     Port(Port),
     /// A clock, or a log of dora's, in its words.
@@ -32,39 +32,39 @@ pub(super) enum Source {
 
 /// An input of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PlanInput {
-    pub(super) name: String,
-    pub(super) source: Source,
+pub(crate) struct PlanInput {
+    pub(crate) name: String,
+    pub(crate) source: Source,
     /// Options of dora's beside the source.
     options: Map<String, Value>,
 }
 
 /// A node, as it is to be started.
 #[derive(Clone, Debug)]
-pub(super) struct PlanNode {
-    pub(super) id: String,
+pub(crate) struct PlanNode {
+    pub(crate) id: String,
     /// Its id in its own graph: `decode` for a module's `pipeline.decode`, where that names it alone. So nodes of two graphs
     /// are told for the same, whether they stand in a module or not.
-    pub(super) original: String,
-    pub(super) program: PathBuf,
-    pub(super) folder: PathBuf,
-    pub(super) description: Option<Arc<Description>>,
+    pub(crate) original: String,
+    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) description: Option<Arc<Description>>,
     /// Variables that are given to it, word for word.
-    pub(super) given: Vec<(String, String)>,
+    pub(crate) given: Vec<(String, String)>,
     /// All settings as they take effect, paths made absolute.
-    pub(super) settings: BTreeMap<String, String>,
-    pub(super) inputs: Vec<PlanInput>,
-    pub(super) outputs: Vec<String>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) inputs: Vec<PlanInput>,
+    pub(crate) outputs: Vec<String>,
     /// dora's other keys.
     rest: Map<String, Value>,
 }
 
 /// A graph.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Plan {
-    pub(super) nodes: Vec<PlanNode>,
+pub(crate) struct Plan {
+    pub(crate) nodes: Vec<PlanNode>,
     /// What the graph says to all nodes, as far as every node has it: `HANDOVER` and the like.
-    pub(super) common: Vec<(String, String)>,
+    pub(crate) common: Vec<(String, String)>,
 }
 
 /// Keys of dora's that an experiment decides itself: nothing is restarted, and the graph ends with its nodes.
@@ -86,7 +86,7 @@ const OURS: [&str; 13] = [
 
 impl Plan {
     /// A checked graph without faults.
-    pub(super) fn of(loaded: &Loaded) -> anyhow::Result<Self> {
+    pub(crate) fn of(loaded: &Loaded) -> anyhow::Result<Self> {
         let graph = loaded.checked.graph.as_ref().context("there is no graph")?;
         let sets = absolute_sets(&loaded.checked)?;
         let json = resolved::to_json(graph, &[], &|_| None);
@@ -132,12 +132,12 @@ impl Plan {
         Ok(Self { nodes, common })
     }
 
-    pub(super) fn node(&self, id: &str) -> Option<&PlanNode> {
+    pub(crate) fn node(&self, id: &str) -> Option<&PlanNode> {
         self.nodes.iter().find(|node| node.id == id)
     }
 
     /// Who reads an output: the node and its input's name.
-    pub(super) fn consumers(&self, port: &Port) -> impl Iterator<Item = (&PlanNode, &str)> {
+    pub(crate) fn consumers(&self, port: &Port) -> impl Iterator<Item = (&PlanNode, &str)> {
         self.nodes.iter().flat_map(move |node| {
             let own = node.inputs.iter().filter(move |input| input.source == Source::Port(port.clone()));
             own.map(move |input| (node, input.name.as_str()))
@@ -145,18 +145,18 @@ impl Plan {
     }
 
     /// Nodes that give nothing to others.
-    pub(super) fn sinks(&self) -> impl Iterator<Item = &PlanNode> {
+    pub(crate) fn sinks(&self) -> impl Iterator<Item = &PlanNode> {
         self.nodes.iter().filter(|node| node.outputs.is_empty())
     }
 
     /// The graph without its sinks.
-    pub(super) fn without_sinks(&self) -> Self {
+    pub(crate) fn without_sinks(&self) -> Self {
         let nodes = self.nodes.iter().filter(|node| !node.outputs.is_empty()).cloned().collect();
         Self { nodes, common: self.common.clone() }
     }
 
     /// The node `until` and all that it needs, and nothing else.
-    pub(super) fn cut(&self, until: &str) -> anyhow::Result<Self> {
+    pub(crate) fn cut(&self, until: &str) -> anyhow::Result<Self> {
         let all = || self.nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>().join(", ");
         // also by the id that it has in the graph, with the module's
         let ends = |id: &str| until.strip_suffix(id).is_some_and(|before| before.ends_with('.'));
@@ -178,7 +178,7 @@ impl Plan {
     }
 
     /// The last outputs of this kind: those that no node makes more of the same of.
-    pub(super) fn taps(&self, kind: &str) -> Vec<Port> {
+    pub(crate) fn taps(&self, kind: &str) -> Vec<Port> {
         let makes = |node: &PlanNode| node.ports_of(kind).next().is_some();
         let mut taps = Vec::new();
         for node in &self.nodes {
@@ -193,7 +193,7 @@ impl Plan {
     }
 
     /// The outputs at which an arm ends, and what they carry: detections, else tensors, else images.
-    pub(super) fn ends(&self) -> Option<(&'static str, Vec<Port>)> {
+    pub(crate) fn ends(&self) -> Option<(&'static str, Vec<Port>)> {
         ["detections", "tensor", "image"].into_iter().find_map(|kind| {
             let taps = self.taps(kind);
             (!taps.is_empty()).then_some((kind, taps))
@@ -201,7 +201,7 @@ impl Plan {
     }
 
     /// Gives a setting to every node that has it and for which `which` holds.
-    pub(super) fn force(&mut self, key: &str, value: &str, which: impl Fn(&PlanNode) -> bool) {
+    pub(crate) fn force(&mut self, key: &str, value: &str, which: impl Fn(&PlanNode) -> bool) {
         for node in self.nodes.iter_mut().filter(|node| which(node)) {
             if node.has(key) {
                 node.give(key, value);
@@ -209,8 +209,16 @@ impl Plan {
         }
     }
 
+    /// Takes a setting back from every node for which `which` holds: it has its default again.
+    pub(crate) fn withhold(&mut self, key: &str, which: impl Fn(&PlanNode) -> bool) {
+        for node in self.nodes.iter_mut().filter(|node| which(node)) {
+            node.given.retain(|(known, _)| known != key);
+            node.settings.remove(key);
+        }
+    }
+
     /// Writes everything that dora needs to run it, and gives the graph's path.
-    pub(super) fn write(&self, scratch: &Scratch, stem: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn write(&self, scratch: &Scratch, stem: &str) -> anyhow::Result<PathBuf> {
         let mut nodes = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let set =
@@ -225,7 +233,7 @@ impl Plan {
 
 impl PlanNode {
     /// A node of an experiment's own.
-    pub(super) fn own(id: &str, program: PathBuf, given: &[(&str, String)], inputs: Vec<(String, Port)>) -> Self {
+    pub(crate) fn own(id: &str, program: PathBuf, given: &[(&str, String)], inputs: Vec<(String, Port)>) -> Self {
         let inputs =
             inputs.into_iter().map(|(name, port)| PlanInput { name, source: Source::Port(port), options: Map::new() });
         Self {
@@ -243,25 +251,25 @@ impl PlanNode {
     }
 
     /// It has this setting.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         let schema = self.description.as_ref().map(|description| description.schema());
         schema.is_some_and(|schema| document(&schema).iter().any(|doc| doc.key == key))
     }
 
     /// Gives it another value.
-    pub(super) fn give(&mut self, key: &str, value: &str) {
+    pub(crate) fn give(&mut self, key: &str, value: &str) {
         self.given.retain(|(known, _)| known != key);
         self.given.push((key.to_owned(), value.to_owned()));
         self.settings.insert(key.to_owned(), value.to_owned());
     }
 
     /// It is fed by no other node.
-    pub(super) fn is_source(&self) -> bool {
+    pub(crate) fn is_source(&self) -> bool {
         !self.outputs.is_empty() && !self.inputs.iter().any(|input| matches!(input.source, Source::Port(_)))
     }
 
     /// Its outputs of this kind that the graph lists.
-    pub(super) fn ports_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn ports_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
         let described = self.description.iter().flat_map(|description| &description.outputs);
         described
             .filter(move |port| port.carries == kind && self.outputs.contains(&port.name))
@@ -269,7 +277,7 @@ impl PlanNode {
     }
 
     /// The node is the same as another, but for what feeds it.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.program == other.program
             && self.settings == other.settings
             && self.outputs == other.outputs
