@@ -40,6 +40,11 @@ def driver(suite, step):
     step.tests("cuda-driver", [], ON_GPU)
 
 
+def processes(suite, step):
+    # one at a time on a GPU: what a process has queued holds the others up
+    step.tests("cuda-processes", ["suite::", "--test-threads", "1"], ON_GPU, 120)
+
+
 def pool(suite, step):
     # one at a time on a GPU: processes that are killed while others measure their patience
     step.tests("pool-conformance", ["cuda_"], ON_GPU, 240)
