@@ -66,8 +66,8 @@ impl<B: Backend> Node for Decode<B> {
                 vec![config]
             }
             Members::Several(configs) => configs,
-            Members::File { path, group } => {
-                let started = Watch::start(&path, group.as_deref(), cx.waker(), cx.stopping());
+            Members::File { path, choice } => {
+                let started = Watch::start(&path, &choice, cx.waker(), cx.stopping());
                 let (started, found) = started.map_err(NodeError::fatal)?;
                 watch = Some(started);
                 found.map_err(|Refused { report, .. }| NodeError::fatal(report.trim_end()))?
@@ -92,9 +92,9 @@ impl<B: Backend> Node for Decode<B> {
         let (before, now) = (&self.common.settings, settings.as_ref());
         if before.cameras != now.cameras {
             match now.members(self.common.cx.node_id())? {
-                Members::File { path, group } => {
+                Members::File { path, choice } => {
                     let cx = &self.common.cx;
-                    let (watch, found) = Watch::start(&path, group.as_deref(), cx.waker(), cx.stopping())?;
+                    let (watch, found) = Watch::start(&path, &choice, cx.waker(), cx.stopping())?;
                     self.pending = Some(found.map_err(|refused| refused.report)?);
                     self.watch = Some(watch);
                 }

@@ -1,7 +1,7 @@
 //! The settings of every node that decodes cameras: whom it serves.
 
 use crate::config::{Config, Origin};
-use millrace_graph::cameras::id_fault;
+use millrace_graph::cameras::{Choice, id_fault};
 use millrace_ingest::{FeedSettings, redact_url};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -29,6 +29,10 @@ pub struct CameraSettings {
     /// Of the cameras file, serve only the cameras of this group. By default all.
     #[serde(default)]
     pub group: Option<String>,
+    /// Of the cameras file, serve only this part: `1/2` and `2/2` share the cameras out to two decoders. A camera's part follows
+    /// from its id, so that one that is added or removed moves no other. By default all.
+    #[serde(default)]
+    pub part: Option<String>,
     /// The id of SOURCE's camera, which every frame carries. By default the node's id.
     #[serde(default)]
     pub camera: Option<String>,
@@ -50,12 +54,12 @@ pub enum Members {
     One(Config),
     /// Several that stay: `SOURCES`.
     Several(Vec<Config>),
-    /// Those of a cameras file, of one group where one is named.
+    /// Those of a cameras file.
     File {
         /// The file.
         path: String,
-        /// The group.
-        group: Option<String>,
+        /// Which of them.
+        choice: Choice,
     },
 }
 
@@ -85,13 +89,17 @@ impl CameraSettings {
         if group.is_some() && cameras.is_none() {
             return Err("GROUP chooses cameras of the file that CAMERAS names, and CAMERAS is not set".to_owned());
         }
+        let part = given(&self.part).map(|part| part.parse()).transpose()?;
+        if part.is_some() && cameras.is_none() {
+            return Err("PART chooses cameras of the file that CAMERAS names, and CAMERAS is not set".to_owned());
+        }
         match (source, sources, cameras) {
             (Some(source), ..) => {
                 let camera = given(&self.camera).unwrap_or_else(|| node_id.to_owned());
                 Ok(Members::One(Config::new(checked(camera)?, Origin::of(&source))))
             }
             (_, Some(sources), _) => several(&sources).map(Members::Several),
-            (.., Some(path)) => Ok(Members::File { path, group }),
+            (.., Some(path)) => Ok(Members::File { path, choice: Choice { group, part } }),
             (None, None, None) => Err(
                 "one of SOURCE (one camera), SOURCES (several, 'id=url ...') and CAMERAS (a cameras file) is required"
                     .to_owned(),
@@ -144,8 +152,9 @@ mod tests {
         assert_eq!(of(&[("SOURCE", " a.mp4 ")]).unwrap(), Members::One(file("decode", " a.mp4 ")));
         let two = of(&[("SOURCES", " x=rtsp://u:p@h/s?a=1&b=2\n\n y=b.mp4 ")]).unwrap();
         assert_eq!(two, Members::Several(vec![url, file("y", "b.mp4")]));
-        let named = of(&[("CAMERAS", "cameras.yml"), ("GROUP", "a")]).unwrap();
-        assert_eq!(named, Members::File { path: "cameras.yml".into(), group: Some("a".into()) });
+        let named = of(&[("CAMERAS", "cameras.yml"), ("GROUP", "a"), ("PART", "2/3")]).unwrap();
+        let choice = Choice { group: Some("a".into()), part: "2/3".parse().ok() };
+        assert_eq!(named, Members::File { path: "cameras.yml".into(), choice });
         for (pairs, says) in [
             (&[][..], "one of SOURCE (one camera), SOURCES"),
             (&[("SOURCE", " ")], "one of SOURCE"),
@@ -154,6 +163,8 @@ mod tests {
             (&[("SOURCES", "a=b"), ("CAMERA", "x")], "CAMERA names the camera of SOURCE"),
             (&[("CAMERAS", "c.yml"), ("CAMERA", "x")], "CAMERA names the camera of SOURCE"),
             (&[("SOURCE", "a"), ("GROUP", "x")], "CAMERAS is not set"),
+            (&[("SOURCES", "a=b"), ("PART", "1/2")], "PART chooses cameras of the file that CAMERAS names"),
+            (&[("CAMERAS", "c.yml"), ("PART", "3/2")], "PART is '3/2', and a part of the cameras file is expected"),
             (&[("SOURCES", "a=b a=c")], "camera 'a' twice"),
             (&[("SOURCES", "a.mp4")], "'a.mp4' in SOURCES is not"),
             (&[("SOURCES", "=a.mp4")], "'=a.mp4' in SOURCES is not"),

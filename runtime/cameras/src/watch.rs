@@ -6,7 +6,7 @@
 use crate::config::Config;
 use crate::shared::lock;
 use millrace_cuda::Waker;
-use millrace_graph::cameras::read;
+use millrace_graph::cameras::{Choice, read};
 use millrace_graph::fault::Report;
 use millrace_node::StopFlag;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What came of reading a cameras file: its cameras of a group, or the report of all that is wrong with it.
+/// What came of reading a cameras file: the cameras that are chosen, or the report of all that is wrong with it.
 pub(crate) type Found = Result<Vec<Config>, Refused>;
 
 /// Why a cameras file is not taken.
@@ -28,7 +28,7 @@ pub(crate) struct Refused {
 }
 
 /// Reads a cameras file.
-pub(crate) fn load(path: &str, group: Option<&str>) -> Found {
+pub(crate) fn load(path: &str, choice: &Choice) -> Found {
     let unread = |what: String| Refused { faults: 1, report: format!("{path}: {what}\n") };
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         // a pipe would keep the reader waiting
@@ -45,7 +45,7 @@ pub(crate) fn load(path: &str, group: Option<&str>) -> Found {
             if !warnings.is_empty() {
                 tracing::warn!("{}", warnings.trim_end());
             }
-            Ok(cameras.of_group(group).map(Config::of).collect())
+            Ok(cameras.chosen(choice).map(Config::of).collect())
         }
         None => {
             Err(Refused { faults: report.count(millrace_graph::fault::Severity::Error), report: report.text(false) })
@@ -77,18 +77,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Reads the file now, and looks after it from here on.
-    pub(crate) fn start(
-        path: &str,
-        group: Option<&str>,
-        waker: Waker,
-        stop: StopFlag,
-    ) -> Result<(Self, Found), String> {
+    pub(crate) fn start(path: &str, choice: &Choice, waker: Waker, stop: StopFlag) -> Result<(Self, Found), String> {
         // before the reading: a change in between is one
         let seen = version(path);
-        let found = load(path, group);
+        let found = load(path, choice);
         let watch = Self { found: Arc::default(), gone: Arc::default(), path: path.to_owned() };
         let (slot, gone) = (watch.found.clone(), watch.gone.clone());
-        let (path, group) = (path.to_owned(), group.map(str::to_owned));
+        let (path, choice) = (path.to_owned(), choice.clone());
         let look_after = move || {
             let (mut read, mut last) = (seen, seen);
             while !gone.load(Ordering::Relaxed) && !stop.is_set() {
@@ -96,7 +91,7 @@ impl Watch {
                 let now = version(&path);
                 if now != read && now == last {
                     read = now;
-                    *lock(&slot) = Some(load(&path, group.as_deref()));
+                    *lock(&slot) = Some(load(&path, &choice));
                     waker.wake();
                 }
                 last = now;

@@ -249,6 +249,98 @@ fn ids_are_unique_where_cameras_come_together() {
 }
 
 #[test]
+fn parts_of_a_file_have_one_decoder_each() {
+    let folder = Folder::new(&[("cameras.yml", TWO)]);
+    let serve = |parts: &[&str]| {
+        let nodes = parts.iter().enumerate();
+        let nodes: String =
+            nodes.map(|(n, env)| decoder(&format!("d{n}"), &format!("CAMERAS: cameras.yml{env}"))).collect();
+        folder.report(&nodes)
+    };
+    for fine in [
+        &[", PART: 1/2", ", PART: 2/2"][..],
+        &[", PART: 2/3", ", PART: 3/3", ", PART: 1/3"],
+        &[", PART: 1/1"],
+        &[", GROUP: x, PART: 1/2", ", GROUP: y", ", GROUP: x, PART: 2/2"],
+    ] {
+        assert_eq!(serve(fine), "graphs/g.yml: no faults\n", "{fine:?}");
+    }
+    let whole = "of graphs/cameras.yml";
+    for (parts, says, fix) in [
+        (&[", PART: 3/2"][..], "PART is '3/2', and a part of the cameras file is expected: 1/2, 2/2".to_owned(), ""),
+        (
+            &[", PART: 1/2", ", PART: 1/2"],
+            format!("nodes 'd0' and 'd1' both have PART 1/2 {whole}"),
+            "give each of them a part of its own",
+        ),
+        (
+            &[", PART: 1/2", ", PART: 2/3", ", PART: 2/2"],
+            format!("node 'd1' has PART 2/3, and 'd0' has one of 2 parts {whole}"),
+            "fix: PART: 2/2",
+        ),
+        (
+            &[", PART: 1/2", ""],
+            format!("node 'd1' serves all cameras {whole}, and 'd0' a part of them, which would be decoded twice"),
+            "fix: PART: 2/2",
+        ),
+    ] {
+        let report = serve(parts);
+        assert!(report.contains(&says) && report.contains(fix) && report.contains("1 error"), "{parts:?}:\n{report}");
+    }
+    let report = serve(&[", PART: 1/3", ", PART: 3/3"]);
+    let says = format!("warning: no node of the graph has PART 2/3 {whole}");
+    assert!(report.contains(&says) && report.contains("fix: add a decoder with PART: 2/3"), "{report}");
+    let report = folder.report(&decoder("decode", "SOURCE: a.mp4, PART: 1/2"));
+    assert!(report.contains("node 'decode' has a PART, which chooses cameras of a cameras file"), "{report}");
+}
+
+#[test]
+fn parts_come_together_without_a_camera_that_comes_twice() {
+    let ids: Vec<String> = (1..=9).map(|n| format!(" - {{ id: cam-{n}, url: rtsp://h/{n} }}\n")).collect();
+    let folder = Folder::new(&[("cameras.yml", format!("cameras:\n{}", ids.concat()).as_str())]);
+    let nodes = decoder("one", "CAMERAS: cameras.yml, PART: 1/2") + &decoder("two", "CAMERAS: cameras.yml, PART: 2/2");
+    let checked = folder.check(&(nodes + &converter("frame: one/frame, frame.two: two/frame")));
+    assert!(checked.report.is_ok(), "{}", checked.report.text(false));
+    let cameras: Vec<u64> = checked.memory.ports.iter().map(|port| port.cameras).collect();
+    // by MD5 of the ids, in Python: cam-5, cam-6, cam-7, cam-9 are in the first part
+    assert_eq!(cameras, [4, 5], "{:?}", checked.memory.ports);
+}
+
+#[test]
+fn frames_do_not_go_from_one_gpu_to_another() {
+    let folder = Folder::new(&[]);
+    let detector = |id: &str, from: &str, env: &str| {
+        format!(
+            "  - {{ id: {id}, path: bin/ort-infer, inputs: {{ tensor: {from} }}, outputs: [detections], env: {{ MODEL: model.yml, {env} }} }}\n"
+        )
+    };
+    let on = |gpu: u32, detect: &str| {
+        let nodes = decoder("decode", &format!("SOURCE: a.mp4, DEVICE: {gpu}")) + &converter("frame: decode/frame");
+        folder.report(&(nodes + &detector("detect", "to-rgb/tensor", detect)))
+    };
+    for fine in ["PROVIDER: cuda, DEVICE: 1", "PROVIDER: tensorrt, DEVICE: 1"] {
+        assert_eq!(on(1, fine), "graphs/g.yml: no faults\n", "{fine}");
+    }
+    assert_eq!(on(0, "PROVIDER: cuda"), "graphs/g.yml: no faults\n", "both by default");
+    let report = on(1, "PROVIDER: cuda");
+    let says = "node 'detect' works on GPU 0, and its input 'tensor' brings frames of 'decode', which are on GPU 1: frames do \
+                not go from one GPU to another";
+    assert!(report.contains(says) && report.contains("1 error") && report.contains("fix: DEVICE: 1"), "{report}");
+    assert!(
+        on(0, "PROVIDER: cuda, DEVICE: 1").contains("works on GPU 1, and its input 'tensor' brings frames of 'decode'")
+    );
+    // two decoders into one converter, which works on both, and one detector, which does not
+    let two = decoder("zero", "SOURCE: a.mp4") + &decoder("one", "SOURCE: b.mp4, DEVICE: 1");
+    let two = two + &converter("frame: zero/frame, frame.one: one/frame");
+    let report = folder.report(&(two + &detector("detect", "to-rgb/tensor", "PROVIDER: cuda")));
+    assert!(report.contains("brings frames of 'one', which are on GPU 1") && report.contains("1 error"), "{report}");
+    // what is copied to host memory is read anywhere
+    let host = decoder("decode", "SOURCE: a.mp4, DEVICE: 1, MEMORY: host") + &converter("frame: decode/frame");
+    let report = folder.report(&(host + &detector("detect", "to-rgb/tensor", "PROVIDER: cuda")));
+    assert_eq!(report, "graphs/g.yml: no faults\n");
+}
+
+#[test]
 fn several_producers_are_several_inputs() {
     let folder = Folder::new(&[]);
     let nodes = decoder("cam1", "SOURCE: a.mp4") + &decoder("cam2", "SOURCE: b.mp4");

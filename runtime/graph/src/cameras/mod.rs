@@ -11,10 +11,12 @@
 //! ```
 
 mod address;
+mod choice;
 mod read;
 mod schema;
 mod secret;
 
+pub use choice::{Choice, Part};
 pub use read::read;
 pub use schema::schema;
 pub use secret::{SecretError, password};
@@ -85,9 +87,9 @@ pub enum Password {
 }
 
 impl Cameras {
-    /// The cameras that a decoder with this `GROUP` serves: all, where it has none.
-    pub fn of_group(&self, group: Option<&str>) -> impl Iterator<Item = &Camera> {
-        self.cameras.iter().filter(move |camera| group.is_none_or(|group| camera.group.as_deref() == Some(group)))
+    /// The cameras that a decoder serves.
+    pub fn chosen(&self, choice: &Choice) -> impl Iterator<Item = &Camera> {
+        self.cameras.iter().filter(|camera| choice.serves(camera))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The cameras of a graph: whom each decoder serves, by its settings and its cameras file, and where their frames go.
 
 use super::files::Use;
+use super::parts::{self, Served};
 use super::{CheckedNode, Effective, From, World, place};
-use crate::cameras::{self, Camera, Cameras, Source, id_fault};
+use crate::cameras::{self, Camera, Cameras, Choice, Part, Source, id_fault};
 use crate::dora::Feed;
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node};
@@ -29,8 +30,8 @@ pub(super) type Reach = Vec<BTreeSet<Member>>;
 struct Named {
     name: String,
     cameras: Cameras,
-    /// The groups that decoders serve of it; none: all.
-    served: Vec<Option<String>>,
+    /// Which of them each decoder serves.
+    served: Vec<Served>,
 }
 
 impl Named {
@@ -66,6 +67,7 @@ pub(super) fn check(
     }
     for named in files.values().flatten() {
         check_groups(named, report);
+        parts::check(&named.name, &named.served, report);
     }
     let reach = spread(graph, own);
     check_unique(graph, nodes, &reach, report);
@@ -125,9 +127,12 @@ impl Decoder<'_> {
                 return BTreeSet::new();
             }
         };
-        if let Some((group, _)) = self.given("GROUP").filter(|_| setting.key != "CAMERAS") {
-            let message = format!("node '{id}' has a GROUP, which chooses cameras of a cameras file, and no CAMERAS");
-            report.push(self.error(group, message).fix("leave GROUP out"));
+        for key in ["GROUP", "PART"] {
+            if let Some((chooses, _)) = self.given(key).filter(|_| setting.key != "CAMERAS") {
+                let message =
+                    format!("node '{id}' has a {key}, which chooses cameras of a cameras file, and no CAMERAS");
+                report.push(self.error(chooses, message).fix(format!("leave {key} out")));
+            }
         }
         let member = |id: String, size_px| Member { id, decoder: self.index, size_px };
         match setting.key.as_str() {
@@ -226,11 +231,25 @@ impl Decoder<'_> {
         };
         let Some(named) = named else { return Vec::new() };
         let group = self.given("GROUP");
-        named.served.push(group.as_ref().map(|(_, group)| group.clone()));
-        let served: Vec<Camera> =
-            named.cameras.of_group(group.as_ref().map(|(_, group)| group.as_str())).cloned().collect();
+        let part = self.given("PART");
+        let in_group = Choice { group: group.as_ref().map(|(_, group)| group.clone()), part: None };
+        let choice = match part.as_ref().map(|(setting, part)| (setting, part.parse::<Part>())) {
+            Some((setting, Err(message))) => {
+                report.push(self.error(setting, message));
+                return Vec::new();
+            }
+            Some((_, Ok(part))) => Choice { part: Some(part), ..in_group.clone() },
+            None => in_group.clone(),
+        };
+        let chosen_by = part.as_ref().map_or(setting, |(setting, _)| *setting);
+        named.served.push(Served {
+            node: self.node.id.it.clone(),
+            choice: choice.clone(),
+            at: (self.node.id.at, place(self.node, self.checked, chosen_by)),
+        });
+        // a part may be empty today, and a group that has no camera is misspelt
         if let Some((setting, group)) = group
-            && served.is_empty()
+            && named.cameras.chosen(&in_group).next().is_none()
         {
             let groups: BTreeSet<&str> =
                 named.cameras.cameras.iter().filter_map(|camera| camera.group.as_deref()).collect();
@@ -246,7 +265,7 @@ impl Decoder<'_> {
             let near = nearest(&group, groups).map(|near| format!("GROUP: {near}"));
             report.push(self.error(setting, message).fix_with(near));
         }
-        served
+        named.cameras.chosen(&choice).cloned().collect()
     }
 
     /// Reads a cameras file for the first time.
@@ -290,11 +309,11 @@ impl Decoder<'_> {
 
 /// A camera that nobody serves is most likely a mistake.
 fn check_groups(named: &Named, report: &mut Report) {
-    if named.served.iter().any(Option::is_none) {
+    if named.served.iter().any(|served| served.choice.group.is_none()) {
         return;
     }
     for camera in named.cameras.cameras.iter().filter(|camera| camera.enabled) {
-        if named.served.contains(&camera.group) {
+        if named.served.iter().any(|served| served.choice.group == camera.group) {
             continue;
         }
         let message = match &camera.group {
@@ -375,7 +394,7 @@ fn clash(
     Some((
         message,
         format!(
-            "give the camera of '{two}' another id (CAMERA, or id in its cameras file), or split the file by GROUP"
+            "give the camera of '{two}' another id (CAMERA, or id in its cameras file), or split the file by GROUP or PART"
         ),
     ))
 }

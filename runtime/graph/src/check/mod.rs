@@ -1,9 +1,11 @@
 //! All checks of a graph, and what they learned of it.
 
 mod cameras;
+mod devices;
 mod env;
 mod files;
 mod memory;
+mod parts;
 pub(crate) mod process;
 mod wiring;
 
@@ -180,6 +182,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         read.extend(files::Use::of("the graph".to_owned(), &folder.join(name)));
         files::check(&graph, &nodes, folder, read, &mut report);
     }
+    devices::check(&graph, &nodes, &mut report);
     let memory = memory::estimate(&graph, &nodes, &reach, &mut report);
     // what flows through a module is for its graphs to say, and with it what a restart does
     for (node, checked) in graph.nodes.iter().zip(&nodes).filter(|_| !graph.is_module) {
