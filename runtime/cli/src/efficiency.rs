@@ -98,7 +98,7 @@ pub(crate) struct Figures {
     pub(crate) cameras: usize,
     /// Processor time of all nodes, in cores.
     pub(crate) cpu_cores: f64,
-    processes: usize,
+    nodes: usize,
 }
 
 impl Figures {
@@ -114,7 +114,7 @@ impl Figures {
                 continue;
             }
             figures.seconds = figures.seconds.max(seconds);
-            figures.processes += 1;
+            figures.nodes += 1;
             figures.cpu_cores += now.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e9 / seconds;
             let moved =
                 |(camera, frames): &(&String, &u64)| **frames > before.by_camera.get(*camera).copied().unwrap_or(0);
@@ -122,7 +122,7 @@ impl Figures {
             figures.detectors.extend(detector(before, now, seconds));
         }
         figures.cameras = cameras.len();
-        (figures.processes > 0).then_some(figures)
+        (figures.nodes > 0).then_some(figures)
     }
 
     /// Lines for the user.
@@ -142,12 +142,13 @@ impl Figures {
                 lines.push(format!("  GPU {number}: {}", shares.join(", ")));
             }
         }
-        let (cores, processes) = (self.cpu_cores, self.processes);
+        let (cores, nodes) = (self.cpu_cores, self.nodes);
         if self.cameras > 0 {
             let of_each = 100.0 * cores / self.cameras as f64;
-            let cameras = if self.cameras == 1 { "1 camera".to_owned() } else { format!("{} cameras", self.cameras) };
+            let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+            let (cameras, nodes) = (some(self.cameras, "camera"), some(nodes, "node"));
             lines.push(format!(
-                "  CPU: {of_each:.1} % of a core a camera ({cameras}, {processes} processes, {cores:.2} cores in all)"
+                "  CPU: {of_each:.1} % of a core a camera ({cameras}, {nodes}, {cores:.2} cores in all)"
             ));
         }
         lines
@@ -289,7 +290,7 @@ mod tests {
                 "efficiency, over 10.0 s after the start-up:",
                 "  detect: 40.0 frames a second; its engine alone gives 100.0 in batches of this size (40 % used)",
                 "  detect: 4.0 frames a batch, of at most 16",
-                "  CPU: 12.5 % of a core a camera (2 cameras, 1 processes, 0.25 cores in all)",
+                "  CPU: 12.5 % of a core a camera (2 cameras, 1 node, 0.25 cores in all)",
             ]
         );
     }
