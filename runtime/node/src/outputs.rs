@@ -240,6 +240,11 @@ impl Outputs {
         self.publish_with(SlotMut { slot, port, lane, apart: None }, &item, None)
     }
 
+    /// Since when the GPU has had the oldest of what is held.
+    pub(crate) fn held_since(&self) -> Option<std::time::Instant> {
+        self.held.since()
+    }
+
     /// How long the event loop may sleep before it looks again whether the GPU has done with what is held.
     pub(crate) fn next_look(&self) -> Duration {
         self.held.next_look()
