@@ -117,7 +117,7 @@ fn same_environment(
     keys.dedup();
     let text = |of: &CheckedNode, key: &str| {
         let value = setting(of, key).and_then(|setting| setting.value.clone());
-        value.map_or_else(|| "what it is around the graph".to_owned(), |value| format!("'{}'", shown(key, &value)))
+        value.map_or_else(|| "not set".to_owned(), |value| format!("'{}'", shown(key, &value)))
     };
     for key in keys {
         let [one, other] = [text(of_first, key), text(checked, key)];
