@@ -72,6 +72,12 @@ fn what_cannot_share_a_process_is_refused_before_anything_starts() {
         ["check", "--explain", "graphs/detect.yml", "--set", "to-rgb.PROCESS=one", "--set", "detect.PROCESS=one"];
     let output = finish(&mut millrace(&args), LIMIT);
     assert!(printed(&output).contains("process one · millrace-stages · to-rgb, detect"), "{}", printed(&output));
+    // one node's setting whose name begins like a variable's, in a graph that gives all nodes another value
+    let args = ["check", "--explain", "graphs/gpu-one-process.yml", "--set", "detect.CUDA_GRAPH=true"];
+    let output = finish(&mut millrace(&args), LIMIT);
+    assert!(output.status.success(), "{}", printed(&output));
+    let group = "process gpu · millrace-stages · pipeline.decode, pipeline.to-rgb, pipeline.detect";
+    assert!(printed(&output).contains(group), "{}", printed(&output));
 }
 
 fn kill(pid: u32) {
