@@ -178,6 +178,29 @@ fn one_stage_of_a_group_is_set_and_replaced_while_it_runs() {
 }
 
 #[test]
+fn a_stage_is_switched_into_a_process_of_its_own() {
+    let graph = Together::start(|text| text);
+    graph.goes_on();
+    let (host, before) = (graph.host(), graph.0.pids());
+    // the model is the same, so the boxes are too; how fast a machine with other things to do computes them is not judged
+    let args = ["switch", &graph.0.graph(), "--watch", "5s", "--guard", "boxes >= 0.5x", "--set", "detect.PROCESS="];
+    let output = finish(&mut graph.0.millrace(&args), LIMIT);
+    assert!(output.status.success(), "{}\n{}", printed(&output), graph.0.logs());
+    graph.goes_on();
+    let after = graph.0.pids();
+    assert_ne!(after["detect"], before["detect"]);
+    assert!(["decode", "to-rgb", "write"].iter().all(|node| after[*node] == before[*node]), "{before:?} {after:?}");
+    assert_eq!(graph.host(), host);
+    let is_alone = |pid: u32| {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        threads
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .any(|name| name.starts_with("engine"))
+    };
+    assert!(is_alone(after["detect"]) && !is_alone(host), "the detector's threads are in its own process");
+}
+
+#[test]
 fn what_dora_starts_unchecked_says_why_it_cannot_share_the_process() {
     let graph = Together::start(|text| {
         let of_write = "    env:\n      PATH: found.jsonl";
