@@ -183,7 +183,8 @@ fn a_stage_is_switched_into_a_process_of_its_own() {
     graph.goes_on();
     let (host, before) = (graph.host(), graph.0.pids());
     // the model is the same, so the boxes are too; how fast a machine with other things to do computes them is not judged
-    let args = ["switch", &graph.0.graph(), "--watch", "5s", "--guard", "boxes >= 0.5x", "--set", "detect.PROCESS="];
+    let file = graph.0.graph();
+    let args = ["switch", &file, "--watch", "5s", "--guard", "boxes >= 0.5x", "--set", "detect.PROCESS="];
     let output = finish(&mut graph.0.millrace(&args), LIMIT);
     assert!(output.status.success(), "{}\n{}", printed(&output), graph.0.logs());
     graph.goes_on();
