@@ -80,6 +80,29 @@ fn what_cannot_share_a_process_is_refused_before_anything_starts() {
     assert!(printed(&output).contains(group), "{}", printed(&output));
 }
 
+/// In the graph's `env:` the setting is for the nodes that can share a process, and for no sink: neither the graph's own nor
+/// that of `millrace ab`.
+#[test]
+fn one_process_is_compared_with_three() {
+    let folder = tempfile::tempdir().unwrap();
+    let apart = std::fs::read_to_string(root().join("graphs/detect.yml"))
+        .unwrap()
+        .replace("../", &format!("{}/", root().display()));
+    let one = apart.replace("FLOW: lossless", "PROCESS: one\n  FLOW: lossless");
+    assert_ne!(one, apart);
+    let files = [("apart.yml", &apart), ("one.yml", &one)].map(|(name, text)| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    });
+    let out = folder.path().join("report").display().to_string();
+    let required = "largest_difference <= 0, all_boxes_gained <= 0, all_boxes_lost <= 0";
+    let mut args = vec!["ab", &files[0], &files[1], "--no-build", "--quiet", "--quality-only", "--quality-frames=20"];
+    args.extend(["--require", required, "--out", &out]);
+    let output = finish(&mut millrace(&args), Duration::from_secs(120));
+    assert!(output.status.success(), "{}", printed(&output));
+}
+
 fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }

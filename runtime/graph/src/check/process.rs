@@ -1,15 +1,12 @@
 //! Nodes that share a process: whether they can.
 
 use super::{CheckedNode, Effective, From, place};
-use crate::describe::{Describer, GROUP_PROGRAM, find_program};
+use crate::describe::{Describer, GROUP_PROGRAM, GROUP_SETTING as SETTING, find_program};
 use crate::fault::{Fault, Place, Report};
 use crate::model::{Graph, Node};
 use crate::settings::{is_environment, shown};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The setting that names the process of a node.
-const SETTING: &str = "PROCESS";
 
 /// The nodes of each process of several, in the order of the graph.
 pub(crate) fn groups<'a>(
