@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use super::*;
-use crate::Model;
+use crate::{Model, Port};
 use millrace_frame::Letterbox;
 use proptest::prelude::*;
 
@@ -334,6 +334,16 @@ fn a_mask_ends_with_the_picture_and_not_with_what_is_said_of_the_padding() {
     // level with the middle between two rows, up to both edges
     assert_eq!(outline(&inside(2..=6, 0..2)), (1, vec![[0.0, 0.0], [0.0, 4.0], [8.0, 0.0], [8.0, 4.0]], 32.0));
     assert_eq!(outline(&inside(7..=7, 0..4)).0, 0, "in the padding alone");
+}
+
+#[test]
+fn outputs_whose_extents_are_left_open_are_known_by_their_names() {
+    // as the authors' script for D-FINE exports them
+    let port = |name: &str, axes| Port { name: name.to_owned(), dtype: None, shape: Some(vec![None; axes]) };
+    let outputs = [port("labels", 2), port("boxes", 3), port("scores", 2)];
+    let heads: Vec<String> =
+        guesses(&Seen::shapes(&outputs, Size::new(64, 64))).into_iter().map(|guess| guess.head).collect();
+    assert_eq!(heads, ["{kind: dfine}"]);
 }
 
 fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
