@@ -76,6 +76,17 @@ impl SlotMut {
             None => self.slot.bytes_mut(),
         }
     }
+
+    /// What the node said of these bytes when it wrote them last, by [`set_contents`](Self::set_contents); 0 where it said
+    /// nothing. It is asked for once: what is then left half written says nothing.
+    pub fn take_contents(&mut self) -> u64 {
+        if self.apart.is_some() { 0 } else { self.slot.take_contents() }
+    }
+
+    /// Says what the bytes hold, by a number of the node's own, for when it writes them again.
+    pub fn set_contents(&mut self, contents: u64) {
+        self.slot.set_contents(contents);
+    }
 }
 
 /// A slot on a GPU to write. Dropped unpublished, it goes back to its pool.
@@ -91,6 +102,16 @@ impl DeviceSlotMut {
     /// Where it lies. It is written by work in the queue that it was asked for with.
     pub fn span(&self) -> Span {
         self.span
+    }
+
+    /// As [`SlotMut::take_contents`].
+    pub fn take_contents(&mut self) -> u64 {
+        self.slot.take_contents()
+    }
+
+    /// As [`SlotMut::set_contents`].
+    pub fn set_contents(&mut self, contents: u64) {
+        self.slot.set_contents(contents);
     }
 }
 
