@@ -212,7 +212,7 @@ impl Plan {
         }
     }
 
-    /// Takes a setting back from every node for which `which` holds: it has its default again.
+    /// Withdraws a setting from every node for which `which` holds: it has its default again.
     pub(crate) fn withhold(&mut self, key: &str, which: impl Fn(&PlanNode) -> bool) {
         for node in self.nodes.iter_mut().filter(|node| which(node)) {
             node.given.retain(|(known, _)| known != key);
