@@ -51,7 +51,7 @@ impl Modules {
     }
 
     /// Queues a kernel for frames that [`Pass`] has checked: addresses of source, tensor and plan, and what to cover.
-    fn launch(&self, stream: &Stream, kernel: Kernel, frames: &[([u64; 3], Size)]) -> Result<(), CudaError> {
+    fn launch(&self, stream: &Stream, kernel: Kernel, frames: &[Frame]) -> Result<(), CudaError> {
         let Some((function, tile)) = self.functions.get(&kernel) else {
             let why = "its module is not loaded";
             return Err(CudaError::misuse(format!("kernel {}", kernel.name()), why));
@@ -97,6 +97,9 @@ pub(super) struct Pass {
     batch: u64,
 }
 
+/// A frame of a launch: the addresses of its source, its tensor and its plan, and how many pixels it has for the kernel.
+type Frame = ([u64; 3], Size);
+
 impl Pass {
     pub(super) fn new(kernel: Kernel) -> Self {
         Self { kernel, known: HashMap::new(), batch: 0 }
@@ -115,7 +118,7 @@ impl Pass {
         plan: impl Fn(usize) -> Result<Plan, ConvertError>,
     ) -> Result<(), CudaConvertError> {
         self.batch += 1;
-        let mut launches: Vec<(Kernel, Vec<([u64; 3], Size)>)> = Vec::new();
+        let mut launches: Vec<(Kernel, Vec<Frame>)> = Vec::new();
         let pass = self.kernel;
         for (index, job) in jobs.iter().enumerate() {
             let Known { plan, memory, .. } = self.known(modules, stream, index, job, &plan)?;

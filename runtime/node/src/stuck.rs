@@ -81,6 +81,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::{LIMIT, Unfinished, stands_still, watch};
     use crate::metrics::Metrics;
+    use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
     use std::time::{Duration, Instant};
 
@@ -101,7 +102,8 @@ mod tests {
         if let Ok(role) = std::env::var(ROLE) {
             let unfinished = Unfinished::default();
             unfinished.since((role == "stuck").then(Instant::now));
-            watch("decode/frame".to_owned(), unfinished, Metrics::default(), |text| println!("{text}"));
+            let last_words = |text: &str| std::io::stdout().write_all(text.as_bytes()).unwrap();
+            watch("decode/frame".to_owned(), unfinished, Metrics::default(), last_words);
             return std::thread::sleep(LIMIT + Duration::from_secs(2));
         }
         let run = |role: &str| {

@@ -155,9 +155,11 @@ impl Inputs {
                     self.listed(port, feed, directory, listing);
                 }
                 for directory in news.orphaned {
-                    let lanes = self.ports[port].lanes.iter_mut();
-                    if lanes.fold(false, |on_gpu, lane| lane.orphan(directory) || on_gpu) {
-                        self.died_on_gpu = Some(self.ports[port].feeds[feed].from.clone());
+                    let Port { lanes, feeds, .. } = &mut self.ports[port];
+                    for lane in lanes {
+                        if lane.orphan(directory) {
+                            self.died_on_gpu = Some(feeds[feed].from.clone());
+                        }
                     }
                 }
                 if news.over {
