@@ -52,15 +52,15 @@ impl<'a> Copies<'a> {
                 format!("{} plays no file that copies could be made of; name one by --clip", loaded.name)
             })?,
         };
-        if !clip.0.exists() {
+        let Ok(path) = clip.0.canonicalize() else {
             bail!("there is no file {} for the cameras to play (--clip)", clip.0.display());
-        }
+        };
         let decoder = |node: &&CheckedNode| Decoder {
             id: node.id.clone(),
             named: ["SOURCE", "SOURCES", "CAMERA"].into_iter().filter(|key| value(node, key).is_some()).collect(),
             group: value(node, "GROUP").map(str::to_owned),
         };
-        Ok(Self { graph, sets, clip, decoders: nodes.iter().map(decoder).collect() })
+        Ok(Self { graph, sets, clip: (path, clip.1), decoders: nodes.iter().map(decoder).collect() })
     }
 
     /// What each camera plays.

@@ -295,3 +295,100 @@ fn slow(graph: &Shape, first: &Mark, last: &Mark, period_ns: &BTreeMap<String, i
     let text = slow.into_values().next()?;
     Some(if more == 0 { text } else { format!("{text}, and {more} more cameras have too few") })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::status::{Counter, Gauge, Latency, Loss, Status};
+
+    /// What differs from a graph that holds.
+    #[derive(Clone, Copy)]
+    struct Trouble {
+        /// Of ten frames of camera 'b', so many come to the detector.
+        of_ten: u64,
+        /// Frames that the detector lost before it was measured, and while it was.
+        lost: [u64; 2],
+        p95_ms: u64,
+    }
+
+    const FINE: Trouble = Trouble { of_ten: 10, lost: [3, 0], p95_ms: 40 };
+
+    /// A report after so many half seconds, of cameras that have 20 frames a second: a quarter of a core.
+    fn report(node: &str, halves: u64, of_b: u64, trouble: Trouble) -> Status {
+        let counter =
+            |source: &str, value| Counter { name: "in".into(), source: source.into(), value, ..Counter::default() };
+        let gauge = |source: &str| Gauge { name: "frame_period_ns".into(), source: source.into(), value: 50_000_000 };
+        let age = |name: &str, ms: u64| Latency {
+            name: name.into(),
+            recent_p95_ns: Some(ms * 1_000_000),
+            ..Latency::default()
+        };
+        let lost = trouble.lost[0] + if halves > 16 { trouble.lost[1] } else { 0 };
+        let detects = node == "detect";
+        Status {
+            node: node.into(),
+            pid: 7,
+            uptime_ns: halves * 500_000_000,
+            cpu_ns: halves * 125_000_000,
+            counters: vec![counter("a", 10 * halves), counter("b", of_b * halves)],
+            gauges: if detects { Vec::new() } else { vec![gauge("a"), gauge("b")] },
+            // those of frames are not looked at where there are some of results
+            latency: if detects { vec![age("age", 900), age("result_age", trouble.p95_ms)] } else { Vec::new() },
+            drops: vec![Loss { cause: "overtaken".into(), value: if detects { lost } else { 0 }, ..Loss::default() }],
+            ..Status::default()
+        }
+    }
+
+    /// The step of a graph of a decoder and a detector, looked at twice a second.
+    fn step(trouble: Trouble) -> Step {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();
+        let reach = BTreeMap::from([("decode".to_owned(), ids(&["decode", "detect"]))]);
+        let asked = Asked { p95_ms: 100.0, rate_percent: 98.0, from: 1, most: 8, seconds: 10.0, left_out_s: 5.0 };
+        let start = Instant::now();
+        let mut measure = Measure {
+            cameras: vec!["a".to_owned(), "b".to_owned()],
+            asked,
+            graph: Shape { reach, detectors: ids(&["detect"]) },
+            phase: Phase::Coming(start),
+            looked: None,
+        };
+        let mut nodes = ["decode", "detect"].map(|id| NodeWatch { totals: Totals::new(id), cpu: Vec::new() });
+        for halves in 1..=200 {
+            let now = start + Duration::from_millis(500 * halves);
+            for (node, of_b) in nodes.iter_mut().zip([10, trouble.of_ten]) {
+                let report = report(&node.totals.id, halves, of_b, trouble);
+                node.totals.take(report, now);
+            }
+            if measure.turn(&nodes, now) {
+                break;
+            }
+        }
+        measure.judge(None, &[])
+    }
+
+    #[test]
+    fn a_step_holds_whose_cameras_have_their_rate_and_whose_losses_came_before() {
+        let held = step(FINE);
+        assert!(held.cameras == 2 && held.held(), "{:?}", held.faults);
+        let figures = held.figures.unwrap();
+        assert_eq!((figures.fps, figures.fps_of_cameras, figures.p95_ms), (40.0, 40.0, Some(40.0)));
+        assert_eq!((figures.cpu_cores, figures.lost, figures.gpu_percent), (0.5, 0, None));
+    }
+
+    #[test]
+    fn what_breaks_a_bound_is_named() {
+        for (trouble, says) in [
+            (Trouble { lost: [3, 7], ..FINE }, "detect lost 7 frames (overtaken)"),
+            (Trouble { of_ten: 9, ..FINE }, "camera b has 18.0 of its 20.0 frames a second at detect"),
+            (Trouble { p95_ms: 101, ..FINE }, "p95 is 101 ms"),
+        ] {
+            let step = step(trouble);
+            assert_eq!((step.faults.as_slice(), step.held()), (&[says.to_owned()][..], false));
+            assert!(step.figures.is_some(), "it was measured all the same");
+        }
+        let missing = step(Trouble { of_ten: 0, ..FINE });
+        assert_eq!(missing.faults, ["1 of 2 cameras were not at every node after 60 s, 'b' for one"]);
+        assert!(missing.figures.is_none() && !missing.held());
+    }
+}
