@@ -57,7 +57,9 @@ fn the_fault_of_a_stage_ends_the_group_and_its_reason_is_shown() {
     let (ok, text) = run(folder.path(), &folder.path().join("out.jsonl"), &STAGES, &sets);
     assert!(!ok, "{text}");
     assert!(text.contains("broken.onnx"), "the reason: {text}");
-    assert!(text.contains("node 'detect' has failed, and PROCESS 'one' ends with all its nodes"), "{text}");
+    let log = text.lines().find_map(|line| line.strip_prefix("dora's log: ")).expect("its place is said");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("node 'detect' has failed, and PROCESS 'one' ends with all its nodes"), "{log}");
 }
 
 #[test]
@@ -70,6 +72,35 @@ fn what_cannot_share_a_process_is_refused_before_anything_starts() {
         ["check", "--explain", "graphs/detect.yml", "--set", "to-rgb.PROCESS=one", "--set", "detect.PROCESS=one"];
     let output = finish(&mut millrace(&args), LIMIT);
     assert!(printed(&output).contains("process one · millrace-stages · to-rgb, detect"), "{}", printed(&output));
+    // one node's setting whose name begins like a variable's, in a graph that gives all nodes another value
+    let args = ["check", "--explain", "graphs/gpu-one-process.yml", "--set", "detect.CUDA_GRAPH=true"];
+    let output = finish(&mut millrace(&args), LIMIT);
+    assert!(output.status.success(), "{}", printed(&output));
+    let group = "process gpu · millrace-stages · pipeline.decode, pipeline.to-rgb, pipeline.detect";
+    assert!(printed(&output).contains(group), "{}", printed(&output));
+}
+
+/// In the graph's `env:` the setting is for the nodes that can share a process, and for no sink: neither the graph's own nor
+/// that of `millrace ab`.
+#[test]
+fn one_process_is_compared_with_three() {
+    let folder = tempfile::tempdir().unwrap();
+    let apart = std::fs::read_to_string(root().join("graphs/detect.yml"))
+        .unwrap()
+        .replace("../", &format!("{}/", root().display()));
+    let one = apart.replace("FLOW: lossless", "PROCESS: one\n  FLOW: lossless");
+    assert_ne!(one, apart);
+    let files = [("apart.yml", &apart), ("one.yml", &one)].map(|(name, text)| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    });
+    let out = folder.path().join("report").display().to_string();
+    let required = "largest_difference <= 0, all_boxes_gained <= 0, all_boxes_lost <= 0";
+    let mut args = vec!["ab", &files[0], &files[1], "--no-build", "--quiet", "--quality-only", "--quality-frames=20"];
+    args.extend(["--require", required, "--out", &out]);
+    let output = finish(&mut millrace(&args), Duration::from_secs(120));
+    assert!(output.status.success(), "{}", printed(&output));
 }
 
 fn kill(pid: u32) {
@@ -167,6 +198,30 @@ fn one_stage_of_a_group_is_set_and_replaced_while_it_runs() {
     assert_eq!(graph.host(), host);
     assert_eq!(graph.0.setting("detect", "SCORE").as_deref(), Some("0.9"));
     assert_eq!(graph.0.pids()["decode"], before["decode"]);
+}
+
+#[test]
+fn a_stage_is_switched_into_a_process_of_its_own() {
+    let graph = Together::start(|text| text);
+    graph.goes_on();
+    let (host, before) = (graph.host(), graph.0.pids());
+    // the model is the same, so the boxes are too; how fast a machine with other things to do computes them is not judged
+    let file = graph.0.graph();
+    let args = ["switch", &file, "--watch", "5s", "--guard", "boxes >= 0.5x", "--set", "detect.PROCESS="];
+    let output = finish(&mut graph.0.millrace(&args), LIMIT);
+    assert!(output.status.success(), "{}\n{}", printed(&output), graph.0.logs());
+    graph.goes_on();
+    let after = graph.0.pids();
+    assert_ne!(after["detect"], before["detect"]);
+    assert!(["decode", "to-rgb", "write"].iter().all(|node| after[*node] == before[*node]), "{before:?} {after:?}");
+    assert_eq!(graph.host(), host);
+    let computes_in = |pid: u32| {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut names = threads.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.any(|name| name.starts_with("engine"))
+    };
+    assert!(computes_in(after["detect"]));
+    graph.0.eventually("the detector's threads are in its own process alone", || !computes_in(host));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use millrace_tests::dataflow::{Dataflow, LIMIT, NAME, Talk, short_clip};
 use millrace_tests::{finish, printed};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -134,6 +135,33 @@ fn a_graph_whose_node_does_not_open_goes_back() {
     let street = Street::new();
     let why = street.put_back(GUARD, "boxes.REFUSE=true");
     assert!(why.contains("node 'boxes' failed: REFUSE is set: this node does not open"), "{why}");
+}
+
+#[test]
+fn a_model_that_is_not_there_stops_no_node() {
+    let _one = alone();
+    let street = Street::new();
+    let (code, text) = street.switch(GUARD, &["detect.MODEL=nowhere/model.yml"]).end();
+    assert_eq!(code, 2, "{text}");
+    for part in ["MODEL names 'nowhere/model.yml', which does not exist", "has faults, so nothing was changed"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // one that goes away while what runs is measured
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/model");
+    let model = street.flow.folder().join("again").join("model.yml");
+    std::fs::create_dir(model.parent().unwrap()).unwrap();
+    for name in ["model.yml", "model.onnx"] {
+        std::fs::copy(demo.join(name), model.with_file_name(name)).unwrap();
+    }
+    let mut switch = street.switch(GUARD, &[&format!("detect.MODEL={}", model.display())]);
+    switch.until("measuring what runs");
+    std::fs::remove_file(&model).unwrap();
+    let (code, text) = switch.end();
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("which does not exist") && text.contains("so nothing was changed"), "{text}");
+    assert!(!text.contains("replacing"), "{text}");
+    street.frames_arrive();
+    street.only_replaced(&[]);
 }
 
 #[test]

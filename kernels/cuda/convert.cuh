@@ -2,10 +2,11 @@
 // on a CPU, and gives the same bits.
 //
 // In: frames that plan.cuh describes, any pitch, alignment, crop and odd size; nothing beyond a plane's last sample is
-// read. Out: contiguous tensors that begin at a multiple of their element's bytes; each element is written once, padding too. Not in place. A launch is
-// ordered by its stream alone: no shared memory, no barrier, no atomics. No status: the launcher has checked it all.
+// read. Out: contiguous tensors that begin at a multiple of their element's bytes. `convert` writes each element that shows the picture once and
+// no other; `pad` writes the others. Not in place. A launch is ordered by its stream alone: no shared memory, no barrier,
+// no atomics. No status: the launcher has checked it all.
 //
-// A block is a strip of ROWS rows of the tensor of frame blockIdx.z, a thread PIXELS neighbours along x in each of
+// A block is a strip of ROWS rows of the picture of frame blockIdx.z, a thread PIXELS neighbours along x in each of
 // them. So what belongs to a column is computed once for ROWS rows, and what belongs to a row is the same for the
 // whole block, which the GPU's scalar unit computes.
 #pragma once
@@ -155,7 +156,7 @@ template <class Element, int COUNT> struct alignas(sizeof(Element) * COUNT) Vect
 
 // The first `count` of `lanes`: by one store where all are there and the address is whole.
 template <class Element, int COUNT> DEVICE void store(Element *to, const Vector<Element, COUNT> &lanes, u32 count) {
-    if (count == COUNT && u64(to) % sizeof lanes == 0) {
+    if (count >= COUNT && u64(to) % sizeof lanes == 0) {
         *reinterpret_cast<Vector<Element, COUNT> *>(to) = lanes;
         return;
     }
@@ -168,89 +169,76 @@ template <class Element, int COUNT> DEVICE void store(Element *to, const Vector<
 
 // The affine map of the three channels, in registers: the compiler could not know that the stores leave it alone.
 struct Colour {
-    float weights[3][3], constant[3], low[3], high[3], pad[3];
+    // as they are in the plan: weights, constants, lower and upper bounds
+    float numbers[18];
 
     DEVICE explicit Colour(const Plan &plan) {
-        for (int c = 0; c < 3; ++c) {
-            for (int k = 0; k < 3; ++k) {
-                weights[c][k] = load(&plan.weights[c][k]);
-            }
-            constant[c] = load(&plan.constant[c]);
-            low[c] = load(&plan.low[c]);
-            high[c] = load(&plan.high[c]);
-            pad[c] = load(&plan.pad[c]);
+        for (int i = 0; i < 9; ++i) {
+            const u64 pair = load_pair(&plan.weights[0][0], i);
+            numbers[2 * i] = float_of_bits(lower_half(pair));
+            numbers[2 * i + 1] = float_of_bits(upper_half(pair));
         }
     }
 
     // Without fused multiply-add on purpose: the same bits on every machine.
     DEVICE float channel(int c, float a, float b, float d) const {
-        const float value = (a * weights[c][0] + b * weights[c][1]) + (d * weights[c][2] + constant[c]);
-        return fminf(fmaxf(value, low[c]), high[c]);
+        const float *weights = numbers + 3 * c;
+        const float value = (a * weights[0] + b * weights[1]) + (d * weights[2] + numbers[9 + c]);
+        return fminf(fmaxf(value, numbers[12 + c]), numbers[15 + c]);
     }
 };
 
-// Writes the three channels of `count` pixels from x, y on.
+// The size of a tensor and the part of it that shows the picture.
+struct Place {
+    u32 width, height, left, top, placed_width, placed_height;
+
+    DEVICE explicit Place(const Plan &plan) {
+        const u64 size = load_pair(&plan.width, 0), corner = load_pair(&plan.width, 1), placed = load_pair(&plan.width, 2);
+        width = lower_half(size), height = upper_half(size);
+        left = lower_half(corner), top = upper_half(corner);
+        placed_width = lower_half(placed), placed_height = upper_half(placed);
+    }
+};
+
+// Writes the three channels of the first `count` of PIXELS pixels from x, y of the tensor on.
 template <class Element, bool PLANAR, int PIXELS>
-DEVICE void put(Element *tensor, u32 width, u32 height, u32 x, u32 y, const float value[3][PIXELS]) {
-    const u32 count = width - x;
+DEVICE void put(Element *tensor, const Place &place, u32 x, u32 y, const float value[3][PIXELS], u32 count) {
     Vector<Element, PIXELS> out[3];
     for (int k = 0; k < 3 * PIXELS; ++k) {
         out[k / PIXELS].lanes[k % PIXELS] = Element::of(PLANAR ? value[k / PIXELS][k % PIXELS] : value[k % 3][k / 3]);
     }
-    const u64 pixel = u64(y) * width + x;
+    const u64 pixel = u64(y) * place.width + x, plane = u64(place.width) * place.height;
     for (u32 c = 0; c < 3; ++c) {
         if (PLANAR) {
-            store(tensor + c * (u64(width) * height) + pixel, out[c], count < PIXELS ? count : PIXELS);
+            store(tensor + c * plane + pixel, out[c], count);
         } else if (3 * count > c * PIXELS) {
-            const u32 rest = 3 * count - c * PIXELS;
-            store(tensor + 3 * pixel + c * PIXELS, out[c], rest < PIXELS ? rest : PIXELS);
+            store(tensor + 3 * pixel + c * PIXELS, out[c], 3 * count - c * PIXELS);
         }
     }
 }
 
 template <class Sampler, class Element, bool PLANAR, int PIXELS, int ROWS>
-DEVICE void strip(const Plan &plan, const u8 *source, Element *tensor, u32 x, u32 y) {
-    const u32 width = load(&plan.width), height = load(&plan.height);
-    const u32 left = load(&plan.left), top = load(&plan.top);
-    const u32 placed_width = load(&plan.placed_width), placed_height = load(&plan.placed_height);
+DEVICE void strip(const Plan &plan, const u8 *source, Element *tensor, const Place &place, u32 x, u32 y) {
     const Colour colour(plan);
     Sampler sampler;
-    bool inside[PIXELS];
-    const Tap *full_y = plan.taps_of(1), *half_y = plan.taps_of(3);
-    const bool any = y + ROWS > top && y < top + placed_height;
-    if (any) {
-        const Tap *full_x = plan.taps_of(0), *half_x = plan.taps_of(2);
-        for (int i = 0; i < PIXELS; ++i) {
-            const u32 column = x + i - left; // left of the picture it wraps around, and is outside too
-            inside[i] = column < placed_width;
-            const u32 at = inside[i] ? column : 0;
-            sampler.column(i, plan, load(full_x + at), load(half_x + at));
-        }
+    const Tap *full_x = plan.taps_of(0), *full_y = plan.taps_of(1), *half_x = plan.taps_of(2), *half_y = plan.taps_of(3);
+    for (u32 i = 0; i < PIXELS; ++i) {
+        const u32 column = x + i < place.placed_width ? x + i : x;
+        sampler.column(i, plan, load(full_x + column), load(half_x + column));
     }
     UNROLL(Sampler::ROWS_AT_ONCE)
     for (u32 r = 0; r < ROWS; ++r) {
-        if (y + r >= height) {
+        if (y + r >= place.placed_height) {
             return;
         }
-        float value[3][PIXELS];
-        const u32 row = y + r - top;
-        if (row < placed_height) {
-            float component[3][PIXELS];
-            sampler.row(plan, source, load(full_y + row), load(half_y + row), component);
-            for (int c = 0; c < 3; ++c) {
-                for (int i = 0; i < PIXELS; ++i) {
-                    const float shown = colour.channel(c, component[0][i], component[1][i], component[2][i]);
-                    value[c][i] = inside[i] ? shown : colour.pad[c];
-                }
-            }
-        } else {
-            for (int c = 0; c < 3; ++c) {
-                for (int i = 0; i < PIXELS; ++i) {
-                    value[c][i] = colour.pad[c];
-                }
+        float component[3][PIXELS], value[3][PIXELS];
+        sampler.row(plan, source, load(full_y + y + r), load(half_y + y + r), component);
+        for (int c = 0; c < 3; ++c) {
+            for (int i = 0; i < PIXELS; ++i) {
+                value[c][i] = colour.channel(c, component[0][i], component[1][i], component[2][i]);
             }
         }
-        put<Element, PLANAR, PIXELS>(tensor, width, height, x, y + r, value);
+        put<Element, PLANAR, PIXELS>(tensor, place, place.left + x, place.top + y + r, value, place.placed_width - x);
     }
 }
 
@@ -260,17 +248,49 @@ template <class Element, bool PLANAR, int PIXELS, int ROWS> DEVICE void convert(
     const u8 *source = reinterpret_cast<const u8 *>(frame.source);
     Element *tensor = reinterpret_cast<Element *>(frame.tensor);
     const u32 x = (blockIdx.x * blockDim.x + threadIdx.x) * PIXELS, y = blockIdx.y * ROWS;
-    // the launch covers the largest tensor of the batch
-    if (x >= load(&plan.width) || y >= load(&plan.height)) {
+    const Place place(plan);
+    // the launch covers the largest picture of the batch
+    if (x >= place.placed_width || y >= place.placed_height) {
         return;
     }
     const u32 kind = load(&plan.kind);
     if (kind == NV12 && Nv12<PIXELS>::fits(plan, source)) {
-        strip<Nv12<PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, x, y);
+        strip<Nv12<PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, place, x, y);
     } else if (kind != SAMPLES_16) {
-        strip<Planes<u8, PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, x, y);
+        strip<Planes<u8, PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, place, x, y);
     } else {
-        strip<Planes<u16, PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, x, y);
+        strip<Planes<u16, PIXELS>, Element, PLANAR, PIXELS, ROWS>(plan, source, tensor, place, x, y);
+    }
+}
+
+// What of a tensor shows no picture.
+template <class Element, bool PLANAR, int PIXELS, int ROWS> DEVICE void pad(const Batch &batch) {
+    const Frame &frame = batch.frames[blockIdx.z];
+    const Plan &plan = *reinterpret_cast<const Plan *>(frame.plan);
+    Element *tensor = reinterpret_cast<Element *>(frame.tensor);
+    const Place place(plan);
+    const u32 x = (blockIdx.x * blockDim.x + threadIdx.x) * PIXELS, y = blockIdx.y * ROWS;
+    if (x >= place.width) {
+        return;
+    }
+    float value[3][PIXELS];
+    for (int c = 0; c < 3; ++c) {
+        for (int i = 0; i < PIXELS; ++i) {
+            value[c][i] = load(&plan.pad[c]);
+        }
+    }
+    for (u32 row = y; row < y + ROWS && row < place.height; ++row) {
+        // above and left of the picture a difference wraps around, and is outside too
+        if (row - place.top >= place.placed_height) {
+            put<Element, PLANAR, PIXELS>(tensor, place, x, row, value, place.width - x);
+            continue;
+        }
+        for (u32 i = 0; i < PIXELS && x + i < place.width; ++i) {
+            if (x + i - place.left >= place.placed_width) {
+                const float one[3][1] = {{value[0][i]}, {value[1][i]}, {value[2][i]}};
+                put<Element, PLANAR, 1>(tensor, place, x + i, row, one, 1);
+            }
+        }
     }
 }
 
@@ -294,8 +314,7 @@ template <class Element, int PIXELS, int ROWS> DEVICE void planes(const Batch &b
             }
         }
         for (u32 c = 0; c < 3; ++c) {
-            const u32 count = width - x;
-            store(tensor + (u64(c) * height + row) * width + x, out[c], count < PIXELS ? count : PIXELS);
+            store(tensor + (u64(c) * height + row) * width + x, out[c], width - x);
         }
     }
 }

@@ -8,7 +8,7 @@
 #define DEVICE __device__ __forceinline__
 #define UNROLL(count) _Pragma(TEXT(unroll count))
 #define TEXT(words) #words
-#define KERNEL(name, Parameter) extern "C" __global__ void __launch_bounds__(256, MIN_BLOCKS) name(const __grid_constant__ Parameter parameter)
+#define KERNEL(name, blocks, Parameter) extern "C" __global__ void __launch_bounds__(256, blocks) name(const __grid_constant__ Parameter parameter)
 
 // Memory that nobody writes during the launch: the read-only path, which may be read ahead of the stores.
 template <class T> DEVICE T load(const T *from) { return __ldg(from); }
@@ -26,6 +26,12 @@ DEVICE unsigned dot_low(unsigned pair, unsigned bytes, unsigned sum) {
 }
 DEVICE unsigned dot_high(unsigned pair, unsigned bytes, unsigned sum) {
     asm("dp2a.hi.u32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(bytes));
+    return sum;
+}
+
+// Dot product of four bytes and four bytes, added to the third.
+DEVICE unsigned dot_four(unsigned weights, unsigned bytes, unsigned sum) {
+    asm("dp4a.u32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(weights), "r"(bytes));
     return sum;
 }
 

@@ -8,7 +8,7 @@
 extern "C" int millrace_host_launch(const char *kernel_name, const unsigned grid[3], const unsigned block[3],
                                     void **args) {
     void (*kernel)(const Batch &) = nullptr;
-#define FIND(name, body)                                                                                               \
+#define FIND(name, blocks, body)                                                                                       \
     if (std::strcmp(kernel_name, #name) == 0) {                                                                        \
         kernel = name;                                                                                                 \
     }

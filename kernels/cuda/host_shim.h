@@ -7,7 +7,7 @@
 
 #define DEVICE inline
 #define UNROLL(count)
-#define KERNEL(name, Parameter) static void name(const Parameter &parameter)
+#define KERNEL(name, blocks, Parameter) static void name(const Parameter &parameter)
 
 struct Index {
     unsigned x, y, z;
@@ -43,6 +43,14 @@ inline unsigned dot_low(unsigned pair, unsigned bytes, unsigned sum) {
     return sum + (pair & 0xffff) * (bytes & 0xff) + (pair >> 16) * (bytes >> 8 & 0xff);
 }
 inline unsigned dot_high(unsigned pair, unsigned bytes, unsigned sum) { return dot_low(pair, bytes >> 16, sum); }
+
+// Dot product of four bytes and four bytes, added to the third.
+inline unsigned dot_four(unsigned weights, unsigned bytes, unsigned sum) {
+    for (int i = 0; i < 32; i += 8) {
+        sum += (weights >> i & 0xff) * (bytes >> i & 0xff);
+    }
+    return sum;
+}
 
 // To the nearest, ties to even: a division by a power of two, which is exact, of a number that rint has rounded.
 inline unsigned short half_bits(float value) {

@@ -15,6 +15,10 @@ constexpr u32 ONE = 1 << 14;
 // How the samples lie; what needs no kind of its own is one of the first two.
 enum Kind : u32 { SAMPLES_8 = 0, SAMPLES_16 = 1, NV12 = 2 };
 
+// A half of a pair that one load reads.
+DEVICE u32 lower_half(u64 pair) { return u32(pair); }
+DEVICE u32 upper_half(u64 pair) { return u32(pair >> 32); }
+
 // All that is known of the frames of one description before one of them is there. Its taps follow it in memory.
 struct Plan {
     // of the three components (Y, Cb, Cr, or the three of an RGB image as stored): the first sample from the start of
@@ -26,8 +30,15 @@ struct Plan {
     // of the tensor, and the part of it that shows the picture; the rest is padding
     u32 width, height;
     u32 left, top, placed_width, placed_height;
-    // of each channel: clamp(weights . components + constant, low, high), components scaled by ONE; padding pixels
-    float weights[3][3], constant[3], low[3], high[3], pad[3];
+    // of each channel: clamp(weights . components + constant, low, high), components scaled by ONE
+    float weights[3][3], constant[3], low[3], high[3];
+    // where the scale is a whole number (whole.cuh): bytes from the start of a plane to the first sample of the picture,
+    // of luma and chroma; and of a row and a column, even or odd, the weights of the four chroma samples in sixteenths,
+    // a byte each: of the upper row the left and the right one, of the lower row the same
+    u32 start_bytes[2];
+    u32 sixteenths[2][2];
+    // padding pixels
+    float pad[3];
     // index of the first tap of: component 0 along x, along y, components 1 and 2 along x, along y
     u32 taps[4];
 
@@ -36,7 +47,13 @@ struct Plan {
     }
 };
 
-static_assert(sizeof(Plan) == 176, "kernels/src/cuda/plan.rs writes it so");
+static_assert(sizeof(Plan) == 200, "kernels/src/cuda/plan.rs writes it so");
+
+// Numbers of a plan by two at a time: `first` is at a multiple of eight bytes.
+template <class Number> DEVICE u64 load_pair(const Number *first, int pair) {
+    static_assert(sizeof(Number) == 4, "two of them are a pair");
+    return load(reinterpret_cast<const u64 *>(first) + pair);
+}
 
 // One frame of a launch: three addresses.
 struct Frame {

@@ -4,7 +4,7 @@
   build.py             writes them
   build.py --check     says whether they are what the sources give; exits 1 where not
   build.py --tune FOLDER
-                       writes variants of the f16 NCHW kernel, for kernels/examples/gpu_kernels.rs --variants FOLDER
+                       writes variants of the f16 NCHW kernels, for kernels/examples/gpu_kernels.rs --variants FOLDER
 
   build.py --package   prints what it needs from PyPI
 
@@ -78,12 +78,17 @@ def main(arguments):
     if arguments[:1] == ["--tune"] and len(arguments) == 2:
         folder = pathlib.Path(arguments[1])
         folder.mkdir(parents=True, exist_ok=True)
-        for pixels, rows, at_once, blocks in itertools.product((1, 2, 4), (1, 2, 4, 8), (1, 2, 4), (2, 3, 4, 5, 6)):
-            if at_once <= rows and (rows <= 4 or at_once > 1) and pixels * at_once <= 8:
-                kernel = f"X(millrace_f16_nchw, (convert<F16, true, {pixels}, {rows}>))"
+        for pixels, rows, at_once, blocks in itertools.product((2, 4), (1, 2, 4), (1, 2), (3, 4, 5)):
+            if at_once <= rows:
                 ptx = compile_ptx(
-                    library, f"CHOSEN(X)={kernel}", f"NV12_ROWS_AT_ONCE={at_once}", f"MIN_BLOCKS={blocks}")
-                (folder / f"p{pixels}r{rows}u{at_once}b{blocks}.ptx").write_text(ptx)
+                    library, f"CHOSEN(X)=X(millrace_f16_nchw, MIN_BLOCKS, (convert<F16, true, {pixels}, {rows}>))",
+                    f"NV12_ROWS_AT_ONCE={at_once}", f"MIN_BLOCKS={blocks}")
+                (folder / f"millrace_f16_nchw-p{pixels}r{rows}y1u{at_once}b{blocks}.ptx").write_text(ptx)
+        for pixels, blocks in itertools.product((4, 8), (2, 3, 4, 5, 6)):
+            ptx = compile_ptx(
+                library, "CHOSEN(X)=X(millrace_f16_nchw_by3, MIN_BLOCKS, (whole<F16, true, 3>))",
+                f"WHOLE_PIXELS={pixels}", f"MIN_BLOCKS={blocks}")
+            (folder / f"millrace_f16_nchw_by3-p{pixels}r2y4b{blocks}.ptx").write_text(ptx)
         return 0
     if arguments not in ([], ["--check"]):
         sys.exit(__doc__)

@@ -43,6 +43,15 @@ pub struct Placement {
     pub source_from_model: Letterbox,
 }
 
+impl Placement {
+    /// A number that no other place of a picture in an input has, and never 0: what a pool's slot says of its padding.
+    pub fn id(&self) -> u64 {
+        let Rect { x_px, y_px, width_px, height_px } = self.placed;
+        // 16 bits each: an input is at most 16384 pixels wide and high
+        [x_px, y_px, width_px, height_px].into_iter().fold(0, |id, extent| id << 16 | u64::from(extent))
+    }
+}
+
 /// Fits a picture of `source` size into an input of `model` size.
 ///
 /// The letterbox scale is `min(model_h / source_h, model_w / source_w)` in `f64`, and the placed size is each source extent times it,

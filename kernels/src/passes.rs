@@ -78,8 +78,18 @@ impl SeparatePasses {
 
     /// Converts one frame; the same contract as [`Converter::convert`].
     pub fn convert(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
-        self.colour.convert(source, &mut self.full_size)?;
-        self.resize.convert(&self.full_size, &mut self.resized)?;
+        self.colour_and_resize(source)?;
         self.normalize.convert(&self.resized, tensor)
+    }
+
+    /// The same contract as [`Converter::convert_padded`].
+    pub fn convert_padded(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
+        self.colour_and_resize(source)?;
+        self.normalize.convert_padded(&self.resized, tensor)
+    }
+
+    fn colour_and_resize(&mut self, source: &[u8]) -> Result<(), ConvertError> {
+        self.colour.convert(source, &mut self.full_size)?;
+        self.resize.convert(&self.full_size, &mut self.resized)
     }
 }

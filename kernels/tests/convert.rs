@@ -36,7 +36,7 @@ proptest! {
 
     #[test]
     fn every_value_is_the_references(
-        (image, have) in image(), target in target(), seed in any::<u64>(), misaligned in 0usize..4,
+        (image, have) in image(), target in target(), seed in any::<u64>(), misaligned in 0usize..4, padded in any::<bool>(),
     ) {
         let bytes = noise(seed, have as usize);
         let expected = tensor(&image, &bytes, &target, Order::ResizeFirst);
@@ -45,7 +45,10 @@ proptest! {
         let mut slot = vec![0xa5; misaligned + len + 64];
         // a second frame through the same converter: nothing of the first may stay in its scratch
         converter.convert(&noise(!seed, have as usize), &mut slot[misaligned..]).unwrap();
-        converter.convert(&bytes, &mut slot[misaligned..]).unwrap();
+        match padded {
+            false => converter.convert(&bytes, &mut slot[misaligned..]).unwrap(),
+            true => converter.convert_padded(&bytes, &mut slot[misaligned..]).unwrap(),
+        }
         prop_assert!(slot[..misaligned].iter().chain(&slot[misaligned + len..]).all(|&b| b == 0xa5), "wrote outside");
         let found = decode(target.dtype, &slot[misaligned..][..len]);
         let (index, f, e, distance) = worst(&target, &found, &expected);

@@ -1,20 +1,62 @@
-//! How fast: 1080p NV12 into 640 x 640 f16 planes, by the GPU's own clock, beside plain copies in the same run.
+//! How fast: 1080p NV12 into 640 x 640 planes, by the GPU's own clock, beside plain copies in the same run.
 
 use crate::common::{colour, noise};
 use millrace_cuda::{CudaError, DeviceMemory, Event, Gpu, Module, Span, Stream};
-use millrace_frame::{ChromaSiting, ImageDesc, Matrix, PixelFormat, Range, Size, TensorDtype, TensorLayout};
+use millrace_frame::{ChromaSiting, ImageDesc, Matrix, PixelFormat, Range, Rect, Size, TensorDtype, TensorLayout};
 use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses, CudaToRgb, Kernel, Tile};
 use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
 use std::collections::BTreeSet;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Frames in memory, each with its tensor: 744 MB, many times what a GPU keeps in its cache.
+/// Frames in memory, each with its tensor: over 740 MB, many times what a GPU keeps in its cache.
 const FRAMES: usize = 128;
 const SOURCE: Size = Size::new(1920, 1080);
-const MODEL: Size = Size::new(640, 640);
 const SECTOR_BYTES: u64 = 32;
-const SAMPLES: usize = 31;
+const SAMPLES: usize = 15;
+const BATCHES: [usize; 5] = [1, 4, 16, 32, 64];
+
+/// What is measured.
+struct Arm {
+    name: &'static str,
+    dtype: TensorDtype,
+    /// Width and height of the tensor.
+    side: u32,
+    /// The tensor has its padding from before.
+    padded: bool,
+}
+
+const ARMS: [Arm; 5] = [
+    Arm { name: "fused", dtype: TensorDtype::F16, side: 640, padded: true },
+    Arm { name: "fused with padding", dtype: TensorDtype::F16, side: 640, padded: false },
+    Arm { name: "fused f32", dtype: TensorDtype::F32, side: 640, padded: true },
+    Arm { name: "fused u8", dtype: TensorDtype::U8, side: 640, padded: true },
+    Arm { name: "fused to 416 x 416", dtype: TensorDtype::F16, side: 416, padded: true },
+];
+
+impl Arm {
+    fn target(&self) -> Target {
+        Target {
+            size: Size::new(self.side, self.side),
+            layout: TensorLayout::Nchw,
+            dtype: self.dtype,
+            order: ChannelOrder::Rgb,
+            mean: [0.0; 3],
+            scale: [if self.dtype == TensorDtype::U8 { 1.0 } else { 1.0 / 255.0 }; 3],
+            fit: Fit::Letterbox { anchor: Anchor::Centre, rounding: Rounding::Nearest },
+            pad: 114,
+        }
+    }
+
+    /// Bytes that one frame must move: the sectors that hold its samples, and what is written of the tensor.
+    fn must_bytes(&self, image: &ImageDesc) -> u64 {
+        let target = self.target();
+        let Rect { width_px, height_px, .. } = millrace_kernels::place(SOURCE, target.size, target.fit).placed;
+        let placed = Size::new(width_px, height_px);
+        let Size { width_px, height_px } = if self.padded { placed } else { target.size };
+        sector_bytes(image, placed) + 3 * self.dtype.bytes() * u64::from(width_px) * u64::from(height_px)
+    }
+}
 
 /// Work that keeps the GPU busy while launches are queued behind it, so that none of them waits for the CPU.
 struct Bench {
@@ -52,6 +94,19 @@ impl Bench {
         }
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
+    }
+
+    /// TB/s, read and written, of copies that move `bytes` each and come after each other.
+    fn copy_rate(&self, bytes: u64, copies: u64) -> Result<f64, Failure> {
+        let part_bytes = (bytes / 2).next_multiple_of(256);
+        let [from, to] = [&self.busy[0], &self.busy[1]].map(DeviceMemory::span);
+        let us = self.median_us(|stream| {
+            (0..copies).try_for_each(|k| {
+                let [from, to] = [from, to].map(|span| span.part(k * part_bytes, part_bytes));
+                Ok(stream.copy(from, to)?)
+            })
+        })?;
+        Ok((2 * part_bytes * copies) as f64 / us / 1e6)
     }
 }
 
@@ -112,12 +167,13 @@ impl Frames {
         self.sources.span().part(index as u64 * self.source_bytes, self.source_bytes)
     }
 
-    fn jobs(&self, first: usize, count: usize) -> Vec<CudaJob<'_>> {
+    fn jobs(&self, first: usize, count: usize, padded: bool) -> Vec<CudaJob<'_>> {
         (first..first + count)
             .map(|index| CudaJob {
                 source: &self.image,
                 from: self.source(index),
                 to: self.tensors.span().part(index as u64 * self.tensor_bytes, self.tensor_bytes),
+                padded,
             })
             .collect()
     }
@@ -127,9 +183,10 @@ impl Frames {
         &self,
         bench: &Bench,
         batch: usize,
+        padded: bool,
         mut queue: impl FnMut(&Stream, &[CudaJob<'_>]) -> Result<(), Failure>,
     ) -> Result<f64, Failure> {
-        let batches: Vec<_> = (0..FRAMES / batch).map(|k| self.jobs(k * batch, batch)).collect();
+        let batches: Vec<_> = (0..FRAMES / batch).map(|k| self.jobs(k * batch, batch, padded)).collect();
         let us = bench.median_us(|stream| batches.iter().try_for_each(|jobs| queue(stream, jobs)))?;
         Ok(us / FRAMES as f64)
     }
@@ -137,96 +194,99 @@ impl Frames {
 
 pub(crate) fn run(gpu: &Gpu, variants: Option<&str>) -> Result<String, Failure> {
     let bench = Bench::new(gpu)?;
-    let target = Target {
-        size: MODEL,
-        layout: TensorLayout::Nchw,
-        dtype: TensorDtype::F16,
-        order: ChannelOrder::Rgb,
-        mean: [0.0; 3],
-        scale: [1.0 / 255.0; 3],
-        fit: Fit::Letterbox { anchor: Anchor::Centre, rounding: Rounding::Nearest },
-        pad: 114,
-    };
-    let tensor_bytes = 2 * 3 * u64::from(MODEL.width_px) * u64::from(MODEL.height_px);
-    let frames = Frames::new(&bench.stream, tensor_bytes)?;
-    let placed = millrace_kernels::place(SOURCE, MODEL, target.fit).placed;
-    let must = sector_bytes(&frames.image, Size::new(placed.width_px, placed.height_px)) + tensor_bytes;
-    let whole = 3 * u64::from(SOURCE.width_px) * u64::from(SOURCE.height_px) / 2 + tensor_bytes;
-    let [from, to] = [&bench.busy[0], &bench.busy[1]].map(DeviceMemory::span);
-    let copy_us = bench.median_us(|stream| Ok(stream.copy(from, to)?))?;
-    // bytes per microsecond, by a million: TB/s
-    let copy = 2.0 * from.bytes() as f64 / copy_us / 1e6;
-    println!("a copy within the GPU: {copy:.3} TB/s, read and written");
-    println!("1920x1080 nv12 -> 640x640 f16 nchw: {must} B must move (sectors read + tensor), {whole} B are there");
-    println!("{:>28} {:>9} {:>9} {:>9} {:>9}", "", "us/frame", "TB/s", "of copy", "frames/s");
-    let row = |name: &str, us: f64| {
+    let copy = bench.copy_rate(2 * bench.busy[0].span().bytes(), 1)?;
+    println!(
+        "a copy within the GPU: {copy:.3} TB/s, read and written; small copies: of as many bytes as a batch, in turn"
+    );
+    println!("1920x1080 nv12 -> planes; must move: the sectors that hold the samples, and what is written");
+    println!("{:>38} {:>9} {:>9} {:>7} {:>8} {:>12}", "", "must B", "us/frame", "TB/s", "of copy", "of small ones");
+    let row = |name: &str, batch: usize, must: u64, us: f64| -> Result<String, Failure> {
+        let small = bench.copy_rate(must * batch as u64, (FRAMES / batch) as u64)?;
         let rate = must as f64 / us / 1e6;
-        println!("{name:>28} {us:>9.3} {rate:>9.3} {:>8.1}% {:>9.0}", 100.0 * rate / copy, 1e6 / us);
-        format!(
-            "{{\"name\": \"{name}\", \"us_per_frame\": {us:.4}, \"tb_per_s\": {rate:.4}, \"of_copy\": {:.4}}}",
-            rate / copy
-        )
+        let (of_copy, of_small) = (rate / copy, rate / small);
+        let name = format!("{name}, batch {batch}");
+        println!("{name:>38} {must:>9} {us:>9.3} {rate:>7.3} {:>7.1}% {:>11.1}%", 100.0 * of_copy, 100.0 * of_small);
+        Ok(format!(
+            "{{\"name\": \"{name}\", \"must_bytes\": {must}, \"us_per_frame\": {us:.4}, \"tb_per_s\": {rate:.4}, \
+             \"of_copy\": {of_copy:.4}, \"of_small_copies\": {of_small:.4}}}"
+        ))
     };
     let mut rows = Vec::new();
-    let mut fused = CudaConverter::new(gpu, &target)?;
-    let mut separate = CudaSeparatePasses::new(gpu, &target)?;
-    for batch in [1, 4, 16, 32, 64] {
-        let us = frames.us_per_frame(&bench, batch, |stream, jobs| Ok(fused.queue(stream, jobs)?))?;
-        rows.push(row(&format!("fused, batch {batch}"), us));
+    let frames = Frames::new(&bench.stream, 4 * 3 * 640 * 640)?;
+    let mut us = [[0.0; BATCHES.len()]; ARMS.len()];
+    // there and back, so that what drifts hits all alike
+    for at in (0..ARMS.len()).chain((0..ARMS.len()).rev()) {
+        let arm = &ARMS[at];
+        let mut fused = CudaConverter::new(gpu, &arm.target())?;
+        for (us, batch) in us[at].iter_mut().zip(BATCHES) {
+            let queue = |stream: &Stream, jobs: &[CudaJob<'_>]| Ok(fused.queue(stream, jobs)?);
+            *us += frames.us_per_frame(&bench, batch, arm.padded, queue)? / 2.0;
+        }
     }
+    for (arm, us) in ARMS.iter().zip(us) {
+        let must = arm.must_bytes(&frames.image);
+        for (batch, us) in BATCHES.into_iter().zip(us) {
+            rows.push(row(arm.name, batch, must, us)?);
+        }
+    }
+    let with_padding = &ARMS[1];
+    let must = with_padding.must_bytes(&frames.image);
+    let mut separate = CudaSeparatePasses::new(gpu, &with_padding.target())?;
     for batch in [1, 16] {
-        let us = frames.us_per_frame(&bench, batch, |stream, jobs| Ok(separate.queue(stream, jobs)?))?;
-        rows.push(row(&format!("separate passes, batch {batch}"), us));
+        let us = frames.us_per_frame(&bench, batch, false, |stream, jobs| Ok(separate.queue(stream, jobs)?))?;
+        rows.push(row("separate passes", batch, must, us)?);
     }
     if let Some(folder) = variants {
-        rows.extend(tune(gpu, &bench, &frames, &target, folder, row)?);
+        rows.extend(tune(gpu, &bench, &frames, folder, row)?);
     }
     drop(frames);
     let rgb_bytes = 3 * u64::from(SOURCE.width_px) * u64::from(SOURCE.height_px);
     let frames = Frames::new(&bench.stream, rgb_bytes)?;
     let mut pictures = CudaToRgb::new(gpu, ChannelOrder::Bgr)?;
-    let us = frames.us_per_frame(&bench, 16, |stream, jobs| Ok(pictures.queue(stream, jobs)?))?;
+    let us = frames.us_per_frame(&bench, 16, false, |stream, jobs| Ok(pictures.queue(stream, jobs)?))?;
     let rate = (rgb_bytes + rgb_bytes / 2) as f64 / us / 1e6;
     println!(
         "1920x1080 nv12 -> bgr24, batch 16: {us:.3} us/frame, {rate:.3} TB/s, {:.1} % of a copy",
         100.0 * rate / copy
     );
-    Ok(format!(
-        "{{\"copy_tb_per_s\": {copy:.4}, \"bytes_must_move\": {must}, \"bytes_whole\": {whole}, \
-         \"bgr24_us_per_frame\": {us:.4}, \"rows\": [{}]}}",
-        rows.join(", ")
-    ))
+    Ok(format!("{{\"copy_tb_per_s\": {copy:.4}, \"bgr24_us_per_frame\": {us:.4}, \"rows\": [{}]}}", rows.join(", ")))
 }
 
-/// Other tiles of the same kernel, each from a file named by its numbers.
+/// Other tiles of the f16 kernels, each from a file named by its kernel and its numbers.
 fn tune(
     gpu: &Gpu,
     bench: &Bench,
     frames: &Frames,
-    target: &Target,
     folder: &str,
-    row: impl Fn(&str, f64) -> String,
+    row: impl Fn(&str, usize, u64, f64) -> Result<String, Failure>,
 ) -> Result<Vec<String>, Failure> {
-    let kernel = Kernel::Convert(target.dtype, target.layout);
     let mut paths: Vec<_> =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     paths.sort();
     let mut rows = Vec::new();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "ptx")) {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // p2r4...: 2 pixels, 4 rows
-        let mut numbers = name.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
-        let (Some(pixels), Some(rows_of_tile)) = (numbers.next(), numbers.next()) else { continue };
+        // millrace_f16_nchw_by3-p8r2y4...: 8 pixels, 2 rows, blocks of 4 rows of threads
+        let Some((kernel_name, tile)) = name.split_once('-') else { continue };
+        let mut numbers = tile.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        let kernel = Kernel::of(TensorDtype::F16).find(|kernel| kernel.name() == kernel_name);
+        let (Some(kernel), Some(pixels), Some(tile_rows), Some(block_rows)) =
+            (kernel, numbers.next(), numbers.next(), numbers.next())
+        else {
+            continue;
+        };
+        let arm = &ARMS[if matches!(kernel, Kernel::Whole(..)) { 0 } else { 4 }];
         let function = Module::load(gpu, &name, &std::fs::read_to_string(path)?)?.function(&kernel.name())?;
-        let mut converter = CudaConverter::new(gpu, target)?;
+        let mut converter = CudaConverter::new(gpu, &arm.target())?;
         #[allow(unsafe_code, reason = "a kernel from a file of the caller")]
         // SAFETY: `build.py --tune` made it from the same source, with the tile that its name says.
         unsafe {
-            converter.use_variant(function, Tile { pixels, rows: rows_of_tile });
+            converter.use_variant(kernel, function, Tile { pixels, rows: tile_rows, block_rows });
         }
-        for batch in [16, 64] {
-            let us = frames.us_per_frame(bench, batch, |stream, jobs| Ok(converter.queue(stream, jobs)?))?;
-            rows.push(row(&format!("{name}, batch {batch}"), us));
+        for batch in [1, 16, 64] {
+            let queue = |stream: &Stream, jobs: &[CudaJob<'_>]| Ok(converter.queue(stream, jobs)?);
+            let us = frames.us_per_frame(bench, batch, arm.padded, queue)?;
+            rows.push(row(&name, batch, arm.must_bytes(&frames.image), us)?);
         }
     }
     Ok(rows)

@@ -14,6 +14,8 @@ pub(crate) struct Job<'a> {
     pub(crate) placement: &'a Placement,
     pub(crate) channels: &'a [Channel; 3],
     pub(crate) components: &'a mut [Vec<f32>; 3],
+    /// Whether padding is written.
+    pub(crate) pads: bool,
     /// Exactly the tensor's bytes.
     pub(crate) tensor: &'a mut [u8],
 }
@@ -45,13 +47,14 @@ impl Job<'_> {
         let row_len = self.target.size.width_px as usize;
         let plane_len = row_len * self.target.size.height_px as usize;
         let (elements, _) = self.tensor.as_chunks_mut::<N>();
-        for (channel, plane) in self.channels.iter().zip(elements.chunks_exact_mut(plane_len)) {
+        let pads = self.pads;
+        for (channel, plane) in self.channels.iter().zip(elements.chunks_exact_mut(plane_len)).filter(|_| pads) {
             let pad = E::encode(channel.pad);
             plane[..top * row_len].fill(pad);
             plane[(top + height) * row_len..].fill(pad);
         }
         let [first, second, third] = self.channels;
-        let pads = [E::encode(first.pad), E::encode(second.pad), E::encode(third.pad)];
+        let pad_values = [E::encode(first.pad), E::encode(second.pad), E::encode(third.pad)];
         let (plane0, rest) = elements.split_at_mut(plane_len);
         let (plane1, plane2) = rest.split_at_mut(plane_len);
         for y in 0..height {
@@ -59,7 +62,7 @@ impl Job<'_> {
             let [a, b, c] = &*self.components;
             let at = (top + y) * row_len;
             let mut rows = [&mut plane0[at..][..row_len], &mut plane1[at..][..row_len], &mut plane2[at..][..row_len]];
-            for (row, pad) in rows.iter_mut().zip(pads) {
+            for (row, pad) in rows.iter_mut().zip(pad_values).filter(|_| pads) {
                 row[..left].fill(pad);
                 row[left + width..].fill(pad);
             }
@@ -82,14 +85,18 @@ impl Job<'_> {
         let [first, second, third] = self.channels;
         let pad = [E::encode(first.pad), E::encode(second.pad), E::encode(third.pad)];
         let (pixels, _) = self.tensor.as_chunks_mut::<N>().0.as_chunks_mut::<3>();
-        pixels[..top * row_len].fill(pad);
-        pixels[(top + height) * row_len..].fill(pad);
+        if self.pads {
+            pixels[..top * row_len].fill(pad);
+            pixels[(top + height) * row_len..].fill(pad);
+        }
         for y in 0..height {
             sampler.sample(self.source, y, self.components);
             let [a, b, c] = &*self.components;
             let row = &mut pixels[(top + y) * row_len..][..row_len];
-            row[..left].fill(pad);
-            row[left + width..].fill(pad);
+            if self.pads {
+                row[..left].fill(pad);
+                row[left + width..].fill(pad);
+            }
             for (((pixel, &a), &b), &c) in row[left..left + width].iter_mut().zip(a).zip(b).zip(c) {
                 *pixel = [
                     E::encode(first.apply(a, b, c)),

@@ -41,7 +41,7 @@ pub enum ConvertError {
 /// - In: an [`ImageDesc`] in any format that the frame crate knows (NV12, P016, I420, BGR24, RGB24), any size, pitch
 ///   and crop; matrix, range and siting as it states them.
 /// - Out: the tensor of the [`Target`], contiguous from the slice's first byte, native byte order, any alignment.
-/// - Not in place; every byte of the tensor is written, padding included.
+/// - Not in place; every byte of the tensor is written, padding included, but by [`Converter::convert_padded`].
 #[derive(Debug)]
 pub struct Converter {
     source: ImageDesc,
@@ -119,6 +119,15 @@ impl Converter {
     /// Converts the frame in `source` (the slot that the description's offsets count from) into `tensor`, of which the
     /// first `self.tensor().bytes()` bytes are written.
     pub fn convert(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
+        self.write(source, tensor, true)
+    }
+
+    /// The same into a tensor that has this target's padding already, around a picture placed alike: that is left as it is.
+    pub fn convert_padded(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
+        self.write(source, tensor, false)
+    }
+
+    fn write(&mut self, source: &[u8], tensor: &mut [u8], pads: bool) -> Result<(), ConvertError> {
         let need = self.tensor().bytes();
         let have = tensor.len() as u64;
         if have < need {
@@ -144,6 +153,7 @@ impl Converter {
             placement: &self.placement,
             channels: &self.channels,
             components: &mut self.components,
+            pads,
             tensor: &mut tensor[..need as usize],
         };
         #[cfg(target_arch = "x86_64")]

@@ -16,6 +16,9 @@ pub struct CudaJob<'a> {
     pub from: Span,
     /// Where the tensor goes, from the span's first byte on. It overlaps no frame of the batch.
     pub to: Span,
+    /// Around the picture, the tensor there has the padding of this target already, of a picture placed alike: it is left
+    /// as it is.
+    pub padded: bool,
 }
 
 /// Converts frames of any description into tensors of one target, many frames in one launch.
@@ -52,7 +55,8 @@ impl CudaConverter {
         }
     }
 
-    /// Queues the conversion of all jobs: one launch for each [`MAX_FRAMES`](super::MAX_FRAMES). The first frame of a
+    /// Queues the conversion of all jobs: for each [`MAX_FRAMES`](super::MAX_FRAMES) one launch, and a
+    /// second where there is padding to write, or a scale that has a kernel of its own. The first frame of a
     /// description waits for the stream, while its plan is copied.
     ///
     /// # Errors

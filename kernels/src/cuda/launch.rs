@@ -4,7 +4,7 @@
 use super::{CudaConvertError, CudaConverter, CudaJob, Kernel, Launch, MAX_FRAMES, Plan, Tile};
 use crate::convert::ConvertError;
 use millrace_cuda::{CudaError, DeviceMemory, Function, Gpu, Module, Stream};
-use millrace_frame::{ImageDesc, TensorDtype, TensorLayout};
+use millrace_frame::{ImageDesc, Size, TensorDtype, TensorLayout};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -44,9 +44,26 @@ impl Modules {
             TensorDtype::U8 => ("u8.ptx", include_str!("../../ptx/u8.ptx")),
         };
         let module = loaded(&self.gpu, name, ptx)?;
-        let converts = [TensorLayout::Nchw, TensorLayout::Nhwc].map(|layout| Kernel::Convert(dtype, layout));
-        for each in converts.into_iter().chain([Kernel::Planes(dtype)]) {
+        for each in Kernel::of(dtype) {
             self.functions.insert(each, (module.function(&each.name())?, each.tile()));
+        }
+        Ok(())
+    }
+
+    /// Queues a kernel for frames that [`Pass`] has checked: addresses of source, tensor and plan, and what to cover.
+    fn launch(&self, stream: &Stream, kernel: Kernel, frames: &[Frame]) -> Result<(), CudaError> {
+        let Some((function, tile)) = self.functions.get(&kernel) else {
+            let why = "its module is not loaded";
+            return Err(CudaError::misuse(format!("kernel {}", kernel.name()), why));
+        };
+        for part in frames.chunks(MAX_FRAMES) {
+            let mut launch = Launch::new(*tile, part);
+            let mut arguments = [(&raw mut *launch.frames).cast()];
+            // SAFETY: each kernel has one parameter, a `Batch`: MAX_FRAMES times three addresses, as `frames` is, of which
+            // it looks at the first `blocks[2]`. `known` has checked that source and tensor lie in their spans; that those
+            // stay is what their owners answer for, as with all work on a `Span`. The plan's memory is freed by `cuMemFree`
+            // alone, which waits for the launch.
+            unsafe { function.launch(stream, launch.grid, 0, &mut arguments) }?;
         }
         Ok(())
     }
@@ -57,8 +74,8 @@ impl CudaConverter {
     ///
     /// # Safety
     /// The function has the kernel's parameter and does the same with it, a thread of it for each tile.
-    pub unsafe fn use_variant(&mut self, function: Function, tile: Tile) {
-        self.modules.functions.insert(Kernel::Convert(self.target.dtype, self.target.layout), (function, tile));
+    pub unsafe fn use_variant(&mut self, kernel: Kernel, function: Function, tile: Tile) {
+        self.modules.functions.insert(kernel, (function, tile));
     }
 }
 
@@ -80,6 +97,9 @@ pub(super) struct Pass {
     batch: u64,
 }
 
+/// A frame of a launch: the addresses of its source, its tensor and its plan, and how many pixels it has for the kernel.
+type Frame = ([u64; 3], Size);
+
 impl Pass {
     pub(super) fn new(kernel: Kernel) -> Self {
         Self { kernel, known: HashMap::new(), batch: 0 }
@@ -97,24 +117,26 @@ impl Pass {
         jobs: &[CudaJob<'_>],
         plan: impl Fn(usize) -> Result<Plan, ConvertError>,
     ) -> Result<(), CudaConvertError> {
-        let Some((function, tile)) = modules.functions.get(&self.kernel) else {
-            let why = "its module is not loaded";
-            return Err(CudaError::misuse(format!("kernel {}", self.kernel.name()), why).into());
-        };
         self.batch += 1;
-        let mut frames = Vec::with_capacity(jobs.len());
+        let mut launches: Vec<(Kernel, Vec<Frame>)> = Vec::new();
+        let pass = self.kernel;
         for (index, job) in jobs.iter().enumerate() {
-            let known = self.known(modules, stream, index, job, &plan)?;
-            frames.push(([job.from.ptr(), job.to.ptr(), known.memory.span().ptr()], known.plan.target().size));
+            let Known { plan, memory, .. } = self.known(modules, stream, index, job, &plan)?;
+            let frame = [job.from.ptr(), job.to.ptr(), memory.span().ptr()];
+            let kernels = match pass {
+                Kernel::Planes(_) => [Some(pass), None],
+                _ => [Some(plan.kernel(job.from.ptr())), plan.padding().filter(|_| !job.padded)],
+            };
+            for kernel in kernels.into_iter().flatten() {
+                let frame = (frame, plan.extent(kernel));
+                match launches.iter_mut().find(|(known, _)| *known == kernel) {
+                    Some((_, frames)) => frames.push(frame),
+                    None => launches.push((kernel, vec![frame])),
+                }
+            }
         }
-        for part in frames.chunks(MAX_FRAMES) {
-            let mut launch = Launch::new(*tile, part);
-            let mut arguments = [(&raw mut *launch.frames).cast()];
-            // SAFETY: each kernel has one parameter, a `Batch`: MAX_FRAMES times three addresses, as `frames` is, of which
-            // it looks at the first `blocks[2]`. `known` has checked that source and tensor lie in their spans; that those
-            // stay is what their owners answer for, as with all work on a `Span`. The plan's memory is freed by `cuMemFree`
-            // alone, which waits for the launch.
-            unsafe { function.launch(stream, launch.grid, 0, &mut arguments) }?;
+        for (kernel, frames) in launches {
+            modules.launch(stream, kernel, &frames)?;
         }
         self.forget();
         Ok(())
@@ -144,8 +166,8 @@ impl Pass {
             return Err(of_job(ConvertError::TensorBytes { need, have }));
         }
         let (reads_bytes, reads_align) = match self.kernel {
-            Kernel::Convert(..) => (known.plan.source_bytes(), 1),
             Kernel::Planes(_) => (need, tensor.dtype.bytes()),
+            _ => (known.plan.source_bytes(), 1),
         };
         if job.from.bytes() < reads_bytes {
             let ImageDesc { format, coded, .. } = *job.source;

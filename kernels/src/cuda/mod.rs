@@ -6,6 +6,7 @@
 //! | `grid` | which kernel, how many threads, which frames |
 //! | `launch` | the modules, and checked jobs to launches |
 //! | `converter` | the fused pass, and pictures for previews |
+//! | `whole` | frames whose scale is a whole number |
 //! | `separate` | the same job as separate passes over full-size RGB |
 //!
 //! The kernels are in `kernels/cuda`; they compute the bits that [`Converter`](crate::Converter) computes.
@@ -15,6 +16,7 @@ mod grid;
 mod launch;
 mod plan;
 mod separate;
+mod whole;
 
 pub use converter::{CudaConverter, CudaJob, CudaToRgb};
 pub use grid::{Kernel, Launch, MAX_FRAMES, Tile};

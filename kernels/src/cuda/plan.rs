@@ -1,9 +1,10 @@
 //! What a kernel is told of the frames of one description: `Plan` of `kernels/cuda/plan.cuh`, byte by byte.
 
+use super::{Kernel, whole::Whole};
 use crate::convert::{ConvertError, colour, taps};
 use crate::geometry::{Placement, place};
 use crate::target::Target;
-use millrace_frame::{ImageDesc, PixelFormat, Size, TensorDesc};
+use millrace_frame::{ImageDesc, PixelFormat, Rect, Size, TensorDesc};
 
 /// All that a kernel has to know before a frame is there: where its samples lie, its taps, its affine map.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Plan {
     target: Target,
     tensor: TensorDesc,
     source_bytes: u64,
+    placed: Rect,
+    whole: Option<Whole>,
 }
 
 /// `Kind` of `plan.cuh`.
@@ -20,8 +23,8 @@ const SAMPLES_16: u32 = 1;
 const NV12: u32 = 2;
 
 /// `Plan` of `plan.cuh`, without what fills it up to a whole number of 8 bytes.
-const HEAD_BYTES: usize = 172;
-const TAPS_AT: usize = 176;
+const HEAD_BYTES: usize = 196;
+const TAPS_AT: usize = 200;
 
 impl Plan {
     /// Prepares the conversion of frames described by `source`.
@@ -37,12 +40,9 @@ impl Plan {
         source.validate(u64::MAX)?;
         target.validate()?;
         let placed = placement.placed;
-        let (full, chroma) = taps::plane_taps(
-            source.format,
-            source.display,
-            source.colour.siting.value,
-            Size::new(placed.width_px, placed.height_px),
-        );
+        let placed_size = Size::new(placed.width_px, placed.height_px);
+        let (full, chroma) = taps::plane_taps(source.format, source.display, source.colour.siting.value, placed_size);
+        let whole = Whole::of(source, placed_size, chroma.as_ref());
         // (plane, bytes of the first sample) of each component, and bytes from one sample to the next
         let (kind, components, steps) = match source.format {
             PixelFormat::Nv12 => (NV12, [(0, 0), (1, 0), (1, 1)], [1, 2]),
@@ -66,7 +66,14 @@ impl Plan {
         let channels = colour::channels(source.format, &source.colour, target);
         let weights = channels.iter().flat_map(|c| c.weights);
         let rest = [channels.map(|c| c.constant), channels.map(|c| c.low), channels.map(|c| c.high)];
-        for number in weights.chain(rest.into_iter().flatten()).chain(channels.map(|c| c.pad)) {
+        for number in weights.chain(rest.into_iter().flatten()) {
+            put(&number.to_ne_bytes());
+        }
+        let (start_bytes, sixteenths) = whole.map_or_else(Default::default, |w| (w.start_bytes, w.sixteenths));
+        for number in start_bytes.into_iter().chain(sixteenths.into_iter().flatten()) {
+            put(&number.to_ne_bytes());
+        }
+        for number in channels.map(|c| c.pad) {
             put(&number.to_ne_bytes());
         }
         // an image without chroma planes reads its other components as it reads the first
@@ -93,7 +100,7 @@ impl Plan {
             source.planes.iter().zip(source.format.plane_shapes(source.coded)).map(|(plane, (row_bytes, rows))| {
                 plane.offset_bytes + u64::from(plane.pitch_bytes) * (rows - 1) + row_bytes
             });
-        Ok(Self { bytes, target: *target, tensor, source_bytes: ends.max().unwrap_or(0) })
+        Ok(Self { bytes, target: *target, tensor, source_bytes: ends.max().unwrap_or(0), placed, whole })
     }
 
     /// What the kernel reads.
@@ -104,6 +111,30 @@ impl Plan {
     /// Up to where a frame may be read.
     pub fn source_bytes(&self) -> u64 {
         self.source_bytes
+    }
+
+    /// The kernel that writes the picture of a frame at this address.
+    pub fn kernel(&self, from: u64) -> Kernel {
+        let Target { dtype, layout, .. } = self.target;
+        match self.whole.filter(|whole| whole.reads(from)) {
+            Some(whole) => Kernel::Whole(dtype, layout, whole.scale),
+            None => Kernel::Convert(dtype, layout),
+        }
+    }
+
+    /// The kernel that writes the rest of the tensor, where there is any.
+    pub fn padding(&self) -> Option<Kernel> {
+        let Target { dtype, layout, size, .. } = self.target;
+        let Rect { width_px, height_px, .. } = self.placed;
+        (Size { width_px, height_px } != size).then_some(Kernel::Pad(dtype, layout))
+    }
+
+    /// Columns and rows that a kernel covers.
+    pub fn extent(&self, kernel: Kernel) -> Size {
+        match kernel {
+            Kernel::Convert(..) | Kernel::Whole(..) => Size::new(self.placed.width_px, self.placed.height_px),
+            Kernel::Pad(..) | Kernel::Planes(_) => self.target.size,
+        }
     }
 
     /// What it makes.

@@ -99,14 +99,15 @@ impl CudaSeparatePasses {
         let Self { modules, passes: [colour, resize, normalize, layout], .. } = self;
         let picture = |size| Target::picture(size, ChannelOrder::Rgb);
 
-        let to_rgb: Vec<_> =
-            (0..jobs.len()).map(|i| CudaJob { source: jobs[i].source, from: jobs[i].from, to: part(i, 0) }).collect();
+        let to_rgb: Vec<_> = (0..jobs.len())
+            .map(|i| CudaJob { source: jobs[i].source, from: jobs[i].from, to: part(i, 0), padded: true })
+            .collect();
         colour
             .queue(modules, stream, &to_rgb, |i| Plan::new(jobs[i].source, &picture(jobs[i].source.display_size())))?;
         let to_small: Vec<_> = between
             .iter()
             .enumerate()
-            .map(|(i, b)| CudaJob { source: &b.full, from: part(i, 0), to: part(i, 1) })
+            .map(|(i, b)| CudaJob { source: &b.full, from: part(i, 0), to: part(i, 1), padded: true })
             .collect();
         resize.queue(modules, stream, &to_small, |i| {
             Plan::new(&between[i].full, &picture(between[i].small.display_size()))
@@ -116,7 +117,12 @@ impl CudaSeparatePasses {
         let to_pixels: Vec<_> = between
             .iter()
             .enumerate()
-            .map(|(i, b)| CudaJob { source: &b.small, from: part(i, 1), to: pixels_to(i) })
+            .map(|(i, b)| CudaJob {
+                source: &b.small,
+                from: part(i, 1),
+                to: pixels_to(i),
+                padded: !planar && jobs[i].padded,
+            })
             .collect();
         normalize
             .queue(modules, stream, &to_pixels, |i| Plan::placed(&between[i].small, &pixels, between[i].placement))?;
@@ -124,7 +130,7 @@ impl CudaSeparatePasses {
             let to_planes: Vec<_> = between
                 .iter()
                 .enumerate()
-                .map(|(i, b)| CudaJob { source: &b.small, from: part(i, 2), to: jobs[i].to })
+                .map(|(i, b)| CudaJob { source: &b.small, from: part(i, 2), to: jobs[i].to, padded: true })
                 .collect();
             layout.queue(modules, stream, &to_planes, |i| Plan::new(&between[i].small, &target))?;
         }

@@ -105,6 +105,34 @@ pub(crate) fn target() -> impl Strategy<Value = Target> {
     )
 }
 
+/// An NV12 image and a target that shows it at a whole-number scale, but for what a few of them break: a crop that
+/// begins at odd pixels, an odd pitch, a width of no whole group.
+pub(crate) fn whole() -> impl Strategy<Value = ((ImageDesc, u64), Target)> {
+    let scales = prop::sample::select(vec![2u32, 2, 3, 3, 4, 6, 1, 5]);
+    let columns = prop_oneof![4 => (1u32..=9).prop_map(|groups| 4 * groups), 1 => 1u32..40];
+    let crop = prop_oneof![2 => Just((0u32, 0u32)), 2 => (0u32..3, 0u32..4).prop_map(|(x, y)| (4 * x, 2 * y)), 1 => (0u32..9, 0u32..5)];
+    let after = (0u32..9, 0u32..9);
+    let pitch_align = prop_oneof![2 => Just(4u32), 2 => Just(64), 1 => 1u32..8];
+    let colours =
+        (prop::sample::select(Matrix::ALL), prop::sample::select(Range::ALL), prop::sample::select(ChromaSiting::ALL));
+    let around = prop_oneof![Just((0u32, 0u32)), (0u32..20, Just(0u32)), (Just(0u32), 0u32..20)];
+    (scales, columns, 1u32..13, (crop, after), pitch_align, colours, around, target()).prop_map(
+        |(scale, columns, rows, ((x_px, y_px), (right, below)), pitch_align, (m, r, s), (wider, higher), target)| {
+            let (width_px, height_px) = (scale * columns, scale * rows);
+            let coded = Size::new(x_px + width_px + right, y_px + height_px + below);
+            let (mut image, have) = ImageDesc::packed(PixelFormat::Nv12, coded, colour(m, r, s), pitch_align);
+            image.display = Rect { x_px, y_px, width_px, height_px };
+            let fit = match target.fit {
+                Fit::Stretch if (wider, higher) != (0, 0) => {
+                    Fit::Letterbox { anchor: Anchor::Centre, rounding: Rounding::Nearest }
+                }
+                fit => fit,
+            };
+            ((image, have), Target { size: Size::new(columns + wider, rows + higher), fit, ..target })
+        },
+    )
+}
+
 /// The values of a tensor's bytes; f16 from the definition of the format.
 pub(crate) fn decode(dtype: TensorDtype, bytes: &[u8]) -> Vec<f64> {
     match dtype {

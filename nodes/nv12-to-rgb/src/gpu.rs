@@ -2,18 +2,27 @@
 
 use millrace_cuda::{DeviceMemory, Gpu, Span};
 use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, TensorDesc};
-use millrace_kernels::Target;
 use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses};
+use millrace_kernels::{Target, place};
 use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, Metrics, NodeError, Outputs, Queue};
 
 /// A stream on one GPU and the kernels there. Tensors come out on the GPU that their frames lie on.
 pub(crate) struct OnGpu {
     queue: Queue,
     conversion: Conversion,
+    target: Target,
     metrics: Metrics,
 }
 
-type Prepared = (Span, TensorDesc, DeviceSlotMut);
+/// A frame whose tensor has a slot.
+struct Prepared {
+    from: Span,
+    tensor: TensorDesc,
+    slot: DeviceSlotMut,
+    /// Where the picture goes, and whether the slot has its padding from a picture that went there before.
+    placed: u64,
+    padded: bool,
+}
 
 /// The two arms of `FUSED`.
 enum Conversion {
@@ -36,7 +45,8 @@ impl OnGpu {
         };
         let conversion = conversion.map_err(NodeError::fatal)?;
         tracing::info!(gpu = gpu.name(), way = if fused { "fused" } else { "separate passes" }, "converting");
-        let mut this = Self { queue: Queue::new(gpu, settings, cx)?, conversion, metrics: cx.metrics().clone() };
+        let mut this =
+            Self { queue: Queue::new(gpu, settings, cx)?, conversion, target: *target, metrics: cx.metrics().clone() };
         this.warm_up()?;
         Ok(this)
     }
@@ -54,7 +64,7 @@ impl OnGpu {
         let memory = |bytes, what| DeviceMemory::allocate(stream.gpu(), bytes, what).map_err(NodeError::fatal);
         let (from, to) = (memory(bytes, "a picture to begin with")?, memory(tensor_bytes, "a tensor to begin with")?);
         stream.fill(from.span(), 0).map_err(NodeError::fatal)?;
-        let job = [CudaJob { source: &image, from: from.span(), to: to.span() }];
+        let job = [CudaJob { source: &image, from: from.span(), to: to.span(), padded: false }];
         let queued = match &mut self.conversion {
             Conversion::Fused(converter) => converter.queue(stream, &job),
             Conversion::Separate(passes) => passes.queue(stream, &job),
@@ -69,7 +79,7 @@ impl OnGpu {
         self.queue.gpu().uuid() == gpu.uuid()
     }
 
-    /// Where a frame lies, a slot for its tensor and the tensor's description; `None` where no slot is free.
+    /// `None` where no slot is free.
     fn prepare(&self, lease: &Lease, image: &ImageDesc, out: &mut Outputs) -> Result<Option<Prepared>, NodeError> {
         let source = lease.item().source.as_str();
         let tensor = match &self.conversion {
@@ -79,7 +89,11 @@ impl OnGpu {
         let tensor = tensor.map_err(|e| NodeError::frame("convert", source, e))?;
         let from = lease.span(self.queue.stream())?;
         let slot = out.device_slot("tensor", source, tensor.bytes(), &self.queue)?;
-        Ok(slot.map(|slot| (from, tensor, slot)))
+        Ok(slot.map(|mut slot| {
+            let placed = place(image.display_size(), self.target.size, self.target.fit).id();
+            let padded = slot.take_contents() == placed;
+            Prepared { from, tensor, slot, placed, padded }
+        }))
     }
 
     /// Converts the frames and publishes their tensors, each with its own result.
@@ -89,8 +103,8 @@ impl OnGpu {
         for (lease, image) in frames {
             let index = results.len();
             results.push(match self.prepare(&lease, &image, out) {
-                Ok(Some((from, tensor, slot))) => {
-                    ready.push((index, lease, image, from, tensor, slot));
+                Ok(Some(prepared)) => {
+                    ready.push((index, lease, image, prepared));
                     Ok(())
                 }
                 Ok(None) => Ok(()), // no slot: counted
@@ -99,7 +113,7 @@ impl OnGpu {
         }
         let jobs: Vec<CudaJob<'_>> = ready
             .iter()
-            .map(|(_, _, image, from, _, slot)| CudaJob { source: image, from: *from, to: slot.span() })
+            .map(|(_, _, image, p)| CudaJob { source: image, from: p.from, to: p.slot.span(), padded: p.padded })
             .collect();
         let queued = match (&mut self.conversion, jobs.is_empty()) {
             (_, true) => Ok(()),
@@ -114,11 +128,12 @@ impl OnGpu {
                 self.metrics.moved(&lease.item().source, passes.moved_bytes(image));
             });
         }
-        for (index, lease, _, _, tensor, slot) in ready {
+        for (index, lease, _, Prepared { tensor, mut slot, placed, .. }) in ready {
             let item = lease.item();
             results[index] = match &queued {
                 Err(e) => Err(NodeError::frame("convert", &item.source, format!("frame {}: {e}", item.seq))),
                 Ok(()) => {
+                    slot.set_contents(placed);
                     let done = Item::on_host(item.source.as_str(), item.seq, item.timing, Payload::Tensor(tensor));
                     out.publish_device(slot, done, &self.queue)
                 }

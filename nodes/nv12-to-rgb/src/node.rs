@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::gpu::OnGpu;
 use millrace_cuda::Gpu;
 use millrace_frame::{ImageDesc, Item, Payload, PayloadKind, TensorDesc};
-use millrace_kernels::{ConvertError, Converter, SeparatePasses, Target};
+use millrace_kernels::{ConvertError, Converter, Placement, SeparatePasses, Target};
 use millrace_node::{Context, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -54,10 +54,18 @@ impl Conversion {
             Self::Separate(passes) => passes.moved_bytes(),
         }
     }
-    fn convert(&mut self, source: &[u8], tensor: &mut [u8]) -> Result<(), ConvertError> {
+    fn placement(&self) -> Placement {
         match self {
-            Self::Fused(converter) => converter.convert(source, tensor),
-            Self::Separate(passes) => passes.convert(source, tensor),
+            Self::Fused(converter) => converter.placement(),
+            Self::Separate(passes) => passes.placement(),
+        }
+    }
+    fn convert(&mut self, source: &[u8], tensor: &mut [u8], padded: bool) -> Result<(), ConvertError> {
+        match (self, padded) {
+            (Self::Fused(converter), false) => converter.convert(source, tensor),
+            (Self::Fused(converter), true) => converter.convert_padded(source, tensor),
+            (Self::Separate(passes), false) => passes.convert(source, tensor),
+            (Self::Separate(passes), true) => passes.convert_padded(source, tensor),
         }
     }
 }
@@ -195,7 +203,11 @@ impl Nv12ToRgb {
         };
         let tensor = conversion.tensor();
         let Some(mut slot) = out.slot("tensor", source, tensor.bytes())? else { return Ok(()) };
-        conversion.convert(frame.bytes(), slot.bytes_mut()).map_err(cannot)?;
+        // a slot keeps its padding until a picture is placed in another way
+        let placed = conversion.placement().id();
+        let padded = slot.take_contents() == placed;
+        conversion.convert(frame.bytes(), slot.bytes_mut(), padded).map_err(cannot)?;
+        slot.set_contents(placed);
         self.cx.metrics().moved(source, conversion.moved_bytes());
         let done = Item::on_host(source, item.seq, item.timing, Payload::Tensor(tensor));
         out.publish(slot, &done)

@@ -81,7 +81,7 @@ impl Writer {
                     colour: desc.colour,
                 };
                 let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-                let job = CudaJob { source: &source, from: whole, to };
+                let job = CudaJob { source: &source, from: whole, to, padded: false };
                 kernel.queue(queue.stream(), &[job]).map_err(NodeError::fatal)?;
             }
         }

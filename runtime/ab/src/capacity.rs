@@ -122,7 +122,7 @@ impl Capacity {
     #[must_use]
     pub fn outcome(&self) -> String {
         let broke = self.broke().map(|step| {
-            let why = step.faults.first().map_or("nothing was measured", String::as_str);
+            let why = step.faults.first().and_then(|fault| fault.lines().next()).unwrap_or("nothing was measured");
             format!("{} did not: {why}", step.cameras)
         });
         let found = match (self.held(), broke) {

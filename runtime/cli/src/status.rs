@@ -4,9 +4,10 @@
 use millrace_frame::CameraStatus;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::Deserialize;
-use std::io::{IoSliceMut, Read, Seek};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -179,14 +180,12 @@ impl Inbox {
 }
 
 fn read_file(file: OwnedFd) -> Option<Vec<u8>> {
-    let mut file = std::fs::File::from(file);
+    let file = std::fs::File::from(file);
     // a pipe would keep us waiting
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    file.rewind().ok()?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST_BYTES).read_to_end(&mut bytes).ok()?;
+    let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let mut bytes = vec![0; about.len().min(LONGEST_BYTES) as usize];
+    // every watcher of the node has the same open file, so its position is nobody's own
+    file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes)
 }
 
@@ -246,6 +245,23 @@ mod tests {
         let head = br#"{"v":1,"node":"a"}"#;
         send(head, &file);
         assert_eq!(inbox.next(Duration::from_secs(5)).unwrap().counters.len(), 10_000);
+        // another watcher reads the same open file at the same time
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut other = file.try_clone().unwrap();
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::io::Seek::rewind(&mut other).unwrap();
+                    std::io::Read::read_to_end(&mut other, &mut Vec::new()).unwrap();
+                }
+            });
+            for _ in 0..50 {
+                send(head, &file);
+                assert_eq!(inbox.next(Duration::from_secs(5)).unwrap().counters.len(), 10_000);
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
         // what is no file is not read, and the next report comes as ever
         let (pipe, _keep) = std::io::pipe().unwrap();
         send(head, &pipe);

@@ -15,10 +15,8 @@ fn on_a_slow_stand_in() {
 }
 
 mod suite {
-    #![allow(unsafe_code, reason = "a launch of the test's own kernel")]
-
     use crate::common::{PATIENCE, gpu, pattern};
-    use millrace_cuda::{DeviceMemory, Event, Gpu, Grid, Module, Stream, Waker};
+    use millrace_cuda::{DeviceMemory, Event, Gpu, Stream, Waker};
     use rustix::process::{PTracer, Pid, PidfdFlags, PidfdGetfdFlags};
     use std::io::{BufRead, BufReader, Write};
     use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,25 +27,6 @@ mod suite {
     const BYTES: u64 = 300_000;
     const SEED: u64 = 9;
     const ROLE: &str = "MILLRACE_ROLE";
-    /// How long the kernel works that holds an owner's stream: longer than its reader looks at it before the owner is killed.
-    const HOLD: Duration = Duration::from_secs(3);
-    /// A kernel of one thread that works for `ns` nanoseconds.
-    const WORK: &str = ".version 7.0
-        .target sm_75
-        .address_size 64
-        .visible .entry work(.param .u64 ns)
-        {
-            .reg .u64 %now, %until;
-            .reg .pred %more;
-            ld.param.u64 %until, [ns];
-            mov.u64 %now, %globaltimer;
-            add.u64 %until, %until, %now;
-        AGAIN:
-            mov.u64 %now, %globaltimer;
-            setp.lt.u64 %more, %now, %until;
-            @%more bra AGAIN;
-            ret;
-        }";
 
     /// A process in a role of [`child`], which answers each line by a line. Killed when dropped.
     struct Process {
@@ -139,6 +118,7 @@ mod suite {
             Some(("open", handle)) => opener(&gpu, unhex(handle)),
             _ if role == "owner" => owner(&gpu),
             _ if role == "owner by descriptor" => owner_by_descriptor(&gpu),
+            _ if role == "waiter" => waiter(&gpu),
             _ => panic!("there is no role {role}"),
         }
     }
@@ -162,7 +142,8 @@ mod suite {
                 }
                 _ if line == "look" => say(value(&download(&stream, memory.as_ref().unwrap()))),
                 _ if line == "hold" => {
-                    hold(gpu, &stream);
+                    // until it is killed, this process's stream does not come to the event
+                    stream.wake(&Waker::new(|| std::thread::sleep(2 * PATIENCE))).unwrap();
                     stream.record(&event).unwrap();
                     say("held");
                 }
@@ -173,22 +154,6 @@ mod suite {
                 _ => panic!("what is '{line}'?"),
             }
         }
-    }
-
-    /// Gives the stream work. A driver does not wait for the processor once a process is dead: what a kernel of that process
-    /// does ends, and what a call back does never will. So the work is a kernel, as it is in our nodes. The stand-in computes
-    /// no kernel but ours, and its streams end with their process.
-    fn hold(gpu: &Gpu, stream: &Stream) {
-        if std::env::var_os(millrace_cuda_driver_folder::STAND_IN).is_some() {
-            return stream.wake(&Waker::new(|| std::thread::sleep(2 * PATIENCE))).unwrap();
-        }
-        let work = Module::load(gpu, "work", WORK).unwrap().function("work").unwrap();
-        let mut ns = HOLD.as_nanos() as u64;
-        let one_thread = Grid { blocks: [1; 3], threads: [1; 3] };
-        // SAFETY: the kernel takes one 64-bit word and touches no memory.
-        unsafe { work.launch(stream, one_thread, 0, &mut [std::ptr::from_mut(&mut ns).cast()]) }.unwrap();
-        // unloading a module waits for its kernels
-        std::mem::forget(work);
     }
 
     fn owner_by_descriptor(gpu: &Gpu) {
@@ -248,22 +213,31 @@ mod suite {
         owner.end();
     }
 
+    /// So whoever queues a wait for another process has to be ended when that process is killed.
     #[test]
-    fn an_owner_that_is_killed_holds_nobody_up_and_its_memory_stays() {
-        let Some(gpu) = gpu() else { return };
-        let (mut owner, handle, event, stream) = start_owner(&gpu);
-        let memory = DeviceMemory::open_ipc(&gpu, handle, BYTES).unwrap();
-        let event = Event::open(&gpu, event).unwrap();
+    fn what_waits_for_an_owner_that_is_killed_waits_for_ever_and_everything_else_goes_on() {
+        let Some(_) = gpu() else { return };
+        // in a process of its own: memory that such a stream may use cannot be freed
+        let mut waiter = Process::start("waiter");
+        assert_eq!(waiter.line(), "waits, and the rest goes on");
+        waiter.kill();
+    }
+
+    fn waiter(gpu: &Gpu) {
+        let (mut owner, handle, event, stream) = start_owner(gpu);
+        let memory = DeviceMemory::open_ipc(gpu, handle, BYTES).unwrap();
+        let event = Event::open(gpu, event).unwrap();
         assert_eq!(owner.ask("hold"), "held");
         let (told, heard) = mpsc::channel();
         stream.wait(&event).unwrap();
         stream.wake(&Waker::new(move || told.send(()).unwrap())).unwrap();
         assert!(!event.is_done().unwrap());
-        heard.recv_timeout(Duration::from_millis(200)).unwrap_err();
         owner.kill();
-        heard.recv_timeout(PATIENCE).expect("our stream goes on when the dead owner's work has ended");
-        assert!(event.is_done().unwrap());
-        assert!(download(&stream, &memory) == pattern(BYTES as usize, SEED));
+        heard.recv_timeout(Duration::from_secs(3)).unwrap_err();
+        assert!(!event.is_done().unwrap());
+        assert!(download(&Stream::new(gpu).unwrap(), &memory) == pattern(BYTES as usize, SEED), "its memory stays");
+        say("waits, and the rest goes on");
+        std::thread::sleep(2 * PATIENCE);
     }
 
     #[test]

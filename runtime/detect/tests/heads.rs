@@ -1,4 +1,5 @@
-//! Each head against what `data/make_heads.py` computed with numpy.
+//! Each head against what `data/make_heads.py` computed with numpy, and against what the libraries of real architectures find in
+//! their models' outputs (`data/make_real.py`).
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use millrace_detect::heads::KINDS;
@@ -137,4 +138,10 @@ fn every_head_gives_what_numpy_gives() {
     let without: Vec<&str> =
         KINDS.iter().map(|kind| kind.name).filter(|name| !judged.iter().any(|case| case.starts_with(name))).collect();
     assert!(without.is_empty(), "heads without a case of numpy: {without:?}");
+}
+
+#[test]
+fn real_architectures_give_what_their_own_libraries_find() {
+    let judged = judge(include_str!("data/real.json"));
+    assert_eq!(judged.len(), 16, "{judged:?}");
 }

@@ -18,6 +18,8 @@ pub const MARKER: &[u8] = b"millrace-node-describe-v1";
 
 /// The program in which nodes that share a process run; it is beside theirs. To `--describe` it answers which it contains.
 pub const GROUP_PROGRAM: &str = "millrace-stages";
+/// The setting that names the process of a node.
+pub const GROUP_SETTING: &str = "PROCESS";
 
 /// What `NODE --describe` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,19 +8,19 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum IngestError {
-    #[error("cannot open '{path}': {cause}; SOURCE must name a video file that can be read, or an rtsp:// URL")]
+    #[error(
+        "cannot open '{path}': {cause}; SOURCE must name a video file that can be read, or an rtsp:// or http:// URL"
+    )]
     Open { path: PathBuf, cause: std::io::Error },
-    #[error("'{path}' is {found}; SOURCE must name a video file on a disk, or an rtsp:// URL")]
-    NoFile { path: PathBuf, found: &'static str },
     #[error("cannot read '{path}' at byte {offset_bytes}: {cause}")]
     Read { path: PathBuf, offset_bytes: u64, cause: std::io::Error },
     #[error(
         "'{path}' is {found}, not video that can be read here; \
          expected MP4/MOV, Matroska/WebM, an MPEG transport stream, AVI or a byte stream (Annex-B), of H.264, H.265 or \
          Motion JPEG, or a folder of JPEG or PNG pictures; \
-         convert it with another tool, or name another file"
+         {fix}"
     )]
-    NotVideo { path: PathBuf, found: Cow<'static, str> },
+    NotVideo { path: PathBuf, found: Cow<'static, str>, fix: &'static str },
     #[error("MP4 file '{path}': {reason}; {fix}")]
     Container { path: PathBuf, reason: String, fix: &'static str },
     #[error("{container} '{path}': {reason}; {fix}")]

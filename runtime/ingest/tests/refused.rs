@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scratch, decode, own_data, reference, shared_data};
-use millrace_ingest::{Feed, FeedSettings, FeedStep, Options, annexb_nals};
+use millrace_ingest::{Feed, FeedSettings, FeedStep, Ingest, Options, annexb_nals};
 use std::path::Path;
 
 fn refusal(path: &Path) -> String {
@@ -42,8 +42,36 @@ fn pipes_and_devices_are_refused_at_once() {
     let error = refusal(&pipe);
     std::fs::remove_file(&pipe).unwrap();
     assert!(error.contains("is a pipe (FIFO), not video"), "{error}");
-    assert!(refusal(Path::new("/dev/null")).contains("is a device, not video"));
+    assert!(error.ends_with("write what comes out of it to a file, and name that"), "{error}");
+    let error = refusal(Path::new("/dev/null"));
+    assert!(error.contains("is a device, not video") && error.ends_with("http:// URL of a camera"), "{error}");
     assert!(refusal(Path::new("/no/such.mp4")).contains("No such file"));
+}
+
+#[test]
+fn what_streams_differently_says_what_to_do() {
+    let playlist = Scratch::new("live.m3u8", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:4,\na.ts\n");
+    let error = refusal(&playlist.0);
+    assert!(error.contains("is an HLS playlist, not video") && error.contains("ffmpeg -i PLAYLIST -c copy"), "{error}");
+    for url in ["rtmp://me:hidden7@server/live", "srt://server:9000", "udp://239.0.0.1:1234", "v4l2:///dev/video0"] {
+        let error = Ingest::open(url, &Options::default()).err().unwrap().to_string();
+        let scheme = url.split(':').next().unwrap();
+        let wanted =
+            format!("camera {scheme}://…: this kind of address is not read; rtsp:// and http:// (Motion JPEG) are.");
+        assert!(error.starts_with(&wanted) && !error.contains("hidden7"), "{error}");
+    }
+    // a node as the system's own video devices are, where this process may make one
+    let device = std::env::temp_dir().join(format!("millrace-video-{}", std::process::id()));
+    let made = std::process::Command::new("mknod").arg(&device).args(["c", "81", "0"]).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return eprintln!("skipped: no device can be made here");
+    }
+    let error = refusal(&device);
+    std::fs::remove_file(&device).unwrap();
+    assert!(
+        error.contains("is a camera of this machine (V4L2), not video") && error.contains("Motion JPEG over HTTP"),
+        "{error}"
+    );
 }
 
 /// What is said of a file in which nothing can be decoded.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Settings of every node that works on a GPU, to be flattened into its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -102,7 +102,7 @@ const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// What is kept until the GPU has done with it.
 #[derive(Default)]
 pub(crate) struct Held {
-    held: Vec<(Event, Box<dyn Send>)>,
+    held: Vec<(Event, Instant, Box<dyn Send>)>,
     spare: Vec<Event>,
 }
 
@@ -113,8 +113,13 @@ impl Held {
             None => Event::new(queue.gpu())?,
         };
         queue.stream.record(&event)?;
-        self.held.push((event, keep));
+        self.held.push((event, Instant::now(), keep));
         Ok(())
+    }
+
+    /// Since when the oldest of it is held.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.held.first().map(|(_, since, _)| *since)
     }
 
     /// How long the event loop may sleep. A call back by the driver would cost the host more than a look from time to time:
@@ -140,7 +145,7 @@ impl Held {
 
     /// Waits until everything is done, and lets go of it.
     pub(crate) fn finish(&mut self) -> Result<(), CudaError> {
-        for (event, keep) in self.held.drain(..) {
+        for (event, _, keep) in self.held.drain(..) {
             event.synchronize()?;
             drop(keep);
         }

@@ -33,6 +33,7 @@ mod run;
 mod seat;
 mod settings;
 mod status;
+mod stuck;
 pub mod testing;
 #[cfg(test)]
 mod tests;

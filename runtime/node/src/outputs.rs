@@ -78,6 +78,17 @@ impl SlotMut {
             None => self.slot.bytes_mut(),
         }
     }
+
+    /// What the node said of these bytes when it wrote them last, by [`set_contents`](Self::set_contents); 0 where it said
+    /// nothing. It is asked for once: what is then left half written says nothing.
+    pub fn take_contents(&mut self) -> u64 {
+        if self.apart.is_some() { 0 } else { self.slot.take_contents() }
+    }
+
+    /// Says what the bytes hold, by a number of the node's own, for when it writes them again.
+    pub fn set_contents(&mut self, contents: u64) {
+        self.slot.set_contents(contents);
+    }
 }
 
 /// A slot on a GPU to write. Dropped unpublished, it goes back to its pool.
@@ -93,6 +104,16 @@ impl DeviceSlotMut {
     /// Where it lies. It is written by work in the queue that it was asked for with.
     pub fn span(&self) -> Span {
         self.span
+    }
+
+    /// As [`SlotMut::take_contents`].
+    pub fn take_contents(&mut self) -> u64 {
+        self.slot.take_contents()
+    }
+
+    /// As [`SlotMut::set_contents`].
+    pub fn set_contents(&mut self, contents: u64) {
+        self.slot.set_contents(contents);
     }
 }
 
@@ -248,6 +269,11 @@ impl Outputs {
         };
         let DeviceSlotMut { slot, port, lane, .. } = slot;
         self.publish_with(SlotMut { slot, port, lane, apart: None }, &item, None)
+    }
+
+    /// Since when the GPU has had the oldest of what is held.
+    pub(crate) fn held_since(&self) -> Option<std::time::Instant> {
+        self.held.since()
     }
 
     /// How long the event loop may sleep before it looks again whether the GPU has done with what is held.

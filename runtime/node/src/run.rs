@@ -16,6 +16,7 @@ use crate::params;
 use crate::seat::{self, Seat};
 use crate::settings::{Common, FlowSetting, Sheet, Unread};
 use crate::status::{State, Status};
+use crate::stuck::{self, Unfinished};
 use millrace_frame::{CameraStatus, Device, PayloadKind};
 use millrace_pool::{Bell, Flow};
 use std::any::Any;
@@ -179,7 +180,23 @@ fn live<N: Node>(
         let (node, inputs, out, stop) = (&mut node, &mut inputs, &mut out, &stop);
         let pace = Pace::default();
         let woke = Instant::now();
-        Turn { node, inputs, out, sheet, bell, metrics, status, stop, per_camera, pace, woke }.run()
+        let (working_since, unfinished) = (None, Unfinished::default());
+        Turn {
+            node,
+            inputs,
+            out,
+            sheet,
+            bell,
+            metrics,
+            status,
+            stop,
+            per_camera,
+            pace,
+            woke,
+            working_since,
+            unfinished,
+        }
+        .run()
     });
     // what is in work at a stop, or at a fault, is most likely about to be done
     let completed = complete_all(&mut node, &mut out, bell, metrics);
@@ -238,6 +255,9 @@ struct Turn<'a, N> {
     pace: Pace,
     /// When the loop woke last.
     woke: Instant,
+    /// Since when the node has something in work and has completed nothing.
+    working_since: Option<Instant>,
+    unfinished: Unfinished,
 }
 
 impl<N: Node> Turn<'_, N> {
@@ -258,6 +278,10 @@ impl<N: Node> Turn<'_, N> {
                 return Ok(());
             }
             self.inputs.look();
+            self.unfinished.since(self.out.held_since().into_iter().chain(self.working_since).min());
+            if let Some(from) = self.inputs.died_on_gpu() {
+                stuck::watch(from, self.unfinished.clone(), self.metrics.clone(), self.status.last_words(self.metrics));
+            }
             self.pass_on_cameras();
             let most = self.node.batch().max(1);
             let waiting = self.inputs.waiting(most);
@@ -330,6 +354,11 @@ impl<N: Node> Turn<'_, N> {
     /// Lets the node publish what has come to its end.
     fn complete(&mut self) -> Result<(), NodeError> {
         let results = self.node.complete(self.out);
+        let in_work = self.node.in_work() > 0;
+        self.working_since = match self.working_since {
+            Some(since) if in_work && results.is_empty() => Some(since),
+            _ => in_work.then(Instant::now),
+        };
         results.into_iter().try_for_each(|(seq, result)| lost(result, Some(seq), self.metrics))
     }
 

@@ -53,6 +53,7 @@ pub(crate) struct Common {
     /// The process that the node runs in: nodes of a graph that name the same one run in it as threads, and share a CUDA
     /// context. An error of one, or a crash, ends them all. Left out, the node has a process of its own.
     #[serde(default)]
+    #[expect(dead_code, reason = "it decides before there is a node: `Group::asked` reads it")]
     pub(crate) process: Option<String>,
     /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).

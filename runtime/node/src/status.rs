@@ -170,6 +170,16 @@ impl Status {
         }
     }
 
+    /// For a thread that ends the process: reports why.
+    pub(crate) fn last_words(&self, metrics: &Metrics) -> impl FnOnce(&str) + Send + 'static {
+        let (shared, metrics) = (self.shared.clone(), metrics.clone());
+        move |why| {
+            let mut reporter = shared.reporter();
+            (reporter.state, reporter.error) = (State::Failed, Some(why.to_owned()));
+            reporter.report(&metrics);
+        }
+    }
+
     /// Starts the thread that sends, where it does not run yet and there is somebody to send to.
     fn send_regularly(&mut self, metrics: &Metrics) {
         let reporter = self.shared.reporter();

@@ -180,6 +180,11 @@ impl Reader {
         place.bell.store(u64::from(bell.raw_fd()) + 1, Ordering::Release);
     }
 
+    /// Whether the pool's slots are in the memory of a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.shared.memory(), Memory::Cuda(_))
+    }
+
     /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
     pub fn poll(&mut self) -> Next {
         let Shared { index, flow, .. } = *self.shared;

@@ -10,7 +10,7 @@ use crate::{Flow, PoolError};
 use millrace_cuda::{CudaError, Span, Stream};
 use millrace_frame::{Fence, SlotRef};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// What a pool is to be.
@@ -60,6 +60,8 @@ struct Known {
 struct Shared {
     control: Mapping,
     memory: Memory,
+    /// What the producer has said of each slot's bytes.
+    contents: Box<[AtomicU64]>,
 }
 
 impl Shared {
@@ -117,7 +119,8 @@ impl Pool {
         }
         h.magic.store(MAGIC, Ordering::Release);
         let (flow, incarnation) = (spec.flow, spec.incarnation);
-        let shared = Arc::new(Shared { control, memory });
+        let contents = (0..spec.slots).map(|_| AtomicU64::new(0)).collect();
+        let shared = Arc::new(Shared { control, memory, contents });
         let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
         Ok(Self { shared, name, flow, pool, incarnation, pid: me.pid(), heard: AtomicU32::new(0), bells })
     }
@@ -338,6 +341,18 @@ impl Slot {
         // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
         // `&mut self` excludes a second slice while this one lives.
         unsafe { memory.slot_mut(self.writing.slot) }
+    }
+
+    /// What this process said of the slot's bytes when it wrote them last, by [`set_contents`](Self::set_contents); 0 where
+    /// it said nothing, as in a new pool. It is asked for once: a slot that is then left half written says nothing.
+    /// Consumers write to no slot, so it is true after they have read it.
+    pub fn take_contents(&mut self) -> u64 {
+        self.shared.contents[self.writing.slot as usize].swap(0, Ordering::Relaxed)
+    }
+
+    /// Says what the slot holds, by a number of the producer's own.
+    pub fn set_contents(&mut self, contents: u64) {
+        self.shared.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
     }
 
     /// Where the slot lies on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)

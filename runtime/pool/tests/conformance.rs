@@ -104,6 +104,39 @@ fn each_reuse_of_a_slot_is_a_new_generation<K: Kind>() {
     assert_eq!(generations, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
 }
 
+/// What a producer says of a slot's bytes is there when it writes the slot again, once; a new pool says nothing.
+fn a_slot_says_what_its_producer_said_of_it<K: Kind>() {
+    let mut pool = create::<K>(Flow::Live, 3, &["a/in"]);
+    let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
+    let mut round = |says: &dyn Fn(u64) -> Option<u64>| {
+        let found = [(); 3].map(|()| {
+            let ticket = pool.published();
+            let mut slot = pool.acquire().unwrap();
+            let found = slot.take_contents();
+            slot.write(&payload(ticket)).unwrap();
+            if let Some(contents) = says(ticket) {
+                slot.set_contents(contents);
+            }
+            pool.publish(slot, &ticket.to_be_bytes()).unwrap();
+            found
+        });
+        drop(get(&mut reader));
+        found
+    };
+    assert_eq!(round(&|ticket| Some(7 + ticket)), [0; 3]);
+    assert_eq!(round(&|ticket| (ticket != 4).then_some(7 + ticket)), [7, 8, 9]);
+    assert_eq!(round(&|_| None), [10, 0, 12]);
+    assert_eq!(round(&|_| None), [0; 3]);
+    // dropped unpublished, perhaps half written
+    let mut slot = pool.acquire().unwrap();
+    slot.set_contents(5);
+    drop(slot);
+    let mut slot = pool.acquire().unwrap();
+    assert_eq!((slot.take_contents(), slot.take_contents()), (5, 0), "it was said");
+    drop(slot);
+    assert_eq!(pool.acquire().unwrap().take_contents(), 0);
+}
+
 /// Two of three slots are leased out of turn, so that a walk round the slots would overwrite a newer frame than it has to.
 fn live_the_oldest_free_frame_is_overwritten<K: Kind>() {
     let mut pool = create::<K>(Flow::Live, 3, &["a/in", "b/in"]);
@@ -502,6 +535,7 @@ macro_rules! conformance {
         $(conformance! { $kind, $marker:
             a_frame_is_read_as_it_was_written
             each_reuse_of_a_slot_is_a_new_generation
+            a_slot_says_what_its_producer_said_of_it
             live_an_overwritten_frame_is_gone_and_counted
             live_the_producer_keeps_off_leased_slots
             live_the_oldest_free_frame_is_overwritten

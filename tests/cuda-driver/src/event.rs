@@ -2,7 +2,7 @@
 
 use crate::backing::{self, Backing, Handle};
 use crate::code::{INVALID_HANDLE, INVALID_VALUE, NOT_READY, Status, status};
-use crate::process::{self, Identity, me};
+use crate::process;
 use crate::put;
 use crate::state::{State, fresh, in_context, misuse};
 use std::ffi::{c_uint, c_void};
@@ -17,9 +17,6 @@ pub(crate) struct Shared {
     recorded: AtomicU64,
     /// Which of these points was reached last.
     reached: AtomicU64,
-    /// Who recorded it last.
-    recorder_pid: AtomicU64,
-    recorder_started: AtomicU64,
     destroyed: AtomicU64,
     /// The clock when that point was reached, for timed events.
     reached_ns: AtomicU64,
@@ -56,10 +53,7 @@ impl Event {
 
     /// Marks a point; `reach` is to be called with its number when a stream has come there.
     fn record(&self) -> u64 {
-        let shared = self.shared();
-        shared.recorder_started.store(me().started, Ordering::Release);
-        shared.recorder_pid.store(me().pid, Ordering::Release);
-        shared.recorded.fetch_add(1, Ordering::AcqRel) + 1
+        self.shared().recorded.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     fn reach(&self, point: u64) {
@@ -72,16 +66,10 @@ impl Event {
         self.shared().recorded.load(Ordering::Acquire)
     }
 
-    /// Whether a point was reached: also when the process whose stream would come there is dead.
+    /// Whether a point was reached. A process that is killed before never comes there, and whoever waits for it waits for
+    /// ever: so it is on an H200 with driver 580.159.04.
     fn is_reached(&self, point: u64) -> bool {
-        let shared = self.shared();
-        let reached = || shared.reached.load(Ordering::Acquire) >= point;
-        if reached() {
-            return true;
-        }
-        let pid = shared.recorder_pid.load(Ordering::Acquire);
-        let recorder = Identity { pid, started: shared.recorder_started.load(Ordering::Acquire) };
-        !process::lives(recorder)
+        self.shared().reached.load(Ordering::Acquire) >= point
     }
 
     fn wait_until(&self, point: u64) {

@@ -60,7 +60,7 @@ nodes:
 class Run:
     """A graph of live cameras, from its start to its end."""
 
-    def __init__(self, suite, step, name, clips, model, loop=True, detect=None, sets=(), env=None):
+    def __init__(self, suite, step, name, clips, model, loop=True, detect=None, sets=(), env=None, restarts=0):
         self.suite, self.step, self.cameras = suite, step, list(clips)
         self.port, self.reports, self.ended_s = watch.free_port(), None, None
         sources = " ".join(f"{camera}={clip}" for camera, clip in clips.items())
@@ -68,7 +68,11 @@ class Run:
         # JSON is YAML
         values = {"bin": suite.target, "sources": sources, "model": model, "detect": json.dumps(settings), "port": self.port}
         file = suite.out / f"{name}.yml"
-        file.write_text(GRAPH.format(loop="true" if loop else "false", **values))
+        graph = GRAPH.format(loop="true" if loop else "false", **values)
+        if restarts:
+            policy = f"restart_policy: on-failure\n    max_restarts: {restarts}\n    restart_delay: 0.2"
+            graph = graph.replace("restart_policy: never", policy)
+        file.write_text(graph)
         self.process = step.start(millrace(suite, file, sets), env)
 
     def __enter__(self):
@@ -375,3 +379,36 @@ def decode_end(suite, step):
             whole = row["end_s"] + row["exit_s"]
             step.figure(f"{count} sessions, {'left to the end of the process' if how else 'destroyed'}: from the end of the work to the end of the process", whole, "s")
             step.note(json.dumps(row))
+
+
+KILLS, KILLED_CAMERAS, BACK_LIMIT_S = 12, 64, 30
+
+
+def kill_decoder(suite, step):
+    """Kills the decoder and the converter again and again under load: what they had queued on the GPU never ends for the nodes behind
+    them, and every camera has to come back all the same."""
+    source = long_stream(suite, NO_B)
+    clips = {f"cam{n:03}": source for n in range(KILLED_CAMERAS)}
+    with Run(suite, step, "kill-decoder", clips, demo(suite), restarts=3 * KILLS) as run:
+        run.begin(enough_fps=FPS / 2)
+        back = {}
+        for number in range(KILLS):
+            time.sleep(2)
+            program = ("nvdec-nv12", "nv12-to-rgb")[number % 2]
+            frames = {camera: row["frames"] for camera, row in run.stats().items()}
+            os.kill(of_family(run.process.pid, program)[0], signal.SIGKILL)
+            killed = time.monotonic()
+            # 20 more of each: what was under way at the death is less
+            while any(row["frames"] < frames.get(camera, 0) + 20 for camera, row in run.stats().items()):
+                if time.monotonic() > killed + BACK_LIMIT_S:
+                    raise Failed(f"kill {number + 1}, {program}: not every camera is back within {BACK_LIMIT_S} s")
+                time.sleep(0.1)
+            back.setdefault(program, []).append(round(time.monotonic() - killed, 2))
+        run.end()
+        log = run.process.log.read_text(errors="replace")
+    file = suite.out / f"long-{NO_B.split('.')[0]}.264"
+    file.unlink(missing_ok=True)
+    ended = sum("GPU never finishes" in line for line in log.splitlines())
+    for program, seconds in back.items():
+        step.figure(f"{KILLED_CAMERAS} cameras, kill -9 of {program}, until 20 more frames of each", seconds, "s")
+    step.note(f"kill -9, seconds until 20 more frames of each camera: {back}; lines that say that a node ended itself: {ended}")

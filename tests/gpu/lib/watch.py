@@ -75,9 +75,9 @@ class Reports:
                 # a report that is too long for a datagram comes in a file beside it
                 data, files, _, _ = socket.recv_fds(self.socket, 4 << 20, 1)
                 for descriptor in files:
-                    with os.fdopen(descriptor, "rb") as file:
-                        file.seek(0)
-                        data = file.read()
+                    # not from its position, which all watchers of the node share
+                    data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                    os.close(descriptor)
                 message = json.loads(data)
             except (TimeoutError, ValueError):
                 continue

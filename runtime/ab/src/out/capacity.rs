@@ -65,8 +65,13 @@ fn row(step: &Step) -> [String; 9] {
         of(|f| f.nvdec_percent),
         step.figures.as_ref().map_or_else(|| "-".to_owned(), |f| format!("{:.2}", f.cpu_cores)),
         of(|f| f.batch),
-        if step.held() { "yes".to_owned() } else { format!("no: {}", step.faults.join("; ")) },
+        if step.held() { "yes".to_owned() } else { format!("no: {}", faults(step)) },
     ]
+}
+
+/// What did not hold, of each the first line: one that ended a run has lines of its log behind it.
+fn faults(step: &Step) -> String {
+    step.faults.iter().filter_map(|fault| fault.lines().next()).collect::<Vec<_>>().join("; ")
 }
 
 /// A line of the table on a terminal; without a step, that of the heads.
@@ -171,13 +176,13 @@ mod tests {
     fn the_page_has_each_step_and_a_plot_of_each_figure_that_was_measured() {
         let mut capacity = capacity(1, 8);
         capacity.steps = vec![step(1, true), step(2, true), step(4, false), step(3, true)];
-        capacity.steps.push(Step { cameras: 8, faults: vec!["it <died>".into()], figures: None });
+        capacity.steps.push(Step { cameras: 8, faults: vec!["it <died>\nits log".into()], figures: None });
         let page = capacity_html(&capacity);
         assert!(page.contains("<strong>3 cameras</strong>3 cameras held; 4 did not: detect lost 7 frames"), "{page}");
         // frames, ages and processor time; no GPU was looked at
         assert_eq!(page.matches("<svg").count(), 3, "{page}");
         assert_eq!(page.matches("cameras: ").count(), 3 * 4, "a mark for each step that has figures: {page}");
-        assert!(page.contains("it &lt;died&gt;") && page.contains("clip&lt;1&gt;.mp4"), "{page}");
+        assert!(page.contains("it &lt;died&gt;<") && page.contains("clip&lt;1&gt;.mp4"), "{page}");
         for outside in ["http://", "https://", "<script", "src="] {
             let own = page.replace("http://www.w3.org/2000/svg", "");
             assert!(!own.contains(outside), "the page needs {outside}");

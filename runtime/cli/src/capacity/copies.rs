@@ -24,7 +24,7 @@ pub(super) struct Copies<'a> {
 
 struct Decoder {
     id: String,
-    /// What the graph says of whom it serves, to be taken back.
+    /// What the graph says of whom it serves, to be withdrawn.
     named: Vec<&'static str>,
     group: Option<String>,
 }
@@ -37,12 +37,12 @@ fn value<'a>(node: &'a CheckedNode, key: &str) -> Option<&'a str> {
 impl<'a> Copies<'a> {
     /// Finds the decoders of a graph that was checked, and the clip.
     pub(super) fn of(loaded: &Loaded, graph: &'a Path, sets: &'a [Set], clip: Option<&Path>) -> anyhow::Result<Self> {
-        let takes_cameras =
+        let has_cameras =
             |node: &&CheckedNode| node.settings.iter().any(|setting| setting.described && setting.key == "CAMERAS");
-        let nodes: Vec<&CheckedNode> = loaded.checked.nodes.iter().filter(takes_cameras).collect();
+        let nodes: Vec<&CheckedNode> = loaded.checked.nodes.iter().filter(has_cameras).collect();
         if nodes.is_empty() {
             bail!(
-                "no node of {} takes a cameras file (setting CAMERAS), so it cannot be given more cameras",
+                "no node of {} has the setting CAMERAS, which names a cameras file, so it cannot be given more cameras",
                 loaded.name
             );
         }

@@ -90,16 +90,22 @@ fn try_capacity(args: &Args) -> anyhow::Result<u8> {
     let launcher = Launcher { dora, signals: &signals };
     let (seconds, left_out_s) = (asked.seconds, asked.left_out_s);
     say(&format!("each step: its start and {left_out_s} s are left out, then {seconds} s are measured"));
-    println!("{}", capacity_row(None));
     while let Some(cameras) = found.next_cameras() {
         let Some(step) = step(&copies, &launcher, cameras, asked)? else {
             found.unfinished = Some("stopped before the search came to its end".to_owned());
             break;
         };
-        println!("{}", capacity_row(Some(&step)));
-        if found.steps.is_empty() && step.figures.is_none() {
-            bail!("{} does not run with {cameras} of these cameras: {}", args.graph.display(), step.faults.join("; "));
+        if found.steps.is_empty() {
+            if step.figures.is_none() {
+                bail!(
+                    "{} does not run with {cameras} of these cameras: {}",
+                    args.graph.display(),
+                    step.faults.join("; ")
+                );
+            }
+            println!("{}", capacity_row(None));
         }
+        println!("{}", capacity_row(Some(&step)));
         found.steps.push(step);
         save(&found, &out)?;
     }

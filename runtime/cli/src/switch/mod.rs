@@ -8,7 +8,7 @@ mod plan;
 mod swap;
 mod watch;
 
-use crate::load::load;
+use crate::load::{Loaded, load};
 use anyhow::{Context, bail};
 use control::{Control, Dataflow};
 use guard::Guard;
@@ -16,7 +16,7 @@ use journal::{Journal, Place, Runs};
 use millrace_graph::check::Set;
 use millrace_graph::describe::Programs;
 use plan::Definitions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use swap::Swap;
@@ -101,12 +101,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
 
 fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Place) -> anyhow::Result<bool> {
     let graph = args.graph.as_ref().context("no graph was named")?;
-    let loaded = load(graph, &args.sets, &Programs::default())?;
-    if !loaded.checked.report.is_ok() {
-        eprint!("{}", loaded.checked.report.text(false));
-        bail!("{} has faults, so nothing was changed", graph.display());
-    }
-    let b = Definitions::of_graph(&loaded)?;
+    let b = Definitions::of_graph(&without_faults(graph, &args.sets)?)?;
     let mut watch = Watch::new(&flow.uuid)?;
     let ids = control.nodes(&flow.uuid)?;
     let a = what_runs(args, &ids, &b, &mut watch)?;
@@ -148,6 +143,8 @@ fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Pla
             args.watch.as_secs_f64()
         );
     }
+    // what its settings point to may have gone meanwhile
+    without_faults(graph, &args.sets)?;
     let journal = Journal {
         v: 1,
         dataflow: flow.uuid,
@@ -162,16 +159,22 @@ fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Pla
     Swap::new(control, place, journal, guard, watch)?.finish()
 }
 
+/// A graph in which `millrace check` finds no fault: with its settings, and the files that they point to.
+fn without_faults(graph: &Path, sets: &[Set]) -> anyhow::Result<Loaded> {
+    let loaded = load(graph, sets, &Programs::default())?;
+    if !loaded.checked.report.is_ok() {
+        eprint!("{}", loaded.checked.report.text(false));
+        bail!("{} has faults, so nothing was changed", graph.display());
+    }
+    Ok(loaded)
+}
+
 /// The definitions of what runs: from a file, or as its nodes tell.
 fn what_runs(args: &Args, ids: &[String], b: &Definitions, watch: &mut Watch) -> anyhow::Result<Definitions> {
     /// Nodes report twice a second; one that waits for a camera may be slower.
     const PATIENCE: Duration = Duration::from_secs(15);
     if let Some(from) = &args.from {
-        let loaded = load(from, &[], &Programs::default())?;
-        if !loaded.checked.report.is_ok() {
-            eprint!("{}", loaded.checked.report.text(false));
-            bail!("{} has faults, so nothing was changed", from.display());
-        }
+        let loaded = without_faults(from, &[])?;
         watch.listen(Duration::from_millis(1_500));
         return Definitions::of_graph(&loaded);
     }

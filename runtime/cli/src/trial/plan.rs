@@ -5,6 +5,7 @@ use crate::scratch::{Scratch, script_text};
 use anyhow::Context;
 use millrace_graph::Feed;
 use millrace_graph::check::{CheckedNode, Effective, From, Set};
+use millrace_graph::describe::GROUP_SETTING;
 use millrace_graph::describe::{Description, find_program};
 use millrace_graph::model::Node;
 use millrace_graph::settings::{document, is_environment};
@@ -125,6 +126,8 @@ impl Plan {
         let of_all = loaded.checked.nodes.iter().flat_map(|node| &node.settings);
         let mut common: Vec<(String, String)> = of_all
             .filter(|setting| matches!(setting.from, From::Graph(_)) && common_keys.contains(&setting.key))
+            // that of a sink which a trial adds is a process of its own
+            .filter(|setting| setting.key != GROUP_SETTING)
             .filter_map(|setting| Some((setting.key.clone(), setting.value.clone()?)))
             .collect();
         common.sort();
@@ -209,7 +212,7 @@ impl Plan {
         }
     }
 
-    /// Takes a setting back from every node for which `which` holds: it has its default again.
+    /// Withdraws a setting from every node for which `which` holds: it has its default again.
     pub(crate) fn withhold(&mut self, key: &str, which: impl Fn(&PlanNode) -> bool) {
         for node in self.nodes.iter_mut().filter(|node| which(node)) {
             node.given.retain(|(known, _)| known != key);
@@ -330,7 +333,9 @@ fn given(checked: &CheckedNode, sets: &[Set], described: &BTreeSet<&str>) -> Vec
 fn concerns(checked: &CheckedNode, setting: &Effective, described: &BTreeSet<&str>) -> bool {
     let graphs = matches!(setting.from, From::Graph(_));
     let variable = is_environment(&setting.key) && !described.contains(setting.key.as_str());
-    !graphs || checked.description.is_none() || setting.described || variable
+    let Some(description) = checked.description.as_ref().filter(|_| graphs) else { return true };
+    let meant = setting.key != GROUP_SETTING || description.shares_process;
+    setting.described && meant || variable
 }
 
 fn set_value(checked: &CheckedNode, sets: &[Set], key: &str) -> Option<String> {

@@ -60,7 +60,7 @@ impl Decoder {
             head: model.head.clone(),
             thresholds: model.thresholds,
             labels: model.labels.clone(),
-            canvas: Canvas { size, classes: model.labels.len() },
+            canvas: Canvas::new(size, model.labels.len()),
             found: Vec::new(),
             best: Vec::new(),
             doubt: Doubt::default(),
@@ -137,6 +137,7 @@ impl Decoder {
         let outputs = self.pick(outputs)?;
         let Dropped { over_limit, tally } = self.candidates(&outputs)?;
         let not_finite = tally.not_finite;
+        self.canvas.picture = to.picture();
         if self.head.classifies() {
             let class = |c: &Candidate| ClassScore { class_id: c.class_id, label: self.label(c), score: c.score };
             let classes = self.found.iter().map(class).collect();
@@ -212,6 +213,15 @@ impl Mapping {
     fn point(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         let Letterbox { scale_x, scale_y, offset_x, offset_y } = self.source_from_model;
         self.clipped([(f64::from(x) * scale_x + offset_x) as f32, (f64::from(y) * scale_y + offset_y) as f32])
+    }
+
+    /// Left, top, right, bottom of the source in the model's input, in model pixels.
+    fn picture(&self) -> [f32; 4] {
+        let Letterbox { scale_x, scale_y, offset_x, offset_y } = self.source_from_model;
+        let Size { width_px, height_px } = self.source_size;
+        let [right, bottom] =
+            [(width_px, offset_x, scale_x), (height_px, offset_y, scale_y)].map(|(end, o, s)| (f64::from(end) - o) / s);
+        [-offset_x / scale_x, -offset_y / scale_y, right, bottom].map(|v| v as f32)
     }
 
     fn clipped(&self, [x, y]: [f32; 2]) -> [f32; 2] {

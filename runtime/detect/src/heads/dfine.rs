@@ -42,7 +42,9 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
 fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
     let find = |name: &str| outputs.iter().find(|port| port.name == name);
     let (labels, boxes, scores) = (find("labels")?, find("boxes")?, find("scores")?);
-    let fits = labels.extents::<2>().is_some() && scores.extents::<2>().is_some() && boxes.extents::<3>()?[2] == 4;
+    // 0 is an axis that is left open, as in the files that the authors' script writes
+    let of_boxes = matches!(boxes.extents::<3>()?, [_, _, 0 | 4]);
+    let fits = labels.extents::<2>().is_some() && scores.extents::<2>().is_some() && of_boxes;
     fits.then(|| Guess { head: "{kind: dfine}".to_owned(), classes: None, recipe: Recipe::STRETCHED })
 }
 

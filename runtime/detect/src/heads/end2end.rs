@@ -11,7 +11,7 @@ const NAME: &str = "end2end";
 
 pub(super) const KIND: Kind = Kind {
     name: NAME,
-    serves: "YOLOv10, YOLO26, and any YOLO exported with suppression inside; with their segmentation, pose and oriented models",
+    serves: "YOLOv10, YOLO26 exported with `nms=False`, any YOLO exported with `nms=True`; with their segmentation, pose and oriented models",
     outputs: "`[1, N, 6]`",
     numbers: "left, top, right, bottom in model pixels (`oriented`: centre x, y, width, height), score, number of the class. No suppression",
     keys: &[

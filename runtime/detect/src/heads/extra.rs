@@ -149,9 +149,7 @@ impl Extra {
     ) -> Result<Shape, HeadError> {
         match self {
             Self::Unread(_) | Self::Angle => Ok(Shape::None),
-            Self::Masks { .. } => {
-                Ok(Shape::Mask(mask::rings(&outputs[1], &numbers.collect::<Vec<_>>(), canvas.size, of)))
-            }
+            Self::Masks { .. } => Ok(Shape::Mask(mask::rings(&outputs[1], &numbers.collect::<Vec<_>>(), canvas, of))),
             Self::Keypoints { numbers: each, .. } => {
                 let numbers: Vec<f32> = numbers.collect();
                 let point = |point: &[f32]| match *point {

@@ -117,15 +117,23 @@ pub trait Head: Debug + Send + Sync {
 }
 
 /// What a head knows of the model around it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Canvas {
     /// Size of the model's input picture.
     pub size: Size,
+    /// Left, top, right, bottom of the source's picture in it, in model pixels. Around it is the letterbox's padding.
+    pub picture: [f32; 4],
     /// How many labels the model has.
     pub classes: usize,
 }
 
 impl Canvas {
+    /// A canvas that a picture fills.
+    pub(crate) fn new(size: Size, classes: usize) -> Self {
+        let picture = [0.0, 0.0, size.width_px as f32, size.height_px as f32];
+        Self { size, picture, classes }
+    }
+
     /// The number of labels in words.
     fn labels(&self) -> String {
         if self.classes == 1 { "1 label".to_owned() } else { format!("{} labels", self.classes) }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use super::*;
-use crate::Model;
+use crate::{Model, Port};
 use millrace_frame::Letterbox;
 use proptest::prelude::*;
 
@@ -311,6 +311,41 @@ fn a_turned_box_is_reported_with_its_upright_bounds() {
 }
 
 /// A model of 640x640 with one label, read by `head`: the doubt or the error that ten pictures raise.
+#[test]
+fn a_mask_ends_with_the_picture_and_not_with_what_is_said_of_the_padding() {
+    // the picture is from 5 to 13 of 16 model pixels: cells of 2, whose centres are in it from the third to the seventh
+    let source_from_model = Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: -5.0, offset_y: 0.0 };
+    let to = Mapping { source_from_model, source_size: Size::new(8, 8) };
+    let boxes = [0.0, 0.0, 16.0, 8.0, 0.9, 1.0, 1.0];
+    let head = "{kind: end2end, output: a, masks: b, coefficients: 1}";
+    let inside = |columns: std::ops::RangeInclusive<usize>, rows: std::ops::Range<usize>| -> Vec<f32> {
+        (0..32).map(|n| if columns.contains(&(n % 8)) && rows.contains(&(n / 8)) { 1.0 } else { -1.0 }).collect()
+    };
+    let outline = |prototype: &[f32]| {
+        let found = run(head, &[("a", &[1, 1, 7], &boxes), ("b", &[1, 1, 4, 8], prototype)], &to).unwrap();
+        let mask = &found.boxes[0].mask;
+        let mut points: Vec<[f32; 2]> = mask.concat().chunks(2).map(|p| [p[0], p[1]]).collect();
+        points.retain(|[x, y]| [0.0, 8.0].contains(x) && [0.0, 4.0, 8.0].contains(y));
+        points.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        points.dedup();
+        (mask.len(), points, mask::area(&mask.concat().chunks(2).map(|p| [p[0], p[1]]).collect::<Vec<_>>()))
+    };
+    assert_eq!(outline(&inside(2..=6, 0..4)), (1, vec![[0.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 8.0]], 64.0));
+    // level with the middle between two rows, up to both edges
+    assert_eq!(outline(&inside(2..=6, 0..2)), (1, vec![[0.0, 0.0], [0.0, 4.0], [8.0, 0.0], [8.0, 4.0]], 32.0));
+    assert_eq!(outline(&inside(7..=7, 0..4)).0, 0, "in the padding alone");
+}
+
+#[test]
+fn outputs_whose_extents_are_left_open_are_known_by_their_names() {
+    // as the authors' script for D-FINE exports them
+    let port = |name: &str, axes| Port { name: name.to_owned(), dtype: None, shape: Some(vec![None; axes]) };
+    let outputs = [port("labels", 2), port("boxes", 3), port("scores", 2)];
+    let heads: Vec<String> =
+        guesses(&Seen::shapes(&outputs, Size::new(64, 64))).into_iter().map(|guess| guess.head).collect();
+    assert_eq!(heads, ["{kind: dfine}"]);
+}
+
 fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.yml");

@@ -12,7 +12,7 @@ const NAME: &str = "yolov8";
 
 pub(super) const KIND: Kind = Kind {
     name: NAME,
-    serves: "YOLOv8, YOLOv9, YOLO11, YOLO12; with their segmentation, pose and oriented models",
+    serves: "YOLOv8, YOLOv9, YOLO11, YOLO12, YOLO26 as it is exported by default; with their segmentation, pose and oriented models",
     outputs: "`[1, 4 + C, boxes]`",
     numbers: "centre x, y, width, height in model pixels; a probability per class",
     keys: &[

@@ -17,8 +17,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], report: &mut Report) {
         let mut grown = false;
         for (index, (node, checked)) in graph.nodes.iter().zip(nodes).enumerate().filter(|(_, (_, c))| passes_on(c)) {
             for (_, from) in frames(graph, nodes, node, checked) {
-                let new: OnGpus = on[from].iter().map(|(gpu, maker)| (*gpu, *maker)).collect();
-                for (gpu, maker) in new {
+                for (gpu, maker) in on[from].clone() {
                     grown |= on[index].insert(gpu, maker).is_none();
                 }
             }

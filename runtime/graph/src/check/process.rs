@@ -1,15 +1,12 @@
 //! Nodes that share a process: whether they can.
 
 use super::{CheckedNode, Effective, From, place};
-use crate::describe::{Describer, GROUP_PROGRAM, find_program};
+use crate::describe::{Describer, GROUP_PROGRAM, GROUP_SETTING as SETTING, find_program};
 use crate::fault::{Fault, Place, Report};
 use crate::model::{Graph, Node};
 use crate::settings::{is_environment, shown};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The setting that names the process of a node.
-const SETTING: &str = "PROCESS";
 
 /// The nodes of each process of several, in the order of the graph.
 pub(crate) fn groups<'a>(
@@ -43,7 +40,7 @@ pub(super) fn check(
         let Some(((first, of_first), others)) = members.split_first() else { continue };
         for (node, checked) in others {
             same_folder(name, first, node, checked, folder, report);
-            same_environment(name, (first, of_first), (node, checked), report);
+            same_environment(name, &members, (first, of_first), (node, checked), report);
         }
     }
 }
@@ -103,21 +100,24 @@ fn same_folder(name: &str, first: &Node, node: &Node, checked: &CheckedNode, fol
     }
 }
 
-/// A process has one environment.
+/// A process has one environment. A setting concerns its node, also where its name begins like a variable's (`CUDA_GRAPH`).
 fn same_environment(
     name: &str,
+    members: &[(&Node, &CheckedNode)],
     (first, of_first): (&Node, &CheckedNode),
     (node, checked): (&Node, &CheckedNode),
     report: &mut Report,
 ) {
-    let variable = |setting: &&Effective| !setting.described && is_environment(&setting.key);
+    let is_setting =
+        |key: &str| members.iter().any(|(_, of)| setting(of, key).is_some_and(|setting| setting.described));
+    let variable = |setting: &&Effective| is_environment(&setting.key) && !is_setting(&setting.key);
     let keys = of_first.settings.iter().chain(&checked.settings).filter(variable).map(|setting| setting.key.as_str());
     let mut keys: Vec<&str> = keys.collect();
     keys.sort_unstable();
     keys.dedup();
     let text = |of: &CheckedNode, key: &str| {
         let value = setting(of, key).and_then(|setting| setting.value.clone());
-        value.map_or_else(|| "what it is around the graph".to_owned(), |value| format!("'{}'", shown(key, &value)))
+        value.map_or_else(|| "not set".to_owned(), |value| format!("'{}'", shown(key, &value)))
     };
     for key in keys {
         let [one, other] = [text(of_first, key), text(checked, key)];

@@ -26,8 +26,14 @@ pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> 
     if guesses.is_empty() {
         let shown = |port: &Port| format!("'{}' {}", port.name, shape_text(port.shape.as_deref().unwrap_or_default()));
         let outputs: Vec<String> = declared.signature.outputs.iter().map(shown).collect();
+        let is_open = |port: &Port| port.shape.as_ref().is_none_or(|shape| shape.iter().skip(1).any(Option::is_none));
+        let open = if declared.signature.outputs.iter().any(is_open) {
+            "; it leaves their extents open, which say what they are: export it for a fixed size (Ultralytics: dynamic=False)"
+        } else {
+            ""
+        };
         return Err(format!(
-            "'{file}': no head is known for its outputs {}; docs/models.md lists the heads, and which export fits each",
+            "'{file}': no head is known for its outputs {}{open}; docs/models.md lists the heads, and which export fits each",
             outputs.join(", ")
         ));
     }

@@ -1,7 +1,7 @@
 //! JPEG pictures one after the other, in a file or as they arrive.
 
 use super::{Source, SourceEvent};
-use crate::syntax::still::{JPEG_START, JpegEnd, StillReader, jpeg_end};
+use crate::syntax::still::{JPEG_FIRST, JPEG_START, JpegEnd, StillReader, jpeg_end};
 use crate::{IngestError, Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::collections::VecDeque;
@@ -14,44 +14,52 @@ const CHUNK_BYTES: usize = 256 << 10;
 const MAX_PICTURE_BYTES: usize = 64 << 20;
 
 /// Finds the pictures in a row of bytes.
-#[derive(Default)]
 pub(super) struct JpegSplitter {
     buf: Vec<u8>,
+    /// How far the picture was looked through that `buf` begins with. No byte is looked at again, however small the pieces
+    /// are that a picture comes in.
+    looked: usize,
     pictures: VecDeque<Result<Vec<u8>, Loss>>,
+}
+
+impl Default for JpegSplitter {
+    fn default() -> Self {
+        Self { buf: Vec::new(), looked: JPEG_FIRST, pictures: VecDeque::new() }
+    }
 }
 
 impl JpegSplitter {
     /// The next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let known = self.buf.len().saturating_sub(1);
         self.buf.extend_from_slice(bytes);
-        // a picture is looked through where one may begin or end, however small the pieces are that it comes in
-        let may_end = |bytes: &[u8]| bytes.windows(2).any(|w| w[0] == 0xff && matches!(w[1], 0xd8 | 0xd9));
-        if !may_end(&self.buf[known..]) && (1..=MAX_PICTURE_BYTES).contains(&self.buf.len()) && self.in_picture() {
-            return;
-        }
+        // what is in front of it is done with
+        let mut from = 0;
         loop {
-            let start = self.buf.windows(3).position(|bytes| bytes == JPEG_START);
-            // the last two bytes may begin a picture
-            self.buf.drain(..start.unwrap_or(self.buf.len().saturating_sub(2)));
-            if start.is_none() {
+            let Some(start) = self.buf[from..].windows(3).position(|bytes| bytes == JPEG_START) else {
+                // the last two bytes may begin a picture
+                from = from.max(self.buf.len().saturating_sub(2));
                 break;
-            }
-            match jpeg_end(&self.buf) {
-                JpegEnd::At(end) => self.pictures.push_back(Ok(self.buf.drain(..end).collect())),
+            };
+            from += start;
+            let (end, picture) = match jpeg_end(&self.buf[from..], self.looked) {
+                JpegEnd::At(end) => (from + end, Ok(self.buf[from..from + end].to_vec())),
                 JpegEnd::CutAt(end) => {
-                    self.buf.drain(..end);
                     let detail = "a JPEG picture without an end, in which the next begins";
-                    self.pictures.push_back(Err(Loss::new("damaged_sample", 1, detail)));
+                    (from + end, Err(Loss::new("damaged_sample", 1, detail)))
                 }
-                JpegEnd::Open if self.buf.len() > MAX_PICTURE_BYTES => {
-                    self.buf.drain(..3);
+                JpegEnd::Open(_) if self.buf.len() - from > MAX_PICTURE_BYTES => {
                     let detail = format!("a JPEG picture of more than {} MiB", MAX_PICTURE_BYTES >> 20);
-                    self.pictures.push_back(Err(Loss::new("oversized_unit", 1, detail)));
+                    (self.buf.len(), Err(Loss::new("oversized_unit", 1, detail)))
                 }
-                JpegEnd::Open => break,
-            }
+                JpegEnd::Open(looked) => {
+                    self.looked = looked;
+                    break;
+                }
+            };
+            self.pictures.push_back(picture);
+            (from, self.looked) = (end, JPEG_FIRST);
         }
+        self.buf.drain(..from);
     }
 
     fn in_picture(&self) -> bool {
@@ -66,6 +74,7 @@ impl JpegSplitter {
             self.pictures.push_back(Err(Loss::new("truncated", 1, detail)));
         }
         self.buf.clear();
+        self.looked = JPEG_FIRST;
     }
 
     /// The next picture, or one that is lost.

@@ -4,6 +4,7 @@ mod address;
 mod ahead;
 mod annexb;
 mod avi;
+mod growing;
 mod http;
 mod jpegs;
 mod mkv;
@@ -106,7 +107,13 @@ pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>,
     match source.to_str() {
         Some(url) if url::is_rtsp(url) => return Ok(Box::new(rtsp::Rtsp::open(url, options)?)),
         Some(url) if url::is_http(url) => return Ok(Box::new(http::Http::open(url, options)?)),
-        _ => {}
+        Some(text) => {
+            if let Some(scheme) = url::strange_scheme(text) {
+                let (url, reason) = (format!("{scheme}://…"), "this kind of address is not read".to_owned());
+                return Err(IngestError::Camera { url, reason, fix: url::SERVE });
+            }
+        }
+        None => {}
     }
     let path = Path::new(source);
     // the user's word comes first
@@ -115,13 +122,17 @@ pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>,
         return Ok(Box::new(pictures::Pictures::folder(path, by_exif)?));
     }
     let mut file = probe::open(path)?;
-    Ok(match probe::probe(&mut file, path)? {
-        probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
-        probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
-        probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
-        probe::Kind::Avi => Box::new(avi::Avi::open(file, path)?),
-        probe::Kind::Jpeg => Box::new(jpegs::JpegFile::new(file, path, by_exif)),
-        probe::Kind::Png => Box::new(pictures::Pictures::of(vec![path.into()], by_exif)),
-        probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),
-    })
+    let kind = probe::probe(&mut file, path)?;
+    let growing = growing::Growing::open(file, path, |file| {
+        Ok(match kind {
+            probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
+            probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
+            probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
+            probe::Kind::Avi => Box::new(avi::Avi::open(file, path)?),
+            probe::Kind::Jpeg => Box::new(jpegs::JpegFile::new(file, path, by_exif)),
+            probe::Kind::Png => Box::new(pictures::Pictures::of(vec![path.into()], by_exif)),
+            probe::Kind::AnnexB(codec) => Box::new(annexb::AnnexB::new(file, path, codec)),
+        })
+    })?;
+    Ok(Box::new(growing))
 }

@@ -1,7 +1,7 @@
 //! A folder of JPEG and PNG pictures, which are played in the natural order of their names: 2 before 10.
 
 use super::jpegs::unreadable;
-use super::{Source, SourceEvent};
+use super::{Source, SourceEvent, probe};
 use crate::syntax::still::{JPEG_START, StillReader};
 use crate::{IngestError, Loss};
 use millrace_frame::PacketCodec;
@@ -33,7 +33,7 @@ impl Pictures {
         }
         if paths.is_empty() {
             let found = "a folder without JPEG or PNG pictures (.jpg, .jpeg, .png)".into();
-            return Err(IngestError::NotVideo { path: path.into(), found });
+            return Err(IngestError::NotVideo { path: path.into(), found, fix: probe::CONVERT });
         }
         paths.sort_by(|a, b| natural(name(a), name(b)));
         Ok(Self::of(paths, by_exif))

@@ -8,7 +8,7 @@ use millrace_frame::PacketCodec;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +26,39 @@ pub(crate) enum Kind {
 /// A stream that was cut out of the middle of a recording may begin far from its first parameter set.
 const PROBE_BYTES: u64 = 4 << 20;
 
+/// What an HLS playlist begins with (RFC 8216, 4.3.1.1).
+const HLS: &[u8] = b"#EXTM3U";
+
 /// What an MP4 or QuickTime file may begin with.
 const MP4_BOXES: [&[u8; 4]; 11] =
     [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot", b"uuid", b"moof", b"sidx"];
 
+pub(super) const CONVERT: &str = "convert it with another tool, or name another file";
+const SERVE_V4L2: &str = "let a program serve the camera as RTSP or as Motion JPEG over HTTP (MediaMTX, ustreamer and others \
+                          do), and name its rtsp:// or http:// URL";
+pub(super) const RECORD_HLS: &str = "let a server between read it and serve it as RTSP (MediaMTX and others do), and name its \
+                                     rtsp:// URL; or record it to a file: ffmpeg -i PLAYLIST -c copy clip.ts";
+
+/// The major number of video devices (Linux, Documentation/admin-guide/devices.txt).
+const VIDEO4LINUX: u64 = 81;
+
+fn is_v4l2(device: &std::fs::Metadata) -> bool {
+    device.file_type().is_char_device() && device.rdev() >> 8 & 0xfff == VIDEO4LINUX
+}
+
 /// Opens a file, and nothing else: a pipe or a device may never give a byte.
 pub(crate) fn open(path: &Path) -> Result<File, IngestError> {
     let not_open = |cause| IngestError::Open { path: path.into(), cause };
-    let kind = std::fs::metadata(path).map_err(not_open)?.file_type();
-    let found = match () {
+    let metadata = std::fs::metadata(path).map_err(not_open)?;
+    let kind = metadata.file_type();
+    let (found, fix) = match () {
         () if kind.is_file() => return File::open(path).map_err(not_open),
-        () if kind.is_fifo() => "a pipe (FIFO)",
-        () if kind.is_socket() => "a socket",
-        () => "a device",
+        () if kind.is_fifo() => ("a pipe (FIFO)", "write what comes out of it to a file, and name that"),
+        () if kind.is_socket() => ("a socket", "name a file, or the rtsp:// or http:// URL of a camera"),
+        () if is_v4l2(&metadata) => ("a camera of this machine (V4L2)", SERVE_V4L2),
+        () => ("a device", "name a file, or the rtsp:// or http:// URL of a camera"),
     };
-    Err(IngestError::NotVideo { path: path.into(), found: found.into() })
+    Err(IngestError::NotVideo { path: path.into(), found: found.into(), fix })
 }
 
 /// Reads the beginning of `file` and leaves it rewound.
@@ -48,7 +66,10 @@ pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
     let mut head = Vec::new();
     let read = file.take(PROBE_BYTES).read_to_end(&mut head).and_then(|_| file.rewind());
     read.map_err(|cause| IngestError::Read { path: path.into(), offset_bytes: 0, cause })?;
-    kind_of(&head).map_err(|found| IngestError::NotVideo { path: path.into(), found })
+    kind_of(&head).map_err(|found| {
+        let fix = if head.starts_with(HLS) { RECORD_HLS } else { CONVERT };
+        IngestError::NotVideo { path: path.into(), found, fix }
+    })
 }
 
 fn kind_of(head: &[u8]) -> Result<Kind, Cow<'static, str>> {
@@ -123,7 +144,7 @@ fn other_format(head: &[u8]) -> Option<Cow<'static, str>> {
         (b"ID3", "an MP3 sound file"),
         (b"\xff\xfb", "an MP3 sound file"),
         (b"fLaC", "a FLAC sound file"),
-        (b"#EXTM3U", "an HLS playlist"),
+        (HLS, "an HLS playlist"),
         (b"v=0\r\n", "a session description (SDP)"),
         (b"version https://git-lfs", "a Git LFS pointer, not the file itself (git lfs pull)"),
         (b"\x7fELF", "a program"),

@@ -28,8 +28,22 @@ pub fn check_source(source: &str) -> Result<(), String> {
     match source {
         url if is_rtsp(url) => super::rtsp::check_url(url),
         url if is_http(url) => super::http::check_url(url),
-        _ => Ok(()),
+        other => match strange_scheme(other) {
+            Some(scheme) => Err(format!("{scheme}:// is not read; {SERVE}")),
+            None => Ok(()),
+        },
     }
+}
+
+pub(super) const SERVE: &str = "rtsp:// and http:// (Motion JPEG) are. Let a server between serve it as RTSP (MediaMTX and \
+                                others do), or record it to a file";
+
+/// The scheme of what looks like an address that is not read here, and is no file.
+pub(super) fn strange_scheme(source: &str) -> Option<&str> {
+    let (scheme, _) = source.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    (is_scheme && !std::path::Path::new(source).exists()).then_some(scheme)
 }
 
 /// `source` without anything secret: of a URL, user, password, query and fragment are taken out (cameras put credentials
@@ -79,6 +93,10 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_is_refused_before_a_start() {
         assert_eq!(check_source("clips/a.mp4"), Ok(()));
+        assert_eq!(check_source("clips/://a.mp4"), Ok(()));
+        let other = check_source("rtmp://user:hidden1@server/live").expect_err("it is not read");
+        assert!(other.starts_with("rtmp:// is not read; rtsp:// and http://"), "{other}");
+        assert!(!other.contains("hidden1"));
         assert_eq!(check_source("rtsp://user:pass@camera/1"), Ok(()));
         let secure = check_source("RTSPS://user:hidden1@camera/1").expect_err("it is not supported");
         assert!(secure.starts_with("RTSP over TLS is not supported; use the scheme without TLS"), "{secure}");

@@ -112,10 +112,10 @@ fn jpeg(data: &[u8]) -> Result<Header, String> {
     let frame = decoder.header();
     let samplings: Vec<(u8, u8)> =
         frame.components.iter().map(|c| (c.horizontal_sampling, c.vertical_sampling)).collect();
-    let two_fields = match jpeg_end(data) {
+    let two_fields = match jpeg_end(data, JPEG_FIRST) {
         JpegEnd::At(end) => data[end..].windows(3).any(|bytes| bytes == JPEG_START),
         JpegEnd::CutAt(_) => true,
-        JpegEnd::Open => false,
+        JpegEnd::Open(_) => false,
     };
     let luma_is_finest = samplings.iter().all(|s| s.0 <= samplings[0].0 && s.1 <= samplings[0].1);
     let unsupported = match decoder.jpeg_color_space() {
@@ -161,6 +161,9 @@ fn png(data: &[u8]) -> Result<Header, String> {
 /// What a JPEG picture begins with: a marker, and the beginning of the next.
 pub(crate) const JPEG_START: [u8; 3] = [0xff, 0xd8, 0xff];
 
+/// Where its first marker behind that is.
+pub(crate) const JPEG_FIRST: usize = 2;
+
 /// Where a JPEG picture ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JpegEnd {
@@ -168,37 +171,32 @@ pub(crate) enum JpegEnd {
     At(usize),
     /// It has none: here the next picture begins.
     CutAt(usize),
-    /// Not in these bytes.
-    Open,
+    /// Not in these bytes: with more of them it is to be looked for from here.
+    Open(usize),
 }
 
-/// Where the JPEG picture ends that `data` begins with.
-pub(crate) fn jpeg_end(data: &[u8]) -> JpegEnd {
-    let mut at = 2;
-    let mut end = || -> Option<JpegEnd> {
-        loop {
-            // in front of a marker there may be any number of further 0xff
-            let &[marker, kind] = data.get(at..at + 2)? else { return None };
-            match (marker, kind) {
-                (0xff, 0xff) => at += 1,
-                (0xff, 0xd8) => return Some(JpegEnd::CutAt(at)),
-                (0xff, 0xd9) => return Some(JpegEnd::At(at + 2)),
-                (0xff, 0x01 | 0xd0..=0xd7) => at += 2,
-                (0xff, 0x02..) => {
-                    let len = usize::from(u16::from_be_bytes(*data.get(at + 2..at + 4)?.first_chunk()?));
-                    at += 2 + len.max(2);
-                    if kind == 0xda {
-                        // of coded data, 0xff is followed by 0 or by a restart marker
-                        let is_marker = |w: &[u8]| w[0] == 0xff && !matches!(w[1], 0 | 0xd0..=0xd7);
-                        at += data.get(at..)?.windows(2).position(is_marker)?;
-                    }
-                }
-                // no marker: it is looked for
-                _ => at += 1 + data.get(at + 1..)?.iter().position(|&byte| byte == 0xff)?,
+/// Where the JPEG picture ends that `data` begins with. It is looked for from a place on that is not inside a segment:
+/// [`JPEG_FIRST`], or what [`JpegEnd::Open`] says of fewer of its bytes.
+pub(crate) fn jpeg_end(data: &[u8], mut from: usize) -> JpegEnd {
+    loop {
+        // in front of a marker there may be any number of further 0xff
+        let Some(&[marker, kind]) = data.get(from..from + 2) else { return JpegEnd::Open(from) };
+        match (marker, kind) {
+            (0xff, 0xff) => from += 1,
+            (0xff, 0xd8) => return JpegEnd::CutAt(from),
+            (0xff, 0xd9) => return JpegEnd::At(from + 2),
+            (0xff, 0x01 | 0xd0..=0xd7) => from += 2,
+            (0xff, 0x02..) => {
+                let Some(&[high, low]) = data.get(from + 2..from + 4) else { return JpegEnd::Open(from) };
+                from += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
             }
+            // no marker: it is looked for. In coded data, 0xff is followed by 0 or by a restart marker
+            _ => match data[from + 1..].iter().position(|&byte| byte == 0xff) {
+                Some(at) => from += 1 + at,
+                None => return JpegEnd::Open(data.len()),
+            },
         }
-    };
-    end().unwrap_or(JpegEnd::Open)
+    }
 }
 
 #[cfg(test)]
@@ -211,11 +209,15 @@ mod tests {
         let scan = [0xff, 0xda, 0, 2, 1, 2, 0xff, 0, 3, 0xff, 0xd0, 4];
         let whole = [&[0xff, 0xd8][..], &segment, &scan, &[0xff, 0xff, 0xd9], b"tail"].concat();
         let end = whole.len() - 4;
-        assert_eq!(jpeg_end(&whole), JpegEnd::At(end));
+        assert_eq!(jpeg_end(&whole, JPEG_FIRST), JpegEnd::At(end));
+        // the same, whatever pieces it comes in
+        let mut from = JPEG_FIRST;
         for len in 0..end {
-            assert_eq!(jpeg_end(&whole[..len]), JpegEnd::Open, "{len}");
+            let JpegEnd::Open(again) = jpeg_end(&whole[..len], JPEG_FIRST) else { panic!("{len}") };
+            from = from.max(again);
+            assert_eq!(jpeg_end(&whole, from), JpegEnd::At(end), "{len}");
         }
         let cut = [&whole[..end - 3], &whole].concat();
-        assert_eq!(jpeg_end(&cut), JpegEnd::CutAt(end - 3));
+        assert_eq!(jpeg_end(&cut, JPEG_FIRST), JpegEnd::CutAt(end - 3));
     }
 }

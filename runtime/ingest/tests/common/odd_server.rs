@@ -22,6 +22,27 @@ pub(crate) enum Answer {
     Status(u16, &'static str),
     /// This session description, and pictures.
     Play(Arc<Show>),
+    /// As `Play`, but for one answer.
+    But(Arc<Instead>, Arc<Show>),
+}
+
+/// What a request of this method is answered with: the text, with @ for its CSeq, and then the bytes again and again, where
+/// there are some, 12 MB of them a second at most.
+pub(crate) struct Instead {
+    pub(crate) method: &'static str,
+    pub(crate) text: String,
+    pub(crate) endless: Vec<u8>,
+}
+
+impl Instead {
+    fn answer(&self, stream: &mut TcpStream, cseq: &str, stop: &AtomicBool) -> std::io::Result<()> {
+        stream.write_all(self.text.replace('@', cseq).as_bytes())?;
+        while !self.endless.is_empty() && !stop.load(Ordering::Relaxed) {
+            stream.write_all(&self.endless)?;
+            std::thread::sleep(Duration::from_micros(self.endless.len() as u64 / 12));
+        }
+        Ok(())
+    }
 }
 
 /// Who speaks first.
@@ -122,14 +143,26 @@ fn serve(mut stream: TcpStream, answer: &Answer, stop: &AtomicBool, asked: &Mute
         Answer::Close => return Ok(()),
         Answer::Silence => {}
         Answer::Says(Speaks::Server, bytes) => stream.write_all(bytes)?,
-        Answer::Says(..) | Answer::Status(..) | Answer::Play(_) => {}
+        Answer::Says(..) | Answer::Status(..) | Answer::Play(_) | Answer::But(..) => {}
     }
+    let played;
+    let (instead, answer) = match answer {
+        Answer::But(instead, show) => {
+            played = Answer::Play(show.clone());
+            (Some(instead), &played)
+        }
+        other => (None, other),
+    };
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut datagrams = None;
     while let Some((method, cseq, port)) = request(&mut requests, stop)? {
         asked.lock().unwrap().push(method.clone());
+        if let Some(instead) = instead.filter(|instead| instead.method == method) {
+            instead.answer(&mut stream, &cseq, stop)?;
+            continue;
+        }
         let play = match (answer, &method[..]) {
-            (Answer::Silence | Answer::Close, _) => continue,
+            (Answer::Silence | Answer::Close | Answer::But(..), _) => continue,
             (Answer::Says(Speaks::Server, _), _) => return Ok(()),
             (Answer::Says(Speaks::Client, bytes), _) => return stream.write_all(bytes),
             (Answer::Status(code, reason), _) => {

@@ -58,9 +58,14 @@ impl Lane {
         self.weight = if weight.is_finite() && weight > 0.0 { weight.clamp(1e-3, 1e3) } else { 1.0 };
     }
 
-    /// The producer behind `directory` is dead.
-    pub(super) fn orphan(&mut self, directory: u128) {
-        self.pools.iter_mut().filter(|p| p.directory == directory).for_each(|p| p.orphaned = true);
+    /// The producer behind `directory` is dead. Returns whether it published in the memory of a GPU.
+    pub(super) fn orphan(&mut self, directory: u128) -> bool {
+        let mut on_gpu = false;
+        for pool in self.pools.iter_mut().filter(|p| p.directory == directory) {
+            pool.orphaned = true;
+            on_gpu |= pool.reader.is_on_gpu();
+        }
+        on_gpu
     }
 
     /// Publications that nobody has looked at yet.

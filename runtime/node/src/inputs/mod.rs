@@ -41,6 +41,8 @@ pub(crate) struct Inputs {
     tried: Instant,
     /// The pool whose wait for a predecessor was logged last.
     logged: u128,
+    /// A producer of frames on a GPU that has died since [`Inputs::died_on_gpu`] was last asked for, as `node/output`.
+    died_on_gpu: Option<String>,
 }
 
 /// What may wait for each camera, and how old it may become, in live flow.
@@ -89,7 +91,19 @@ impl Inputs {
         let (node, cameras, now) = (graph.node.clone(), Cameras::default(), Instant::now());
         let counts = Counts { metrics, exchange: common.exchange };
         let bounds = Bounds::of(common);
-        Self { ports, node, bell, bounds, counts, cameras, turn: 0, looked_around: now, tried: now, logged: 0 }
+        Self {
+            ports,
+            node,
+            bell,
+            bounds,
+            counts,
+            cameras,
+            turn: 0,
+            looked_around: now,
+            tried: now,
+            logged: 0,
+            died_on_gpu: None,
+        }
     }
 
     /// From the next frame on, these settings count.
@@ -146,12 +160,21 @@ impl Inputs {
                     self.listed(port, feed, directory, listing);
                 }
                 for directory in news.orphaned {
-                    self.ports[port].lanes.iter_mut().for_each(|lane| lane.orphan(directory));
+                    let Port { lanes, feeds, .. } = &mut self.ports[port];
+                    for lane in lanes {
+                        if lane.orphan(directory) {
+                            self.died_on_gpu = Some(feeds[feed].from.clone());
+                        }
+                    }
                 }
                 if news.over {
                     let feed = &self.ports[port].feeds[feed];
                     self.cameras.orphaned(&feed.cameras, feed.node(), feed.computes);
                 }
+            }
+            // to close a pool may wait for what never ends, so somebody watches that first
+            if self.died_on_gpu.is_some() {
+                continue;
             }
             let Port { lanes, feeds, .. } = &mut self.ports[port];
             for lane in lanes.iter_mut() {
@@ -259,6 +282,11 @@ impl Inputs {
         let port = self.ports.iter().position(|port| port.spec.name == port_of(input))?;
         let feed = self.ports[port].feeds.iter().position(|feed| feed.input == input)?;
         Some((port, feed))
+    }
+
+    /// A producer of frames on a GPU that has died since the last call, as `node/output`.
+    pub(crate) fn died_on_gpu(&mut self) -> Option<String> {
+        self.died_on_gpu.take()
     }
 
     /// What has changed of cameras since the last call.

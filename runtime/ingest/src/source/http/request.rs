@@ -2,12 +2,15 @@
 
 use super::camera::Failure;
 use crate::source::address::Address;
+use crate::source::probe::RECORD_HLS;
 use crate::source::url::redact_url;
 use http_auth::{PasswordClient, PasswordParams};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE,
+};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use millrace_frame::CameraState;
@@ -44,7 +47,18 @@ pub(super) async fn connect(address: &Address) -> Result<Stream, Failure> {
     if !status.is_success() {
         return Err(refused(status.to_string()));
     }
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("nothing named");
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+        return Err(refused(format!("{status}: the camera has nothing at this address; check the path in the URL")));
+    }
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let coding = header(CONTENT_ENCODING).unwrap_or("identity").trim().to_ascii_lowercase();
+    if coding != "identity" {
+        let coding = address.scrubbed(&coding);
+        return Err(refused(format!(
+            "the camera compresses its answer ('{coding}'), which was not asked for; switch that off"
+        )));
+    }
+    let kind = header(CONTENT_TYPE).unwrap_or("nothing named");
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
         "multipart/x-mixed-replace" | "multipart/mixed" | "video/x-motion-jpeg" | "video/mjpeg" => {}
@@ -52,6 +66,9 @@ pub(super) async fn connect(address: &Address) -> Result<Stream, Failure> {
             return Err(refused(
                 "the camera sends a single picture (image/jpeg); name the address of its Motion JPEG stream",
             ));
+        }
+        "application/vnd.apple.mpegurl" | "application/x-mpegurl" | "audio/mpegurl" | "audio/x-mpegurl" => {
+            return Err(refused(format!("this is an HLS playlist, which is not read; {RECORD_HLS}")));
         }
         other => {
             let other = address.scrubbed(other);

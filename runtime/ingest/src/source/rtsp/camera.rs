@@ -6,7 +6,7 @@ use super::connection::{Connection, Failure, Item, Sessions, connect};
 use crate::source::SourceEvent;
 use crate::source::address::Address;
 use crate::source::queue::Queue;
-use crate::{Loss, LossOf, RtspTransport, SourceState};
+use crate::{Counted, Loss, LossOf, RtspTransport, SourceState};
 use futures::FutureExt;
 use millrace_frame::CameraState;
 use std::panic::AssertUnwindSafe;
@@ -164,6 +164,7 @@ impl Camera {
         let began = tokio::time::Instant::now();
         let mut stalls_at = began + stall;
         let mut packets_in_vain = 0u64;
+        let mut stray = None;
         let mut looked = began;
         loop {
             let got = timeout_at(stalls_at.min(looked + LOOK), connection.next(&self.address)).await;
@@ -188,6 +189,10 @@ impl Camera {
                     let mut reason = format!("no picture for {} ms", stall.as_millis());
                     if packets_in_vain > 0 {
                         reason += ", though packets come";
+                    } else if let Some(stray) = stray {
+                        let wanted = connection.payload_type;
+                        reason +=
+                            &format!(", though packets of payload type {stray} come; its description names {wanted}");
                     }
                     return Failure::new(CameraState::Stalled, reason);
                 }
@@ -195,12 +200,15 @@ impl Camera {
                 Ok(Ok(item)) => item,
             };
             packets_in_vain += u64::from(matches!(item, Item::Packet { .. }));
+            if let Item::Stray(payload_type) = item {
+                stray = Some(payload_type);
+            }
             let progress = self.pass_on(item, &connection, was_live);
             if progress == Progress::Pictures || progress == Progress::Waiting && now - began < LONGEST_GROUP {
                 stalls_at = now + stall;
             }
             if progress == Progress::Pictures {
-                packets_in_vain = 0;
+                (packets_in_vain, stray) = (0, None);
             }
         }
     }
@@ -209,12 +217,17 @@ impl Camera {
     fn pass_on(&mut self, item: Item, connection: &Connection, was_live: &mut bool) -> Progress {
         let Some(assembler) = &mut self.assembler else { return Progress::Nothing };
         match item {
-            Item::Packet { ticks, marker, lost, payload, arrived } => {
+            Item::Packet { ticks, marker, lost, payload, arrived, .. } => {
                 let packet = Packet { ticks, marker, lost, payload: &payload, arrived };
                 assembler.packet(&packet, &mut self.clock);
             }
             Item::Report { ticks, ntp } => assembler.sender_report(ticks, ntp),
             Item::Counted(counted) => self.queue.push(SourceEvent::Counted(counted)),
+            Item::Stray(payload_type) => {
+                let wanted = connection.payload_type;
+                let detail = format!("packets of payload type {payload_type}, and not of the video's, {wanted}");
+                self.queue.push(SourceEvent::Counted(Counted { name: "rtp_stray", count: 1, detail }));
+            }
             Item::Restart => {
                 self.end_picture(was_live);
                 self.queue.push(SourceEvent::Flush);

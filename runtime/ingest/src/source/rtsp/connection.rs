@@ -60,6 +60,7 @@ pub(super) enum Item {
         /// RTP time in ticks, without wrapping.
         ticks: i64,
         marker: bool,
+        payload_type: u8,
         /// Packets missing before this one.
         lost: u16,
         payload: Bytes,
@@ -71,6 +72,8 @@ pub(super) enum Item {
         ntp: u64,
     },
     Counted(Counted),
+    /// A packet of this payload type, which is not the video's.
+    Stray(u8),
     /// The camera begins another RTP stream.
     Restart,
 }
@@ -84,9 +87,13 @@ pub(super) enum Packets {
 pub(super) struct Connection {
     pub(super) packets: Packets,
     pub(super) codec: PacketCodec,
+    /// That of the session description.
+    pub(super) payload_type: u8,
     pub(super) timebase: Timebase,
     /// Those of the session description.
     pub(super) parameter_sets: Vec<Vec<u8>>,
+    /// Packets missing in front of those that are none of the video's.
+    pub(super) missing: u16,
 }
 
 /// Connects and plays. Whoever calls bounds the time.
@@ -116,11 +123,12 @@ async fn connect_tcp(address: &Address, sessions: Arc<SessionGroup>) -> Result<C
     let ((number, stream), codec) = choose(address, videos, |(_, s)| s.encoding_name())?;
     let parameter_sets = parameter_sets(session.sdp(), stream.rtp_payload_type(), stream.encoding_name());
     let timebase = Timebase { num: 1, den: stream.clock_rate_hz().max(1) };
+    let payload_type = stream.rtp_payload_type();
     session.setup(number, SetupOptions::default()).await.map_err(judge)?;
     // What the camera says of its first sequence number is often wrong, and nothing depends on it.
     let options = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
     let packets = Packets::Tcp(Box::new(session.play(options).await.map_err(judge)?));
-    Ok(Connection { packets, codec, timebase, parameter_sets })
+    Ok(Connection { packets, codec, payload_type, timebase, parameter_sets, missing: 0 })
 }
 
 /// The first of a camera's videos that can be decoded; `name` is a video's encoding.
@@ -150,6 +158,18 @@ impl Connection {
 
     /// What comes next, or why nothing more comes.
     pub(super) async fn next(&mut self, address: &Address) -> Result<Item, Failure> {
+        let mut item = self.any(address).await?;
+        if let Item::Packet { payload_type, lost, .. } = &mut item {
+            *lost = lost.saturating_add(std::mem::take(&mut self.missing));
+            if *payload_type != self.payload_type {
+                self.missing = *lost;
+                return Ok(Item::Stray(*payload_type));
+            }
+        }
+        Ok(item)
+    }
+
+    async fn any(&mut self, address: &Address) -> Result<Item, Failure> {
         let session = match &mut self.packets {
             Packets::Udp(datagrams) => return datagrams.next().await,
             Packets::Tcp(session) => session,
@@ -159,8 +179,9 @@ impl Connection {
             match item.map_err(failed)? {
                 PacketItem::Rtp(rtp) => {
                     let (ticks, marker, lost) = (rtp.timestamp().elapsed(), rtp.mark(), rtp.loss());
+                    let payload_type = rtp.header().payload_type();
                     let (payload, arrived) = (rtp.into_payload_bytes(), Arrived::now());
-                    return Ok(Item::Packet { ticks, marker, lost, payload, arrived });
+                    return Ok(Item::Packet { ticks, marker, payload_type, lost, payload, arrived });
                 }
                 PacketItem::Rtcp(rtcp) => {
                     let report = rtcp.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
@@ -196,6 +217,10 @@ pub(super) fn refusal(address: &Address, code: u16, otherwise: impl FnOnce() -> 
         401 | 403 => format!("{code} {name}: check user and password"),
         404 => format!("{code} {name}: check the path in the URL"),
         461 => format!("{code} {name}: choose the other RTSP transport, tcp or udp"),
+        300..=399 => {
+            let named = format!("{code} {name}");
+            format!("{}: the stream is at another address; write that into the URL", named.trim_end())
+        }
         _ if name.is_empty() => otherwise(),
         _ => format!("{code} {name}: the server refuses for now"),
     };
@@ -206,6 +231,11 @@ pub(super) fn refusal(address: &Address, code: u16, otherwise: impl FnOnce() -> 
 /// The usual words for a status (RFC 2326 7.1.1); the client does not pass on the server's own.
 fn status_name(code: u16) -> &'static str {
     match code {
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        303 => "See Other",
+        305 => "Use Proxy",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -136,6 +136,10 @@ impl Control {
                     return Ok(message);
                 }
                 Err(ParseError::Incomplete(_)) if self.unread.len() < LARGEST_MESSAGE_BYTES => {}
+                Err(ParseError::Incomplete(_)) => {
+                    let reason = format!("the camera's answer is longer than {} MiB", LARGEST_MESSAGE_BYTES >> 20);
+                    return Err(Failure::new(CameraState::Connecting, reason));
+                }
                 Err(_) => return Err(self.stranger("the camera's answer is not RTSP")),
             }
             if self.stream.read_buf(&mut self.unread).await.map_err(|e| lost(&e))? == 0 {

@@ -35,6 +35,7 @@ const MOST_AT_ONCE: usize = 64;
 struct Datagram {
     ticks: u32,
     marker: bool,
+    payload_type: u8,
     payload: Bytes,
     arrived: Arrived,
 }
@@ -96,7 +97,8 @@ pub(super) async fn connect(address: &Address, tasks: &TaskTracker) -> Result<Co
     };
     let parameter_sets = sdp::parameter_sets(described.body(), video.payload_type, &video.encoding);
     let timebase = Timebase { num: 1, den: video.clock_rate_hz };
-    Ok(Connection { packets: Packets::Udp(Box::new(datagrams)), codec, timebase, parameter_sets })
+    let packets = Packets::Udp(Box::new(datagrams));
+    Ok(Connection { packets, codec, payload_type: video.payload_type, timebase, parameter_sets, missing: 0 })
 }
 
 impl Datagrams {
@@ -153,6 +155,7 @@ impl Datagrams {
         let datagram = Datagram {
             ticks: header.timestamp(),
             marker: header.mark(),
+            payload_type: header.payload_type(),
             payload: Bytes::copy_from_slice(payload),
             arrived: Arrived::now(),
         };
@@ -208,14 +211,14 @@ impl Datagrams {
     }
 
     fn give(&mut self, datagram: Datagram, missing: u64) {
-        let Datagram { ticks: sent, marker, payload, arrived } = datagram;
+        let Datagram { ticks: sent, marker, payload_type, payload, arrived } = datagram;
         if arrived.monotonic_ns > self.latest.monotonic_ns {
             self.latest = arrived;
         }
         let ticks = self.place(sent);
         self.ticks = Some((sent, ticks));
         let lost = u16::try_from(missing).unwrap_or(u16::MAX);
-        self.ready.push_back(Item::Packet { ticks, marker, lost, payload, arrived: self.latest });
+        self.ready.push_back(Item::Packet { ticks, marker, payload_type, lost, payload, arrived: self.latest });
     }
 
     fn report(&mut self, bytes: &[u8]) {
