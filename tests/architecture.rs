@@ -136,3 +136,20 @@ fn unsafe_code_is_where_memory_is_shared_and_libraries_are_called() {
         }
     }
 }
+
+/// Without a window, dora counts restarts over the whole run: a node that is killed once a month would be gone after a few.
+#[test]
+fn graphs_that_run_for_months_count_restarts_within_a_window() {
+    let mut bounded = 0;
+    for entry in std::fs::read_dir(millrace_tests::root().join("graphs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let has = |key: &str| text.lines().filter(|line| line.trim_start().starts_with(key)).count();
+        assert_eq!(has("max_restarts:"), has("restart_window:"), "{}", path.display());
+        bounded += has("max_restarts:");
+    }
+    assert!(bounded > 20, "only {bounded} nodes have a bound");
+}

@@ -32,12 +32,19 @@ function pill(kind, text) {
 }
 
 function showHealth(cameras) {
+  cameras = cameras.filter(c => !isRemoved(c));
+  $("total-cameras").textContent = cameras.length;
   const expected = cameras.filter(c => c.state !== "ended"), live = expected.filter(c => c.state === "live").length;
   if (!cameras.length) pill("waiting", "no camera yet");
   else if (!expected.length) pill("ended", "all cameras have ended");
   else if (live === expected.length) pill("live", "live");
   else if (live === 0) pill("bad", expected.length === 1 ? `camera ${expected[0].state}` : "no camera is live");
-  else pill("waiting", `${live} of ${expected.length} live`);
+  else pill("waiting", `${live} of ${cameras.length} live${expected.length < cameras.length ? `, ${cameras.length - expected.length} ended` : ""}`);
+}
+
+// Its tile says so for a while; it counts no more.
+function isRemoved(camera) {
+  return camera.state === "ended" && camera.last_error === "removed";
 }
 
 function notice(text) {
@@ -62,7 +69,6 @@ function camera(source) {
 function layOut() {
   $("cameras").classList.toggle("single", cameras.size === 1);
   $("empty").hidden = cameras.size > 0;
-  $("total-cameras").textContent = cameras.size;
 }
 
 const handlers = {

@@ -9,7 +9,7 @@ use crate::stats::Counters;
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
 use axum::http::StatusCode;
-use millrace_frame::{CameraState, CameraStatus, Detections, Size, monotonic_ns};
+use millrace_frame::{CameraState, CameraStatus, Detections, Size, monotonic_ns, unix_ns};
 use millrace_node::Cameras;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -23,6 +23,8 @@ const MAX_CAMERAS: usize = 256;
 /// Pictures since the last key frame that are kept for clients to come, per camera.
 const GOP_BYTES: usize = 8 << 20;
 const GOP_PACKETS: usize = 600;
+/// How long a camera that was removed is still shown, and said to be removed.
+const REMOVED_SHOWN_NS: i64 = 20_000_000_000;
 
 /// Why something was not published. The names are the causes under which the node counts it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,18 +147,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Something of a camera has arrived.
-    fn arrived(&self, state: &mut State, source: &str, capture_ns: i64) {
-        if state.states.arrived(source, capture_ns, Instant::now()) {
-            self.changed.notify_one();
-        }
-    }
-
-    /// A picture of a camera has arrived that nobody may want.
+    /// A picture of a camera has arrived that nobody may want. A camera is live by its detections.
     pub(crate) fn picture(&self, source: &str, capture_ns: i64) -> Result<(), Refused> {
         let mut state = self.lock();
         state.camera(source)?;
-        self.arrived(&mut state, source, capture_ns);
+        state.states.pictured(source, capture_ns, Instant::now());
         Ok(())
     }
 
@@ -168,7 +163,9 @@ impl Hub {
         let age_ns = monotonic_ns().saturating_sub(found.arrival_ns).max(0) as u64;
         let mut state = self.lock();
         let index = state.camera(&found.source)?;
-        self.arrived(&mut state, &found.source, found.capture_ns);
+        if state.states.arrived(&found.source, found.capture_ns, Instant::now()) {
+            self.changed.notify_one();
+        }
         let camera = &mut state.cameras[usize::from(index)];
         camera.size = Size::new(found.width_px, found.height_px);
         // without an allocation while they stay
@@ -203,7 +200,7 @@ impl Hub {
         let codec = if key { h264::codec_string(data) } else { None };
         let mut state = self.lock();
         let index = state.camera(source)?;
-        self.arrived(&mut state, source, capture_ns);
+        state.states.pictured(source, capture_ns, Instant::now());
         let camera = &mut state.cameras[usize::from(index)];
         camera.counters.packets += 1;
         if let Some(codec) = codec {
@@ -262,6 +259,7 @@ impl Hub {
             .cameras
             .iter()
             .enumerate()
+            .filter(|(_, c)| state.states.get(&c.source).is_some_and(is_shown))
             .map(|(index, c)| CameraInfo {
                 source: &c.source,
                 index: index as u8,
@@ -340,7 +338,7 @@ impl Hub {
         states.look(now);
         let mut known = health::Cameras::default();
         for camera in cameras.iter() {
-            let Some(status) = states.get(&camera.source) else { continue };
+            let Some(status) = states.get(&camera.source).filter(|status| is_shown(status)) else { continue };
             *known.by_state.entry(status.state.as_str()).or_default() += 1;
             if status.state == CameraState::Live {
                 let age = camera.counters.last_at().map(|at| now.saturating_duration_since(at));
@@ -377,12 +375,17 @@ impl Video {
     }
 }
 
+/// A camera that was removed leaves the page after a while. Its number may be another's then.
+fn is_shown(status: &CameraStatus) -> bool {
+    !status.is_removed() || unix_ns().saturating_sub(status.since_ns) < REMOVED_SHOWN_NS
+}
+
 fn reports<'a>(cameras: &'a mut [Camera], states: &'a mut Cameras) -> Vec<CameraStats<'a>> {
     let now = Instant::now();
     states.look(now);
     let states = &*states;
     let report = |c: &'a mut Camera| {
-        let status = states.get(&c.source)?;
+        let status = states.get(&c.source).filter(|status| is_shown(status))?;
         Some(CameraStats { model: &c.model, about: &c.about, ..c.counters.report(status, now) })
     };
     cameras.iter_mut().filter_map(report).collect()

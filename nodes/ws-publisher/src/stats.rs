@@ -62,7 +62,12 @@ impl Counters {
             (Some(first), Some(last)) => last.duration_since(first).max(now.saturating_duration_since(last)),
             _ => Duration::ZERO,
         };
-        if span.is_zero() { 0.0 } else { (recent().count() - 1) as f64 / span.as_secs_f64() }
+        if span.is_zero() {
+            return 0.0;
+        }
+        // what waited while the process was stopped comes at once
+        let most = recent().count() as f64 / RATE_WINDOW.as_secs_f64();
+        most.min((recent().count() - 1) as f64 / span.as_secs_f64())
     }
 
     /// The figures at `now` of a camera in this state, without its model.
@@ -131,5 +136,14 @@ mod tests {
         let dead = c.report(&status, now + Duration::from_secs(11));
         assert_eq!((dead.age_p50_ms, dead.latency_p99_ms, dead.frames), (None, None, 100), "a dead camera has no age");
         assert_eq!(Counters::default().report(&status, now).age_p50_ms, None);
+    }
+
+    #[test]
+    fn what_comes_at_once_after_a_pause_is_no_higher_rate_than_its_number_in_the_window() {
+        let (mut c, start, status) = (Counters::default(), Instant::now(), CameraStatus::new("a"));
+        for k in 0..6 {
+            c.frame(k, 0, start + Duration::from_micros(k));
+        }
+        assert_eq!(c.report(&status, start + Duration::from_micros(9)).fps, 3.0);
     }
 }

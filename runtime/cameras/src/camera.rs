@@ -100,6 +100,13 @@ impl<B: Backend> Camera<B> {
         Ok(threads)
     }
 
+    /// What follows is no outage: the camera is opened again because its entry was changed.
+    pub(crate) fn was_changed(&mut self) {
+        if self.config.enabled {
+            self.source.last_error = CameraStatus::changed().to_owned();
+        }
+    }
+
     /// Ends its threads; they are not waited for.
     pub(crate) fn stop(&mut self) {
         if let Some(run) = self.run.take() {
@@ -117,6 +124,11 @@ impl<B: Backend> Camera<B> {
         again
     }
 
+    /// Its state was reported.
+    pub(crate) fn is_known(&self) -> bool {
+        self.reported.is_some()
+    }
+
     pub(crate) fn losses(&self) -> &Losses {
         &self.losses
     }
@@ -131,7 +143,12 @@ impl<B: Backend> Camera<B> {
 
     /// Its source says what it does.
     pub(crate) fn source_is(&mut self, source: SourceState) {
-        self.source = source;
+        let begins = source.state == CameraState::Connecting && source.last_error.is_empty();
+        if begins && self.source.state == CameraState::Connecting {
+            self.source.tries = source.tries; // why it connects is known
+        } else {
+            self.source = source;
+        }
     }
 
     /// A frame comes out of it.

@@ -7,7 +7,7 @@ use millrace_ingest::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Where a camera's video comes from.
@@ -119,12 +119,18 @@ impl Config {
         feed
     }
 
-    /// Opens the source. The password is read now, so that one that has changed is right at the next try.
+    /// Opens the source, with the password as it is now.
     pub(crate) fn open(&self, node: &FeedSettings) -> Result<Feed, String> {
-        Feed::open(&self.address()?, &self.feed(node)).map_err(|e| e.to_string())
+        self.open_at(&self.address()?, node)
     }
 
-    fn address(&self) -> Result<OsString, String> {
+    /// Opens the source at its address.
+    pub(crate) fn open_at(&self, address: &OsStr, node: &FeedSettings) -> Result<Feed, String> {
+        Feed::open(address, &self.feed(node)).map_err(|e| e.to_string())
+    }
+
+    /// Where the source is, with the password as it is now.
+    pub(crate) fn address(&self) -> Result<OsString, String> {
         let url = match &self.origin {
             Origin::File(file) => return file_path(file).map(PathBuf::into_os_string),
             Origin::Url(url) => url,

@@ -12,6 +12,7 @@ use crate::{Backend, Shown};
 use millrace_frame::{CameraState, monotonic_ns};
 use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,11 +48,25 @@ struct Book {
 
 /// How a source ended.
 enum Ended {
+    /// The camera's password is another one now: the source is opened again, with it.
+    OtherPassword,
     /// It is over, or nobody wants it any more.
     Over,
     /// It cannot go on.
     Failed(String),
 }
+
+/// What became of one step of the source.
+enum Step {
+    Done,
+    /// The source is over.
+    Last,
+    /// The camera is not connected, and its password is another one than the source was opened with.
+    OtherPassword,
+}
+
+/// How often the password of a camera that is not connected is read again.
+const READ_PASSWORD: Duration = Duration::from_secs(1);
 
 /// Pauses between the tries of a camera whose source has failed.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -69,13 +84,19 @@ pub(crate) struct Feeding<B: Backend> {
     spacing: Spacing,
     to_loop: ToEventLoop<B>,
     tries: u32,
+    /// The address that the source was opened with, with its password.
+    address: OsString,
+    /// When the password was last read, while the camera is not connected.
+    password_read: Option<Instant>,
 }
 
 impl<B: Backend> Feeding<B> {
     pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_loop: ToEventLoop<B>) -> Self {
         let book = Arc::default();
         let spacing = Spacing::default();
-        Self { camera, opened, book, decoder: None, fed: false, offset_ns: None, spacing, to_loop, tries: 0 }
+        let (decoder, fed, offset_ns, tries) = (None, false, None, 0);
+        let (address, password_read) = (OsString::new(), None);
+        Self { camera, opened, book, decoder, fed, offset_ns, spacing, to_loop, tries, address, password_read }
     }
 
     /// The thread's whole life. A file has one try; a camera on the network is tried again.
@@ -92,6 +113,12 @@ impl<B: Backend> Feeding<B> {
             self.close(feed, &ended);
             match ended {
                 Ended::Over => break None,
+                Ended::OtherPassword => {
+                    tracing::info!(
+                        camera = self.camera.config.id,
+                        "the password has changed; connecting with the new one"
+                    );
+                }
                 Ended::Failed(_) if self.camera.is_over() => break None,
                 Ended::Failed(why) if !again => break Some(why),
                 Ended::Failed(why) => {
@@ -131,25 +158,30 @@ impl<B: Backend> Feeding<B> {
         let camera = self.camera.clone();
         let opened = match self.opened.take() {
             Some(feed) => Ok(feed),
-            None => camera.config.open(&camera.settings.feed),
+            None => camera.config.address().and_then(|address| {
+                self.address.clone_from(&address);
+                camera.config.open_at(&address, &camera.settings.feed)
+            }),
         };
         let feed = match opened {
             Ok(feed) => open.insert(feed),
             Err(why) => return Ended::Failed(why),
         };
         self.offset_ns = None;
+        self.password_read = None;
         while !camera.is_over() {
             match self.step(feed) {
-                Ok(true) => {}
-                Ok(false) => return Ended::Over,
+                Ok(Step::Done) => {}
+                Ok(Step::Last) => return Ended::Over,
+                Ok(Step::OtherPassword) => return Ended::OtherPassword,
                 Err(why) => return Ended::Failed(why),
             }
         }
         Ended::Over
     }
 
-    /// One step of the source; false at its end.
-    fn step(&mut self, feed: &mut Feed) -> Result<bool, String> {
+    /// One step of the source.
+    fn step(&mut self, feed: &mut Feed) -> Result<Step, String> {
         match feed.step().map_err(|e| e.to_string())? {
             FeedStep::Unit(unit) => self.unit(feed, unit)?,
             FeedStep::Loss(loss) => self.camera.losses.of_source(&loss),
@@ -157,17 +189,37 @@ impl<B: Backend> Feeding<B> {
             // a file's is known by its frames, which come later than its units
             FeedStep::State(state) if self.camera.config.is_url() => {
                 self.tries = state.tries;
+                let failed = state.state != CameraState::Live && state.tries > 0;
+                self.password_read = failed.then(|| self.password_read.unwrap_or_else(Instant::now));
                 self.camera.queue.state(state);
             }
             FeedStep::State(_) => {}
             FeedStep::Flush => self.flush(feed),
-            FeedStep::Wait(wait) => self.camera.sleep(wait),
+            FeedStep::Wait(wait) => {
+                self.camera.sleep(wait);
+                if self.has_other_password()? {
+                    return Ok(Step::OtherPassword);
+                }
+            }
             FeedStep::End => {
                 self.flush(feed);
-                return Ok(feed.end().map_err(|e| e.to_string())? == Next::Again);
+                let next = feed.end().map_err(|e| e.to_string())?;
+                return Ok(if next == Next::Again { Step::Done } else { Step::Last });
             }
         }
-        Ok(true)
+        Ok(Step::Done)
+    }
+
+    /// Reads the password of a camera that is not connected again, once in a while: whoever corrects it expects the next
+    /// attempt to use it. This thread is the camera's own, so that a file on a network that hangs holds up no other.
+    fn has_other_password(&mut self) -> Result<bool, String> {
+        let config = &self.camera.config;
+        let Some(read) = self.password_read.filter(|_| config.password.is_some()) else { return Ok(false) };
+        if read.elapsed() < READ_PASSWORD {
+            return Ok(false);
+        }
+        self.password_read = Some(Instant::now());
+        Ok(config.address()? != self.address)
     }
 
     fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {

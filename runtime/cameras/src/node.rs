@@ -28,6 +28,8 @@ pub struct Decode<B: Backend> {
     /// Whom it serves is SOURCE's one file, which was opened, and whose faults are the node's.
     one_file: Option<Option<Feed>>,
     watch: Option<Watch>,
+    /// Why it has no cameras yet: the file had faults when the node was started again.
+    waits: Option<String>,
     /// What is to be taken over at the next look.
     pending: Option<Vec<Config>>,
     threads: Vec<JoinHandle<()>>,
@@ -57,7 +59,7 @@ impl<B: Backend> Node for Decode<B> {
         let backend = Arc::new(B::open(&settings, cx)?);
         let common =
             Common { backend, settings: of_cameras, cx: cx.clone(), policy: Arc::<Policy>::default(), packets: false };
-        let (mut one_file, mut watch) = (None, None);
+        let (mut one_file, mut watch, mut waits) = (None, None, None);
         let configs = match members {
             Members::One(config) => {
                 if let Origin::File(_) = config.origin {
@@ -70,7 +72,17 @@ impl<B: Backend> Node for Decode<B> {
                 let started = Watch::start(&path, &choice, cx.waker(), cx.stopping());
                 let (started, found) = started.map_err(NodeError::fatal)?;
                 watch = Some(started);
-                found.map_err(|Refused { report, .. }| NodeError::fatal(report.trim_end()))?
+                match found {
+                    Ok(configs) => configs,
+                    // the graph was started with a file that was right, and goes on when it is again
+                    Err(refused) if cx.restarts() > 0 && cx.flow() == Flow::Live => {
+                        waits = Some(waits_for(&refused));
+                        count_refusal(cx, &refused);
+                        cx.note(format!("the decoder, which was started again, {}", waits_at_length(&refused)));
+                        Vec::new()
+                    }
+                    Err(Refused { report, .. }) => return Err(NodeError::fatal(report.trim_end())),
+                }
             }
         };
         let cameras: Result<Vec<_>, _> = configs.into_iter().map(|config| Camera::new(config, &common)).collect();
@@ -79,6 +91,7 @@ impl<B: Backend> Node for Decode<B> {
             cameras: cameras?,
             one_file,
             watch,
+            waits,
             pending: None,
             threads: Vec::new(),
             started: false,
@@ -133,6 +146,9 @@ impl<B: Backend> Decode<B> {
     /// Starts the cameras' threads, once the consumers are there.
     fn start(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         self.started = true;
+        if let Some(what) = &self.waits {
+            out.waits(what);
+        }
         self.common.packets = out.connected("packet");
         let mut opened = self.one_file.as_mut().and_then(Option::take);
         for at in 0..self.cameras.len() {
@@ -144,7 +160,11 @@ impl<B: Backend> Decode<B> {
     fn start_camera(&mut self, at: usize, opened: Option<Feed>, out: &mut Outputs) -> Result<(), NodeError> {
         let camera = &mut self.cameras[at];
         let id = camera.config.id.clone();
+        let again = camera.is_known();
         let threads = camera.start(opened, &self.common);
+        if again {
+            camera.was_changed();
+        }
         self.threads.extend(threads.map_err(|e| {
             NodeError::fatal(format!("no thread for camera '{id}': {e}; raise the limit on processes and threads"))
         })?);
@@ -193,7 +213,7 @@ impl<B: Backend> Decode<B> {
     fn look_around(&mut self, out: &mut Outputs) -> Result<(), NodeError> {
         self.looked = Instant::now();
         if let Some(found) = self.watch.as_ref().and_then(Watch::changed) {
-            self.file_changed(found);
+            self.file_changed(found, out);
         }
         if let Some(configs) = self.pending.take() {
             self.apply(configs, out)?;
@@ -211,7 +231,7 @@ impl<B: Backend> Decode<B> {
         Ok(())
     }
 
-    fn file_changed(&mut self, found: Found) {
+    fn file_changed(&mut self, found: Found, out: &mut Outputs) {
         let metrics = self.common.cx.metrics();
         match found {
             Ok(configs) => {
@@ -219,20 +239,28 @@ impl<B: Backend> Decode<B> {
                 metrics.count("cameras_file_applied", "", 1);
                 self.pending = Some(configs);
             }
-            Err(Refused { faults, report }) => {
-                metrics.gauge("cameras_file_faults", "", faults as i64);
-                metrics.count("cameras_file_refused", "", 1);
+            Err(refused) => {
+                count_refusal(&self.common.cx, &refused);
                 let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
-                let refusal =
-                    format!("{path} has changed and is refused; the cameras stay as they were:\n{}", report.trim_end());
+                let what = match &mut self.waits {
+                    Some(waits) => {
+                        *waits = waits_for(&refused);
+                        out.waits(waits);
+                        waits_at_length(&refused)
+                    }
+                    None => format!("the cameras stay as they were:\n{}", refused.report.trim_end()),
+                };
                 // the terminal shows it, too
-                self.common.cx.note(refusal);
+                self.common.cx.note(format!("{path} has changed and is refused; {what}"));
             }
         }
     }
 
     /// Serves these cameras from now on. Those that are in both sets go on undisturbed.
     fn apply(&mut self, configs: Vec<Config>, out: &mut Outputs) -> Result<(), NodeError> {
+        if self.waits.take().is_some() {
+            out.waits("");
+        }
         let mut at = 0;
         while at < self.cameras.len() {
             let id = &self.cameras[at].config.id;
@@ -337,6 +365,21 @@ impl<B: Backend> Decode<B> {
         let desc = PacketDesc { codec, key, len_bytes, display: info.display_size(), orientation };
         out.publish(slot, &Item::on_host(id, seq, unit.timing, Payload::Packet(desc)))
     }
+}
+
+fn count_refusal(cx: &Context, refused: &Refused) {
+    cx.metrics().gauge("cameras_file_faults", "", refused.faults as i64);
+    cx.metrics().count("cameras_file_refused", "", 1);
+}
+
+/// In one line, as the reason of a camera's state.
+fn waits_for(refused: &Refused) -> String {
+    let first = refused.report.lines().next().unwrap_or_default();
+    format!("was started again and waits until the cameras file has no faults: {first}")
+}
+
+fn waits_at_length(refused: &Refused) -> String {
+    format!("waits until the cameras file has no faults:\n{}", refused.report.trim_end())
 }
 
 impl<B: Backend> Drop for Decode<B> {

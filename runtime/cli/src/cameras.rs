@@ -6,9 +6,15 @@ use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// A node that reads cameras and has run for so long has listed them, where it has any.
 const LISTED_AFTER_NS: u64 = 3_000_000_000;
+
+/// How long a camera that was removed is still shown.
+const REMOVED_SHOWN: Duration = Duration::from_secs(20);
+/// Reasons of one state that are said; more of them are one that goes on changing.
+const MOST_SAID: usize = 8;
 
 /// All cameras that a node has reported.
 #[derive(Debug, Default)]
@@ -29,6 +35,10 @@ pub(crate) struct Camera {
     down_ns: i64,
     /// The reason of the last outage.
     reason: String,
+    /// The reasons that were said of its state.
+    said: Vec<String>,
+    /// Since when no node has it any more.
+    removed: Option<Instant>,
 }
 
 /// A node gives no sign of life, so that nothing is known of its cameras.
@@ -79,13 +89,14 @@ impl Cameras {
         for (source, camera) in
             self.0.iter_mut().filter(|(source, _)| complete && !reports.contains_key(source.as_str()))
         {
-            if camera.status.state != CameraState::Ended {
+            if camera.removed.is_none() {
+                (camera.removed, camera.doubt) = (Some(Instant::now()), None);
                 camera.status.state = CameraState::Ended;
-                camera.doubt = None;
                 camera.down_since_ns = None;
                 lines.push(format!("{} camera {source}: removed", clock::now()));
             }
         }
+        self.0.retain(|_, camera| camera.removed.is_none_or(|at| at.elapsed() < REMOVED_SHOWN));
         for (source, (_, _, node, status)) in reports {
             let doubt = Doubt::of(node);
             let news = match self.0.get_mut(source) {
@@ -111,20 +122,20 @@ impl Cameras {
         for camera in self.0.values() {
             *counts.entry(camera.state()).or_default() += 1;
         }
-        let order = ["live", "connecting", "stalled", "refused", "unknown", "ended"];
+        let order = ["live", "connecting", "stalled", "refused", "unknown", "ended", "removed"];
         let parts = order.iter().filter_map(|state| counts.get(state).map(|n| format!("{n} {state}")));
         parts.collect::<Vec<_>>().join(", ")
     }
 
     /// The cameras of which nothing comes although something should.
     pub(crate) fn troubled(&self) -> impl Iterator<Item = &Camera> {
-        self.0.values().filter(|camera| !matches!(camera.state(), "live" | "ended"))
+        self.0.values().filter(|camera| !matches!(camera.state(), "live" | "ended" | "removed"))
     }
 
     /// Lines for a summary: who is not live, and the outages of those that are.
     pub(crate) fn summary(&self) -> Vec<String> {
         let lines = self.0.values().filter_map(|camera| {
-            let is_troubled = !matches!(camera.state(), "live" | "ended");
+            let is_troubled = !matches!(camera.state(), "live" | "ended" | "removed");
             let outages = match camera.outages {
                 0 => String::new(),
                 1 => format!("1 outage of {}", clock::span(camera.down_s())),
@@ -155,19 +166,23 @@ impl Camera {
             outages: 0,
             down_ns: 0,
             reason: String::new(),
+            said: Vec::new(),
+            removed: None,
         }
     }
 
     /// Its state by name; `unknown` where the node that reads it says nothing any more.
     pub(crate) fn state(&self) -> &'static str {
         match &self.doubt {
+            _ if self.removed.is_some() => "removed",
             Some(_) if self.status.state != CameraState::Ended => "unknown",
             _ => self.status.state.as_str(),
         }
     }
 
     fn take(&mut self, status: &CameraStatus, doubt: Option<Doubt>) -> bool {
-        let before = (self.state(), self.status.last_error.is_empty());
+        let before = self.state();
+        self.removed = None;
         self.status = status.clone();
         if self.doubt.is_some() && doubt.is_none() {
             // it may never have been anything but live, as far as its node knows
@@ -177,9 +192,28 @@ impl Camera {
         let state = self.state();
         self.was_live |= state == "live";
         if self.was_live && !matches!(state, "live" | "ended") {
-            self.reason = self.reason();
+            // one that says nothing does not hide the one before
+            let says = self.doubt.is_some() || !self.status.last_error.is_empty();
+            if says || self.down_since_ns.is_none() {
+                self.reason = self.reason();
+            }
         }
-        before != (state, self.status.last_error.is_empty()) && (before.0 != state || state != "live")
+        self.is_news(before, state)
+    }
+
+    /// Another state, or a reason that was not said of this one.
+    fn is_news(&mut self, before: &str, state: &str) -> bool {
+        let changed = before != state;
+        if changed {
+            self.said.clear();
+        }
+        let why = &self.status.last_error;
+        let new = state != "live" && self.doubt.is_none() && !why.is_empty() && !self.said.contains(why);
+        let says = new && self.said.len() < MOST_SAID;
+        if says {
+            self.said.push(why.clone());
+        }
+        changed || says
     }
 
     /// The line that tells of its new state; keeps count of outages.
@@ -199,6 +233,10 @@ impl Camera {
                 self.down_since_ns = None;
                 format!("{name}: ended")
             }
+            "connecting" if self.status.is_changed() => {
+                (self.was_live, self.down_since_ns) = (false, None);
+                format!("{name}: connecting{}", self.why())
+            }
             _ => {
                 if self.was_live && self.down_since_ns.is_none() {
                     self.outages += 1;
@@ -212,7 +250,7 @@ impl Camera {
     fn reason(&self) -> String {
         match &self.doubt {
             Some(doubt) => doubt.text(),
-            None if self.status.last_error.is_empty() => self.state().to_owned(),
+            None if self.status.last_error.is_empty() => format!("{}, without a reason", self.state()),
             None => self.status.last_error.clone(),
         }
     }
@@ -251,7 +289,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::status::{Counter, Status};
-    use std::time::{Duration, Instant};
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -291,6 +328,50 @@ mod tests {
         assert_eq!(cameras.counts(), "1 live");
         assert_eq!(cameras.summary(), ["camera door: 1 outage of 38 s: connection reset"]);
         assert_eq!(cameras.troubled().count(), 0);
+    }
+
+    #[test]
+    fn an_edit_is_no_outage_and_another_reason_is_news() {
+        use CameraState::{Connecting, Live, Refused};
+        let mut cameras = Cameras::default();
+        let mut step = |status: CameraStatus| said(cameras.update(&[node("decode", None, vec![status])]));
+        step(camera(Live, 1, ""));
+        let edited =
+            "camera door: connecting (attempt 5): its entry in the cameras file has changed, and it is opened again";
+        assert_eq!(step(camera(Connecting, 2, CameraStatus::changed())), [edited]);
+        assert_eq!(step(camera(Refused, 3, "PW is not set")), ["camera door: refused (attempt 5): PW is not set"]);
+        assert_eq!(step(camera(Refused, 3, "401")), ["camera door: refused (attempt 5): 401"]);
+        assert!(step(camera(Refused, 3, "401")).is_empty());
+        assert!(step(camera(Refused, 3, "PW is not set")).is_empty(), "it was said");
+        let more: usize = (0..90).map(|n| step(camera(Refused, 3, &format!("next attempt in {n} ms"))).len()).sum();
+        assert!(more <= 8, "{more}");
+        assert_eq!(step(camera(Live, 9, "")), ["camera door: live"]);
+        assert!(cameras.summary().is_empty(), "{:?}", cameras.summary());
+    }
+
+    #[test]
+    fn the_last_reason_is_one_that_says_something() {
+        use CameraState::{Connecting, Live};
+        let mut cameras = Cameras::default();
+        for (state, since, why) in
+            [(Live, 1, ""), (Connecting, 2, "connection reset"), (Connecting, 2, ""), (Live, 9, "")]
+        {
+            cameras.update(&[node("decode", None, vec![camera(state, since, why)])]);
+        }
+        assert_eq!(cameras.summary(), ["camera door: 1 outage of 7 s: connection reset"]);
+    }
+
+    #[test]
+    fn a_camera_that_was_removed_is_said_to_be_and_leaves() {
+        let mut cameras = Cameras::default();
+        let other = CameraStatus { source: "yard".into(), ..camera(CameraState::Live, 1, "") };
+        cameras.update(&[node("decode", None, vec![camera(CameraState::Live, 1, ""), other.clone()])]);
+        assert_eq!(said(cameras.update(&[node("decode", None, vec![other.clone()])])), ["camera door: removed"]);
+        assert_eq!(cameras.counts(), "1 live, 1 removed");
+        assert_eq!(cameras.troubled().count(), 0);
+        cameras.0.get_mut("door").unwrap().removed = Instant::now().checked_sub(REMOVED_SHOWN);
+        assert!(cameras.update(&[node("decode", None, vec![other])]).is_empty());
+        assert_eq!(cameras.counts(), "1 live");
     }
 
     #[test]

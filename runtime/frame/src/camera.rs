@@ -80,7 +80,32 @@ impl<'a> From<&'a CameraStatus> for CameraMessage<'a> {
     }
 }
 
+/// The reason of a camera that its source no longer has.
+const REMOVED: &str = "removed";
+/// The reason of a camera whose entry in the cameras file was changed.
+const CHANGED: &str = "its entry in the cameras file has changed, and it is opened again";
+
 impl CameraStatus {
+    /// The last state of a camera that its source no longer has.
+    pub fn removed(source: impl Into<String>) -> Self {
+        Self { state: CameraState::Ended, last_error: REMOVED.to_owned(), ..Self::new(source) }
+    }
+
+    /// The camera is one that its source no longer has.
+    pub fn is_removed(&self) -> bool {
+        self.state == CameraState::Ended && self.last_error == REMOVED
+    }
+
+    /// Why a camera connects whose entry in the cameras file was changed.
+    pub const fn changed() -> &'static str {
+        CHANGED
+    }
+
+    /// The camera connects because its entry in the cameras file was changed: that is no outage.
+    pub fn is_changed(&self) -> bool {
+        self.state == CameraState::Connecting && self.last_error == CHANGED
+    }
+
     /// A camera of which nothing is known yet.
     pub fn new(source: impl Into<String>) -> Self {
         Self { source: source.into(), since_ns: crate::unix_ns(), weight: 1.0, ..Self::default() }

@@ -21,6 +21,19 @@ impl Describer for Recorded {
     }
 }
 
+/// The same, of decoders that say that SOURCE is played, as those of today do.
+struct Marked;
+
+impl Describer for Marked {
+    fn describe(&self, path: &str, _: &Path) -> Described {
+        let name = path.rsplit('/').next().unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/decoders/{name}.json"));
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        json["settings"]["properties"]["SOURCE"]["x-millrace-file"] = "source".into();
+        Described::Node(Arc::new(Description::parse(json.to_string().as_bytes()).unwrap()))
+    }
+}
+
 fn read(text: &str) -> (Option<Cameras>, String) {
     let mut report = Report::new("cameras.yml", text);
     let cameras = cameras::read(text, 0, &mut report);
@@ -105,9 +118,13 @@ impl Folder {
     }
 
     fn check(&self, nodes: &str) -> Checked {
+        self.check_by(&Recorded, nodes)
+    }
+
+    fn check_by(&self, describer: &dyn Describer, nodes: &str) -> Checked {
         let text = format!("env: {{ FLOW: lossless }}\nnodes:\n{nodes}");
         let variables = |name: &str| (name == "KNOWN").then(|| "hunter2".to_owned());
-        let world = World { describer: &Recorded, variables: &variables };
+        let world = World { describer, variables: &variables };
         check("graphs/g.yml", self.0.path(), text.as_bytes(), &[], &world)
     }
 
@@ -180,13 +197,55 @@ fn what_a_camera_names_has_to_be_there() {
     let report = folder.report(&decoder("decode", "CAMERAS: cameras.yml"));
     assert!(!report.contains("hunter2"), "{report}");
     for says in [
-        "graphs/cameras.yml:3:18: there is no file 'gone.mp4' for camera 'b'",
+        "graphs/cameras.yml:3:18: camera 'b' names the file 'gone.mp4', which does not exist (looked for ",
         "graphs/cameras.yml:5:54: camera 'd': password_file '",
         "open.pw' has the mode 0644, so others may read or change it; chmod 600 it",
         "graphs/cameras.yml:8:53: warning: camera 'g': password_env names the variable UNKNOWN, which is not set",
         "2 errors, 1 warning",
     ] {
         assert!(report.contains(says), "{says} in:\n{report}");
+    }
+}
+
+/// What a decoder plays is a file or a folder of pictures, by whichever setting it is named.
+#[test]
+fn a_folder_of_pictures_is_a_camera_and_what_cannot_be_played_is_named() {
+    let folder = Folder::new(&[("secret.mp4", "x")]);
+    let path = |name: &str| folder.0.path().join(name);
+    for (name, picture) in [("pics", "1.JPG"), ("jpe", "a.jpe"), ("hidden", ".a.jpg"), ("text", "a.txt")] {
+        std::fs::create_dir(path(name)).unwrap();
+        folder.write(&format!("{name}/{picture}"), "x");
+    }
+    std::fs::create_dir_all(path("folders/a.png")).unwrap();
+    std::fs::create_dir(path("empty")).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    std::fs::set_permissions(path("secret.mp4"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let none = "which is a folder without pictures (.jpg, .jpeg, .png)";
+    // root may read everything
+    let secret = if rustix::process::geteuid().is_root() { "" } else { "which cannot be read: " };
+    for (file, why) in [
+        ("pics", ""),
+        ("jpe", ""),
+        ("empty", none),
+        ("hidden", none),
+        ("text", none),
+        ("folders", none),
+        ("pipe", "which is a pipe; a file is expected"),
+        ("/dev/null", "which is a device; a file is expected"),
+        ("secret.mp4", secret),
+        ("gone", "which does not exist (looked for "),
+        ("file:/nowhere/a.mp4", "which does not exist (looked for /nowhere/a.mp4)"),
+    ] {
+        folder.write("cameras.yml", &format!("cameras:\n  - {{ id: a, file: '{file}' }}\n"));
+        let of_file = folder.report(&decoder("decode", "CAMERAS: cameras.yml"));
+        let of_sources =
+            folder.check_by(&Marked, &decoder("decode", &format!("SOURCES: 'a={file}'"))).report.text(false);
+        for (report, whose) in [(of_file, "camera 'a'"), (of_sources, "camera 'a' of node 'decode'")] {
+            let says = format!("{whose} names the file '{file}', {why}");
+            assert_eq!(report.contains("error"), !why.is_empty(), "{report}");
+            assert!(why.is_empty() || report.contains(&says), "{says} in:\n{report}");
+        }
     }
 }
 

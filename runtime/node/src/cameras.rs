@@ -21,6 +21,8 @@ struct Seen {
     /// When the camera was reported live, or first came.
     live_from: Instant,
     arrived: Option<Instant>,
+    /// When a picture last came, by another way than what the sink is there for.
+    pictured: Option<Instant>,
     /// The longest of the last intervals between two frames, slowly forgotten.
     interval: Duration,
     status: CameraStatus,
@@ -52,6 +54,13 @@ impl Cameras {
         seen.status.state != CameraState::Live && seen.judge(now)
     }
 
+    /// A picture of the camera has arrived, by another way than what the sink is there for: it does not make the camera live.
+    pub fn pictured(&mut self, source: &str, capture_ns: i64, now: Instant) {
+        let seen = self.seen(source, now);
+        seen.pictured = Some(now);
+        seen.status.last_frame_ns = seen.status.last_frame_ns.max(capture_ns);
+    }
+
     /// Time has passed. The cameras whose state is another one now.
     pub fn look(&mut self, now: Instant) -> Vec<String> {
         let changed = self.0.iter_mut().filter_map(|(id, seen)| seen.judge(now).then(|| id.clone()));
@@ -76,7 +85,14 @@ impl Cameras {
     fn seen(&mut self, source: &str, now: Instant) -> &mut Seen {
         if !self.0.contains_key(source) {
             let status = CameraStatus::new(source);
-            let seen = Seen { reported: None, live_from: now, arrived: None, interval: Duration::ZERO, status };
+            let seen = Seen {
+                reported: None,
+                live_from: now,
+                arrived: None,
+                pictured: None,
+                interval: Duration::ZERO,
+                status,
+            };
             self.0.insert(source.to_owned(), seen);
         }
         self.0.get_mut(source).expect("it was put there")
@@ -107,7 +123,13 @@ impl Seen {
                 } else if self.status.state != CameraState::Stalled {
                     let (seconds, is_reported) = (limit.as_secs_f64(), reported.is_some());
                     self.turn(CameraState::Stalled, silent);
-                    self.status.last_error = if is_reported {
+                    let pictures_come = self.pictured.is_some_and(|at| now.saturating_duration_since(at) < SILENT);
+                    self.status.last_error = if pictures_come {
+                        format!(
+                            "its pictures come, and nothing was detected in them for {seconds} s: a node that works on them has \
+                             ended or hangs, and the camera is not the cause; 'millrace run' says which"
+                        )
+                    } else if is_reported {
                         format!(
                             "the camera was live and nothing of it has arrived here for {seconds} s: the node that reads it \
                              hangs, or one between; 'millrace run' says which"
@@ -188,6 +210,23 @@ mod tests {
         assert_eq!(cameras.get("door").unwrap().last_error, "why", "the source's own words again");
         cameras.look(start + s(20));
         assert_eq!(state(&cameras), Stalled);
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_come_and_nothing_else_is_not_live() {
+        let (mut cameras, start) = (Cameras::default(), Instant::now());
+        cameras.report(&reported(Live), start);
+        for k in 0..9 {
+            cameras.arrived("door", 1, start);
+            cameras.pictured("door", 5 + k, start + Duration::from_millis(500) * k as u32);
+        }
+        assert_eq!(cameras.look(start + s(4)), ["door"]);
+        let status = cameras.get("door").unwrap();
+        assert_eq!((status.state, status.last_frame_ns), (Stalled, 13));
+        assert!(status.last_error.starts_with("its pictures come, and nothing was detected in them for 2.5 s"));
+        assert!(status.last_error.contains("the camera is not the cause"), "{}", status.last_error);
+        assert!(cameras.arrived("door", 14, start + s(5)));
+        assert_eq!(cameras.get("door").unwrap().state, Live);
     }
 
     #[test]

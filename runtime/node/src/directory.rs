@@ -15,6 +15,8 @@ pub(crate) struct Listing {
     pub(crate) pools: Vec<Entry>,
     /// The cameras that the node serves, those without a frame among them.
     pub(crate) cameras: Vec<CameraStatus>,
+    /// What the node waits for before it lists its cameras; empty where it waits for nothing.
+    pub(crate) waits: String,
 }
 
 /// A pool of a camera.

@@ -38,6 +38,8 @@ pub struct Outputs {
     held: Held,
     /// What the node's directories say of cameras.
     cameras: BTreeMap<String, CameraStatus>,
+    /// What the node waits for before it has cameras.
+    waits: String,
     /// Where images and tensors will be, as far as the node knows when it opens.
     pub(crate) device: Device,
 }
@@ -154,6 +156,7 @@ impl Outputs {
             stop,
             held: Held::default(),
             cameras: BTreeMap::new(),
+            waits: String::new(),
             device: Device::Host,
         }
     }
@@ -173,6 +176,13 @@ impl Outputs {
 
     fn list_camera(&mut self, status: CameraStatus) {
         self.cameras.insert(status.source.clone(), status);
+        self.ports.iter_mut().for_each(|port| port.unlisted = true);
+    }
+
+    /// Says what the node waits for before it has cameras, such as `waits for a file`; with an empty text, that it waits no
+    /// more. Every node behind shows it at the cameras that it knew.
+    pub fn waits(&mut self, what: &str) {
+        self.waits = what.to_owned();
         self.ports.iter_mut().for_each(|port| port.unlisted = true);
     }
 
@@ -382,7 +392,7 @@ impl Outputs {
         let port = &mut self.ports[at];
         let Some(directory) = port.directory.as_mut().filter(|_| port.unlisted) else { return Ok(()) };
         let pools = port.lanes.iter().flat_map(|(source, lane)| lane.entries(source)).collect();
-        let listing = Listing { pools, cameras: cameras.values().cloned().collect() };
+        let listing = Listing { pools, cameras: cameras.values().cloned().collect(), waits: self.waits.clone() };
         match directory.publish(&listing)? {
             Published::Yes => port.unlisted = false,
             Published::InNewPool => {

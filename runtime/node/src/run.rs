@@ -17,7 +17,7 @@ use crate::seat::{self, Seat};
 use crate::settings::{Common, FlowSetting, Sheet, Unread};
 use crate::status::{State, Status};
 use crate::stuck::{self, Unfinished};
-use millrace_frame::{CameraState, CameraStatus, Device, PayloadKind};
+use millrace_frame::{CameraStatus, Device, PayloadKind};
 use millrace_pool::{Bell, Flow};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -402,8 +402,7 @@ impl<N: Node> Turn<'_, N> {
                     self.out.pass_on(status);
                 }
                 Change::Removed(source) => {
-                    let status = CameraStatus { state: CameraState::Ended, ..CameraStatus::new(source.as_str()) };
-                    self.node.on_camera(&status);
+                    self.node.on_camera(&CameraStatus::removed(source.as_str()));
                     self.out.remove_camera(&source);
                 }
             }

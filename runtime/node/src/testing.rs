@@ -105,6 +105,15 @@ impl Bench {
 
     /// The same, behind a producer that announces that its frames will be on `device`.
     pub fn start_before<N: Node>(settings: &[(&str, &str)], device: Device) -> Self {
+        Self::started::<N>(settings, device, 0)
+    }
+
+    /// As [`start`](Self::start), of a node that dora has started again.
+    pub fn start_again<N: Node>(settings: &[(&str, &str)]) -> Self {
+        Self::started::<N>(settings, Device::Host, 1)
+    }
+
+    fn started<N: Node>(settings: &[(&str, &str)], device: Device, restarts: u64) -> Self {
         let [node_bell, test_bell] = [(); 2].map(|()| Bell::create().expect("a bell"));
         let (signals, node_signals) = channel();
         let to_node = Wire { signals, bell: node_bell.clone() };
@@ -126,6 +135,7 @@ impl Bench {
         let flow = if settings.iter().any(|(k, _)| *k == "FLOW") { Vec::new() } else { text(&[("FLOW", "lossless")]) };
         let under_test = Topology {
             node: "node".into(),
+            restarts,
             inputs: feeds.iter().map(|p| p.name.to_owned()).collect(),
             consumers: sinks.iter().map(|p| (p.name.to_owned(), vec![format!("test/{}", p.name)])).collect(),
             env: text(settings),

@@ -142,6 +142,53 @@ fn monitors_learn_whether_it_lives_and_whether_it_is_ready() {
 }
 
 #[test]
+fn a_camera_that_was_removed_says_so_and_leaves() {
+    let (hub, server) = start(2, Limits::default());
+    hub.camera(&status("yard", CameraState::Live, "")).unwrap();
+    hub.camera(&CameraStatus::removed("door")).unwrap();
+    let shown = |stats: &Value| {
+        let cameras = stats["cameras"].as_array().unwrap().iter();
+        cameras.map(|c| c["source"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (_, stats) = get(&server, "/stats");
+    assert_eq!(shown(&stats), ["yard", "door"]);
+    assert_eq!(
+        (stats["cameras"][1]["state"].as_str(), stats["cameras"][1]["last_error"].as_str()),
+        (Some("ended"), Some("removed"))
+    );
+    // within a minute it is gone, for those who are there and for those who come
+    let minute_ago = CameraStatus { since_ns: unix_ns() - 60_000_000_000, ..CameraStatus::removed("door") };
+    hub.camera(&minute_ago).unwrap();
+    assert_eq!(shown(&get(&server, "/stats").1), ["yard"]);
+    let mut socket = connect(&server, "/ws");
+    assert_eq!(shown(&next_json(&mut socket)), ["yard"]);
+    assert!(get(&server, "/readyz").1["cameras"]["ended"].is_null());
+    // a file that is over stays, and so does a camera that comes back
+    hub.camera(&CameraStatus { since_ns: 5, ..status("door", CameraState::Ended, "") }).unwrap();
+    assert_eq!(shown(&get(&server, "/stats").1), ["yard", "door"]);
+}
+
+#[test]
+fn a_camera_whose_pictures_come_and_no_detections_is_not_live() {
+    let (hub, server) = start(2, Limits::default());
+    hub.camera(&status("door", CameraState::Live, "")).unwrap();
+    hub.detections(&aged("door", 0, Duration::ZERO)).unwrap();
+    let began = Instant::now();
+    while get(&server, "/stats").1["cameras"][0]["state"] == "live" {
+        assert!(began.elapsed() < Duration::from_secs(20), "it stays live");
+        hub.picture("door", unix_ns()).unwrap();
+        hub.packet("door", 0, unix_ns(), true, Size::new(640, 480), &[0, 0, 1, 0x65]).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (_, stats) = get(&server, "/stats");
+    assert_eq!(stats["cameras"][0]["state"], "stalled");
+    assert!(
+        stats["cameras"][0]["last_error"].as_str().unwrap().starts_with("its pictures come, and nothing was detected")
+    );
+    assert_eq!(get(&server, "/readyz").0, 503);
+}
+
+#[test]
 fn load_balancers_ask_by_http_1_0_without_a_host() {
     let (hub, server) = start(2, Limits::default());
     hub.detections(&aged("yard", 0, Duration::ZERO)).unwrap();

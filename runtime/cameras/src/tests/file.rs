@@ -167,6 +167,45 @@ fn a_file_with_a_fault_at_the_start_ends_the_node_with_all_faults() {
 }
 
 #[test]
+fn a_decoder_that_is_started_again_waits_for_a_file_without_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cameras.yml");
+    let path = file.to_str().unwrap().to_owned();
+    let live = [("CAMERAS", &path[..]), ("PACE", "realtime"), ("FLOW", "live"), ("SLOTS", "64")];
+    // a duplicate id, YAML that cannot be read, no file at all
+    for text in [Some([camera("gate", ""), camera("gate", "")].concat()), Some("  - {".to_owned()), None] {
+        match text {
+            Some(text) => std::fs::write(&file, format!("cameras:\n{text}")).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        let mut bench = Bench::start_again::<Fakes>(&live);
+        let refused = |bench: &Bench| bench.metrics().counted("cameras_file_refused", "");
+        until("a refusal", || refused(&bench) == 1);
+        assert!(bench.metrics().gauged("cameras_file_faults", "").unwrap() > 0);
+        assert!(bench.receive(Duration::from_millis(100)).is_none());
+        // another faulty file is no end either
+        replace(&file, &[camera("gate", ", colour: red")]);
+        until("a second refusal", || refused(&bench) == 2);
+        replace(&file, &[camera("gate", "")]);
+        let mut came = BTreeMap::new();
+        until("frames", || {
+            while let Some(item) = bench.receive(Duration::ZERO) {
+                take(&mut came, item);
+            }
+            came.get("gate").is_some_and(|came: &Came| came.frames.len() > 5)
+        });
+        assert_eq!(bench.metrics().gauged("cameras_file_faults", ""), Some(0));
+        bench.stop();
+        bench.join().unwrap();
+    }
+    // a batch job has no use for a file that may come
+    std::fs::remove_file(&file).unwrap();
+    let mut bench = Bench::start_again::<Fakes>(&[("CAMERAS", &path)]);
+    assert!(bench.receive(Duration::from_secs(5)).is_none());
+    assert!(bench.finish().1.unwrap_err().contains("cannot be read"));
+}
+
+#[test]
 fn another_file_is_named_while_the_node_runs() {
     let mut run = Running::start(&[camera("stays", ""), camera("goes", "")], &[]);
     run.until("frames of both", |run| run.frames("stays") > 5 && run.frames("goes") > 5);

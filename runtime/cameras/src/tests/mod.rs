@@ -5,6 +5,7 @@
 mod fake;
 mod file;
 mod isolation;
+mod password;
 mod rtsp;
 
 use fake::{Fakes, PICTURES, WAITED_FOR};

@@ -1,6 +1,6 @@
 //! The cameras of a graph: whom each decoder serves, by its settings and its cameras file, and where their frames go.
 
-use super::files::Use;
+use super::files::{self, Use};
 use super::parts::{self, Served};
 use super::{CheckedNode, Effective, From, World, place};
 use crate::cameras::{self, Camera, Cameras, Choice, Part, Source, id_fault};
@@ -180,8 +180,9 @@ impl Decoder<'_> {
             }
             report.extend(id_fault(id).map(|fault| self.error(setting, fault)));
             report.extend(self.source_fault(setting, source));
-            if self.looks_at_files() && !is_url(source) && !self.folder.join(source).is_file() {
-                let message = format!("there is no file '{source}' for camera '{id}' of node '{}'", self.node.id.it);
+            let is_file = !is_url(source) || file_path(source) != Ok(source.into());
+            if let Some(why) = self.unplayable(source).filter(|_| self.looks_at_files() && is_file) {
+                let message = format!("camera '{id}' of node '{}' {why}", self.node.id.it);
                 report.push(self.error(setting, message).fix("an absolute path, or one from the graph's folder"));
             }
             ids.push(id.to_owned());
@@ -285,13 +286,22 @@ impl Decoder<'_> {
         Some(Named { name, cameras, served: Vec::new() })
     }
 
+    /// Why a decoder cannot play what a camera names as its file.
+    fn unplayable(&self, file: &str) -> Option<String> {
+        let (why, _) = match file_path(file) {
+            Ok(path) => files::source(&self.folder.join(path)).err()?,
+            Err(why) => (why, None),
+        };
+        Some(format!("names the file '{file}', {why}"))
+    }
+
     /// What the camera names exists.
     fn check_camera(&self, camera: &Camera, report: &mut Report) {
         let id = &camera.id.it;
         if let Source::File(file) = &camera.source.it
-            && !file_path(file).is_ok_and(|file| self.folder.join(file).is_file())
+            && let Some(why) = self.unplayable(file)
         {
-            let message = format!("there is no file '{file}' for camera '{id}'");
+            let message = format!("camera '{id}' {why}");
             report
                 .push(Fault::error(camera.source.at, message).fix("a path from the graph's folder, or enabled: false"));
         }

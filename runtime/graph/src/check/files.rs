@@ -58,8 +58,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
             };
             let found = match file {
                 FileUse::Read | FileUse::Model => readable(&path),
-                FileUse::Source if path.is_dir() => pictures(&path),
-                FileUse::Source => readable(&path),
+                FileUse::Source => source(&path),
                 FileUse::Write => writable(&path),
                 FileUse::Folder => writable_folder(&path),
             };
@@ -109,7 +108,7 @@ fn whose(node: &Node, checked: &CheckedNode, setting: &Effective) -> String {
 }
 
 /// A reason, and a fix where one is known.
-type Refusal = (String, Option<String>);
+pub(super) type Refusal = (String, Option<String>);
 
 fn readable(path: &Path) -> Result<(), Refusal> {
     let found = std::fs::metadata(path).map_err(|error| (in_words(&error, path), None))?;
@@ -127,13 +126,19 @@ fn readable(path: &Path) -> Result<(), Refusal> {
     access(path, Access::READ_OK).map_err(|error| (format!("which cannot be read: {error}"), None))
 }
 
+/// What a decoder can play: a video file, or a folder of pictures.
+pub(super) fn source(path: &Path) -> Result<(), Refusal> {
+    if path.is_dir() { pictures(path) } else { readable(path) }
+}
+
 /// A folder of pictures.
 fn pictures(folder: &Path) -> Result<(), Refusal> {
     let unreadable = |error: std::io::Error| (format!("which cannot be read: {error}"), None);
     access(folder, Access::READ_OK | Access::EXEC_OK).map_err(|error| unreadable(error.into()))?;
     let is_picture = |path: &Path| {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        ["jpg", "jpeg", "png"].iter().any(|known| extension == *known)
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        !is_hidden && ["jpg", "jpeg", "jpe", "png"].iter().any(|known| extension == *known) && path.is_file()
     };
     let mut entries = std::fs::read_dir(folder).map_err(unreadable)?;
     let found = entries.any(|entry| entry.is_ok_and(|entry| is_picture(&entry.path())));

@@ -16,8 +16,8 @@ pub(crate) enum Change {
 #[derive(Default)]
 pub(super) struct Cameras {
     known: BTreeMap<String, CameraStatus>,
-    /// Cameras of which a node between has ended, until somebody lists them again.
-    orphaned: BTreeSet<String>,
+    /// The nodes that have ended and that these cameras came by, until they list them again.
+    orphaned: BTreeMap<String, BTreeSet<String>>,
     changes: Vec<Change>,
 }
 
@@ -30,16 +30,23 @@ impl Cameras {
         std::mem::take(&mut self.changes)
     }
 
-    /// A producer lists these cameras now, and nobody lists those of `removed` any more.
-    pub(super) fn listed<'a>(&mut self, listed: impl Iterator<Item = &'a CameraStatus>, removed: &[&String]) {
+    /// The producer `node` lists these cameras now, and nobody lists those of `removed` any more.
+    pub(super) fn listed<'a>(
+        &mut self,
+        node: &str,
+        listed: impl Iterator<Item = &'a CameraStatus>,
+        removed: &[&String],
+    ) {
         for status in listed {
-            let known = self.known.get(&status.source);
-            let orphaned = self.orphaned.contains(&status.source);
-            match known {
+            let ended = self.orphaned.get_mut(&status.source);
+            let is_back = ended.is_some_and(|ended| ended.remove(node));
+            match self.known.get(&status.source) {
+                // what another input says of it does not bring back the node that has ended
+                _ if self.orphaned.get(&status.source).is_some_and(|ended| !ended.is_empty()) => {}
                 Some(known) if known == status => {}
                 // What brings it is there again, and the camera may not have changed meanwhile. Nodes behind this one take the
                 // newest word, so that has to be newer than the one about the node that had ended.
-                Some(known) if orphaned => {
+                Some(known) if is_back => {
                     let since_ns = status.since_ns.max(known.since_ns.saturating_add(1));
                     self.set(CameraStatus { since_ns, ..status.clone() });
                 }
@@ -55,25 +62,38 @@ impl Cameras {
         }
     }
 
-    /// The producer that listed these cameras is dead: nothing comes of them until it is started again.
-    pub(super) fn orphaned(&mut self, cameras: &BTreeMap<String, CameraStatus>, from: &str) {
-        let node = from.split_once('/').map_or(from, |(node, _)| node);
-        for source in cameras.keys() {
-            let Some(known) = self.known.get(source) else { continue };
-            if known.state == CameraState::Ended {
-                continue;
-            }
-            let mut status = known.clone();
-            status.state = CameraState::Connecting;
-            status.since_ns = unix_ns();
-            status.last_error = format!("node '{node}', which brings this camera, has ended");
-            self.set(status);
-            self.orphaned.insert(source.clone());
+    /// The producer that listed these cameras is dead: nothing comes of them until it is started again. `computes`: it
+    /// is not the node that reads them.
+    pub(super) fn orphaned(&mut self, cameras: &BTreeMap<String, CameraStatus>, node: &str, computes: bool) {
+        let (state, why) = match computes {
+            true => (
+                CameraState::Stalled,
+                format!("node '{node}', which works on this camera's frames, has ended; the camera is not the cause"),
+            ),
+            false => (CameraState::Connecting, format!("node '{node}', which reads this camera, has ended")),
+        };
+        for source in self.without(cameras, state, &why) {
+            self.orphaned.entry(source).or_default().insert(node.to_owned());
         }
     }
 
+    /// The producer that listed these cameras was started again, and lists none before it has what it waits for.
+    pub(super) fn waiting(&mut self, cameras: &BTreeMap<String, CameraStatus>, node: &str, waits: &str) {
+        self.without(cameras, CameraState::Connecting, &format!("node '{node}' {waits}"));
+    }
+
+    /// Nothing comes of these cameras, for this reason. Gives those of which something was to come.
+    fn without(&mut self, cameras: &BTreeMap<String, CameraStatus>, state: CameraState, why: &str) -> Vec<String> {
+        let known = cameras.keys().filter_map(|source| self.known.get(source));
+        let expected: Vec<_> = known.filter(|known| known.state != CameraState::Ended).cloned().collect();
+        let sources = expected.iter().map(|known| known.source.clone()).collect();
+        for known in expected {
+            self.set(CameraStatus { state, since_ns: unix_ns(), last_error: why.to_owned(), ..known });
+        }
+        sources
+    }
+
     fn set(&mut self, status: CameraStatus) {
-        self.orphaned.remove(&status.source);
         self.known.insert(status.source.clone(), status.clone());
         self.changes.push(Change::Status(status));
     }
@@ -91,18 +111,18 @@ mod tests {
     fn the_newest_word_counts_whichever_input_brings_it() {
         let mut cameras = Cameras::default();
         let (live, stalled) = (status(CameraState::Live, 10), status(CameraState::Stalled, 20));
-        cameras.listed([&live, &stalled, &live].into_iter(), &[]);
+        cameras.listed("decode", [&live, &stalled, &live].into_iter(), &[]);
         assert_eq!(cameras.changes(), [Change::Status(live.clone()), Change::Status(stalled)]);
         let again = status(CameraState::Live, 30);
-        cameras.listed([&again].into_iter(), &[]);
-        cameras.orphaned(&BTreeMap::from([("door".to_owned(), again.clone())]), "decode/frame");
+        cameras.listed("decode", [&again].into_iter(), &[]);
+        cameras.orphaned(&BTreeMap::from([("door".to_owned(), again.clone())]), "decode", false);
         let changes = cameras.changes();
         assert_eq!(changes[0], Change::Status(again.clone()));
         assert!(
             matches!(&changes[1], Change::Status(s) if s.state == CameraState::Connecting && s.last_error.contains("'decode'"))
         );
         // the node is started again and lists what it did before
-        cameras.listed([&again].into_iter(), &[]);
+        cameras.listed("decode", [&again].into_iter(), &[]);
         let changes = cameras.changes();
         assert!(
             matches!(&changes[..], [Change::Status(s)] if s.state == CameraState::Live && s.since_ns > 30),
@@ -118,11 +138,51 @@ mod tests {
                 Change::Removed(_) => None,
             })
             .collect();
-        behind.listed([&again].into_iter(), &[]);
-        behind.listed(passed.iter(), &[]);
-        behind.listed([&again].into_iter(), &[]);
+        behind.listed("decode", [&again].into_iter(), &[]);
+        behind.listed("detect", passed.iter(), &[]);
+        behind.listed("decode", [&again].into_iter(), &[]);
         assert_eq!(behind.get("door").map(|s| s.state), Some(CameraState::Live));
-        cameras.listed([].into_iter(), &[&"door".to_owned()]);
+        cameras.listed("decode", [].into_iter(), &[&"door".to_owned()]);
         assert_eq!(cameras.changes(), [Change::Removed("door".to_owned())]);
+    }
+
+    /// A page gets the camera's packets from its decoder, and detections by the detector.
+    #[test]
+    fn a_node_that_computes_is_the_cause_until_it_is_back_whatever_the_decoder_says() {
+        let mut cameras = Cameras::default();
+        let live = status(CameraState::Live, 10);
+        let by_input = BTreeMap::from([("door".to_owned(), live.clone())]);
+        cameras.listed("decode", [&live].into_iter(), &[]);
+        cameras.listed("detect", [&live].into_iter(), &[]);
+        cameras.changes();
+        cameras.orphaned(&by_input, "detect", true);
+        let stalled = cameras.get("door").cloned().unwrap_or_default();
+        assert_eq!(stalled.state, CameraState::Stalled);
+        let why = "node 'detect', which works on this camera's frames, has ended; the camera is not the cause";
+        assert_eq!(stalled.last_error, why);
+        // its pictures go on, and the camera may even be connected to again
+        let newer = status(CameraState::Live, i64::MAX - 1);
+        cameras.listed("decode", [&live].into_iter(), &[]);
+        cameras.listed("decode", [&newer].into_iter(), &[]);
+        assert_eq!(cameras.get("door"), Some(&stalled));
+        cameras.listed("detect", [&newer].into_iter(), &[]);
+        assert_eq!(cameras.get("door").map(|s| s.state), Some(CameraState::Live));
+    }
+
+    #[test]
+    fn a_node_that_waits_says_what_for_and_goes_on() {
+        let mut cameras = Cameras::default();
+        let live = status(CameraState::Live, 10);
+        let by_input = BTreeMap::from([("door".to_owned(), live.clone())]);
+        cameras.listed("decode", [&live].into_iter(), &[]);
+        cameras.orphaned(&by_input, "decode", false);
+        cameras.waiting(&by_input, "decode", "waits for a cameras file");
+        let known = cameras.get("door").cloned().unwrap_or_default();
+        assert_eq!(
+            (known.state, known.last_error.as_str()),
+            (CameraState::Connecting, "node 'decode' waits for a cameras file")
+        );
+        cameras.listed("decode", [&live].into_iter(), &[]);
+        assert_eq!(cameras.get("door").map(|s| s.state), Some(CameraState::Live));
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Feed {
     pub(super) input: String,
     /// `node/output`, as the graph has it.
     pub(super) from: String,
+    /// The producer computes on what others read.
+    pub(super) computes: bool,
     /// dora has said that no more will come.
     pub(super) closed: bool,
     /// The producer's directories, the oldest first. A producer that was started again has a new one.
@@ -47,6 +49,7 @@ impl Feed {
         Self {
             input,
             from,
+            computes: false,
             closed: false,
             directories: Vec::new(),
             cameras: BTreeMap::new(),
@@ -54,6 +57,11 @@ impl Feed {
             done_with: VecDeque::new(),
             occupied: Vec::new(),
         }
+    }
+
+    /// The producer's id.
+    pub(super) fn node(&self) -> &str {
+        self.from.split_once('/').map_or(&self.from, |(node, _)| node)
     }
 
     pub(super) fn is_open(&self) -> bool {

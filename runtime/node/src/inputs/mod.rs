@@ -79,7 +79,12 @@ impl Inputs {
         let port = |spec: &'static PortIn| {
             let inputs = graph.inputs.iter().filter(|input| port_of(input) == spec.name);
             let from = |input: &str| graph.sources.get(input).cloned().unwrap_or_default();
-            let feeds: Vec<Feed> = inputs.map(|input| Feed::new(input.clone(), from(input))).collect();
+            let feed = |input: &String| {
+                let mut feed = Feed::new(input.clone(), from(input));
+                feed.computes = graph.computing.contains(feed.node());
+                feed
+            };
+            let feeds: Vec<Feed> = inputs.map(feed).collect();
             (!feeds.is_empty()).then_some(Port { spec, feeds, lanes: Vec::new(), now: 0.0 })
         };
         let ports = ports.inputs.iter().filter_map(port).collect();
@@ -164,7 +169,7 @@ impl Inputs {
                 }
                 if news.over {
                     let feed = &self.ports[port].feeds[feed];
-                    self.cameras.orphaned(&feed.cameras, &feed.from);
+                    self.cameras.orphaned(&feed.cameras, feed.node(), feed.computes);
                 }
             }
             // to close a pool may wait for what never ends, so somebody watches that first
@@ -189,12 +194,17 @@ impl Inputs {
                 self.open(port, feed, directory, entry);
             }
         }
+        if !listing.waits.is_empty() {
+            let feed = &self.ports[port].feeds[feed];
+            self.cameras.waiting(&feed.cameras, feed.node(), &listing.waits);
+        }
         let Some(before) = self.ports[port].feeds[feed].list(directory, listing.cameras) else { return };
         let removed: Vec<&String> = before
             .keys()
             .filter(|source| !self.ports.iter().flat_map(|p| &p.feeds).any(|f| f.cameras.contains_key(source.as_str())))
             .collect();
-        self.cameras.listed(self.ports[port].feeds[feed].cameras.values(), &removed);
+        let from = &self.ports[port].feeds[feed];
+        self.cameras.listed(from.node(), from.cameras.values(), &removed);
         for lane in &mut self.ports[port].lanes {
             if let Some(status) = self.cameras.get(&lane.source) {
                 lane.set_weight(status.weight);

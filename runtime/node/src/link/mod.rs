@@ -6,7 +6,7 @@ use crate::launch::Launch;
 use arrow::array::StructArray;
 use millrace_frame::{Device, SlotRef};
 use millrace_pool::Bell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What came in.
@@ -70,6 +70,8 @@ pub(crate) struct Topology {
     pub(crate) inputs: Vec<String>,
     /// What feeds each input, as `node/output`.
     pub(crate) sources: BTreeMap<String, String>,
+    /// The nodes of the graph that another node feeds: they compute, and read no camera.
+    pub(crate) computing: BTreeSet<String>,
     /// For each output port, the inputs that it feeds, as `node/input`.
     pub(crate) consumers: BTreeMap<String, Vec<String>>,
     /// The node's own `env:`, expanded.
@@ -91,6 +93,7 @@ impl Topology {
                 if from == "dora" {
                     continue;
                 }
+                this.computing.insert(id.to_owned());
                 if from == node {
                     this.consumers.entry(output.to_owned()).or_default().push(format!("{id}/{input}"));
                 }
@@ -155,6 +158,7 @@ mod tests {
         let expand = |key: &str| (key == "SOURCE").then(|| "$clip.mp4".to_owned());
         let decode = Topology::of("decode", &descriptor, expand);
         assert!(decode.inputs.is_empty());
+        assert_eq!(decode.computing.iter().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(decode.consumers["frame"], ["a/frame", "b/picture"]);
         let env: BTreeMap<_, _> = decode.env.into_iter().collect();
         assert_eq!(

@@ -56,6 +56,10 @@ impl Outage {
             n => format!(" (attempt {n})"),
         };
         match now.state {
+            CameraState::Connecting if now.is_changed() => {
+                (self.began, self.was_live) = (None, false);
+                News::Good(format!("{camera} is connecting{why}"))
+            }
             CameraState::Live => {
                 let again = self.began.take().map(|(since_ns, why)| {
                     let seconds = now.since_ns.saturating_sub(since_ns).max(0) as f64 / 1e9;
@@ -172,6 +176,15 @@ mod tests {
         let lines = lines(&states);
         assert_eq!(lines[1], News::Bad(format!("camera 'door' is connecting: {refused}")));
         assert_eq!(lines.len(), 2 + 3, "{lines:?}");
+    }
+
+    #[test]
+    fn a_camera_that_was_edited_was_not_lost() {
+        use CameraState::{Connecting, Live};
+        let states = [status(Live, 0, ""), status(Connecting, 5, CameraStatus::changed()), status(Live, 6, "")];
+        let expected =
+            ["is live", "is connecting: its entry in the cameras file has changed, and it is opened again", "is live"];
+        assert_eq!(lines(&states), expected.map(|text| News::Good(format!("camera 'door' {text}"))));
     }
 
     #[test]
