@@ -120,21 +120,21 @@ fn a_slot_says_what_its_producer_said_of_it<K: Kind>() {
             pool.publish(slot, &ticket.to_be_bytes()).unwrap();
             found
         });
-        drop(get(&mut reader));
+        // that it was read changes nothing
+        let read = std::iter::from_fn(|| match reader.poll() {
+            Next::Frame(lease) => Some(check(&lease)),
+            _ => None,
+        });
+        assert_eq!(read.count(), 3);
         found
     };
     assert_eq!(round(&|ticket| Some(7 + ticket)), [0; 3]);
     assert_eq!(round(&|ticket| (ticket != 4).then_some(7 + ticket)), [7, 8, 9]);
     assert_eq!(round(&|_| None), [10, 0, 12]);
     assert_eq!(round(&|_| None), [0; 3]);
-    // dropped unpublished, perhaps half written
     let mut slot = pool.acquire().unwrap();
     slot.set_contents(5);
-    drop(slot);
-    let mut slot = pool.acquire().unwrap();
-    assert_eq!((slot.take_contents(), slot.take_contents()), (5, 0), "it was said");
-    drop(slot);
-    assert_eq!(pool.acquire().unwrap().take_contents(), 0);
+    assert_eq!((slot.take_contents(), slot.take_contents()), (5, 0), "it is said once");
 }
 
 /// Two of three slots are leased out of turn, so that a walk round the slots would overwrite a newer frame than it has to.
