@@ -102,7 +102,7 @@ mod tests {
         if let Ok(role) = std::env::var(ROLE) {
             let unfinished = Unfinished::default();
             unfinished.since((role == "stuck").then(Instant::now));
-            let last_words = |text: &str| std::io::stdout().write_all(text.as_bytes()).unwrap();
+            let last_words = |text: &str| writeln!(std::io::stdout(), "{text}").unwrap();
             watch("decode/frame".to_owned(), unfinished, Metrics::default(), last_words);
             return std::thread::sleep(LIMIT + Duration::from_secs(2));
         }
