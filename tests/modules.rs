@@ -63,6 +63,8 @@ fn without_defaults(value: Value) -> Value {
             Value::Object(cleared.collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_defaults).collect()),
+        // dora prints a whole number of seconds as a fraction
+        Value::Number(number) => number.as_f64().into(),
         other => other,
     }
 }
