@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::mjpeg::{checksums, pictures};
 use common::viewer::Viewer;
-use common::{decode, own_data};
 use millrace_frame::CameraState;
 use millrace_ingest::{Ingest, Options};
 use std::io::{Read, Write};
@@ -12,18 +12,6 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn pictures() -> Vec<Vec<u8>> {
-    let whole = std::fs::read(own_data("mjpeg.mjpeg")).unwrap();
-    let mut starts: Vec<usize> = (0..whole.len() - 2).filter(|&at| whole[at..at + 3] == [0xff, 0xd8, 0xff]).collect();
-    starts.push(whole.len());
-    starts.windows(2).map(|at| whole[at[0]..at[1]].to_vec()).collect()
-}
-
-/// What FFmpeg's file of the same pictures decodes to here; that is held against FFmpeg in another test.
-fn checksums() -> Vec<String> {
-    decode(&own_data("mjpeg.mjpeg"), &Options::default()).unwrap().frames.into_iter().map(|frame| frame.md5).collect()
-}
 
 /// A camera: each connection is answered by the next of these, the last one again and again. It is given the request.
 fn camera(answers: &'static [fn(&mut TcpStream, &str)]) -> String {

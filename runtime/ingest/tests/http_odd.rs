@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::mjpeg::{checksums, pictures};
 use common::viewer::Viewer;
-use common::{decode, own_data};
 use millrace_frame::CameraState;
 use millrace_ingest::Options;
 use std::collections::BTreeMap;
@@ -27,17 +27,6 @@ enum Comes {
 struct Answer {
     head: String,
     pieces: Vec<(Vec<u8>, usize)>,
-}
-
-fn pictures() -> Vec<Vec<u8>> {
-    let whole = std::fs::read(own_data("mjpeg.mjpeg")).unwrap();
-    let mut starts: Vec<usize> = (0..whole.len() - 2).filter(|&at| whole[at..at + 3] == [0xff, 0xd8, 0xff]).collect();
-    starts.push(whole.len());
-    starts.windows(2).map(|at| whole[at[0]..at[1]].to_vec()).collect()
-}
-
-fn checksums() -> Vec<String> {
-    decode(&own_data("mjpeg.mjpeg"), &Options::default()).unwrap().frames.into_iter().map(|frame| frame.md5).collect()
 }
 
 /// A camera that answers each connection so. It stays until the viewer leaves.

@@ -29,6 +29,11 @@ enum Comes {
 }
 
 const WHOLE: Comes = Comes::Frames { lost: &[], counted: &[] };
+/// Packets of another payload type than the description has.
+const OTHER_TYPE: Comes = Comes::Error(
+    CameraState::Stalled,
+    "no picture for 900 ms, though packets of payload type 97 come; its description names 96",
+);
 
 struct Case {
     name: &'static str,
@@ -258,21 +263,11 @@ fn cases(clip: &Clip) -> Vec<Case> {
             Comes::Error(CameraState::Refused, "the camera's answer to SETUP names no session"),
         ),
         // packets
-        by_tcp(
-            "another payload type",
-            show(changed(clip, |_, packet| vec![with_type(packet, 97)])),
-            Comes::Error(
-                CameraState::Stalled,
-                "no picture for 900 ms, though packets of payload type 97 come; its description names 96",
-            ),
-        ),
+        by_tcp("another payload type", show(changed(clip, |_, packet| vec![with_type(packet, 97)])), OTHER_TYPE),
         by_udp(
             "another payload type, by UDP",
             show(changed(clip, |_, packet| vec![with_type(packet, 97)])),
-            Comes::Error(
-                CameraState::Stalled,
-                "no picture for 900 ms, though packets of payload type 97 come; its description names 96",
-            ),
+            OTHER_TYPE,
         ),
         by_tcp(
             "some of another payload type",

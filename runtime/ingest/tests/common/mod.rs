@@ -1,6 +1,7 @@
 //! What the tests share: decoding a file to checksums, and FFmpeg's checksums to compare them with.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub(crate) mod mjpeg;
 pub(crate) mod mp4_writer;
 pub(crate) mod viewer;
 

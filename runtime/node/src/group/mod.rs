@@ -16,14 +16,10 @@ pub use host::{Stage, host};
 use crate::launch::Launch;
 use crate::link::dora::{CONFIG, given};
 use crate::seat::hash;
+use millrace_graph::describe::{GROUP_PROGRAM as PROGRAM, GROUP_SETTING as SETTING};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
-
-/// The program that runs the stages of a group; it is beside the nodes' own.
-const PROGRAM: &str = millrace_graph::describe::GROUP_PROGRAM;
-/// The setting that names a node's group.
-const SETTING: &str = "PROCESS";
 
 /// The group that a node belongs to.
 #[derive(Clone, Debug)]
