@@ -23,8 +23,6 @@ const MAX_CAMERAS: usize = 256;
 /// Pictures since the last key frame that are kept for clients to come, per camera.
 const GOP_BYTES: usize = 8 << 20;
 const GOP_PACKETS: usize = 600;
-/// How long a camera that was removed is still shown, and said to be removed.
-const REMOVED_SHOWN_NS: i64 = 20_000_000_000;
 
 /// Why something was not published. The names are the causes under which the node counts it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -377,7 +375,7 @@ impl Video {
 
 /// A camera that was removed leaves the page after a while. Its number may be another's then.
 fn is_shown(status: &CameraStatus) -> bool {
-    !status.is_removed() || unix_ns().saturating_sub(status.since_ns) < REMOVED_SHOWN_NS
+    !status.is_removed() || unix_ns().saturating_sub(status.since_ns) < CameraStatus::REMOVED_SHOWN.as_nanos() as i64
 }
 
 fn reports<'a>(cameras: &'a mut [Camera], states: &'a mut Cameras) -> Vec<CameraStats<'a>> {

@@ -6,13 +6,11 @@ use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A node that reads cameras and has run for so long has listed them, where it has any.
 const LISTED_AFTER_NS: u64 = 3_000_000_000;
 
-/// How long a camera that was removed is still shown.
-const REMOVED_SHOWN: Duration = Duration::from_secs(20);
 /// Reasons of one state that are said; more of them are one that goes on changing.
 const MOST_SAID: usize = 8;
 
@@ -96,7 +94,7 @@ impl Cameras {
                 lines.push(format!("{} camera {source}: removed", clock::now()));
             }
         }
-        self.0.retain(|_, camera| camera.removed.is_none_or(|at| at.elapsed() < REMOVED_SHOWN));
+        self.0.retain(|_, camera| camera.removed.is_none_or(|at| at.elapsed() < CameraStatus::REMOVED_SHOWN));
         for (source, (_, _, node, status)) in reports {
             let doubt = Doubt::of(node);
             let news = match self.0.get_mut(source) {
@@ -289,6 +287,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::status::{Counter, Status};
+    use std::time::Duration;
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -369,7 +368,7 @@ mod tests {
         assert_eq!(said(cameras.update(&[node("decode", None, vec![other.clone()])])), ["camera door: removed"]);
         assert_eq!(cameras.counts(), "1 live, 1 removed");
         assert_eq!(cameras.troubled().count(), 0);
-        cameras.0.get_mut("door").unwrap().removed = Instant::now().checked_sub(REMOVED_SHOWN);
+        cameras.0.get_mut("door").unwrap().removed = Instant::now().checked_sub(CameraStatus::REMOVED_SHOWN);
         assert!(cameras.update(&[node("decode", None, vec![other])]).is_empty());
         assert_eq!(cameras.counts(), "1 live");
     }

@@ -1,6 +1,7 @@
 //! The state of a camera, as the node that reads it reports it to every node behind.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What a camera is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +87,9 @@ const REMOVED: &str = "removed";
 const CHANGED: &str = "its entry in the cameras file has changed, and it is opened again";
 
 impl CameraStatus {
+    /// How long a camera that was removed is still shown, as removed.
+    pub const REMOVED_SHOWN: Duration = Duration::from_secs(20);
+
     /// The last state of a camera that its source no longer has.
     pub fn removed(source: impl Into<String>) -> Self {
         Self { state: CameraState::Ended, last_error: REMOVED.to_owned(), ..Self::new(source) }
