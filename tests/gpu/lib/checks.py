@@ -82,24 +82,30 @@ def kernels(suite, step):
 
 
 def handover(suite, step):
-    file = suite.out / "handover.json"
-    step.run([example(suite, "gpu_handover"), "--frames", "300", "--json", file], 90)
+    """Between two processes, and between two threads of one."""
+    handed_over(suite, step, "two processes", [], "handover", 100)
+    handed_over(suite, step, "one process", ["--one-process"], "handover-one-process", 20)
+
+
+def handed_over(suite, step, where, options, goal, most_us):
+    file = suite.out / f"{goal}.json"
+    step.run([example(suite, "gpu_handover"), *options, "--frames", "300", "--json", file], 90)
     found = step.figures_of(file)
     for arm in found["arms"]:
-        name = f"{arm['way']}, sync {arm['sync']}, {arm['work_us']} us of work"
+        name = f"{where}, {arm['way']}, sync {arm['sync']}, {arm['work_us']} us of work"
         if "error" in arm:
             step.fault(f"{name}: {arm['error']}")
             continue
         p50 = arm["event_to_kernel_us"]["p50"]
         # the pools as they are by default: the consumer's stream waits for the event
         in_goal = arm["way"] != "host memory" and arm["sync"] == "device"
-        step.figure(f"{name}, event to kernel p50", p50, "us", "handover" if in_goal else None, p50 < 100 if in_goal else None)
+        step.figure(f"{name}, event to kernel p50", p50, "us", goal if in_goal else None, p50 < most_us if in_goal else None)
         step.figure(f"{name}, event to kernel p99", arm["event_to_kernel_us"]["p99"], "us")
         step.figure(f"{name}, publish to awake p50", arm["publish_to_awake_us"]["p50"], "us")
         for side, us in arm["cpu_us_per_frame"].items():
             step.figure(f"{name}, CPU of the {side}", us, "us a frame")
     copied = {arm["bytes_copied"] for arm in found["arms"] if "error" not in arm and arm["way"] != "host memory"}
-    step.figure("pools on the GPU", max(copied), "bytes", "handover-copies", copied == {0})
+    step.figure(f"{where}, pools on the GPU", max(copied), "bytes", "handover-copies", copied == {0})
 
 
 def infer(suite, step):

@@ -39,7 +39,7 @@ EXPERIMENTS = {
     "fused": Experiment("gpu-fused-vs-separate", ("gpu-separate", "gpu-full"), "On a GPU: one pass against separate passes", loads="saturated"),
     "batch": Experiment("gpu-batch-vs-single", ("gpu-batch1", "gpu-full"), "On a GPU: batches of up to 8 frames against frame by frame", loads="saturated"),
     "cuda-graph": Experiment("gpu-cuda-graph", ("gpu-full", "gpu-cuda-graph"), "On a GPU: inferences as CUDA graphs against launches one by one", loads="saturated", until=None),
-    "one-process": Experiment("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three", loads="saturated", until=None),
+    "one-process": Experiment("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three, 64 cameras", cameras=64, frames=300, loads="saturated", until=None),
     "fp16": Experiment("gpu-fp16", ("gpu-full", "gpu-fp16"), "On a GPU: a model of 16 bits against one of 32", loads="saturated", until=None),
 }
 

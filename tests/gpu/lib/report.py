@@ -10,6 +10,7 @@ GOALS = [
     ("decode-rate", "decode rate against PyNvVideoCodec, all engines busy", "at least 95 %"),
     ("colour", "colour against the f64 reference, u8", "at most 1/255, PSNR over 50 dB"),
     ("handover", "hand-over of a 1080p frame, producer's event to consumer's kernel, p50", "under 100 us"),
+    ("handover-one-process", "the same between two stages of one process", "under 20 us"),
     ("handover-copies", "frame bytes copied by the hand-over", "0"),
     ("graph-rate", "the whole graph against one Python process (PyNvVideoCodec, torch, onnxruntime)", "at least as fast"),
     ("camera-cpu", "CPU of a 1080p30 camera beyond demuxing", "under 1 % of a core"),

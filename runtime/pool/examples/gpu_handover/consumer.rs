@@ -5,7 +5,7 @@ use millrace_cuda::{DeviceMemory, Event, Gpu, Stream, Waker};
 use millrace_frame::{Fence, SlotRef};
 use millrace_pool::{Bell, Lease, Next, Reader};
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -17,9 +17,28 @@ struct Seen {
     cpu_ns: u64,
 }
 
+/// The producer's words, and where the consumer answers.
+pub(crate) struct Talk {
+    from: Box<dyn BufRead>,
+    to: Box<dyn Write>,
+}
+
+impl Talk {
+    pub(crate) fn new(from: impl Read + 'static, to: impl Write + 'static) -> Self {
+        Self { from: Box::new(BufReader::new(from)), to: Box::new(to) }
+    }
+
+    fn say(&mut self, words: &[&str]) -> Outcome<()> {
+        writeln!(self.to, "{}", words.join(" "))?;
+        self.to.flush()?;
+        Ok(())
+    }
+}
+
 /// `at`: the number of frames, then for each arm `POOL:PID:FD`.
-pub(crate) fn run(at: &[&str]) -> Outcome<()> {
-    let [frames, pools @ ..] = at else { return Err("a number of frames and the pools".into()) };
+pub(crate) fn run<S: AsRef<str>>(at: &[S], talk: &mut Talk) -> Outcome<()> {
+    let at: Vec<&str> = at.iter().map(AsRef::as_ref).collect();
+    let [frames, pools @ ..] = &at[..] else { return Err("a number of frames and the pools".into()) };
     let frames: usize = frames.parse()?;
     let arms = Arm::all();
     let gpu = Gpu::open(0)?;
@@ -36,15 +55,15 @@ pub(crate) fn run(at: &[&str]) -> Outcome<()> {
         readers.push(match open(pool) {
             Ok(Some(reader)) => {
                 reader.listen(&bell);
-                say(&["open"])?;
+                talk.say(&["open"])?;
                 Some(reader)
             }
             Ok(None) => {
-                say(&["none"])?;
+                talk.say(&["none"])?;
                 None
             }
             Err(e) => {
-                say(&[&format!("refused {}: {e}", arm.way())])?;
+                talk.say(&[&format!("refused {}: {e}", arm.way())])?;
                 None
             }
         });
@@ -60,12 +79,16 @@ pub(crate) fn run(at: &[&str]) -> Outcome<()> {
             seen[record].cpu_ns = now - counted_ns;
             counted_ns = now;
             if lease.ticket() == 0 && arms[seen[record].arm].way != Way::ThroughHost {
-                look_again(&stamps, &stream, &lease, record)?;
+                look_again(&stamps, &stream, &lease, record, talk)?;
                 counted_ns = cpu_ns();
             }
         }
         let mut ended = 0;
         for (index, reader) in readers.iter_mut().enumerate() {
+            // one frame at a time: a GPU that others use may need longer than the pause between two
+            if held.is_some() {
+                break;
+            }
             let Some(reader) = reader else {
                 ended += 1;
                 continue;
@@ -87,9 +110,7 @@ pub(crate) fn run(at: &[&str]) -> Outcome<()> {
                     calls.wait(&done)?;
                     calls.wake(&waker)?;
                     seen.push(Seen { arm: index, awake_ns, published_ns, cpu_ns: 0 });
-                    if held.replace((lease, record)).is_some() {
-                        return Err("a frame came before the one before was done with".into());
-                    }
+                    held = Some((lease, record));
                 }
                 Next::Gone(ticket) => return Err(format!("frame {ticket} is gone in lossless flow").into()),
                 Next::Empty => {}
@@ -104,7 +125,10 @@ pub(crate) fn run(at: &[&str]) -> Outcome<()> {
     for (record, seen) in seen.iter().enumerate() {
         let [stamp, first, last] = stamps.record(record);
         let latency = seen.awake_ns.saturating_sub(seen.published_ns);
-        say(&["frame", &[seen.arm as u64, stamp, first, last, latency, seen.cpu_ns].map(|n| n.to_string()).join(" ")])?;
+        talk.say(&[
+            "frame",
+            &[seen.arm as u64, stamp, first, last, latency, seen.cpu_ns].map(|n| n.to_string()).join(" "),
+        ])?;
     }
     Ok(())
 }
@@ -124,20 +148,13 @@ fn description(item: &[u8]) -> Outcome<(Fence, u64)> {
 }
 
 /// Says the tag, waits until the producer has written another, and says that: seen where the first one stood.
-fn look_again(stamps: &Stamps, stream: &Stream, lease: &Lease, record: usize) -> Outcome<()> {
-    say(&["tag", &stamps.record(record)[1].to_string()])?;
-    std::io::stdin().lock().read_line(&mut String::new())?;
+fn look_again(stamps: &Stamps, stream: &Stream, lease: &Lease, record: usize, talk: &mut Talk) -> Outcome<()> {
+    talk.say(&["tag", &stamps.record(record)[1].to_string()])?;
+    talk.from.read_line(&mut String::new())?;
     let span = lease.span(&Fence::Complete, stream)?;
     let kept = stamps.record(record);
     stamps.consume(stream, record, span)?;
     stream.synchronize()?;
     let [_, first, last] = stamps.record(record);
-    say(&["tag", &first.to_string(), &last.to_string(), &kept[2].to_string()])
-}
-
-fn say(words: &[&str]) -> Outcome<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", words.join(" "))?;
-    out.flush()?;
-    Ok(())
+    talk.say(&["tag", &first.to_string(), &last.to_string(), &kept[2].to_string()])
 }

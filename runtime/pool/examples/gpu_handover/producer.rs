@@ -1,17 +1,20 @@
 //! The producer: it makes the pools, starts the consumer, and reports.
 
+use crate::consumer::{self, Talk};
 use crate::stamp::{Arm, FRAME_BYTES, Stamps, Way, cpu_ns, now_ns};
 use millrace_cuda::{DeviceMemory, Gpu, Stream};
 use millrace_frame::Fence;
 use millrace_pool::{Flow, Place, Pool, PoolSpec, Share};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Write, pipe};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
+
+type Says = Lines<BufReader<Box<dyn std::io::Read>>>;
 
 /// Between two frames: both processes are asleep when the next one comes.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -27,7 +30,52 @@ struct Figures {
     cpu_us: [Vec<f64>; 2],
 }
 
-pub(crate) fn run(frames: usize, json: Option<&Path>) -> Outcome<()> {
+/// Where the consumer runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    Process,
+    Thread,
+}
+
+enum Running {
+    Process(Child),
+    Thread(std::thread::JoinHandle<bool>),
+}
+
+impl Running {
+    /// The consumer, what it says, and where it is spoken to.
+    fn start(place: Consumer, at: Vec<String>) -> Outcome<(Self, Says, Box<dyn Write>)> {
+        let says = |from: Box<dyn std::io::Read>| BufReader::new(from).lines();
+        if place == Consumer::Thread {
+            let ((their_in, our_out), (our_in, their_out)) = (pipe()?, pipe()?);
+            let run = move || {
+                let outcome = consumer::run(&at, &mut Talk::new(their_in, their_out));
+                // said here, as a process of its own does: the producer only sees that the consumer is gone
+                outcome.inspect_err(|e| eprintln!("gpu_handover: {e}")).is_ok()
+            };
+            let thread = std::thread::Builder::new().name("consumer".into()).spawn(run)?;
+            return Ok((Self::Thread(thread), says(Box::new(our_in)), Box::new(our_out)));
+        }
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("consumer")
+            .args(at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (from, to) = (child.stdout.take().ok_or("a pipe")?, child.stdin.take().ok_or("a pipe")?);
+        Ok((Self::Process(child), says(Box::new(from)), Box::new(to)))
+    }
+
+    fn end(self) -> Outcome<()> {
+        let ended_well = match self {
+            Self::Process(mut child) => child.wait()?.success(),
+            Self::Thread(thread) => thread.join().unwrap_or(false),
+        };
+        if ended_well { Ok(()) } else { Err("the consumer failed".into()) }
+    }
+}
+
+pub(crate) fn run(place: Consumer, frames: usize, json: Option<&Path>) -> Outcome<()> {
     let gpu = Gpu::open(0)?;
     let arms = Arm::all();
     let total = WARM_UP + frames;
@@ -47,13 +95,8 @@ pub(crate) fn run(frames: usize, json: Option<&Path>) -> Outcome<()> {
         let at = pool.as_ref().map(Pool::locator);
         at.map_or("none".to_owned(), |at| format!("{}:{}:{}", at.pool, at.owner_pid, at.owner_fd))
     });
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["consumer".to_owned(), total.to_string()].into_iter().chain(places))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut says = BufReader::new(child.stdout.take().ok_or("a pipe")?).lines();
-    let mut stdin = child.stdin.take().ok_or("a pipe")?;
+    let at = [total.to_string()].into_iter().chain(places).collect();
+    let (running, mut says, mut to) = Running::start(place, at)?;
     for (pool, refused) in pools.iter_mut().zip(&mut refused) {
         let line = next(&mut says)?;
         if let Some(why) = line.strip_prefix("refused ") {
@@ -98,7 +141,7 @@ pub(crate) fn run(frames: usize, json: Option<&Path>) -> Outcome<()> {
             pool.ring();
             order.push((index, frame, tag));
             if frame == 0 && arm.way != Way::ThroughHost {
-                sees_the_same_memory(&stamps, &stream, span, tag, &mut says, &mut stdin)?;
+                sees_the_same_memory(&stamps, &stream, span, tag, &mut says, &mut *to)?;
             }
             std::thread::sleep(PAUSE + Duration::from_micros(arm.work_us));
             let now = cpu_ns();
@@ -132,10 +175,8 @@ pub(crate) fn run(frames: usize, json: Option<&Path>) -> Outcome<()> {
             figures.cpu_us[1].push(cpu_ns as f64 / 1e3);
         }
     }
-    drop(stdin);
-    if !child.wait()?.success() {
-        return Err("the consumer failed".into());
-    }
+    drop(to);
+    running.end()?;
     report(&gpu, step_ns, frames, &arms, &mut figures, &refused, json)
 }
 
@@ -165,14 +206,14 @@ fn sees_the_same_memory(
     stream: &Stream,
     frame: millrace_cuda::Span,
     tag: u64,
-    says: &mut Lines<BufReader<ChildStdout>>,
-    stdin: &mut ChildStdin,
+    says: &mut Says,
+    to: &mut dyn Write,
 ) -> Outcome<()> {
     let before = next(says)?;
     // against the pool's rule (the slot is published), and only to show whose memory it is; record 0 is of the warm-up
     stamps.produce(stream, 0, frame, OTHER_TAG, 0)?;
     stream.synchronize()?;
-    stdin.write_all(b"look\n")?;
+    to.write_all(b"look\n")?;
     let after = next(says)?;
     let expected = (format!("tag {tag}"), format!("tag {OTHER_TAG} {OTHER_TAG} {tag}"));
     if (before.as_str(), after.as_str()) != (&expected.0, &expected.1) {
@@ -181,7 +222,7 @@ fn sees_the_same_memory(
     Ok(())
 }
 
-fn next(says: &mut Lines<BufReader<ChildStdout>>) -> Outcome<String> {
+fn next(says: &mut Says) -> Outcome<String> {
     Ok(says.next().ok_or("the consumer ended early")??)
 }
 
