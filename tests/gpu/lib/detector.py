@@ -75,13 +75,13 @@ def detector(suite, step):
         file.unlink()
 
 
-def around(suite, step, name, model, batch, in_flight, engine_fps, way="graph", sets=(), env=None):
+def around(suite, step, name, model, batch, in_flight, engine_fps, way="graph", sets=(), env=None, program="ort-infer", engine=None):
     """The graph, with about a third more frames than the engine computes, as far as that many can be decoded."""
     count = min(NO_MORE, max(8, math.ceil(1.3 * engine_fps / live.FPS)))
     clips = {f"cam{n:03}": live.long_stream(suite, live.NO_B) for n in range(count)}
-    settings = {"BATCH": batch, "IN_FLIGHT": in_flight}
+    settings = {"BATCH": batch, "IN_FLIGHT": in_flight, **(engine or {})}
     run_name = f"detector-{name}-{in_flight}-{way.replace(' ', '-')}"
-    with live.Run(suite, step, run_name, clips, model, detect=settings, sets=sets, env=env) as run:
+    with live.Run(suite, step, run_name, clips, model, detect=settings, sets=sets, env=env, detector=program) as run:
         begin_s = run.begin()
         time.sleep(SETTLE_S)
         row = run.measure(MEASURED_S)
@@ -93,9 +93,9 @@ def around(suite, step, name, model, batch, in_flight, engine_fps, way="graph", 
         step,
         f"{name}, {way}, {count} cameras, {in_flight} in flight: {fps['all']:.0f} frames/s, {100 * share:.0f} % of {most:.0f}; a camera {fps['min']:.1f} to "
         f"{fps['max']:.1f}; age p50 {ages.get('p50', 0):.0f}, p99 {ages.get('p99', 0):.0f} ms; {batches:.1f} frames a batch; GPU {row['gpu'].get('sm', 0):.0f} %; "
-        f"detector's process {row['cores'].get('millrace-stages', row['cores'].get('ort-infer', 0)):.2f} cores; ended in {row['end_s']:.1f} s",
+        f"detector's process {row['cores'].get('millrace-stages', row['cores'].get(program, 0)):.2f} cores; ended in {row['end_s']:.1f} s",
     )
-    judged = in_flight == 2 and way == "graph"
+    judged = in_flight == 2 and way in ("graph", "one process")
     what = f"{name}, {way}, {count} cameras, {in_flight} in flight"
     step.figure(what, 100 * share, "% of the engine alone", "detector-share" if judged else None, share >= 0.9 if judged else None)
     step.figure(f"{what}, as a row", row, "as named")

@@ -44,7 +44,7 @@ nodes:
     restart_policy: never
     env: {{MODEL: "{model}"}}
   - id: detect
-    path: {bin}/ort-infer
+    path: {bin}/{detector}
     inputs: {{tensor: to-rgb/tensor}}
     outputs: [detections]
     restart_policy: never
@@ -60,13 +60,14 @@ nodes:
 class Run:
     """A graph of live cameras, from its start to its end."""
 
-    def __init__(self, suite, step, name, clips, model, loop=True, detect=None, sets=(), env=None, restarts=0):
+    def __init__(self, suite, step, name, clips, model, loop=True, detect=None, sets=(), env=None, restarts=0, detector="ort-infer"):
         self.suite, self.step, self.cameras = suite, step, list(clips)
         self.port, self.reports, self.ended_s = watch.free_port(), None, None
         sources = " ".join(f"{camera}={clip}" for camera, clip in clips.items())
-        settings = {"MODEL": str(model), "PROVIDER": "cuda", "LIBRARY": str(suite.onnxruntime()), "BATCH": BATCH, **(detect or {})}
+        engine = {"PROVIDER": "cuda", "LIBRARY": str(suite.onnxruntime())} if detector == "ort-infer" else {}
+        settings = {"MODEL": str(model), "BATCH": BATCH, **engine, **(detect or {})}
         # JSON is YAML
-        values = {"bin": suite.target, "sources": sources, "model": model, "detect": json.dumps(settings), "port": self.port}
+        values = {"bin": suite.target, "sources": sources, "model": model, "detector": detector, "detect": json.dumps(settings), "port": self.port}
         file = suite.out / f"{name}.yml"
         graph = GRAPH.format(loop="true" if loop else "false", **values)
         if restarts:
@@ -117,19 +118,19 @@ class Run:
     def measure(self, seconds):
         """What happens within so many seconds, as one row."""
         gpu, before = watch.GpuUse(), self.look()
-        p50, p99 = [], []
+        ages = {"p50": [], "p95": [], "p99": []}
         while time.monotonic() < before["at"] + seconds:
             time.sleep(1)
             for camera in self.stats().values():
-                p50.append(watch.age_ms(camera, "p50"))
-                p99.append(watch.age_ms(camera, "p99"))
+                for share, found in ages.items():
+                    found.append(watch.age_ms(camera, share))
         after, use = self.look(), gpu.means()
         duration = after["at"] - before["at"]
 
         def added(key):
             return [after["stats"][c][key] - before["stats"].get(c, {}).get(key, 0) for c in self.cameras if c in after["stats"]]
 
-        p50, p99 = [x for x in p50 if x is not None], [x for x in p99 if x is not None]
+        ages = {share: [age for age in found if age is not None] for share, found in ages.items()}
         fps, count = [frames / duration for frames in added("frames")], len(self.cameras)
         counters = watch.differences(before["counted"][0], after["counted"][0])
         cpu = {program: (after["cpu"][program] - before["cpu"][program]) / duration for program in self.pids}
@@ -143,7 +144,8 @@ class Run:
             "fps": {"min": min(fps, default=0), "median": statistics.median(fps or [0]), "max": max(fps, default=0), "all": sum(fps)},
             "missing": sum(added("missing")),
             "lost": watch.differences(before["counted"][1], after["counted"][1]),
-            "age_ms": {"p50": statistics.median(p50 or [0]), "p99": max(p99, default=0)} if p50 else None,
+            # the middle of all cameras, and the worst of them
+            "age_ms": {"p50": statistics.median(ages["p50"]), **{share: max(ages[share], default=0) for share in ("p95", "p99")}} if ages["p50"] else None,
             "frames_a_launch": self.batches(counters),
             "cores": {program: round(share, 3) for program, share in cpu.items()},
             "cores_by_thread": threads,

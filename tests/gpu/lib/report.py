@@ -25,6 +25,8 @@ GOALS = [
     ("live-batch", "64 live cameras and more: frames a launch, with no setting", "at least 4"),
     ("live-end", "live cameras: from an interrupt to the end, no node killed", "at most 3 s"),
     ("detector-share", "the whole graph, saturated, two batches in flight, against its engine alone at the same batch", "at least 90 %"),
+    ("trt-own", "trt-infer's engine, two batches in flight, against TensorRT's own loop over it", "at least 90 %"),
+    ("hold", "cameras of 1080p30 with RT-DETR R50 in 16-bit floats: all at full rate, p95 under 100 ms", "50"),
     ("overload-shares", "overload: share of every camera over the mean", "within 10 %"),
     ("overload-age", "overload: age of a frame's detections, p99 of the worst camera", "bounded: at most 1.5 s"),
     ("overload-recovery", "overload: until every camera has all of its frames, after the load fell", "at most 1 s"),

@@ -12,7 +12,7 @@ import time
 import urllib.request
 
 # where nodes share a process, their own programs sleep and the last one works
-PROGRAMS = ["nvdec-nv12", "nv12-to-rgb", "ort-infer", "ws-publisher", "millrace-stages"]
+PROGRAMS = ["nvdec-nv12", "nv12-to-rgb", "ort-infer", "trt-infer", "ws-publisher", "millrace-stages"]
 
 
 def free_port():
@@ -126,7 +126,8 @@ class GpuUse:
 
     def __init__(self):
         self.rows, self.names = [], []
-        command = ["nvidia-smi", "dmon", "-s", "um", "-d", "1"]
+        only = os.environ.get("CUDA_VISIBLE_DEVICES")
+        command = ["nvidia-smi", "dmon", "-s", "um", "-d", "1", *(["-i", only] if only else [])]
         try:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except OSError:
