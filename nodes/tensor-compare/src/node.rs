@@ -138,7 +138,9 @@ impl TensorCompare {
             let [a, b] = [0, 1].map(|side| self.waiting[side].len());
             return Err(NodeError::fatal(format!(
                 "{a} frames of 'a' and {b} of 'b' wait for their partners, more than BUDGET_MIB={} holds: \
-                 the sides give frames of other cameras or other numbers; compare graphs with the same sources",
+                 the sides are so far apart, as many cameras can be (raise BUDGET_MIB, or compare fewer frames: \
+                 'millrace ab --quality-frames'), or they have other cameras or other frame numbers (compare graphs \
+                 with the same sources)",
                 self.settings.budget_mib
             )));
         }
