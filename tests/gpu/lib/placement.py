@@ -6,7 +6,7 @@ from lib import detector, live
 from lib.mps import CONTROL, mps
 from lib.suite import Failed
 
-CAMERAS = (8, 64)
+CAMERAS = (8, 64, 140)
 TOGETHER = [f"{node}.PROCESS=gpu" for node in ("decode", "to-rgb", "detect")]
 
 
@@ -37,7 +37,7 @@ def engines_alone(suite, step):
 
 
 def in_one_way(suite, step, way, sets, env, engines):
-    for count in CAMERAS:
+    for count in suite.args.cameras or CAMERAS:
         try:
             row = cameras(suite, step, way, count, sets, env)
         except Failed as e:
