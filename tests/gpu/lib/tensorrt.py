@@ -188,6 +188,8 @@ def engine(suite, step):
         model, name = model.resolve(), model.resolve().parent.name
         # TensorRT's own level and tactics: this engine is judged for its speed
         more = {"LIBRARY": str(library(suite)), "ENGINE_CACHE": str(suite.args.engines or suite.out / "engines")}
+        if suite.args.build_level is not None:
+            more["BUILD_LEVEL"] = str(suite.args.build_level)
         try:
             built = [word for pair in more.items() for word in ("--set", "=".join(pair))]
             done = step.run([suite.target / "millrace", "model", "build", model, "--set", f"BATCH={detector.USUAL_BATCH}", *built], 560)
