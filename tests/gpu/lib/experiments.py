@@ -39,6 +39,7 @@ EXPERIMENTS = {
     "nv12-many": Experiment("gpu-nv12-vs-bgr24-many", NV12, "On a GPU: NV12 against BGR24 made there, 32 cameras in one decoder process", cameras=32, frames=600, loads="none"),
     "nv12-4k": Experiment("gpu-nv12-vs-bgr24-4k", NV12, "On a GPU: NV12 against BGR24 made there, cameras of 3840x2160", clip="made/street-2160p/clip.mp4", frames=150, loads="none"),
     "nv12-small": Experiment("gpu-nv12-vs-bgr24-small", NV12, "On a small GPU: NV12 against BGR24 made there, with 4 % of the multiprocessors", percent=4, loads="none"),
+    "nv12-tiny": Experiment("gpu-nv12-vs-bgr24-tiny", NV12, "On a tiny GPU: NV12 against BGR24 made there, with 2 % of the multiprocessors", percent=2, loads="none"),
     "streams": Experiment("gpu-streams-vs-blocking", ("gpu-blocking", "gpu-full"), "On a GPU: streams and events against threads that wait", (("streams-rate", "saturated", "fps"),)),
     "fused": Experiment("gpu-fused-vs-separate", ("gpu-separate", "gpu-full"), "On a GPU: one pass against separate passes", loads="saturated"),
     "batch": Experiment("gpu-batch-vs-single", ("gpu-batch1", "gpu-full"), "On a GPU: batches of up to 8 frames against frame by frame", loads="saturated"),
