@@ -157,8 +157,8 @@ impl Gpu {
             let least = self.padded_to.unwrap_or(1);
             (least..=self.most).try_for_each(|frames| {
                 let tensors = vec![zeros; frames];
-                let submit = |_| self.submit(session, &tensors, ANY_SCORE);
-                let flights: Result<Vec<_>, _> = (0..self.in_flight).map(submit).collect();
+                let in_flight = 0..self.in_flight;
+                let flights: Result<Vec<_>, _> = in_flight.map(|_| self.submit(session, &tensors, ANY_SCORE)).collect();
                 flights?.into_iter().try_for_each(|flight| flight.complete(&mut |_, _| ()))
             })
         };
