@@ -41,3 +41,12 @@ DEVICE unsigned short half_bits(float value) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
     return bits;
 }
+
+DEVICE float float_of_half(unsigned short bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+// Adds one to a count that many threads count up, and says what it was.
+DEVICE unsigned count_up(unsigned *count) { return atomicAdd(count, 1u); }

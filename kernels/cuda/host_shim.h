@@ -65,3 +65,16 @@ inline unsigned short half_bits(float value) {
     // the mantissa's upper bit, where it is there, and a carry beyond it, add to the exponent
     return (unsigned short)(sign | (((unsigned)(step + 24) << 10) + mantissa));
 }
+
+// Of subnormal numbers the mantissa counts in 2^-24; of the others a bit is added to it, and the step grows.
+inline float float_of_half(unsigned short bits) {
+    const int exponent = bits >> 10 & 0x1f, mantissa = bits & 0x3ff;
+    if (exponent == 0x1f) {
+        return float_of_bits((unsigned)(bits & 0x8000) << 16 | 0x7f800000 | (unsigned)mantissa << 13);
+    }
+    const float magnitude = exponent == 0 ? std::ldexp((float)mantissa, -24) : std::ldexp(1024.0f + mantissa, exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+// Adds one to a count that many threads count up, and says what it was. Here they come one after the other.
+inline unsigned count_up(unsigned *count) { return (*count)++; }

@@ -52,15 +52,15 @@ def text_of(library, program, size, get):
     return text.value.decode()
 
 
-def compile_ptx(library, *defines):
+def compile_ptx(library, *defines, name="kernels.cu"):
     names = sorted(path.name for path in SOURCES.glob("*.cuh"))
     headers = (ctypes.c_char_p * len(names))(*[(SOURCES / name).read_bytes() for name in names])
     header_names = (ctypes.c_char_p * len(names))(*[name.encode() for name in names])
-    source = (SOURCES / "kernels.cu").read_bytes()
+    source = (SOURCES / name).read_bytes()
     options = [option.encode() for option in [*OPTIONS, *(f"--define-macro={define}" for define in defines)]]
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(
-        ctypes.byref(program), source, b"kernels.cu", len(names), headers, header_names)
+        ctypes.byref(program), source, name.encode(), len(names), headers, header_names)
     status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     log = text_of(library, program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog")
     if log.strip():
@@ -93,9 +93,10 @@ def main(arguments):
     if arguments not in ([], ["--check"]):
         sys.exit(__doc__)
     status = 0
-    for name in ("f32", "f16", "u8"):
+    texts = {name: compile_ptx(library, f"CHOSEN(X)=KERNELS_{name.upper()}(X)") for name in ("f32", "f16", "u8")}
+    texts["candidates"] = compile_ptx(library, name="candidates.cu")
+    for name, ptx in texts.items():
         path = HERE / f"{name}.ptx"
-        ptx = compile_ptx(library, f"CHOSEN(X)=KERNELS_{name.upper()}(X)")
         if not arguments:
             path.write_text(ptx)
         elif not path.exists() or path.read_text() != ptx:

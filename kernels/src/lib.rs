@@ -5,7 +5,7 @@
 //! | [`geometry`] | where the picture lies in the model's input, and the way back for boxes |
 //! | [`target`] | what a model wants: size, layout, element type, channel order, normalization |
 //! | [`convert`] | the fused pass: colour, resize, letterbox, normalization, layout |
-//! | [`cuda`] | the same pass on a GPU, many frames in one launch |
+//! | [`cuda`] | the same pass on a GPU, many frames in one launch; and the way of a detector's outputs from there |
 //! | [`passes`] | the same job as separate passes over full-size RGB: the baseline of an A/B run |
 //! | [`reference`](mod@reference) | the same job in `f64`, written from the formulas, that tests compare with |
 //!

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, Weak};
 /// Modules in use in this process, by the number of their GPU: one for all converters.
 static LOADED: Mutex<BTreeMap<(u32, &'static str), Weak<Module>>> = Mutex::new(BTreeMap::new());
 
-fn loaded(gpu: &Gpu, name: &'static str, ptx: &str) -> Result<Arc<Module>, CudaError> {
+/// The module of this name, which the driver compiles where it is in no use.
+pub(super) fn loaded(gpu: &Gpu, name: &'static str, ptx: &str) -> Result<Arc<Module>, CudaError> {
     // a panic elsewhere leaves the map as it was
     let mut modules = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let key = (gpu.ordinal(), name);

@@ -1,4 +1,5 @@
-//! The fused pass on a GPU: one launch for the frames of many cameras, of any sizes and formats.
+//! The fused pass on a GPU: one launch for the frames of many cameras, of any sizes and formats. And the way of a detector's
+//! outputs back.
 //!
 //! | module | what |
 //! |---|---|
@@ -8,17 +9,23 @@
 //! | `converter` | the fused pass, and pictures for previews |
 //! | `whole` | frames whose scale is a whole number |
 //! | `separate` | the same job as separate passes over full-size RGB |
+//! | `candidates` | of a detector's candidates those that can become boxes |
+//! | `download` | an output of a network on its way to the host |
 //!
-//! The kernels are in `kernels/cuda`; they compute the bits that [`Converter`](crate::Converter) computes.
+//! The kernels are in `kernels/cuda`; those of the pass compute the bits that [`Converter`](crate::Converter) computes.
 
+mod candidates;
 mod converter;
+mod download;
 mod grid;
 mod launch;
 mod plan;
 mod separate;
 mod whole;
 
+pub use candidates::{Candidates, Layout, NoBox};
 pub use converter::{CudaConverter, CudaJob, CudaToRgb};
+pub use download::{Arrived, Download, KeptPlaces};
 pub use grid::{Kernel, Launch, MAX_FRAMES, Tile};
 pub use plan::Plan;
 pub use separate::CudaSeparatePasses;

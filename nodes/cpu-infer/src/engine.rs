@@ -65,7 +65,7 @@ impl Flight for Values {
         };
         let ordered = self.values.iter().zip(&*self.names).map(read_value).collect::<Result<Vec<_>, _>>()?;
         let outputs: Vec<RawTensor<'_>> =
-            ordered.iter().zip(&*self.names).map(|((shape, data), name)| RawTensor { name, shape, data }).collect();
+            ordered.iter().zip(&*self.names).map(|((shape, data), name)| RawTensor::whole(name, shape, data)).collect();
         read(0, &outputs);
         Ok(())
     }

@@ -192,7 +192,7 @@ impl Arm {
     fn submit(&mut self, n: usize, tensors: Option<&[Tensor<'_>]>) -> Result<<Ort as Engine>::Flight, Fault> {
         let (shape, dtype) = (self.shape, self.model.input.dtype);
         if let Some(tensors) = tensors {
-            return Ok(self.engine.submit(Batch { shape, dtype, tensors })?);
+            return Ok(self.engine.submit(Batch { shape, dtype, tensors, score: 0.0 })?);
         }
         let bytes = &self.tensors[n % self.tensors.len()];
         let floats: Vec<f32>;
@@ -208,14 +208,14 @@ impl Arm {
             }
             TensorDtype::U8 => Elements::U8(bytes),
         };
-        Ok(self.engine.submit(Batch { shape, dtype, tensors: &[Tensor::Host(data)] })?)
+        Ok(self.engine.submit(Batch { shape, dtype, tensors: &[Tensor::Host(data)], score: 0.0 })?)
     }
 
     fn boxes(&self, outputs: &Outputs) -> Result<Vec<DetBox>, Fault> {
         let source_size = Size::new(self.model.input.width_px, self.model.input.height_px);
         let source_from_model = Letterbox { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
         let raw: Vec<RawTensor<'_>> =
-            outputs.iter().map(|(name, shape, data)| RawTensor { name, shape, data }).collect();
+            outputs.iter().map(|(name, shape, data)| RawTensor::whole(name, shape, data)).collect();
         Ok(Decoder::new(&self.model).detect(&raw, &Mapping { source_from_model, source_size })?.boxes)
     }
 }

@@ -4,7 +4,7 @@
 
 use millrace_cuda::{CudaError, DeviceMemory, Event, Gpu, PinnedMemory, Span, Stream};
 use millrace_frame::TensorDtype;
-use millrace_infer::{EngineError, Flight, RawTensor, Tensor};
+use millrace_infer::{EngineError, Flight, Grid, Outlet, RawTensor, Tensor};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::sys::{self, ONNXTensorElementDataType as ElementType};
@@ -19,14 +19,16 @@ pub(crate) struct Streams {
     pub(crate) into: Stream,
     pub(crate) compute: Stream,
     pub(crate) out: Stream,
+    /// For what is copied out after all, when the next batch's copies are queued already.
+    late: Stream,
 }
 
 impl Streams {
     /// Streams that are never destroyed: ONNX Runtime may use one for as long as anything of the session is left, and a node
     /// has few.
     pub(crate) fn leaked(gpu: &Gpu) -> Result<&'static Self, CudaError> {
-        let streams = Self { into: Stream::new(gpu)?, compute: Stream::new(gpu)?, out: Stream::new(gpu)? };
-        Ok(Box::leak(Box::new(streams)))
+        let stream = || Stream::new(gpu);
+        Ok(Box::leak(Box::new(Self { into: stream()?, compute: stream()?, out: stream()?, late: stream()? })))
     }
 
     /// Waits until nothing is queued.
@@ -105,21 +107,23 @@ pub(crate) struct Plan {
     pub(crate) dtype: TensorDtype,
     /// Shape of the input for one frame.
     pub(crate) shape: [usize; 4],
-    /// The outputs, and what the model file says of their shapes.
-    pub(crate) outputs: Vec<(CString, Option<Vec<Option<usize>>>)>,
+    /// The outputs, and what the model file says of their shapes and types.
+    pub(crate) outputs: Vec<(CString, Option<Vec<Option<usize>>>, TensorDtype)>,
+    /// How the first of them spells candidates.
+    pub(crate) grid: Option<Grid>,
     /// The session records its work: every address has to stay.
     pub(crate) graph: bool,
 }
 
-impl Plan {
-    fn element(&self) -> ElementType {
-        match self.dtype {
-            TensorDtype::F32 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-            TensorDtype::F16 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-            TensorDtype::U8 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-        }
+fn element(dtype: TensorDtype) -> ElementType {
+    match dtype {
+        TensorDtype::F32 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        TensorDtype::F16 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        TensorDtype::U8 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
     }
+}
 
+impl Plan {
     /// Bytes of the input of one frame.
     pub(crate) fn bytes(&self) -> u64 {
         self.shape.iter().map(|&axis| axis as u64).product::<u64>() * self.dtype.bytes()
@@ -132,7 +136,7 @@ impl Plan {
             let axes = shape.iter().enumerate();
             axes.map(|(n, axis)| if n == 0 { Some(axis.unwrap_or(frames)) } else { *axis }).collect()
         };
-        self.outputs.iter().map(|(_, shape)| whole(shape)).collect()
+        self.outputs.iter().map(|(_, shape, _)| whole(shape)).collect()
     }
 }
 
@@ -150,7 +154,7 @@ pub(crate) struct Bound {
     frames: usize,
     arrived: Event,
     computed: Event,
-    /// The outputs are in host memory.
+    /// Nothing that was queued for a batch is left.
     done: Event,
 }
 
@@ -158,6 +162,7 @@ pub(crate) struct Bound {
 pub(crate) struct InFlight {
     /// Always there until it goes back.
     bound: Option<Bound>,
+    late: &'static Stream,
     tensors: usize,
     back: Sender<Bound>,
 }
@@ -167,7 +172,11 @@ impl Flight for InFlight {
         let bound = self.bound.as_mut().expect("it goes back when the flight is dropped");
         // asleep until all of it is done: the event is made to block
         bound.done.synchronize().map_err(EngineError::broken)?;
-        bound.read(self.tensors, read);
+        bound.outputs.iter_mut().try_for_each(|output| output.outlet.arrive(self.late))?;
+        for frame in 0..self.tensors {
+            let outputs: Vec<RawTensor<'_>> = bound.outputs.iter().map(|output| output.outlet.tensor(frame)).collect();
+            read(frame, &outputs);
+        }
         Ok(())
     }
 }
@@ -183,10 +192,9 @@ impl Drop for InFlight {
 }
 
 struct Output {
-    name: String,
-    shape: Vec<usize>,
+    // first: it may still read the memory
+    outlet: Outlet,
     memory: DeviceMemory,
-    host: PinnedMemory,
 }
 
 fn on_gpu(stream: &Stream) -> Result<MemoryInfo<'static>, ort::Error> {
@@ -268,26 +276,25 @@ impl Bound {
             }
             None => bound.shapes_by_a_run(session, streams, plan)?,
         };
-        for ((name, _), shape) in plan.outputs.iter().zip(shapes) {
+        for (n, ((name, _, dtype), shape)) in plan.outputs.iter().zip(shapes).enumerate() {
             let text = name.to_string_lossy().into_owned();
             if frames > 1 && shape.first() != Some(&frames) {
                 return Err(EngineError::setup(format!(
                     "BATCH is {frames} or more, but output '{text}' of {frames} frames has shape {shape:?}: leave BATCH out"
                 )));
             }
-            let bytes = shape.iter().product::<usize>() * size_of::<f32>();
-            let memory =
-                DeviceMemory::allocate(stream.gpu(), bytes.max(1) as u64, &text).map_err(EngineError::setup)?;
-            let host = PinnedMemory::allocate(stream.gpu(), bytes, &text).map_err(EngineError::setup)?;
-            let span = memory.span().part(0, bytes as u64);
+            let bytes = shape.iter().product::<usize>() as u64 * dtype.bytes();
+            let memory = DeviceMemory::allocate(stream.gpu(), bytes.max(1), &text).map_err(EngineError::setup)?;
+            let grid = plan.grid.clone().filter(|_| n == 0);
+            let outlet = Outlet::new(stream.gpu(), &text, of_one(&shape, frames), frames, *dtype, grid)?;
+            let span = memory.span().part(0, bytes);
             // SAFETY: `memory` goes after the binding, and a flight waits for its work before it gives the binding back.
             unsafe {
-                let float = ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-                let value = Value::new(stream, span, &shape, float).map_err(EngineError::setup)?;
+                let value = Value::new(stream, span, &shape, element(*dtype)).map_err(EngineError::setup)?;
                 let binding = bound.binding.ptr_mut();
                 done((ort::api().BindOutput)(binding, name.as_ptr(), value.0)).map_err(EngineError::setup)?;
             }
-            bound.outputs.push(Output { name: text, shape, memory, host });
+            bound.outputs.push(Output { outlet, memory });
         }
         Ok(bound)
     }
@@ -303,12 +310,12 @@ impl Bound {
         streams.into.synchronize().map_err(EngineError::setup)?;
         self.bind(&streams.compute, plan, own).map_err(EngineError::setup)?;
         let host = MemoryInfo::default();
-        for (name, _) in &plan.outputs {
+        for (name, ..) in &plan.outputs {
             let name = name.to_string_lossy().into_owned();
             self.binding.bind_output_to_device(name, &host).map_err(EngineError::setup)?;
         }
         let outputs = session.run_binding(&self.binding).map_err(EngineError::run)?;
-        let shape = |(name, _): &(CString, _)| {
+        let shape = |(name, ..): &(CString, _, _)| {
             let name = name.to_string_lossy();
             let value = outputs.get(&name).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
             let axes = value.dtype().tensor_shape().map(|shape| shape.iter().copied().collect::<Vec<i64>>());
@@ -347,7 +354,7 @@ impl Bound {
         // SAFETY: `span` is memory of this binding's, or of the frame of the run that follows; that run's flight is gone
         // before the frame is, and the next one binds anew.
         unsafe {
-            let value = Value::new(stream, span, &[self.frames, a, b, c], plan.element())?;
+            let value = Value::new(stream, span, &[self.frames, a, b, c], element(plan.dtype))?;
             done((ort::api().BindInput)(self.binding.ptr_mut(), plan.input.as_ptr(), value.0))?;
         }
         self.bound = Some(span);
@@ -359,15 +366,15 @@ impl Bound {
     pub(crate) fn submit(
         mut self,
         session: &mut Session,
-        streams: &Streams,
+        streams: &'static Streams,
         plan: &Plan,
-        tensors: &[Tensor<'_>],
+        (tensors, score): (&[Tensor<'_>], f32),
         back: &Sender<Self>,
     ) -> Result<InFlight, EngineError> {
-        let queued = self.queue(session, streams, plan, tensors);
+        let queued = self.queue(session, streams, plan, tensors, score);
         // also after an error: what was queued before it reads the tensors
         let waited = if queued.is_err() { streams.synchronize() } else { Ok(()) };
-        let flight = InFlight { bound: Some(self), tensors: tensors.len(), back: back.clone() };
+        let flight = InFlight { bound: Some(self), late: &streams.late, tensors: tensors.len(), back: back.clone() };
         waited.map_err(EngineError::broken)?;
         queued.map(|()| flight)
     }
@@ -378,21 +385,21 @@ impl Bound {
         streams: &Streams,
         plan: &Plan,
         tensors: &[Tensor<'_>],
+        score: f32,
     ) -> Result<(), EngineError> {
         let span = match tensors {
             &[Tensor::Gpu(slot)] if !plan.graph && self.frames == 1 => slot,
             _ => self.put_together(&streams.into, plan, tensors)?,
         };
-        let Streams { into, compute, out } = streams;
+        let Streams { into, compute, out, .. } = streams;
         let order = |from: &Stream, event: &Event, to: &Stream| from.record(event).and_then(|()| to.wait(event));
         order(into, &self.arrived, compute).map_err(EngineError::broken)?;
         self.bind(compute, plan, span).map_err(EngineError::run)?;
         session.run_binding_with_options(&self.binding, &self.options).map(drop).map_err(EngineError::run)?;
         order(compute, &self.computed, out).map_err(EngineError::broken)?;
-        for output in &mut self.outputs {
-            let from = output.memory.span().part(0, output.host.bytes().len() as u64);
-            // SAFETY: both sides are of this binding, which a flight gives back, and whose outputs it reads, when they are there.
-            unsafe { out.download_unordered(from, output.host.bytes_mut()) }.map_err(EngineError::broken)?;
+        for Output { outlet, memory } in &mut self.outputs {
+            // of this binding, which the flight gives back when it has read them
+            outlet.queue(out, memory.span(), tensors.len(), score)?;
         }
         out.record(&self.done).map_err(EngineError::broken)
     }
@@ -429,21 +436,6 @@ impl Bound {
             self.staging = Some(memory.map_err(EngineError::setup)?);
         }
         Ok(self.staging.as_mut().expect("allocated above"))
-    }
-
-    /// Hands the outputs of each of the first `tensors` frames to `read`; they are in host memory.
-    fn read(&self, tensors: usize, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) {
-        let shapes: Vec<Vec<usize>> = self.outputs.iter().map(|output| of_one(&output.shape, self.frames)).collect();
-        for frame in 0..tensors {
-            let outputs: Vec<RawTensor<'_>> = (self.outputs.iter().zip(&shapes))
-                .map(|(output, shape)| {
-                    let data = bytemuck::cast_slice::<u8, f32>(output.host.bytes());
-                    let each = data.len() / self.frames;
-                    RawTensor { name: &output.name, shape, data: &data[frame * each..(frame + 1) * each] }
-                })
-                .collect();
-            read(frame, &outputs);
-        }
     }
 }
 

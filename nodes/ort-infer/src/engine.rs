@@ -8,7 +8,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use millrace_cuda::{DeviceMemory, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{
-    Batch, Common, Elements, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor, contained, second_input,
+    Batch, Common, Elements, Engine, EngineError, Flight, Grid, Port, RawTensor, Signature, Tensor, contained,
+    second_input,
 };
 use millrace_node::Flow;
 use ort::session::Session;
@@ -18,6 +19,9 @@ use std::ffi::CString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// For runs on zeros: the score of common models.
+const ANY_SCORE: f32 = 0.5;
 
 /// A model in ONNX Runtime.
 pub struct Ort {
@@ -73,7 +77,7 @@ impl Flight for InOrt {
             data.push((shape, numbers(value)?));
         }
         let outputs: Vec<RawTensor<'_>> =
-            names.iter().zip(&data).map(|(name, (shape, data))| RawTensor { name, shape, data }).collect();
+            names.iter().zip(&data).map(|(name, (shape, data))| RawTensor::whole(name, shape, data)).collect();
         read(0, &outputs);
         Ok(())
     }
@@ -135,13 +139,13 @@ impl Gpu {
         }
     }
 
-    fn submit(&mut self, session: &mut Session, tensors: &[Tensor<'_>]) -> Result<InFlight, EngineError> {
+    fn submit(&mut self, session: &mut Session, tensors: &[Tensor<'_>], score: f32) -> Result<InFlight, EngineError> {
         let frames = self.padded_to.unwrap_or(tensors.len());
         if !(1..=frames).contains(&tensors.len()) {
             return Err(EngineError::run(format!("{} frames at once, and BATCH is {}", tensors.len(), self.most)));
         }
         let bound = self.bound(session, frames)?;
-        bound.submit(session, self.streams, &self.plan, tensors, &self.back.0)
+        bound.submit(session, self.streams, &self.plan, (tensors, score), &self.back.0)
     }
 
     /// Runs the model on zeros, with every number of frames and every binding that it is run with later.
@@ -153,7 +157,8 @@ impl Gpu {
             let least = self.padded_to.unwrap_or(1);
             (least..=self.most).try_for_each(|frames| {
                 let tensors = vec![zeros; frames];
-                let flights: Result<Vec<_>, _> = (0..self.in_flight).map(|_| self.submit(session, &tensors)).collect();
+                let in_flight = 0..self.in_flight;
+                let flights: Result<Vec<_>, _> = in_flight.map(|_| self.submit(session, &tensors, ANY_SCORE)).collect();
                 flights?.into_iter().try_for_each(|flight| flight.complete(&mut |_, _| ()))
             })
         };
@@ -250,6 +255,7 @@ impl Engine for Ort {
                 dtype: TensorDtype::F32,
                 shape: [0; 4],
                 outputs: Vec::new(),
+                grid: None,
                 graph: settings.cuda_graph && settings.provider != Provider::Cpu,
             },
         });
@@ -262,18 +268,29 @@ impl Engine for Ort {
         self.names = outputs.iter().map(|name| (*name).to_owned()).collect();
         if let Some(gpu) = &mut self.on_gpu {
             let ports: Vec<Port> = self.session.outputs().iter().map(port).collect();
-            let of = |name: &str| ports.iter().find(|p| p.name == name).and_then(|p| p.shape.clone());
+            let output = |name: &&str| {
+                let port = ports.iter().find(|p| p.name == **name);
+                let half = port.is_some_and(|p| p.dtype.as_deref() == Some("f16"));
+                let dtype = if half { TensorDtype::F16 } else { TensorDtype::F32 };
+                Ok((c_name(name)?, port.and_then(|p| p.shape.clone()), dtype))
+            };
             gpu.plan.input = c_name(input)?;
-            gpu.plan.outputs = outputs.iter().map(|name| Ok((c_name(name)?, of(name)))).collect::<Result<_, _>>()?;
+            gpu.plan.outputs = outputs.iter().map(output).collect::<Result<_, _>>()?;
         }
         Ok(())
+    }
+
+    fn spells(&mut self, grid: Grid) {
+        if let Some(gpu) = &mut self.on_gpu {
+            gpu.plan.grid = Some(grid);
+        }
     }
 
     fn submit(&mut self, batch: Batch<'_>) -> Result<InOrt, EngineError> {
         let submit = || {
             let Some(gpu) = &mut self.on_gpu else { return self.compute(batch.shape, batch.tensors) };
             gpu.expect(batch.shape, batch.dtype);
-            gpu.submit(&mut self.session, batch.tensors).map(|flight| Work::Gpu(Box::new(flight)))
+            gpu.submit(&mut self.session, batch.tensors, batch.score).map(|flight| Work::Gpu(Box::new(flight)))
         };
         let submitted = contained("ONNX Runtime", submit).map_err(|panic| {
             // what was queued before it reads the tensors
@@ -288,7 +305,7 @@ impl Engine for Ort {
     }
 
     fn reads(&self, dtype: &str) -> bool {
-        dtype == "f32" || self.on_gpu.is_none() && ["f16", "i32", "i64"].contains(&dtype)
+        ["f32", "f16"].contains(&dtype) || self.on_gpu.is_none() && ["i32", "i64"].contains(&dtype)
     }
 
     fn fix(&mut self, name: &str, numbers: [i64; 2]) -> Result<(), EngineError> {

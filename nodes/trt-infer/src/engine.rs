@@ -136,7 +136,7 @@ impl Trt {
             let bytes =
                 output.map(|output| output.bytes).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
             let data = bytemuck::try_cast_slice(bytes).map_err(EngineError::run)?;
-            Ok(RawTensor { name, shape, data })
+            Ok(RawTensor::whole(name, shape, data))
         };
         let outputs = self.outputs.iter().map(|(name, shape)| raw((name, shape))).collect::<Result<Vec<_>, _>>()?;
         read(&outputs);

@@ -12,7 +12,7 @@ pub mod nms;
 pub mod signature;
 mod yaml;
 
-pub use heads::{Boxes, Decoder, HeadError, Mapping, RawTensor};
+pub use heads::{Boxes, Decoder, Grid, HeadError, Mapping, RawTensor};
 pub use model::{Model, ModelError};
 pub use signature::{Port, Signature};
 pub use yaml::Fault;

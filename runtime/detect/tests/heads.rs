@@ -103,7 +103,8 @@ fn judge_case(whole: &Value, case: &Value) {
             (o["name"].as_str().unwrap().to_owned(), shape, data)
         })
         .collect();
-    let raw: Vec<RawTensor<'_>> = outputs.iter().map(|(name, shape, data)| RawTensor { name, shape, data }).collect();
+    let raw: Vec<RawTensor<'_>> =
+        outputs.iter().map(|(name, shape, data)| RawTensor::whole(name, shape, data)).collect();
     // twice: nothing of one frame may stay for the next
     let first = decoder.detect(&raw, &to).unwrap();
     let found = decoder.detect(&raw, &to).unwrap();

@@ -64,6 +64,8 @@ pub struct Detector<E> {
 pub(crate) struct Feeder<E> {
     engine: E,
     model: Arc<Model>,
+    /// What counts as found, as the reader has it.
+    score: f32,
 }
 
 /// The half of a detector that makes boxes of the engine's outputs.
@@ -136,14 +138,17 @@ impl<E: Engine> Detector<E> {
             decoder.check(&declared).map_err(misread)?;
         }
         engine.select(&model.input.name, &model.head.outputs())?;
+        if let Some(grid) = decoder.grid() {
+            engine.spells(grid);
+        }
         if let Some(sizes) = model.head.size_input() {
             engine.fix(sizes, [model.input.width_px, model.input.height_px].map(i64::from))?;
         }
         let model = Arc::new(model);
         let reader = Reader { decoder, model: model.clone() };
-        let mut detector = Self { feeder: Feeder { engine, model }, reader };
+        let mut detector = Self { feeder: Feeder { engine, model, score: thresholds.score }, reader };
         detector.try_zeros()?;
-        let Feeder { engine, model } = &mut detector.feeder;
+        let Feeder { engine, model, .. } = &mut detector.feeder;
         engine.prepare(shape(model), model.input.dtype)?;
         Ok(detector)
     }
@@ -155,6 +160,7 @@ impl<E: Engine> Detector<E> {
 
     /// What counts as found from the next frame on.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.feeder.set_thresholds(thresholds);
         self.reader.set_thresholds(thresholds);
     }
 
@@ -212,7 +218,13 @@ fn shape(model: &Model) -> [usize; 4] {
 
 impl<E: Engine> Feeder<E> {
     fn submit(&mut self, tensors: &[Tensor<'_>]) -> Result<E::Flight, EngineError> {
-        self.engine.submit(Batch { shape: shape(&self.model), dtype: self.model.input.dtype, tensors })
+        let Self { engine, model, score } = self;
+        engine.submit(Batch { shape: shape(model), dtype: model.input.dtype, tensors, score: *score })
+    }
+
+    /// What counts as found in the frames from here on. Their reader is to know it before it completes them.
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.score = thresholds.score;
     }
 
     /// Gives the engine at most as many frames as it computes together, in host memory or on its GPU. Those that are not the

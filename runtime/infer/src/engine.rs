@@ -3,8 +3,9 @@
 use crate::DetectError;
 use millrace_cuda::{Span, Stream};
 use millrace_detect::model::Thresholds;
-use millrace_detect::{RawTensor, Signature};
+use millrace_detect::{Grid, RawTensor, Signature};
 use millrace_frame::TensorDtype;
+use millrace_kernels::cuda::KeptPlaces;
 use millrace_node::Flow;
 use std::path::{Path, PathBuf};
 
@@ -149,6 +150,8 @@ pub struct Batch<'a> {
     pub dtype: TensorDtype,
     /// At least one, and no more than [`Engine::batch`].
     pub tensors: &'a [Tensor<'a>],
+    /// No box that scores less is wanted.
+    pub score: f32,
 }
 
 /// A batch that an engine has accepted. Where it is gone, completed or dropped, nothing reads the batch's tensors any more.
@@ -161,8 +164,28 @@ pub trait Flight: Send + 'static {
     fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError>;
 }
 
-/// An output by name, with its shape and its elements.
-type Output = (String, Vec<usize>, Vec<f32>);
+/// As [`RawTensor`].
+#[derive(Clone, Debug)]
+struct Output {
+    name: String,
+    shape: Vec<usize>,
+    data: Vec<f32>,
+    /// As [`KeptPlaces`].
+    kept: Option<(Vec<u32>, usize, bool)>,
+}
+
+impl Output {
+    fn of(&RawTensor { name, shape, data, kept }: &RawTensor<'_>) -> Self {
+        let kept = kept.map(|KeptPlaces { places, all, outside }| (places.to_vec(), all, outside));
+        Self { name: name.to_owned(), shape: shape.to_vec(), data: data.to_vec(), kept }
+    }
+
+    fn raw(&self) -> RawTensor<'_> {
+        let Self { name, shape, data, kept } = self;
+        let kept = kept.as_ref().map(|&(ref places, all, outside)| KeptPlaces { places, all, outside });
+        RawTensor { name, shape, data, kept }
+    }
+}
 
 /// The batch of an engine that has computed it when it accepts it: for each tensor its outputs.
 #[derive(Clone, Debug, Default)]
@@ -171,17 +194,14 @@ pub struct Computed(Vec<Vec<Output>>);
 impl Computed {
     /// Copies the outputs of the next tensor.
     pub fn push(&mut self, outputs: &[RawTensor<'_>]) {
-        let owned = |o: &RawTensor<'_>| (o.name.to_owned(), o.shape.to_vec(), o.data.to_vec());
-        self.0.push(outputs.iter().map(owned).collect());
+        self.0.push(outputs.iter().map(Output::of).collect());
     }
 }
 
 impl Flight for Computed {
     fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
         for (n, outputs) in self.0.iter().enumerate() {
-            let raw: Vec<RawTensor<'_>> =
-                outputs.iter().map(|(name, shape, data)| RawTensor { name, shape, data }).collect();
-            read(n, &raw);
+            read(n, &outputs.iter().map(Output::raw).collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -277,6 +297,12 @@ pub trait Engine: Sized + 'static {
         Err(EngineError::setup(format!("{} computes a model file as it is: there is nothing to build", Self::NAME)))
     }
 
+    /// Tells the engine, once after [`Self::select`], that the first of these outputs spells candidates. One on a GPU may then
+    /// leave those out that cannot become boxes of a batch's [`score`](Batch::score); see [`Outlet`](crate::Outlet).
+    fn spells(&mut self, grid: Grid) {
+        let _ = grid;
+    }
+
     /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::submit`] is about.
     ///
     /// # Errors
@@ -301,7 +327,7 @@ pub trait Engine: Sized + 'static {
         data: Elements<'_>,
         read: &mut dyn FnMut(&[RawTensor<'_>]),
     ) -> Result<(), EngineError> {
-        let batch = Batch { shape, dtype: data.dtype(), tensors: &[Tensor::Host(data)] };
+        let batch = Batch { shape, dtype: data.dtype(), tensors: &[Tensor::Host(data)], score: 0.0 };
         self.submit(batch)?.complete(&mut |_, outputs| read(outputs))
     }
 

@@ -252,7 +252,10 @@ fn start<E: Engine>(
 fn feed<E: Engine>(mut feeder: Feeder<E>, to_do: &Receiver<Work>, to_boxes: &Sender<Queued<E::Flight>>) {
     while let Ok(work) = to_do.recv() {
         let queued = match work {
-            Work::Thresholds(thresholds) => Queued::Thresholds(thresholds),
+            Work::Thresholds(thresholds) => {
+                feeder.set_thresholds(thresholds);
+                Queued::Thresholds(thresholds)
+            }
             Work::Frames(id, leases) => {
                 let begun = Instant::now();
                 Queued::Frames(id, feeder.accept(leases), begun)

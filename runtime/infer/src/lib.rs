@@ -19,6 +19,7 @@ mod lanes;
 mod node;
 pub mod onnx;
 mod order;
+mod outlet;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
@@ -27,8 +28,9 @@ mod tool;
 
 pub use detector::{DetectError, Detector, Found};
 pub use engine::{Batch, Common, Computed, Elements, Engine, EngineError, Flight, Tensor, contained, second_input};
-pub use millrace_detect::{Port, RawTensor, Signature};
+pub use millrace_detect::{Grid, Port, RawTensor, Signature};
 pub use node::InferNode;
+pub use outlet::Outlet;
 pub use tool::main;
 
 /// The detector over the engine `E` as a part of a process of several nodes.

@@ -71,7 +71,7 @@ impl Engine for Told {
         let x = if self.orders.nan { f32::NAN } else { 4.0 };
         let data = [x, 2.0, 4.0, 2.0, first, 1.0];
         let mut computed = Computed::default();
-        computed.push(&[RawTensor { name: "out", shape: &self.orders.shape, data: &data }]);
+        computed.push(&[RawTensor::whole("out", &self.orders.shape, &data)]);
         Ok(computed)
     }
 }

@@ -81,6 +81,16 @@ def kernels(suite, step):
         step.figure(f"batch {batch}, time of torch ({least['arm']}) over ours", ratio, "x", "kernel-torch", ratio > 1)
 
 
+def heads(suite, step):
+    file = suite.out / "heads.json"
+    done = step.run([example(suite, "gpu_heads"), "--json", file], 120, may_fail=True)
+    step.check(done.code == 0, f"a box differs, or there is no GPU: exit code {done.code}; {done.log.name}")
+    for row in step.figures_of(file)["rows"]:
+        name = f"{row['model']} {row['dtype']}, batch {row['batch']}: time of the whole output over its candidates"
+        step.figure(f"{name}, copied", row["down_ratio"], "x")
+        step.figure(f"{name}, head", row["head_ratio"], "x")
+
+
 def handover(suite, step):
     """Between two processes, and between two threads of one."""
     handed_over(suite, step, "two processes", [], "handover", 100)

@@ -1,6 +1,6 @@
 //! From the outputs of one picture to its boxes.
 
-use super::{Canvas, Expected, HeadError, RawTensor, Shape, Sink, mask, shape_text};
+use super::{Canvas, Expected, Grid, HeadError, RawTensor, Shape, Sink, mask, shape_text};
 use crate::doubt::{Doubt, Tally};
 use crate::model::{HeadSpec, Model, Thresholds};
 use crate::nms::{self, Candidate};
@@ -72,6 +72,11 @@ impl Decoder {
         self.thresholds = thresholds;
     }
 
+    /// What an engine has to know to leave out candidates that cannot become boxes.
+    pub fn grid(&self) -> Option<Grid> {
+        self.head.grid(&self.canvas)
+    }
+
     fn misshapen(&self, output: &str, found: String, expected: &Expected) -> HeadError {
         let Canvas { size, .. } = self.canvas;
         let (kind, labels) = (self.head.kind(), self.canvas.labels());
@@ -108,9 +113,14 @@ impl Decoder {
                 return Err(self.misshapen(name, format!("{shape:?}"), &expected));
             }
             let elements = shape.iter().copied().fold(1, usize::saturating_mul);
-            if elements != tensor.data.len() {
-                let (output, shape, found) = (name.to_owned(), format!("{shape:?}"), tensor.data.len());
-                return Err(HeadError::Length { output, shape, expected: elements, found });
+            let (expected, found) = (tensor.elements_here(elements), tensor.data.len());
+            if expected != found {
+                return Err(HeadError::Length {
+                    output: name.to_owned(),
+                    shape: format!("{shape:?}"),
+                    expected,
+                    found,
+                });
             }
             Ok(tensor)
         };
@@ -122,6 +132,10 @@ impl Decoder {
         self.found.clear();
         let mut sink = Sink::new(&mut self.found, &mut self.best, self.canvas, self.thresholds.score);
         self.head.read(outputs, &self.canvas, &mut sink)?;
+        if let (Some(kept), Some(grid)) = (outputs.first().and_then(|output| output.kept), self.head.grid(&self.canvas))
+        {
+            sink.left_out(kept, grid.scores);
+        }
         sink.judge(self.head.kind())?;
         let tally = sink.tally;
         let most = self.head.most().min(self.thresholds.max_candidates as usize);

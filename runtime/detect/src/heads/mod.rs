@@ -15,6 +15,7 @@ mod dfine;
 mod end2end;
 mod extra;
 mod grid;
+mod kept;
 mod kind;
 mod mask;
 mod nanodet;
@@ -29,12 +30,14 @@ mod yolov8;
 mod yolox;
 
 pub use decoder::{Boxes, Decoder, Mapping};
+pub use kept::Grid;
 pub(crate) use kind::Keys;
 pub use kind::{Guess, Key, Kind, Recipe, Seen, Task};
 pub use sink::Sink;
 
 use crate::nms::Candidate;
 use millrace_frame::Size;
+use millrace_kernels::cuda::KeptPlaces;
 use std::fmt::Debug;
 
 /// All heads, in the order of the documentation.
@@ -80,6 +83,13 @@ pub trait Head: Debug + Send + Sync {
     /// # Errors
     /// What contradicts itself in the outputs.
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError>;
+
+    /// How the first output spells candidates, where each has a score of its own. An engine may leave out those that cannot become
+    /// boxes, and [`read`](Self::read) gets the others, as an output with fewer candidates.
+    fn grid(&self, canvas: &Canvas) -> Option<Grid> {
+        let _ = canvas;
+        None
+    }
 
     /// Whether boxes of one object are still to be suppressed. Where not, the network has chosen.
     fn suppresses(&self) -> bool {
@@ -182,7 +192,7 @@ impl Expected {
     }
 }
 
-/// One output of a network, contiguous.
+/// One output of a network, contiguous. Its shape is that of the whole also where candidates were left out ([`Head::grid`]).
 #[derive(Clone, Copy, Debug)]
 pub struct RawTensor<'a> {
     /// Its name in the model file.
@@ -191,6 +201,8 @@ pub struct RawTensor<'a> {
     pub shape: &'a [usize],
     /// Its elements, the last axis fastest.
     pub data: &'a [f32],
+    /// Where candidates were left out, which ones the elements are of.
+    pub kept: Option<KeptPlaces<'a>>,
 }
 
 impl RawTensor<'_> {

@@ -1,8 +1,9 @@
 //! `nanodet`: a distribution over distances for each side of each cell (Li et al., Generalized Focal Loss, 2020).
 
+use super::grid::Cell;
 use super::kind::Keys;
 use super::numbers::best_of;
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
+use super::{Axis, Canvas, Expected, Grid, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use crate::model::Scores;
 use crate::signature::Port;
 use std::sync::Arc;
@@ -151,18 +152,24 @@ impl Head for Nanodet {
         }
     }
 
+    fn grid(&self, canvas: &Canvas) -> Option<Grid> {
+        let joined = matches!(self.outputs, Outputs::Joined(_));
+        joined.then(|| Grid::rows(canvas.classes + 4 * self.bins, 0..canvas.classes, self.scores))
+    }
+
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {
         let (classes, sides) = (canvas.classes, 4 * self.bins);
+        let cells = outputs[0].here(grid::cells(canvas.size, &self.strides_px, self.cell_offset));
         match &self.outputs {
             Outputs::Joined(_) => {
                 let rows = outputs[0].data.chunks_exact(classes + sides).map(|row| row.split_at(classes));
-                self.rows(rows, canvas, sink);
+                self.rows(rows, cells, sink);
             }
             Outputs::Apart { .. } => {
                 let (scores, distances) = outputs.split_at(self.strides_px.len());
                 let scores = scores.iter().flat_map(|level| level.data.chunks_exact(classes));
                 let distances = distances.iter().flat_map(|level| level.data.chunks_exact(sides));
-                self.rows(scores.zip(distances), canvas, sink);
+                self.rows(scores.zip(distances), cells, sink);
             }
         }
         Ok(())
@@ -171,8 +178,12 @@ impl Head for Nanodet {
 
 impl Nanodet {
     /// The scores and the sides' logits of each cell.
-    fn rows<'a>(&self, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>, canvas: &Canvas, sink: &mut Sink<'_>) {
-        let cells = grid::cells(canvas.size, &self.strides_px, self.cell_offset);
+    fn rows<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a [f32], &'a [f32])>,
+        cells: impl Iterator<Item = Cell>,
+        sink: &mut Sink<'_>,
+    ) {
         for (i, ((scores, sides), cell)) in rows.zip(cells).enumerate() {
             let (score, class) = best_of(scores);
             let score = sink.probability(score, self.scores);

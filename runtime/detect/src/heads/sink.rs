@@ -4,9 +4,10 @@ use super::{Canvas, HeadError};
 use crate::doubt::Tally;
 use crate::model::Scores;
 use crate::nms::Candidate;
+use millrace_kernels::cuda::KeptPlaces;
 
 /// Probabilities may miss 0 and 1 by rounding.
-const ROUNDING: f32 = 0.01;
+pub(super) const ROUNDING: f32 = 0.01;
 /// So many logits without a negative one, or one above 1, are probabilities.
 const FEW_LOGITS: u64 = 32;
 
@@ -119,6 +120,17 @@ impl<'a> Sink<'a> {
         }
         let (labels, last) = (self.canvas.labels(), classes.saturating_sub(1));
         Err(HeadError::NotAClass { value: value.to_string(), labels, last })
+    }
+
+    /// Counts the candidates that an engine has left out: what [`probability`](Self::probability) and [`wants`](Self::wants) do of
+    /// each, which has less than the score.
+    pub(super) fn left_out(&mut self, kept: KeptPlaces<'_>, scores: Scores) {
+        let many = kept.all.saturating_sub(kept.places.len()) as u64;
+        self.tally.places += many;
+        if scores == Scores::Logits {
+            self.logits += many;
+            self.is_logits |= kept.outside;
+        }
     }
 
     /// Whether the scores were what the head takes them for.

@@ -90,7 +90,8 @@ fn straight(width_px: u32, height_px: u32) -> Mapping {
 }
 
 fn run(head: &str, outputs: &[(&str, &[usize], &[f32])], to: &Mapping) -> Result<Boxes, HeadError> {
-    let raw: Vec<RawTensor<'_>> = outputs.iter().map(|&(name, shape, data)| RawTensor { name, shape, data }).collect();
+    let raw: Vec<RawTensor<'_>> =
+        outputs.iter().map(|&(name, shape, data)| RawTensor::whole(name, shape, data)).collect();
     Decoder::new(&model(head, 0.25)).detect(&raw, to)
 }
 
@@ -356,7 +357,8 @@ fn doubt(head: &str, outputs: &[(&str, &[usize], &[f32])]) -> String {
     );
     std::fs::write(&path, text).unwrap();
     let mut decoder = Decoder::new(&Model::load(&path).unwrap());
-    let raw: Vec<RawTensor<'_>> = outputs.iter().map(|&(name, shape, data)| RawTensor { name, shape, data }).collect();
+    let raw: Vec<RawTensor<'_>> =
+        outputs.iter().map(|&(name, shape, data)| RawTensor::whole(name, shape, data)).collect();
     let mut said = String::new();
     for _ in 0..10 {
         match decoder.detect(&raw, &straight(640, 640)) {

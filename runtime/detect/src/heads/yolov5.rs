@@ -3,7 +3,7 @@
 use super::extra::{self, Extra};
 use super::kind::Keys;
 use super::numbers::{best_of, four, from_centre};
-use super::{Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid};
+use super::{Canvas, Expected, Grid, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid};
 use crate::model::Scores;
 use crate::nms::Candidate;
 use std::sync::Arc;
@@ -79,6 +79,10 @@ impl Head for Yolov5 {
         let (boxes, why) = grid::boxes(canvas, self.strides_px.as_ref(), ANCHORS);
         let why = format!("{why}; then 5 + {}{}", canvas.labels(), self.extra.text());
         self.extra.expected(grid::rows(boxes, self.numbers(canvas), why))
+    }
+
+    fn grid(&self, canvas: &Canvas) -> Option<Grid> {
+        Some(Grid::rows(self.numbers(canvas), 4..5, self.scores))
     }
 
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {

@@ -3,7 +3,9 @@
 use super::extra::{self, Extra};
 use super::kind::Keys;
 use super::numbers::{best_of_planes, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid};
+use super::{
+    Axis, Canvas, Expected, Grid, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Shape, Sink, grid,
+};
 use crate::model::Scores;
 use crate::nms::Candidate;
 use std::sync::Arc;
@@ -76,6 +78,10 @@ impl Head for Yolov8 {
         let (boxes, why) = grid::boxes(canvas, self.strides_px.as_ref(), 1);
         let why = format!("4 + {}{}, then {why}", canvas.labels(), self.extra.text());
         self.extra.expected(Expected::new([Axis::Is(1), Axis::Is(self.numbers(canvas)), boxes], why))
+    }
+
+    fn grid(&self, canvas: &Canvas) -> Option<Grid> {
+        Some(Grid::planes(self.numbers(canvas), 4..4 + canvas.classes, self.scores))
     }
 
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {

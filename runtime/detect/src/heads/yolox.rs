@@ -2,7 +2,7 @@
 
 use super::kind::Keys;
 use super::numbers::{best_of, from_centre};
-use super::{Axis, Canvas, Expected, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
+use super::{Axis, Canvas, Expected, Grid, Guess, Head, HeadError, Key, Kind, RawTensor, Recipe, Seen, Sink, grid};
 use crate::model::Scores;
 use std::sync::Arc;
 
@@ -56,11 +56,15 @@ impl Head for Yolox {
         vec![grid::rows(cells, 5 + canvas.classes, why)]
     }
 
+    fn grid(&self, canvas: &Canvas) -> Option<Grid> {
+        // a class's probability is at most 1, so the score is at most the objectness
+        Some(Grid::rows(5 + canvas.classes, 4..5, self.scores))
+    }
+
     fn read(&self, outputs: &[RawTensor<'_>], canvas: &Canvas, sink: &mut Sink<'_>) -> Result<(), HeadError> {
-        let cells = grid::cells(canvas.size, &self.strides_px, 0.0);
+        let cells = outputs[0].here(grid::cells(canvas.size, &self.strides_px, 0.0));
         for (i, (row, cell)) in outputs[0].data.chunks_exact(5 + canvas.classes).zip(cells).enumerate() {
             let object = sink.probability(row[4], self.scores);
-            // a class's probability is at most 1, so the score is at most the objectness
             if sink.wants(object) {
                 let (class_score, class) = best_of(&row[5..]);
                 let score = object * sink.probability(class_score, self.scores);

@@ -46,6 +46,8 @@ struct State {
     fates: BTreeMap<u32, Fate>,
     /// The batches that the engine has accepted, by their frames.
     batches: Vec<Vec<u32>>,
+    /// The score that each came with.
+    scores: Vec<f32>,
     through: BTreeSet<u32>,
 }
 
@@ -100,7 +102,7 @@ impl Flight for InWork {
         assert!(!fates.contains(&Fate::Panics), "as the script says");
         for (n, frame) in self.frames.iter().enumerate() {
             let data = [4.0, 2.0, 4.0, 2.0, *frame as f32 / 100.0, 1.0];
-            read(n, &[RawTensor { name: "out", shape: &[1, 1, 6], data: &data }]);
+            read(n, &[RawTensor::whole("out", &[1, 1, 6], &data)]);
         }
         self.script.state.lock().unwrap().through.extend(self.frames);
         self.script.changed.notify_all();
@@ -147,7 +149,10 @@ impl Engine for StandIn {
         let frames: Vec<u32> = batch.tensors.iter().map(frame).collect();
         // the zeros of the trial
         if frames != [0] {
-            self.script.state.lock().unwrap().batches.push(frames.clone());
+            let mut state = self.script.state.lock().unwrap();
+            state.scores.push(batch.score);
+            state.batches.push(frames.clone());
+            drop(state);
             self.script.changed.notify_all();
         }
         Ok(InWork { script: self.script.clone(), frames })
@@ -218,6 +223,22 @@ fn as_many_batches_are_in_work_as_the_setting_says_and_come_out_in_order() {
     let (rest, end) = trial.bench.finish();
     assert!(rest.is_empty());
     assert_eq!(conserved(&end.unwrap(), "a"), (3, 3));
+}
+
+/// An engine may have left out what scores less.
+#[test]
+fn a_batch_is_read_with_the_score_that_it_was_submitted_with() {
+    let mut trial = start(&[("IN_FLIGHT", "2")]);
+    trial.send("a", 30);
+    trial.script.batches(1);
+    assert!(trial.bench.set("SCORE", "0.5"));
+    trial.send("a", 60);
+    trial.script.batches(2);
+    assert!(trial.bench.set("SCORE", "0.9"));
+    trial.script.set([30, 60], Fate::Computed);
+    assert_eq!([(); 2].map(|()| trial.next().1), [30, 60]);
+    assert_eq!(trial.script.state.lock().unwrap().scores, [0.005, 0.5]);
+    trial.bench.finish().1.unwrap();
 }
 
 #[test]
