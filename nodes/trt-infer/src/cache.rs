@@ -64,3 +64,14 @@ pub(crate) fn write(folder: &Path, key: &str, engine: &[u8]) -> std::io::Result<
     }
     written.map(|()| file)
 }
+
+/// Keeps `bytes` where nothing, or something else, is kept for `key`.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn write_if_other(folder: &Path, key: &str, bytes: &[u8]) -> std::io::Result<()> {
+    match read(folder, key) {
+        Ok(Some(kept)) if kept == bytes => Ok(()),
+        _ => write(folder, key, bytes).map(drop),
+    }
+}

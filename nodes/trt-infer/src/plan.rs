@@ -21,8 +21,8 @@ const WITHOUT_LIBRARIES: [Tactic; 2] = [Tactic::EdgeMaskConvolutions, Tactic::Ji
 pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) shape: [i64; 4],
-    /// How many go through the model together at most.
-    pub(crate) batch: i64,
+    /// The least and the most frames that go through the model together, for each profile: the engine has kernels for each.
+    pub(crate) batches: Vec<[usize; 2]>,
     pub(crate) precision: Precision,
     pub(crate) tf32: bool,
     pub(crate) level: Option<u32>,
@@ -39,13 +39,18 @@ impl Wanted {
         Self {
             shape: model.input.shape().map(i64::from),
             name: model.input.name,
-            batch: i64::from(settings.batch.max(1)),
+            batches: batches(settings.batch as usize),
             precision: settings.precision,
             tf32: settings.tf32,
             level: settings.build_level,
             tactics,
         }
     }
+}
+
+/// A profile that is fastest at the full batch and computes smaller ones without padding, and one for a frame alone.
+fn batches(most: usize) -> Vec<[usize; 2]> {
+    if most <= 1 { vec![[1, 1]] } else { vec![[2, most], [1, 1]] }
 }
 
 /// A library, a GPU, a model, and what is to be made of them.
@@ -88,8 +93,18 @@ impl Build {
 
     /// All that an engine depends on, a line each.
     pub(crate) fn key(&self) -> Result<String, EngineError> {
+        Ok(format!("{}\nbuild: {:?}\n{}", self.model_line(), self.wanted, self.machine()?))
+    }
+
+    fn model_line(&self) -> String {
         let (bytes, md5) = (self.model.len(), Md5::digest(&self.model));
-        Ok(format!("model: {bytes} B, md5 {md5:x}\nbuild: {:?}\n{}", self.wanted, self.machine()?))
+        format!("model: {bytes} B, md5 {md5:x}")
+    }
+
+    /// What engines have in common that can serve in each other's place.
+    pub(crate) fn kin(&self) -> Result<String, EngineError> {
+        let Wanted { name, shape, batches, .. } = &self.wanted;
+        Ok(format!("last\n{}\ninput: {name} {shape:?} {batches:?}\n{}", self.model_line(), self.machine()?))
     }
 
     /// Builds the engine in this process, with the timings that earlier builds have measured.
@@ -105,8 +120,8 @@ impl Build {
     }
 }
 
-/// The extents of the input from 1 frame to the batch, where the model leaves some open.
-fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Option<[Vec<i64>; 2]>, String> {
+/// The least and the most extents of the input for each profile; none where the model leaves nothing open.
+fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Vec<[Vec<i64>; 2]>, String> {
     let inputs: Vec<&Tensor> = tensors.iter().filter(|t| t.is_input).collect();
     let names = || inputs.iter().map(|t| format!("'{}'", t.name)).collect::<Vec<_>>().join(", ");
     let Some(input) = inputs.iter().find(|t| t.name == wanted.name) else {
@@ -121,12 +136,13 @@ fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Option<[Vec<i64>; 2]>,
         let (name, dims, shape) = (&input.name, &input.dims, wanted.shape);
         return Err(format!("its input '{name}' has shape {dims:?}, 'input' of the description says {shape:?}"));
     }
-    let least = wanted.shape.to_vec();
-    let mut most = least.clone();
-    if input.dims[0] < 0 {
-        most[0] = wanted.batch;
-    }
-    Ok(input.dims.iter().any(|&d| d < 0).then_some([least, most]))
+    let [_, rest @ ..] = wanted.shape;
+    let of = |frames: usize| [&[frames as i64], &rest[..]].concat();
+    Ok(match input.dims[..] {
+        [..0, ..] => wanted.batches.iter().map(|&[least, most]| [of(least), of(most)]).collect(),
+        [_, ref rest @ ..] if rest.iter().any(|&axis| axis < 0) => vec![[of(1), of(1)]],
+        _ => Vec::new(),
+    })
 }
 
 /// Builds an engine of the model, and says every ten seconds how far it has come.
@@ -149,10 +165,11 @@ pub(crate) fn build(
     };
     let plan = || {
         let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
-        let open = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
-        let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let extents = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
+        let profiles = extents.iter().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let profiles: Vec<OpenInput<'_>> = profiles.collect();
         let options = Options {
-            open: open.as_slice(),
+            profiles: &profiles,
             f16: wanted.precision == Precision::F16,
             exact: !wanted.tf32,
             level: wanted.level,

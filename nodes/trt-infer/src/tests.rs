@@ -2,6 +2,8 @@
 //! checks of every engine.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
+mod stand_in;
+
 use crate::builder::{Unbuilt, answer_of};
 use crate::cache;
 use crate::config::{Precision, Settings, Tactic};
@@ -9,7 +11,6 @@ use crate::engine::Trt;
 use crate::plan::{self, Wanted};
 use millrace_cuda::tensorrt::Tensorrt;
 use millrace_infer::{Engine, EngineError, testing};
-use millrace_node::Flow;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,7 +80,7 @@ fn a_model_becomes_an_engine_by_its_description() {
     let wanted = Wanted {
         name: "images".to_owned(),
         shape: [1, 3, 192, 320],
-        batch: 4,
+        batches: vec![[2, 4], [1, 1]],
         precision: Precision::Model,
         tf32: true,
         level: Some(0),
@@ -217,5 +218,5 @@ fn settings_are_read() {
     assert_eq!((settings.device, settings.batch, settings.engine_cache()), (1, 8, Ok(PathBuf::from("/e"))));
     let settings = read(r#"{"MODEL": "m/model.yml"}"#).unwrap();
     assert_eq!((settings.device, settings.batch, settings.library.is_none()), (0, 1, true));
-    assert_eq!((settings.share(Flow::Live), settings.share(Flow::Lossless)), ((1, 1), (2, 1)));
+    assert_eq!((settings.share(), settings.cuda_graph), ((1, 1), false));
 }
