@@ -113,7 +113,7 @@ impl Arm {
 
     /// Gives the engine `together` frames, from number `n * together` on.
     fn submit(&mut self, n: usize, together: usize) -> Result<InTrt, Fault> {
-        let span = |i| -> Span { self.frames[(n * together + i) % self.frames.len()].span() };
+        let span = |i: usize| -> Span { self.frames[(n * together + i) % self.frames.len()].span() };
         let tensors: Vec<Tensor<'_>> = (0..together).map(|i| Tensor::Gpu(span(i))).collect();
         Ok(self.engine.submit(Batch { shape: self.shape, dtype: self.dtype, tensors: &tensors })?)
     }

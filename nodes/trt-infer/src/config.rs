@@ -22,14 +22,18 @@ pub struct Settings {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub batch: u32,
+    /// Whether, where `BATCH` is more than 1, the engine has kernels chosen for a frame alone, too. Without them a build takes
+    /// about half as long, and a frame alone is computed by kernels that are fastest for the full batch.
+    #[serde(default = "yes")]
+    pub profile_for_one: bool,
     /// Whether the GPU's work of a batch is recorded once and then started as a whole: less work for the CPU. Recorded for one
     /// frame, and for the number of frames that comes several times in a row. Where TensorRT's work cannot be recorded, a line
     /// in the log says so.
     #[serde(default)]
     pub cuda_graph: bool,
-    /// Whether, while an engine of these settings is built, the last engine of the same model file, input, `BATCH`, TensorRT, GPU
-    /// and driver computes the frames: one with another `PRECISION`, `TF32`, `BUILD_LEVEL` or `TACTICS`. A line in the log says
-    /// when it begins and ends. Otherwise the node is not ready until its engine is built.
+    /// Whether, while an engine of these settings is built, the last engine of the same model file, input, `BATCH`,
+    /// `PROFILE_FOR_ONE`, TensorRT, GPU and driver computes the frames: one with another `PRECISION`, `TF32`, `BUILD_LEVEL` or
+    /// `TACTICS`. A line in the log says when it begins and ends. Otherwise the node is not ready until its engine is built.
     #[serde(default)]
     pub serve_while_building: bool,
     /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.

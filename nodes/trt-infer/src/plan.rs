@@ -39,7 +39,7 @@ impl Wanted {
         Self {
             shape: model.input.shape().map(i64::from),
             name: model.input.name,
-            batches: batches(settings.batch as usize),
+            batches: batches(settings),
             precision: settings.precision,
             tf32: settings.tf32,
             level: settings.build_level,
@@ -48,9 +48,14 @@ impl Wanted {
     }
 }
 
-/// A profile that is fastest at the full batch and computes smaller ones without padding, and one for a frame alone.
-fn batches(most: usize) -> Vec<[usize; 2]> {
-    if most <= 1 { vec![[1, 1]] } else { vec![[2, most], [1, 1]] }
+/// The profiles of an engine: one that is fastest at the full batch and computes smaller ones without padding, and one for a
+/// frame alone.
+fn batches(settings: &Settings) -> Vec<[usize; 2]> {
+    match settings.batch as usize {
+        0 | 1 => vec![[1, 1]],
+        most if settings.profile_for_one => vec![[2, most], [1, 1]],
+        most => vec![[1, most]],
+    }
 }
 
 /// A library, a GPU, a model, and what is to be made of them.

@@ -75,9 +75,9 @@ mod suite {
     #[test]
     fn settings_become_an_engine_that_computes_batches_of_every_size() {
         let (folder, model) = testing::describe("tiny_open.onnx", &[]);
-        for cuda_graph in [false, true] {
+        for (cuda_graph, profile_for_one) in [(false, true), (true, true), (true, false)] {
             let Some(settings) = with(folder.path(), &model, 3) else { return };
-            let mut engine = open(&Settings { cuda_graph, ..settings });
+            let mut engine = open(&Settings { cuda_graph, profile_for_one, ..settings });
             assert_eq!(engine.batch(), 8);
             for count in [8, 1, 2, 7, 8, 8, 8, 8, 8, 8, 1] {
                 let (first, second) = (submit(&mut engine, count), submit(&mut engine, 9 - count));

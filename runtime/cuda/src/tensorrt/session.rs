@@ -74,10 +74,13 @@ struct Runner {
 }
 
 impl Runner {
-    fn shape(&mut self, input: &Described, inputs: usize) -> Result<(), TensorrtError> {
+    fn shape(&mut self, stream: &Stream, input: &Described, inputs: usize) -> Result<(), TensorrtError> {
         if self.shaped_for != inputs {
-            // recorded work is true for a context as it was
-            (self.recorded, self.runs, self.shaped_for) = (None, 0, 0);
+            // recorded work is true for a context as it was, also while it runs
+            if self.recorded.take().is_some() {
+                stream.synchronize()?;
+            }
+            (self.runs, self.shaped_for) = (0, 0);
             let extents = [inputs].into_iter().chain(input.shape.iter().copied()).map(|axis| axis as i64);
             self.context.set_input_shape(&input.name, &extents.collect::<Vec<_>>())?;
             self.shaped_for = inputs;
@@ -406,7 +409,7 @@ impl Session {
     fn run(&mut self, inputs: usize) -> Result<(), TensorrtError> {
         let runner = self.runner_for(inputs)?;
         let runner = &mut self.runners[runner];
-        runner.shape(&self.input.described, inputs)?;
+        runner.shape(&self.compute, &self.input.described, inputs)?;
         // SAFETY: the contexts have the addresses of this session's memory, which goes when the stream is done.
         unsafe { runner.run(&self.compute, &mut self.replay) }
     }
