@@ -219,27 +219,25 @@ fn run(o: &Options) -> Result<bool, Fault> {
                 .fold(largest, |most, d| if d.is_nan() { f32::INFINITY } else { most.max(d) });
         }
     }
-    let mut rounds: Vec<Vec<Value>> = Vec::new();
-    let mut own: Vec<Vec<Value>> = arms.iter().map(|_| Vec::new()).collect();
+    // for each arm, the bare engine and then each number of batches in flight, in all rounds
+    let mut rounds: Vec<Vec<Vec<Value>>> = arms.iter().map(|_| vec![Vec::new(); 1 + most_in_flight]).collect();
     for _ in 0..o.rounds {
-        let mut this = Vec::new();
-        for (arm, own) in arms.iter_mut().zip(&mut own) {
-            own.push(alone(arm, o.frames, together)?);
+        for (arm, rounds) in arms.iter_mut().zip(&mut rounds) {
+            rounds[0].push(alone(arm, o.frames, together)?);
             for in_flight in 1..=most_in_flight {
-                this.push(measure(arm, o.frames, together, in_flight)?);
+                rounds[in_flight].push(measure(arm, o.frames, together, in_flight)?);
             }
         }
-        rounds.push(this);
     }
-    let own: Vec<Value> = own.into_iter().map(median).collect();
-    let mut measured: Vec<Value> =
-        (0..rounds[0].len()).map(|n| median(rounds.iter().map(|round| round[n].clone()).collect())).collect();
-    for one in &mut measured {
-        let of = |alone: &Value| rate(one) / rate(alone);
-        let ratios: Vec<f64> = own.iter().map(of).collect();
-        one["of_tensorrt"] = json!(ratios[0]);
-        one["of_tensorrt_replayed"] = json!(ratios.get(1));
+    let mut results: Vec<Vec<Value>> = rounds.into_iter().map(|arm| arm.into_iter().map(median).collect()).collect();
+    let own: Vec<Value> = results.iter_mut().map(|arm| arm.remove(0)).collect();
+    for one in results.iter_mut().flatten() {
+        let ratios: Vec<f64> = own.iter().map(|own| rate(one) / rate(own)).collect();
+        one["of_own"] = json!(ratios[0]);
+        one["of_own_replayed"] = json!(ratios.get(1));
     }
+    // as the settings say, and the other way
+    results.rotate_left(usize::from(o.settings.cuda_graph && results.len() > 1));
     let stream = arms[0].engine.stream().ok_or("the engine has no GPU")?;
     let report = json!({
         "model": o.settings.common.model,
@@ -250,8 +248,10 @@ fn run(o: &Options) -> Result<bool, Fault> {
         "notes": notes,
         "open_s": open_s,
         "replayed_differs_by": largest,
-        "tensorrt_alone": own,
-        "measured": measured,
+        "own": own[0],
+        "own_replayed": own.get(1),
+        "measured": results[0],
+        "measured_otherwise": results.get(1),
     });
     let text = serde_json::to_string_pretty(&report)?;
     println!("{text}");

@@ -22,9 +22,9 @@ pub struct Settings {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub batch: u32,
-    /// Whether, where `BATCH` is more than 1, the engine has kernels chosen for a frame alone, too. Without them a build takes
-    /// about half as long, and a frame alone is computed by kernels that are fastest for the full batch.
-    #[serde(default = "yes")]
+    /// Whether, where `BATCH` is more than 1, the engine has kernels chosen for a frame alone, too. A build takes about twice as
+    /// long, and a frame alone is not computed by kernels that are fastest for the full batch.
+    #[serde(default)]
     pub profile_for_one: bool,
     /// Whether the GPU's work of a batch is recorded once and then started as a whole: less work for the CPU. Recorded for one
     /// frame, and for the number of frames that comes several times in a row. Where TensorRT's work cannot be recorded, a line

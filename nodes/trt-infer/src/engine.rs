@@ -90,7 +90,7 @@ impl Engine for Trt {
         let tensors = engine.tensors();
         let ports = |is_input| tensors.iter().filter(|t| t.is_input == is_input).map(port).collect();
         let signature = Signature { inputs: ports(true), outputs: ports(false) };
-        let session = ready::session(&engine, &build.wanted, settings)?;
+        let session = ready::session(&engine, &build, settings)?;
         Ok((Self { session, outputs: Arc::default(), settings: settings.clone(), next }, signature))
     }
 

@@ -21,8 +21,8 @@ const WITHOUT_LIBRARIES: [Tactic; 2] = [Tactic::EdgeMaskConvolutions, Tactic::Ji
 pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) shape: [i64; 4],
-    /// The least and the most frames that go through the model together, for each profile: the engine has kernels for each.
-    pub(crate) batches: Vec<[usize; 2]>,
+    /// How many go through the model together at most.
+    pub(crate) batch: i64,
     pub(crate) precision: Precision,
     pub(crate) tf32: bool,
     pub(crate) level: Option<u32>,
@@ -39,7 +39,7 @@ impl Wanted {
         Self {
             shape: model.input.shape().map(i64::from),
             name: model.input.name,
-            batches: batches(settings),
+            batch: i64::from(settings.batch.max(1)),
             precision: settings.precision,
             tf32: settings.tf32,
             level: settings.build_level,
@@ -48,8 +48,8 @@ impl Wanted {
     }
 }
 
-/// The profiles of an engine: one that is fastest at the full batch and computes smaller ones without padding, and one for a
-/// frame alone.
+/// The profiles of an engine: one that is fastest at the full batch and computes smaller ones without padding, and where it is
+/// asked for one for a frame alone.
 fn batches(settings: &Settings) -> Vec<[usize; 2]> {
     match settings.batch as usize {
         0 | 1 => vec![[1, 1]],
@@ -65,6 +65,8 @@ pub(crate) struct Build {
     pub(crate) file: PathBuf,
     pub(crate) model: Vec<u8>,
     pub(crate) wanted: Wanted,
+    /// The least and the most frames that go through the model together, for each profile: the engine has kernels for each.
+    pub(crate) batches: Vec<[usize; 2]>,
     pub(crate) folder: PathBuf,
 }
 
@@ -76,7 +78,8 @@ impl Build {
         let file = described.file().map_err(EngineError::setup)?.to_owned();
         let model = std::fs::read(&file).map_err(|e| EngineError::load(&file, e))?;
         let wanted = Wanted::of(settings, described, &library);
-        Ok(Self { library, gpu, file, model, wanted, folder: settings.engine_cache()? })
+        let (batches, folder) = (batches(settings), settings.engine_cache()?);
+        Ok(Self { library, gpu, file, model, wanted, batches, folder })
     }
 
     /// The library, the GPU and its driver, a line each: what timings depend on.
@@ -98,7 +101,14 @@ impl Build {
 
     /// All that an engine depends on, a line each.
     pub(crate) fn key(&self) -> Result<String, EngineError> {
-        Ok(format!("{}\nbuild: {:?}\n{}", self.model_line(), self.wanted, self.machine()?))
+        Ok(format!("{}\nbuild: {:?}\n{}{}", self.model_line(), self.wanted, self.profiles_line(), self.machine()?))
+    }
+
+    /// What engines have in common that can serve in each other's place.
+    pub(crate) fn kin(&self) -> Result<String, EngineError> {
+        let Wanted { name, shape, batch, .. } = &self.wanted;
+        let input = format!("input: {name} {shape:?}, batch: {batch}");
+        Ok(format!("{}\n{input}\n{}{}", self.model_line(), self.profiles_line(), self.machine()?))
     }
 
     fn model_line(&self) -> String {
@@ -106,10 +116,9 @@ impl Build {
         format!("model: {bytes} B, md5 {md5:x}")
     }
 
-    /// What engines have in common that can serve in each other's place.
-    pub(crate) fn kin(&self) -> Result<String, EngineError> {
-        let Wanted { name, shape, batches, .. } = &self.wanted;
-        Ok(format!("last\n{}\ninput: {name} {shape:?} {batches:?}\n{}", self.model_line(), self.machine()?))
+    /// One profile is what an engine has where nothing is said.
+    fn profiles_line(&self) -> String {
+        if self.batches.len() > 1 { format!("profiles: {:?}\n", self.batches) } else { String::new() }
     }
 
     /// Builds the engine in this process, with the timings that earlier builds have measured.
@@ -118,7 +127,7 @@ impl Build {
         self.gpu.enter().map_err(EngineError::setup)?;
         let key = format!("timings\n{}", self.machine()?);
         let known = cache::read(&self.folder, &key).ok().flatten().unwrap_or_default();
-        let plan = build(&self.library, &self.model, &self.file, &self.wanted, &known)?;
+        let plan = build(&self.library, &self.model, &self.file, (&self.wanted, &self.batches), &known)?;
         // where they cannot be kept, neither can the engine, and that is said
         let _ = cache::write(&self.folder, &key, plan.timings());
         Ok(plan.bytes().to_vec())
@@ -126,7 +135,7 @@ impl Build {
 }
 
 /// The least and the most extents of the input for each profile; none where the model leaves nothing open.
-fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Vec<[Vec<i64>; 2]>, String> {
+fn extents(tensors: &[Tensor], wanted: &Wanted, batches: &[[usize; 2]]) -> Result<Vec<[Vec<i64>; 2]>, String> {
     let inputs: Vec<&Tensor> = tensors.iter().filter(|t| t.is_input).collect();
     let names = || inputs.iter().map(|t| format!("'{}'", t.name)).collect::<Vec<_>>().join(", ");
     let Some(input) = inputs.iter().find(|t| t.name == wanted.name) else {
@@ -144,7 +153,7 @@ fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Vec<[Vec<i64>; 2]>, St
     let [_, rest @ ..] = wanted.shape;
     let of = |frames: usize| [&[frames as i64], &rest[..]].concat();
     Ok(match input.dims[..] {
-        [..0, ..] => wanted.batches.iter().map(|&[least, most]| [of(least), of(most)]).collect(),
+        [..0, ..] => batches.iter().map(|&[least, most]| [of(least), of(most)]).collect(),
         [_, ref rest @ ..] if rest.iter().any(|&axis| axis < 0) => vec![[of(1), of(1)]],
         _ => Vec::new(),
     })
@@ -155,7 +164,7 @@ pub(crate) fn build(
     tensorrt: &Tensorrt,
     model: &[u8],
     file: &Path,
-    wanted: &Wanted,
+    (wanted, batches): (&Wanted, &[[usize; 2]]),
     timings: &[u8],
 ) -> Result<Plan, EngineError> {
     let begun = Instant::now();
@@ -170,7 +179,7 @@ pub(crate) fn build(
     };
     let plan = || {
         let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
-        let extents = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
+        let extents = extents(&network.tensors(), wanted, batches).map_err(|why| EngineError::load(file, why))?;
         let profiles = extents.iter().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
         let profiles: Vec<OpenInput<'_>> = profiles.collect();
         let options = Options {

@@ -4,7 +4,7 @@
 use crate::builder::build_apart;
 use crate::cache;
 use crate::config::Settings;
-use crate::plan::{self, Build, Wanted};
+use crate::plan::{self, Build};
 use millrace_cuda::DeviceMemory;
 use millrace_cuda::tensorrt::{Engine, Input, Session, Work};
 use millrace_infer::EngineError;
@@ -32,7 +32,7 @@ pub(crate) fn engine_of(settings: &Settings) -> Result<Ready, EngineError> {
     let make = || if cfg!(test) { build.plan() } else { build_apart(settings, &build.file) };
     let engine = plan::cached(&build.folder, &key, |bytes| load(&build, bytes), make)?;
     // where it cannot be written, the engine was not kept either, and that was said
-    let _ = cache::write_if_other(&build.folder, &build.kin()?, key.as_bytes());
+    let _ = cache::note_last(&build.folder, &build.kin()?, &key);
     Ok(Ready { engine, build, next: None })
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn first(settings: &Settings) -> Result<Ready, EngineError> {
     let build = Build::of(settings)?;
     let kept = |key: &str| cache::read(&build.folder, key).ok().flatten();
     let older = || {
-        let key = String::from_utf8(kept(&build.kin().ok()?)?).ok()?;
+        let key = cache::last(&build.folder, &build.kin().ok()?)?;
         load(&build, &kept(&key)?).ok()
     };
     if kept(&build.key()?).is_some() {
@@ -74,19 +74,19 @@ fn next_session(settings: &Settings) -> Result<Session, EngineError> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ready = engine_of(settings)?;
-    let mut session = session(&ready.engine, &ready.build.wanted, settings)?;
+    let mut session = session(&ready.engine, &ready.build, settings)?;
     warm(&mut session, settings)?;
     Ok(session)
 }
 
 /// Memory and streams for an engine.
-pub(crate) fn session(engine: &Engine, wanted: &Wanted, settings: &Settings) -> Result<Session, EngineError> {
+pub(crate) fn session(engine: &Engine, build: &Build, settings: &Settings) -> Result<Session, EngineError> {
     // an engine for one frame at a time is refused by the caller where BATCH says more
     let fixed = engine.tensors().iter().any(|tensor| tensor.is_input && tensor.dims.first() != Some(&-1));
-    let batches = if fixed { &[[1, 1]][..] } else { &wanted.batches };
+    let batches = if fixed { &[[1, 1]][..] } else { &build.batches };
     let in_flight = settings.in_flight();
     engine
-        .session(&Work { shape: &wanted.shape, batches, in_flight, replay: settings.cuda_graph })
+        .session(&Work { shape: &build.wanted.shape, batches, in_flight, replay: settings.cuda_graph })
         .map_err(EngineError::setup)
 }
 

@@ -80,16 +80,20 @@ fn a_model_becomes_an_engine_by_its_description() {
     let wanted = Wanted {
         name: "images".to_owned(),
         shape: [1, 3, 192, 320],
-        batches: vec![[2, 4], [1, 1]],
+        batch: 4,
         precision: Precision::Model,
         tf32: true,
         level: Some(0),
         tactics: vec![Tactic::JitConvolutions],
     };
-    assert!(!plan::build(&library, &model, &file, &wanted, b"").unwrap().bytes().is_empty());
+    // alone for all numbers of frames, and with one for a frame alone
+    let all = plan::build(&library, &model, &file, (&wanted, &[[1, 4]]), b"").unwrap();
+    let batches = [[2, 4], [1, 1]];
+    let two = plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap();
+    assert!(!all.bytes().is_empty() && two.bytes().len() > all.bytes().len());
 
     // refused before minutes are spent on it
-    let told = |wanted| plan::build(&library, &model, &file, &wanted, b"").unwrap_err().to_string();
+    let told = |wanted| plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap_err().to_string();
     let other = told(Wanted { name: "image".to_owned(), ..wanted.clone() });
     assert!(other.contains("it has no input 'image'; it has 'images'"), "{other}");
     let other = told(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });

@@ -134,11 +134,11 @@ mod suite {
         let frames = Frames::new(&gpu, 5);
         let all: Vec<Input<'_>> = (0..5).map(|n| frames.input(n)).collect();
         let short: Span = frames.memory[0].span().part(0, 100);
-        let mut told = |inputs: &[Input<'_>]| session.submit(inputs).map(drop).unwrap_err().to_string();
-        assert!(told(&[]).contains("input 'images': 0 at once, 1 to 4 are expected"));
-        assert!(told(&all).contains("5 at once, 1 to 4 are expected"));
+        let mut refusal = |inputs: &[Input<'_>]| session.submit(inputs).map(drop).unwrap_err().to_string();
+        assert!(refusal(&[]).contains("input 'images': 0 at once, 1 to 4 are expected"));
+        assert!(refusal(&all).contains("5 at once, 1 to 4 are expected"));
         for input in [Input::Gpu(short), Input::Host(&frames.host[0][..100])] {
-            assert!(told(&[all[0], input]).contains("100 B, 4608 are expected"));
+            assert!(refusal(&[all[0], input]).contains("100 B, 4608 are expected"));
         }
         is_right(&session.submit(&all[1..4]).unwrap(), 1);
     }

@@ -16,6 +16,11 @@ fn on_the_stand_in() {
     run_on_the_stand_in("suite::", &[("MILLRACE_FAKE_TENSORRT_BUILD_MS", "400")]);
 }
 
+#[test]
+fn on_a_slow_stand_in() {
+    run_on_the_stand_in("suite::", &[("MILLRACE_FAKE_TENSORRT_BUILD_MS", "1"), ("MILLRACE_FAKE_CUDA_DELAY_US", "300")]);
+}
+
 mod suite {
     use super::*;
 

@@ -24,7 +24,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// A context that has memory of its own for what lies between its layers, or computes in `scratch`, which is then as long
+    /// A context that has memory of its own for the tensors between its layers, or computes in `scratch`, which is then as long
     /// as the engine [asks for](Loaded::scratch_bytes).
     ///
     /// # Safety

@@ -117,7 +117,7 @@ impl Runner {
     }
 
     fn record(&self, stream: &Stream) -> Result<Graph, TensorrtError> {
-        // SAFETY: nothing runs now; whoever replays it states that the memory is there.
+        // SAFETY: nothing runs now, and the caller of `replay` states that the memory is there.
         stream.record_graph(|| unsafe { self.context.enqueue(stream) })
     }
 }
@@ -192,7 +192,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            // a GPU that cannot say so has said so to whoever waited
+            // an error of the GPU was the answer to `wait`
             let _ = slot.done.synchronize();
             let _ = self.back.send(slot);
         }
@@ -232,7 +232,7 @@ impl Engine {
         let (into, compute, out) = (Stream::new(gpu)?, Stream::new(gpu)?, Stream::new(gpu)?);
         let several = work.batches.len() > 1;
         let scratch = match loaded.scratch_bytes().filter(|_| several) {
-            Some(bytes) => Some(Arc::new(DeviceMemory::allocate(gpu, bytes.max(1), "what lies between layers")?)),
+            Some(bytes) => Some(Arc::new(DeviceMemory::allocate(gpu, bytes.max(1), "memory between layers")?)),
             None => None,
         };
         let mut runners = Vec::with_capacity(work.batches.len());
