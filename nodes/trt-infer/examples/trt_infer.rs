@@ -234,9 +234,11 @@ fn run(o: &Options) -> Result<bool, Fault> {
     let mut rounds: Vec<Vec<Vec<Value>>> = arms.iter().map(|_| vec![Vec::new(); 1 + most_in_flight]).collect();
     for _ in 0..o.rounds {
         for (arm, rounds) in arms.iter_mut().zip(&mut rounds) {
-            rounds[0].push(alone(arm, o.frames, together)?);
-            for in_flight in 1..=most_in_flight {
-                rounds[in_flight].push(measure(arm, o.frames, together, in_flight)?);
+            for (in_flight, rounds) in rounds.iter_mut().enumerate() {
+                rounds.push(match in_flight {
+                    0 => alone(arm, o.frames, together)?,
+                    _ => measure(arm, o.frames, together, in_flight)?,
+                });
             }
         }
     }
