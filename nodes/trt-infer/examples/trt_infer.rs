@@ -248,9 +248,11 @@ fn run(o: &Options) -> Result<bool, Fault> {
         let ratios: Vec<f64> = own.iter().map(|own| rate(one) / rate(own)).collect();
         one["of_own"] = json!(ratios[0]);
         one["of_own_replayed"] = json!(ratios.get(1));
-    }
+    let turn = usize::from(o.settings.cuda_graph && results.len() > 1);
+    results.rotate_left(turn);
     // as the settings say, and the other way
-    results.rotate_left(usize::from(o.settings.cuda_graph && results.len() > 1));
+    let otherwise = usize::from(o.settings.cuda_graph && results.len() > 1);
+    results.rotate_left(otherwise);
     let stream = arms[0].engine.stream().ok_or("the engine has no GPU")?;
     let report = json!({
         "model": o.settings.common.model,
