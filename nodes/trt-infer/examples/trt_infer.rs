@@ -248,8 +248,7 @@ fn run(o: &Options) -> Result<bool, Fault> {
         let ratios: Vec<f64> = own.iter().map(|own| rate(one) / rate(own)).collect();
         one["of_own"] = json!(ratios[0]);
         one["of_own_replayed"] = json!(ratios.get(1));
-    let turn = usize::from(o.settings.cuda_graph && results.len() > 1);
-    results.rotate_left(turn);
+    }
     // as the settings say, and the other way
     let otherwise = usize::from(o.settings.cuda_graph && results.len() > 1);
     results.rotate_left(otherwise);
