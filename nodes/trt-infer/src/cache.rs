@@ -47,20 +47,44 @@ pub(crate) fn read(folder: &Path, key: &str) -> Result<Option<Vec<u8>>, String> 
 /// # Errors
 /// The file system's.
 pub(crate) fn write(folder: &Path, key: &str, engine: &[u8]) -> std::io::Result<PathBuf> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let file = file_of(folder, key);
+    put(folder, &file, &[&header(key, engine.len(), &Md5::digest(engine)), engine])?;
+    Ok(file)
+}
+
+/// Notes under `kin`, a text that engines have in common which can serve in each other's place, the key of the last one.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn note_last(folder: &Path, kin: &str, key: &str) -> std::io::Result<()> {
+    if last(folder, kin).as_deref() == Some(key) {
+        return Ok(());
+    }
+    put(folder, &note_of(folder, kin), &[key.as_bytes()])
+}
+
+/// The key that was noted last under `kin`. Of a damaged note there is no engine.
+pub(crate) fn last(folder: &Path, kin: &str) -> Option<String> {
+    std::fs::read_to_string(note_of(folder, kin)).ok()
+}
+
+fn note_of(folder: &Path, kin: &str) -> PathBuf {
+    file_of(folder, kin).with_extension("last")
+}
+
+fn put(folder: &Path, file: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let part = file.with_extension(format!("{}.part", std::process::id()));
     let written = (|| {
         let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        to.write_all(&header(key, engine.len(), &Md5::digest(engine)))?;
-        to.write_all(engine)?;
+        parts.iter().try_for_each(|part| to.write_all(part))?;
         to.sync_all()?;
-        std::fs::rename(&part, &file)?;
+        std::fs::rename(&part, file)?;
         // the name too
         File::open(folder)?.sync_all()
     })();
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
-    written.map(|()| file)
+    written
 }

@@ -1,56 +1,70 @@
 //! Settings of `trt-infer`.
 
 use millrace_infer::{Common, EngineError};
-use millrace_node::Flow;
 use std::path::PathBuf;
 
 /// Settings of `trt-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) struct Settings {
+pub struct Settings {
     #[serde(flatten)]
-    pub(crate) common: Common,
+    #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
+    pub common: Common,
     /// The TensorRT library, a `libnvinfer.so.8`, `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it.
     /// Left out, the newest that the system's loader finds.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
-    pub(crate) library: Option<PathBuf>,
+    pub library: Option<PathBuf>,
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]
-    pub(crate) device: u32,
+    pub device: u32,
     /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1 takes
     /// a model whose batch axis is open.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
-    pub(crate) batch: u32,
+    pub batch: u32,
+    /// Whether, where `BATCH` is more than 1, the engine has kernels chosen for a frame alone, too. A build takes about twice as
+    /// long, and a frame alone is not computed by kernels that are fastest for the full batch.
+    #[serde(default)]
+    pub profile_for_one: bool,
+    /// Whether the GPU's work of a batch is recorded once and then started as a whole: less work for the CPU. Recorded for one
+    /// frame, and for the number of frames that comes several times in a row. Where TensorRT's work cannot be recorded, a line
+    /// in the log says so.
+    #[serde(default)]
+    pub cuda_graph: bool,
+    /// Whether, while an engine of these settings is built, the last engine of the same model file, input, `BATCH`,
+    /// `PROFILE_FOR_ONE`, TensorRT, GPU and driver computes the frames: one with another `PRECISION`, `TF32`, `BUILD_LEVEL` or
+    /// `TACTICS`. A line in the log says when it begins and ends. Otherwise the node is not ready until its engine is built.
+    #[serde(default)]
+    pub serve_while_building: bool,
     /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.
     #[schemars(extend("x-millrace-kind" = "path"))]
-    pub(crate) engine_cache: Option<PathBuf>,
+    pub engine_cache: Option<PathBuf>,
     /// In what the engine computes: in the types of the model file (`model`), or in 16-bit floats where that is faster (`f16`,
     /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
     #[serde(default)]
-    pub(crate) precision: Precision,
+    pub precision: Precision,
     /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
     #[serde(default = "yes")]
-    pub(crate) tf32: bool,
+    pub tf32: bool,
     /// How long a build searches for fast implementations, 0 to 5: a low level builds sooner, a high one may compute faster.
     /// Left out, TensorRT's own, which is 3. TensorRT 8.5 has none.
     #[schemars(range(max = 5))]
-    pub(crate) build_level: Option<u32>,
+    pub build_level: Option<u32>,
     /// Where implementations of layers come from. Left out, TensorRT's own choice; of TensorRT 8 only what needs no other
     /// library: `edge_mask_convolutions,jit_convolutions`. The first three need their library installed, and TensorRT 11 has
     /// none of them.
     #[serde(default)]
-    pub(crate) tactics: Vec<Tactic>,
+    pub tactics: Vec<Tactic>,
     /// The longest that a build may take, in seconds. After that the node ends and says what to do.
     #[serde(default = "half_an_hour_s")]
     #[schemars(range(min = 1, max = 86_400))]
-    pub(crate) build_limit_s: u32,
+    pub build_limit_s: u32,
 }
 
 /// `PRECISION`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Precision {
+pub enum Precision {
     /// The types of the model file.
     #[default]
     Model,
@@ -61,7 +75,7 @@ pub(crate) enum Precision {
 /// One of `TACTICS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Tactic {
+pub enum Tactic {
     /// cuBLAS.
     Cublas,
     /// cuBLASLt.
@@ -100,11 +114,14 @@ fn half_an_hour_s() -> u32 {
 }
 
 impl Settings {
-    /// Copies of the model, and threads for each. A GPU computes one frame with all that it has, and one thread feeds it; a
-    /// second copy fills the time in which boxes are made of the first one's outputs.
-    pub(crate) fn share(&self, flow: Flow) -> (usize, usize) {
-        let copies = if flow == Flow::Lossless { 2 } else { 1 };
-        (self.common.workers.map_or(copies, |n| n as usize).max(1), 1)
+    /// Copies of the model, and threads for each. A GPU computes one batch with all that it has, and one thread feeds it.
+    pub(crate) fn share(&self) -> (usize, usize) {
+        (self.common.workers.map_or(1, |n| n as usize).max(1), 1)
+    }
+
+    /// Batches in work at once: the second fills the time in which boxes are made of the first one's outputs.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.common.in_flight.map_or(2, |n| n as usize).max(1)
     }
 
     /// The folder of the engines.

@@ -1,21 +1,64 @@
 //! TensorRT as an engine.
 
-use crate::builder::build_apart;
 use crate::config::Settings;
-use crate::plan::{self, Build};
-use millrace_cuda::tensorrt::{self, Session, TensorrtError};
-use millrace_cuda::{Span, Stream};
+use crate::ready::{self, Ready};
+use millrace_cuda::Stream;
+use millrace_cuda::tensorrt::{self, Input, Session, TensorrtError};
 use millrace_frame::TensorDtype;
-use millrace_infer::{Batch, Common, Computed, Engine, EngineError, Port, RawTensor, Signature, Tensor};
+use millrace_infer::{Batch, Common, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor};
 use millrace_node::Flow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// A model on a GPU.
 #[derive(Debug)]
-pub(crate) struct Trt {
+pub struct Trt {
     session: Session,
-    /// The outputs that are read, and their shape for one frame.
-    outputs: Vec<(String, Vec<usize>)>,
+    outputs: Arc<[Selected]>,
+    settings: Settings,
+    /// The session that comes in the place of this one when its engine is built.
+    next: Option<Receiver<Session>>,
+}
+
+/// An output that is read.
+#[derive(Debug)]
+struct Selected {
+    name: String,
+    /// Its place among the engine's outputs.
+    at: usize,
+    /// For one frame, the batch's axis too.
+    shape: Vec<usize>,
+}
+
+/// A batch that TensorRT has in work.
+pub struct InTrt {
+    flight: tensorrt::Flight,
+    outputs: Arc<[Selected]>,
+}
+
+impl Flight for InTrt {
+    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+        self.flight.wait().map_err(EngineError::broken)?;
+        for n in 0..self.flight.inputs() {
+            let all: Vec<_> = self.flight.outputs(n).collect();
+            let raw = self.outputs.iter().map(|output| {
+                let data = bytemuck::try_cast_slice(all[output.at].bytes).map_err(EngineError::run)?;
+                Ok(RawTensor::whole(&output.name, &output.shape, data))
+            });
+            read(n, &raw.collect::<Result<Vec<_>, EngineError>>()?);
+        }
+        Ok(())
+    }
+}
+
+/// The outputs of these names. The caller has checked that the engine has them.
+fn selected<'n>(session: &Session, names: impl Iterator<Item = &'n str>) -> Arc<[Selected]> {
+    let find = |name: &'n str| {
+        let (at, (_, shape)) = session.outputs().enumerate().find(|(_, (of_session, _))| *of_session == name)?;
+        Some(Selected { name: name.to_owned(), at, shape: [&[1], shape].concat() })
+    };
+    names.filter_map(find).collect()
 }
 
 fn port(tensor: &tensorrt::Tensor) -> Port {
@@ -23,87 +66,55 @@ fn port(tensor: &tensorrt::Tensor) -> Port {
     Port { name: tensor.name.clone(), dtype: Some(tensor.dtype.name()), shape: Some(shape) }
 }
 
-/// The engine of a model: from the cache, or built and kept there.
-fn engine_of(settings: &Settings) -> Result<(tensorrt::Engine, Build), EngineError> {
-    let build = Build::of(settings)?;
-    let load = |bytes: &[u8]| build.library.load(&build.gpu, bytes).map_err(EngineError::setup);
-    // a program of tests has no process for it
-    let make = || if cfg!(test) { build.plan() } else { build_apart(settings, &build.file) };
-    let engine = plan::cached(&build.folder, &build.key()?, load, make)?;
-    Ok((engine, build))
-}
-
 impl Engine for Trt {
     const NAME: &'static str = "trt-infer";
     const SUMMARY: &'static str = "ONNX detector on an NVIDIA GPU, over TensorRT";
     const ON_GPU: bool = true;
     type Settings = Settings;
-    type Flight = Computed;
+    type Flight = InTrt;
 
     fn common(settings: &Settings) -> &Common {
         &settings.common
     }
 
     fn in_flight(settings: &Settings) -> usize {
-        settings.common.in_flight.map_or(2, |n| n as usize).max(1)
+        settings.in_flight()
     }
 
-    fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
-        Ok(settings.share(flow))
+    fn share(settings: &Settings, _flow: Flow) -> Result<(usize, usize), EngineError> {
+        Ok(settings.share())
     }
 
     fn open(_file: &Path, _threads: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let (engine, Build { wanted, .. }) = engine_of(settings)?;
+        let Ready { engine, build, next } = ready::first(settings)?;
         let tensors = engine.tensors();
         let ports = |is_input| tensors.iter().filter(|t| t.is_input == is_input).map(port).collect();
         let signature = Signature { inputs: ports(true), outputs: ports(false) };
-        // an engine for one frame at a time is refused by the caller where BATCH says more
-        let fixed = signature.inputs.iter().any(|input| input.shape.as_ref().is_some_and(|s| s.first() != Some(&None)));
-        let mut most = wanted.shape;
-        most[0] = if fixed { 1 } else { wanted.batch };
-        let session = engine.session(&most).map_err(EngineError::setup)?;
-        Ok((Self { session, outputs: Vec::new() }, signature))
+        let session = ready::session(&engine, &build, settings)?;
+        Ok((Self { session, outputs: Arc::default(), settings: settings.clone(), next }, signature))
     }
 
     fn build(settings: &Settings) -> Result<String, EngineError> {
-        let (_, build) = engine_of(settings)?;
+        let build = ready::engine_of(settings)?.build;
         Ok(format!("the engine of '{}' is in '{}'", build.file.display(), build.folder.display()))
     }
 
     fn select(&mut self, _input: &str, outputs: &[&str]) -> Result<(), EngineError> {
         // the caller has checked that the input is the only one, and that the engine has the outputs, as f32
-        let of_session: Vec<_> = self.session.outputs(0).map(|o| (o.name.to_owned(), o.shape.to_vec())).collect();
-        let find = |name: &&str| {
-            let (name, shape) = of_session.iter().find(|(of_session, _)| of_session == name)?;
-            Some((name.clone(), [&[1], &shape[..]].concat()))
-        };
-        self.outputs = outputs.iter().filter_map(find).collect();
+        self.outputs = selected(&self.session, outputs.iter().copied());
         Ok(())
     }
 
-    /// Computes it: boxes are made of its outputs while the next one is computed.
-    fn submit(&mut self, batch: Batch<'_>) -> Result<Computed, EngineError> {
-        let mut computed = Computed::default();
-        let on_gpu = |tensor: &Tensor<'_>| match tensor {
-            Tensor::Gpu(span) => Some(*span),
-            Tensor::Host(_) => None,
-        };
-        let spans: Option<Vec<Span>> = batch.tensors.iter().map(on_gpu).collect();
-        if let Some(spans) = spans {
-            self.session.run_on(&spans).map_err(|e| self.failed(e))?;
-            (0..spans.len()).try_for_each(|n| self.hand_over(n, &mut |outputs| computed.push(outputs)))?;
-            return Ok(computed);
-        }
-        // tensors in host memory are computed one by one, and so is each in a batch with them
-        for tensor in batch.tensors {
-            match tensor {
-                Tensor::Host(data) => self.session.run(data.bytes()),
-                Tensor::Gpu(span) => self.session.run_on(&[*span]),
-            }
-            .map_err(|e| self.failed(e))?;
-            self.hand_over(0, &mut |outputs| computed.push(outputs))?;
-        }
-        Ok(computed)
+    fn submit(&mut self, batch: Batch<'_>) -> Result<InTrt, EngineError> {
+        let inputs = batch.tensors.iter().map(|tensor| match tensor {
+            Tensor::Gpu(span) => Input::Gpu(*span),
+            Tensor::Host(elements) => Input::Host(elements.bytes()),
+        });
+        let inputs: Vec<Input<'_>> = inputs.collect();
+        let flight = self.session.submit(&inputs).map_err(|e| self.failed(e))?;
+        let outputs = self.outputs.clone();
+        self.renew();
+        Ok(InTrt { flight, outputs })
     }
 
     fn takes(&self, _dtype: TensorDtype) -> bool {
@@ -117,29 +128,49 @@ impl Engine for Trt {
     fn batch(&self) -> usize {
         self.session.batch()
     }
+    fn prepare(&mut self, _shape: [usize; 4], _dtype: TensorDtype) -> Result<(), EngineError> {
+        ready::warm(&mut self.session, &self.settings)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let refused = self.settings.cuda_graph && !self.session.replays();
+        let note = "CUDA_GRAPH is set, but the engine's work cannot be recorded: each batch is queued by itself";
+        refused.then(|| note.to_owned()).into_iter().collect()
+    }
 }
 
 impl Trt {
-    /// What a run's error means: after a fault of its work the GPU answers nothing else in this process.
-    fn failed(&self, error: TensorrtError) -> EngineError {
-        match self.session.stream().synchronize() {
-            Ok(()) => EngineError::run(error),
-            Err(_) => EngineError::broken(error),
+    /// TensorRT's own time for a batch of so many frames, in milliseconds, queued each by itself or replayed: see
+    /// [`Session::alone_ms`].
+    ///
+    /// # Errors
+    /// As [`submit`](Engine::submit)'s.
+    pub fn alone_ms(&mut self, frames: usize, runs: u32, replay: bool) -> Result<f32, EngineError> {
+        self.session.alone_ms(frames, runs, replay).map_err(|e| self.failed(e))
+    }
+
+    /// Goes on with the session of the engine that was built meanwhile, where it is ready. Called between two batches, when
+    /// nothing of the next one is queued.
+    fn renew(&mut self) {
+        match self.next.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => {}
+            // there will be none, and that was said
+            Some(Err(TryRecvError::Disconnected)) => self.next = None,
+            Some(Ok(session)) => {
+                self.outputs = selected(&session, self.outputs.iter().map(|output| &output.name[..]));
+                // the other one goes when its batches are computed
+                self.session = session;
+                self.next = None;
+                tracing::info!("the engine of these settings serves from now on");
+            }
         }
     }
 
-    /// Gives the selected outputs of input `n` to `read`.
-    fn hand_over(&self, n: usize, read: &mut dyn FnMut(&[RawTensor<'_>])) -> Result<(), EngineError> {
-        let raw = |(name, shape)| -> Result<RawTensor<'_>, EngineError> {
-            let (name, shape): (&String, &Vec<usize>) = (name, shape);
-            let output = self.session.outputs(n).find(|output| output.name == name);
-            let bytes =
-                output.map(|output| output.bytes).ok_or_else(|| EngineError::run(format!("no output '{name}'")))?;
-            let data = bytemuck::try_cast_slice(bytes).map_err(EngineError::run)?;
-            Ok(RawTensor::whole(name, shape, data))
-        };
-        let outputs = self.outputs.iter().map(|(name, shape)| raw((name, shape))).collect::<Result<Vec<_>, _>>()?;
-        read(&outputs);
-        Ok(())
+    /// What a run's error means: after a fault of its work the GPU answers nothing else in this process.
+    fn failed(&self, error: TensorrtError) -> EngineError {
+        match self.session.synchronize() {
+            Ok(()) => EngineError::run(error),
+            Err(_) => EngineError::broken(error),
+        }
     }
 }

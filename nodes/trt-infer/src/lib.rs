@@ -6,8 +6,12 @@ mod cache;
 mod config;
 mod engine;
 mod plan;
+mod ready;
 #[cfg(test)]
 mod tests;
+
+pub use config::{Precision, Settings, Tactic};
+pub use engine::{InTrt, Trt};
 
 use millrace_node::Stage;
 use std::process::ExitCode;

@@ -48,6 +48,16 @@ impl Wanted {
     }
 }
 
+/// The profiles of an engine: one that is fastest at the full batch and computes smaller ones without padding, and where it is
+/// asked for one for a frame alone.
+fn batches(settings: &Settings) -> Vec<[usize; 2]> {
+    match settings.batch as usize {
+        0 | 1 => vec![[1, 1]],
+        most if settings.profile_for_one => vec![[2, most], [1, 1]],
+        most => vec![[1, most]],
+    }
+}
+
 /// A library, a GPU, a model, and what is to be made of them.
 pub(crate) struct Build {
     pub(crate) library: Tensorrt,
@@ -55,6 +65,8 @@ pub(crate) struct Build {
     pub(crate) file: PathBuf,
     pub(crate) model: Vec<u8>,
     pub(crate) wanted: Wanted,
+    /// The least and the most frames that go through the model together, for each profile: the engine has kernels for each.
+    pub(crate) batches: Vec<[usize; 2]>,
     pub(crate) folder: PathBuf,
 }
 
@@ -66,7 +78,8 @@ impl Build {
         let file = described.file().map_err(EngineError::setup)?.to_owned();
         let model = std::fs::read(&file).map_err(|e| EngineError::load(&file, e))?;
         let wanted = Wanted::of(settings, described, &library);
-        Ok(Self { library, gpu, file, model, wanted, folder: settings.engine_cache()? })
+        let (batches, folder) = (batches(settings), settings.engine_cache()?);
+        Ok(Self { library, gpu, file, model, wanted, batches, folder })
     }
 
     /// The library, the GPU and its driver, a line each: what timings depend on.
@@ -88,8 +101,24 @@ impl Build {
 
     /// All that an engine depends on, a line each.
     pub(crate) fn key(&self) -> Result<String, EngineError> {
+        Ok(format!("{}\nbuild: {:?}\n{}{}", self.model_line(), self.wanted, self.profiles_line(), self.machine()?))
+    }
+
+    /// What engines have in common that can serve in each other's place.
+    pub(crate) fn kin(&self) -> Result<String, EngineError> {
+        let Wanted { name, shape, batch, .. } = &self.wanted;
+        let input = format!("input: {name} {shape:?}, batch: {batch}");
+        Ok(format!("{}\n{input}\n{}{}", self.model_line(), self.profiles_line(), self.machine()?))
+    }
+
+    fn model_line(&self) -> String {
         let (bytes, md5) = (self.model.len(), Md5::digest(&self.model));
-        Ok(format!("model: {bytes} B, md5 {md5:x}\nbuild: {:?}\n{}", self.wanted, self.machine()?))
+        format!("model: {bytes} B, md5 {md5:x}")
+    }
+
+    /// One profile is what an engine has where nothing is said.
+    fn profiles_line(&self) -> String {
+        if self.batches.len() > 1 { format!("profiles: {:?}\n", self.batches) } else { String::new() }
     }
 
     /// Builds the engine in this process, with the timings that earlier builds have measured.
@@ -98,15 +127,15 @@ impl Build {
         self.gpu.enter().map_err(EngineError::setup)?;
         let key = format!("timings\n{}", self.machine()?);
         let known = cache::read(&self.folder, &key).ok().flatten().unwrap_or_default();
-        let plan = build(&self.library, &self.model, &self.file, &self.wanted, &known)?;
+        let plan = build(&self.library, &self.model, &self.file, (&self.wanted, &self.batches), &known)?;
         // where they cannot be kept, neither can the engine, and that is said
         let _ = cache::write(&self.folder, &key, plan.timings());
         Ok(plan.bytes().to_vec())
     }
 }
 
-/// The extents of the input from 1 frame to the batch, where the model leaves some open.
-fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Option<[Vec<i64>; 2]>, String> {
+/// The least and the most extents of the input for each profile; none where the model leaves nothing open.
+fn extents(tensors: &[Tensor], wanted: &Wanted, batches: &[[usize; 2]]) -> Result<Vec<[Vec<i64>; 2]>, String> {
     let inputs: Vec<&Tensor> = tensors.iter().filter(|t| t.is_input).collect();
     let names = || inputs.iter().map(|t| format!("'{}'", t.name)).collect::<Vec<_>>().join(", ");
     let Some(input) = inputs.iter().find(|t| t.name == wanted.name) else {
@@ -121,12 +150,13 @@ fn extents(tensors: &[Tensor], wanted: &Wanted) -> Result<Option<[Vec<i64>; 2]>,
         let (name, dims, shape) = (&input.name, &input.dims, wanted.shape);
         return Err(format!("its input '{name}' has shape {dims:?}, 'input' of the description says {shape:?}"));
     }
-    let least = wanted.shape.to_vec();
-    let mut most = least.clone();
-    if input.dims[0] < 0 {
-        most[0] = wanted.batch;
-    }
-    Ok(input.dims.iter().any(|&d| d < 0).then_some([least, most]))
+    let [_, rest @ ..] = wanted.shape;
+    let of = |frames: usize| [&[frames as i64], &rest[..]].concat();
+    Ok(match input.dims[..] {
+        [..0, ..] => batches.iter().map(|&[least, most]| [of(least), of(most)]).collect(),
+        [_, ref rest @ ..] if rest.iter().any(|&axis| axis < 0) => vec![[of(1), of(1)]],
+        _ => Vec::new(),
+    })
 }
 
 /// Builds an engine of the model, and says every ten seconds how far it has come.
@@ -134,7 +164,7 @@ pub(crate) fn build(
     tensorrt: &Tensorrt,
     model: &[u8],
     file: &Path,
-    wanted: &Wanted,
+    (wanted, batches): (&Wanted, &[[usize; 2]]),
     timings: &[u8],
 ) -> Result<Plan, EngineError> {
     let begun = Instant::now();
@@ -149,10 +179,11 @@ pub(crate) fn build(
     };
     let plan = || {
         let network = tensorrt.parse(model, file).map_err(|e| EngineError::load(file, e))?;
-        let open = extents(&network.tensors(), wanted).map_err(|why| EngineError::load(file, why))?;
-        let open = open.as_ref().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let extents = extents(&network.tensors(), wanted, batches).map_err(|why| EngineError::load(file, why))?;
+        let profiles = extents.iter().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
+        let profiles: Vec<OpenInput<'_>> = profiles.collect();
         let options = Options {
-            open: open.as_slice(),
+            profiles: &profiles,
             f16: wanted.precision == Precision::F16,
             exact: !wanted.tf32,
             level: wanted.level,

@@ -2,6 +2,8 @@
 //! checks of every engine.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
+mod stand_in;
+
 use crate::builder::{Unbuilt, answer_of};
 use crate::cache;
 use crate::config::{Precision, Settings, Tactic};
@@ -9,7 +11,6 @@ use crate::engine::Trt;
 use crate::plan::{self, Wanted};
 use millrace_cuda::tensorrt::Tensorrt;
 use millrace_infer::{Engine, EngineError, testing};
-use millrace_node::Flow;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,10 +86,14 @@ fn a_model_becomes_an_engine_by_its_description() {
         level: Some(0),
         tactics: vec![Tactic::JitConvolutions],
     };
-    assert!(!plan::build(&library, &model, &file, &wanted, b"").unwrap().bytes().is_empty());
+    // alone for all numbers of frames, and with one for a frame alone
+    let all = plan::build(&library, &model, &file, (&wanted, &[[1, 4]]), b"").unwrap();
+    let batches = [[2, 4], [1, 1]];
+    let two = plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap();
+    assert!(!all.bytes().is_empty() && two.bytes().len() > all.bytes().len());
 
     // refused before minutes are spent on it
-    let told = |wanted| plan::build(&library, &model, &file, &wanted, b"").unwrap_err().to_string();
+    let told = |wanted| plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap_err().to_string();
     let other = told(Wanted { name: "image".to_owned(), ..wanted.clone() });
     assert!(other.contains("it has no input 'image'; it has 'images'"), "{other}");
     let other = told(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });
@@ -217,5 +222,5 @@ fn settings_are_read() {
     assert_eq!((settings.device, settings.batch, settings.engine_cache()), (1, 8, Ok(PathBuf::from("/e"))));
     let settings = read(r#"{"MODEL": "m/model.yml"}"#).unwrap();
     assert_eq!((settings.device, settings.batch, settings.library.is_none()), (0, 1, true));
-    assert_eq!((settings.share(Flow::Live), settings.share(Flow::Lossless)), ((1, 1), (2, 1)));
+    assert_eq!((settings.share(), settings.cuda_graph), ((1, 1), false));
 }

@@ -17,6 +17,7 @@
 
 mod error;
 mod gpu;
+mod graph;
 pub mod libraries;
 mod memory;
 mod module;
@@ -28,6 +29,7 @@ pub mod tensorrt;
 
 pub use error::CudaError;
 pub use gpu::{Attribute, Gpu, device_count, device_uuid, driver_version};
+pub use graph::Graph;
 pub use memory::{DeviceMemory, PinnedMemory, Rows, Span};
 pub use module::{Function, Grid, Module};
 pub use stream::{Event, Stream, Waker};

@@ -13,7 +13,7 @@ pub(crate) type Status = u32;
 pub(crate) type Device = c_int;
 /// `CUdeviceptr`.
 pub(crate) type DevicePtr = u64;
-/// `CUcontext`, `CUstream`, `CUevent`, `CUmodule`, `CUfunction`: opaque pointers.
+/// `CUcontext`, `CUstream`, `CUevent`, `CUmodule`, `CUfunction`, `CUgraph`, `CUgraphExec`: opaque pointers.
 pub(crate) type Handle = *mut c_void;
 
 /// `CUipcMemHandle` and `CUipcEventHandle`: 64 bytes that only the driver reads. Passed by value.
@@ -73,6 +73,7 @@ pub(crate) struct Memcpy2D {
 pub(crate) const MEMORY_DEVICE: c_uint = 2;
 pub(crate) const CTX_SCHED_BLOCKING_SYNC: c_uint = 4;
 pub(crate) const STREAM_NON_BLOCKING: c_uint = 1;
+pub(crate) const CAPTURE_THREAD_LOCAL: c_uint = 1;
 pub(crate) const EVENT_BLOCKING_SYNC: c_uint = 1;
 pub(crate) const EVENT_DISABLE_TIMING: c_uint = 2;
 pub(crate) const EVENT_INTERPROCESS: c_uint = 4;
@@ -139,6 +140,12 @@ table! {
         fn cuStreamSynchronize(Handle);
         fn cuStreamWaitEvent(Handle, Handle, c_uint);
         fn cuLaunchHostFunc(Handle, unsafe extern "C" fn(*mut c_void), *mut c_void);
+        fn cuStreamBeginCapture_v2(Handle, c_uint);
+        fn cuStreamEndCapture(Handle, *mut Handle);
+        fn cuGraphInstantiateWithFlags(*mut Handle, Handle, u64);
+        fn cuGraphLaunch(Handle, Handle);
+        fn cuGraphDestroy(Handle);
+        fn cuGraphExecDestroy(Handle);
         fn cuEventCreate(*mut Handle, c_uint);
         fn cuEventDestroy_v2(Handle);
         fn cuEventRecord(Handle, Handle);

@@ -133,6 +133,31 @@ mod suite {
     }
 
     #[test]
+    fn recorded_work_is_done_as_often_as_it_is_replayed() {
+        let Some(gpu) = gpu() else { return };
+        let stream = Stream::new(&gpu).unwrap();
+        let memory = DeviceMemory::allocate(&gpu, 1 << 16, "a test").unwrap();
+        stream.fill(memory.span(), 1).unwrap();
+        let half = memory.span().part(0, 1 << 15);
+        let mut graph = stream.record_graph(|| stream.fill(half, 7)).unwrap();
+        assert!(download(&stream, &memory).iter().all(|&byte| byte == 1), "recording does nothing");
+        for fill in [2, 3] {
+            stream.fill(memory.span(), fill).unwrap();
+            // SAFETY: the memory is there until the download has waited for the stream.
+            unsafe { stream.replay(&mut graph) }.unwrap();
+            let bytes = download(&stream, &memory);
+            let (first, second) = bytes.split_at(1 << 15);
+            assert!(first.iter().all(|&byte| byte == 7) && second.iter().all(|&byte| byte == fill));
+        }
+        // what waits cannot be recorded; the stream goes on
+        assert!(stream.record_graph(|| stream.synchronize()).is_err());
+        let ours = stream.copy(half.part(0, 1), half.part(0, 2)).unwrap_err();
+        assert_eq!(stream.record_graph(|| Err(ours.clone())).unwrap_err(), ours);
+        stream.fill(memory.span(), 9).unwrap();
+        assert!(download(&stream, &memory).iter().all(|&byte| byte == 9));
+    }
+
+    #[test]
     fn a_stream_keeps_its_order() {
         let Some(gpu) = gpu() else { return };
         let stream = Stream::new(&gpu).unwrap();

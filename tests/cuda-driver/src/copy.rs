@@ -200,16 +200,17 @@ pub(crate) unsafe extern "C" fn cuMemcpy2DAsync_v2(described: *const Copy2D, str
 pub(crate) unsafe extern "C" fn cuMemsetD8Async(to: u64, byte: u8, bytes: usize, stream: *mut c_void) -> Status {
     status((|| {
         let state = in_context("cuMemsetD8Async")?;
-        let stream = state.stream("cuMemsetD8Async", stream)?;
+        let stream = state.stream_or_recording("cuMemsetD8Async", stream)?;
         if bytes == 0 {
             return Ok(());
         }
-        let uses = state.device_range("cuMemsetD8Async", to, bytes as u64, true)?;
-        stream.submit(move || {
-            // SAFETY: the range was checked, and may not go while it is used.
-            unsafe { (to as *mut u8).write_bytes(byte, bytes) };
-            drop(uses);
-        });
-        Ok(())
+        stream.submit_or_record(&state, move |state| {
+            let uses = state.device_range("cuMemsetD8Async", to, bytes as u64, true)?;
+            Ok(Box::new(move || {
+                // SAFETY: the range was checked, and may not go while it is used.
+                unsafe { (to as *mut u8).write_bytes(byte, bytes) };
+                drop(uses);
+            }))
+        })
     })())
 }

@@ -20,6 +20,7 @@
 //! | pageable memory in an asynchronous copy | staged | staged: read before the call returns, or waited for |
 //! | a descriptor of physical memory | a file of `/dev/nvidiactl`, which has to be handed over or taken by `pidfd_getfd` | a memfd, which `/proc/PID/fd` would give too |
 //! | host code that reads a device address | a fault | NOT noticed: kernels run on the same addresses |
+//! | work that a graph records | all but what waits or allocates | host functions and fills; anything else ends the recording: error 900, then 901 |
 //! | time between two events | the GPU's | the host's, of no meaning |
 //!
 //! | variable | effect |
@@ -37,6 +38,7 @@ mod code;
 mod copy;
 mod device;
 mod event;
+mod graph;
 mod ipc;
 mod memory;
 mod module;

@@ -3,6 +3,7 @@
 use crate::backing::Backing;
 use crate::code::{INVALID_CONTEXT, NOT_INITIALIZED, NOT_PERMITTED, OUT_OF_MEMORY, Status};
 use crate::event::Event;
+use crate::graph::Recorded;
 use crate::memory::{Pinned, Region};
 use crate::module::{Function, Module};
 use crate::stream::Stream;
@@ -70,6 +71,9 @@ pub(crate) struct State {
     pub(crate) events: HashMap<u64, Arc<Event>>,
     pub(crate) modules: HashMap<u64, Arc<Module>>,
     pub(crate) functions: HashMap<u64, Arc<Function>>,
+    /// Recordings, and those that can be launched.
+    pub(crate) graphs: HashMap<u64, Recorded>,
+    pub(crate) launchable: HashMap<u64, Recorded>,
     arena: Option<Arena>,
 }
 
@@ -121,6 +125,9 @@ extern "C" fn leaks() {
     }
     for handle in state.events.keys() {
         say(format_args!("LEAK event {handle:#x}"));
+    }
+    for handle in state.graphs.keys().chain(state.launchable.keys()) {
+        say(format_args!("LEAK graph {handle:#x}"));
     }
     for handle in state.modules.keys() {
         say(format_args!("LEAK module {handle:#x}"));

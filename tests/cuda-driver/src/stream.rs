@@ -1,13 +1,14 @@
 //! Streams: a thread each, which works through a queue while the host goes on.
 
-use crate::code::{INVALID_HANDLE, INVALID_VALUE, Status, status};
+use crate::code::{CAPTURE_UNSUPPORTED, INVALID_HANDLE, INVALID_VALUE, Status, status};
+use crate::graph::{Prepare, Recording};
 use crate::put;
 use crate::state::{State, config, fresh, in_callback, in_context, misuse, started};
 use std::collections::VecDeque;
 use std::ffi::{c_uint, c_void};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-type Operation = Box<dyn FnOnce() + Send>;
+pub(crate) type Operation = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
@@ -15,6 +16,8 @@ struct Queue {
     submitted: u64,
     done: u64,
     closing: bool,
+    /// What is recorded in place of being done.
+    recording: Option<Recording>,
 }
 
 #[derive(Default)]
@@ -30,6 +33,25 @@ impl Stream {
         let thread = std::thread::Builder::new().name("cuda-stand-in".into()).spawn(move || runs.run());
         thread.map_err(|_| crate::code::UNKNOWN)?;
         Ok(stream)
+    }
+
+    /// What the stream records, where it does.
+    pub(crate) fn recording<T>(&self, change: impl FnOnce(&mut Option<Recording>) -> T) -> T {
+        change(&mut self.queue().recording)
+    }
+
+    /// Queues an operation that can be recorded, or records it.
+    pub(crate) fn submit_or_record(
+        &self,
+        state: &State,
+        prepare: impl Fn(&State) -> Result<Operation, Status> + Send + Sync + 'static,
+    ) -> Result<(), Status> {
+        let operation = prepare(state)?;
+        let prepare: Prepare = Box::new(prepare);
+        if self.recording(|recording| recording.as_mut().map(|recording| recording.push(prepare))).is_none() {
+            self.submit(operation);
+        }
+        Ok(())
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -74,7 +96,16 @@ impl Stream {
 }
 
 impl State {
+    /// A stream, for a call that cannot be recorded: where the stream records, that is over.
     pub(crate) fn stream(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, Status> {
+        let stream = self.stream_or_recording(call, stream)?;
+        match stream.recording(|recording| recording.as_mut().map(Recording::spoil)) {
+            Some(()) => Err(CAPTURE_UNSUPPORTED),
+            None => Ok(stream),
+        }
+    }
+
+    pub(crate) fn stream_or_recording(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, Status> {
         self.streams.get(&(stream as u64)).cloned().ok_or_else(|| {
             let what = match stream as u64 {
                 0 => format!("{call}: the default stream, which waits for others and is not offered here"),
@@ -133,10 +164,12 @@ pub(crate) unsafe extern "C" fn cuLaunchHostFunc(
     status((|| {
         started("cuLaunchHostFunc")?;
         let call = call.ok_or(INVALID_VALUE)?;
-        let stream = in_context("cuLaunchHostFunc")?.stream("cuLaunchHostFunc", stream)?;
+        let state = in_context("cuLaunchHostFunc")?;
+        let stream = state.stream_or_recording("cuLaunchHostFunc", stream)?;
         let data = data as usize;
-        // SAFETY: the C caller's function, to be called once with its data from any thread.
-        stream.submit(move || in_callback(|| unsafe { call(data as *mut c_void) }));
-        Ok(())
+        stream.submit_or_record(&state, move |_| {
+            // SAFETY: the C caller's function, to be called with its data from any thread, each time that it is launched.
+            Ok(Box::new(move || in_callback(|| unsafe { call(data as *mut c_void) })))
+        })
     })())
 }

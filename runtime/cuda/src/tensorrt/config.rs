@@ -119,11 +119,11 @@ impl Config {
         memory.map(|object| Memory { object, opened: self.opened }.bytes().to_vec()).unwrap_or_default()
     }
 
-    /// One profile, which is best at the largest.
+    /// A profile for a range of extents, which is best at the largest.
     ///
     /// # Safety
     /// `builder` is the inner object of the `IBuilder` that made this.
-    pub(super) unsafe fn add_profile(&self, builder: *mut c_void, open: &[OpenInput<'_>]) -> Result<(), TensorrtError> {
+    pub(super) unsafe fn add_profile(&self, builder: *mut c_void, open: &OpenInput<'_>) -> Result<(), TensorrtError> {
         let layout = self.opened.layout;
         // SAFETY: the builder owns its profiles (they are not ours to delete); names and extents live during the calls.
         unsafe {
@@ -131,24 +131,23 @@ impl Config {
             if profile.is_null() {
                 return Err(refused("make an optimization profile"));
             }
-            for &OpenInput { name, least, most } in open {
-                let text = CString::new(name).map_err(|_| TensorrtError::misuse(name, "a zero byte in a name"))?;
-                // the smallest, the one to be best at, the largest
-                for (selector, extents) in (0i32..).zip([least, most, most]) {
-                    let (object, place) = (abi::inner(profile), layout.profile.set_dims);
-                    let taken = match (layout.wide_dims, Dims64::of(extents), Dims32::of(extents)) {
-                        (true, Some(wide), _) => method!(
-                            object, place,
-                            (*const c_char: text.as_ptr(), i32: selector, *const Dims64: &raw const wide) -> bool
-                        ),
-                        (false, _, Some(narrow)) => method!(
-                            object, place, (*const c_char: text.as_ptr(), i32: selector, Dims32: narrow) -> bool
-                        ),
-                        _ => return Err(TensorrtError::misuse(name, TOO_MANY_AXES)),
-                    };
-                    if !taken {
-                        return Err(refused("take the shape of an input"));
-                    }
+            let &OpenInput { name, least, most } = open;
+            let text = CString::new(name).map_err(|_| TensorrtError::misuse(name, "a zero byte in a name"))?;
+            // the smallest, the one to be best at, the largest
+            for (selector, extents) in (0i32..).zip([least, most, most]) {
+                let (object, place) = (abi::inner(profile), layout.profile.set_dims);
+                let taken = match (layout.wide_dims, Dims64::of(extents), Dims32::of(extents)) {
+                    (true, Some(wide), _) => method!(
+                        object, place,
+                        (*const c_char: text.as_ptr(), i32: selector, *const Dims64: &raw const wide) -> bool
+                    ),
+                    (false, _, Some(narrow)) => method!(
+                        object, place, (*const c_char: text.as_ptr(), i32: selector, Dims32: narrow) -> bool
+                    ),
+                    _ => return Err(TensorrtError::misuse(name, TOO_MANY_AXES)),
+                };
+                if !taken {
+                    return Err(refused("take the shape of an input"));
                 }
             }
             let place = layout.config.add_profile;

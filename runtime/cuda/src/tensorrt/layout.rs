@@ -69,9 +69,9 @@ tables! {
     /// `IRuntime`.
     Runtime { deserialize }
     /// `ICudaEngine`.
-    Engine { create_context, shape, dtype, io_mode, tensors, tensor_name }
+    Engine { create_context, shape, dtype, io_mode, tensors, tensor_name; create_context_without_memory, memory_bytes }
     /// `IExecutionContext`.
-    Context { set_input_shape, shape, set_address, enqueue }
+    Context { set_profile, set_input_shape, shape, set_address, enqueue; set_memory }
 }
 
 /// TensorRT 8.6.
@@ -102,8 +102,24 @@ pub(crate) static V8_6: Layout = Layout {
     parser: Parser { parse: 0, errors: 6, error: 7, delete: 10 },
     parser_error: ParserError { text: 1, node: 5, node_name: None, operator: None },
     runtime: Runtime { deserialize: 2 },
-    engine: Engine { create_context: 11, shape: 34, dtype: 35, io_mode: 38, tensors: 45, tensor_name: 46 },
-    context: Context { set_input_shape: 29, shape: 30, set_address: 32, enqueue: 44 },
+    engine: Engine {
+        create_context: 11,
+        shape: 34,
+        dtype: 35,
+        io_mode: 38,
+        tensors: 45,
+        tensor_name: 46,
+        create_context_without_memory: Some(13),
+        memory_bytes: Some(14),
+    },
+    context: Context {
+        set_profile: 25,
+        set_input_shape: 29,
+        shape: 30,
+        set_address: 32,
+        enqueue: 44,
+        set_memory: Some(11),
+    },
 };
 
 /// TensorRT 8.5, whose builder has no optimization level.
@@ -137,8 +153,24 @@ pub(crate) static V10: Layout = Layout {
     parser: Parser { parse: 0, errors: 5, error: 6, delete: 9 },
     parser_error: ParserError { text: 1, node: 5, node_name: Some(6), operator: Some(7) },
     runtime: Runtime { deserialize: 3 },
-    engine: Engine { create_context: 5, shape: 19, dtype: 20, io_mode: 23, tensors: 30, tensor_name: 31 },
-    context: Context { set_input_shape: 21, shape: 22, set_address: 24, enqueue: 37 },
+    engine: Engine {
+        create_context: 5,
+        shape: 19,
+        dtype: 20,
+        io_mode: 23,
+        tensors: 30,
+        tensor_name: 31,
+        create_context_without_memory: None,
+        memory_bytes: None,
+    },
+    context: Context {
+        set_profile: 17,
+        set_input_shape: 21,
+        shape: 22,
+        set_address: 24,
+        enqueue: 37,
+        set_memory: None,
+    },
 };
 
 /// TensorRT 11, and TensorRT-RTX from 1.5 on.
@@ -169,8 +201,24 @@ pub(crate) static V11: Layout = Layout {
     parser: Parser { parse: 0, errors: 3, error: 4, delete: 7 },
     parser_error: ParserError { text: 1, node: 5, node_name: Some(6), operator: Some(7) },
     runtime: Runtime { deserialize: 3 },
-    engine: Engine { create_context: 5, shape: 15, dtype: 16, io_mode: 19, tensors: 26, tensor_name: 27 },
-    context: Context { set_input_shape: 20, shape: 21, set_address: 23, enqueue: 36 },
+    engine: Engine {
+        create_context: 5,
+        shape: 15,
+        dtype: 16,
+        io_mode: 19,
+        tensors: 26,
+        tensor_name: 27,
+        create_context_without_memory: None,
+        memory_bytes: None,
+    },
+    context: Context {
+        set_profile: 16,
+        set_input_shape: 20,
+        shape: 21,
+        set_address: 23,
+        enqueue: 36,
+        set_memory: None,
+    },
 };
 
 /// What `getInferLibVersion` answers.

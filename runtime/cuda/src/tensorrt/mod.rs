@@ -11,23 +11,28 @@
 //! | `library` | opening, versions |
 //! | `network` | an ONNX model, parsed, and the engine built of it: needs no GPU with TensorRT-RTX |
 //! | `config` | what a build is given beside the model |
-//! | `engine` | an engine loaded on a GPU, and its runs |
+//! | `engine` | an engine loaded on a GPU |
+//! | `context` | what is called of an engine's contexts |
+//! | `session` | batches through an engine: several in work, outputs in host memory |
 
 mod abi;
 mod calls;
 mod config;
+mod context;
 mod engine;
 mod layout;
 mod library;
 mod network;
+mod session;
 #[cfg(test)]
 mod tests;
 
 pub use calls::Progress;
-pub use engine::{Engine, Output, Session};
+pub use engine::Engine;
 pub use layout::Version;
 pub use library::Tensorrt;
 pub use network::{Network, OpenInput, Options, Plan};
+pub use session::{Flight, Input, Output, Session, Work};
 
 use crate::CudaError;
 

@@ -40,7 +40,7 @@ impl Drop for Parser {
     }
 }
 
-/// The extents that an input will have whose model leaves some open.
+/// A range of the extents that an input will have whose model leaves some open.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenInput<'a> {
     /// Its name.
@@ -54,8 +54,8 @@ pub struct OpenInput<'a> {
 /// How an engine is built. What is left out is as TensorRT has it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// The extents of each input that the model leaves some open of.
-    pub open: &'a [OpenInput<'a>],
+    /// Ranges of extents of the input that the model leaves some open of: a profile for each, in this order.
+    pub profiles: &'a [OpenInput<'a>],
     /// Whether the builder may compute in 16 bits where that is faster. Releases from 10 on have types from the model alone.
     pub f16: bool,
     /// Whether 32-bit floats are multiplied with all of their bits, and not as TF32.
@@ -227,9 +227,7 @@ impl Network<'_> {
         unsafe {
             let mut config = Config::make(self.opened, builder)?;
             config.watch(&monitor);
-            if !options.open.is_empty() {
-                config.add_profile(builder, options.open)?;
-            }
+            options.profiles.iter().try_for_each(|profile| config.add_profile(builder, profile))?;
             config.apply(&Options { f16: options.f16 || f16_in_file, ..*options })?;
             let place = layout.builder.build;
             let plan = method!(

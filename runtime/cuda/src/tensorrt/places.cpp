@@ -113,11 +113,24 @@ int main() {
     std::printf("runtime: Runtime { deserialize: %ld }, ",
         place(static_cast<Load<VRuntime>>(&VRuntime::deserializeCudaEngine)));
     std::printf("engine: Engine { create_context: %ld, shape: %ld, dtype: %ld, io_mode: %ld, tensors: %ld, "
-                "tensor_name: %ld }, ",
+                "tensor_name: %ld, ",
         place(static_cast<MakeContext<VCudaEngine>>(&VCudaEngine::createExecutionContext)),
         P(VCudaEngine, getTensorShape), P(VCudaEngine, getTensorDataType), P(VCudaEngine, getTensorIOMode),
         P(VCudaEngine, getNbIOTensors), P(VCudaEngine, getIOTensorName));
-    std::printf("context: Context { set_input_shape: %ld, shape: %ld, set_address: %ld, enqueue: %ld } }\n",
-        P(VExecutionContext, setInputShape), P(VExecutionContext, getTensorShape),
-        P(VExecutionContext, setTensorAddress), P(VExecutionContext, enqueueV3));
+#if BEFORE_10
+    print_optional("create_context_without_memory", &VCudaEngine::createExecutionContextWithoutDeviceMemory);
+    print_optional(", memory_bytes", &VCudaEngine::getDeviceMemorySize);
+#else
+    print_optional("create_context_without_memory");
+    print_optional(", memory_bytes");
+#endif
+    std::printf(" }, context: Context { set_profile: %ld, set_input_shape: %ld, shape: %ld, set_address: %ld, enqueue: %ld, ",
+        P(VExecutionContext, setOptimizationProfileAsync), P(VExecutionContext, setInputShape),
+        P(VExecutionContext, getTensorShape), P(VExecutionContext, setTensorAddress), P(VExecutionContext, enqueueV3));
+#if BEFORE_10
+    print_optional("set_memory", &VExecutionContext::setDeviceMemory);
+#else
+    print_optional("set_memory");
+#endif
+    std::printf(" } }\n");
 }

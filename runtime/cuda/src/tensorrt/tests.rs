@@ -100,7 +100,7 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
     };
     let (least, most) = (&[1, 3, 192, 320][..], &[4, 3, 192, 320][..]);
     let open = [OpenInput { name: "images", least, most }];
-    let plan = network.build(&Options { open: &open, ..Options::default() }, &report).unwrap();
+    let plan = network.build(&Options { profiles: &open, ..Options::default() }, &report).unwrap();
     let (mut begun, mut ended, steps) = phases.into_inner().unwrap();
     begun.sort();
     ended.sort();
@@ -116,7 +116,7 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
     for (name, extents) in [("images", &[1, 3, 192, 320, 1][..]), ("images", &[1; 9]), ("images", &[2, 3, 200, 320])] {
         let network = tensorrt.parse(&bytes, &file).unwrap();
         let open = [OpenInput { name, least: extents, most: extents }];
-        assert!(network.build(&Options { open: &open, ..Options::default() }, &|_| {}).is_err(), "{extents:?}");
+        assert!(network.build(&Options { profiles: &open, ..Options::default() }, &|_| {}).is_err(), "{extents:?}");
     }
 }
 
@@ -141,7 +141,7 @@ fn a_build_with_effort_tactics_and_timings() {
     let open = [OpenInput { name: "images", least, most }];
     let build = |timings: &[u8]| {
         let tactics = Some(&["edge_mask_convolutions"][..]);
-        let options = Options { open: &open, level: Some(0), tactics, timings, f16: false, exact: true };
+        let options = Options { profiles: &open, level: Some(0), tactics, timings, f16: false, exact: true };
         tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap()
     };
     let first = build(b"no timings");

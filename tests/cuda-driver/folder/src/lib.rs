@@ -1,6 +1,10 @@
-//! Where tests find the stand-in for the CUDA driver.
+//! Where tests find the stand-ins for the CUDA driver and for TensorRT.
 //!
 //! Cargo does not promise to build the dynamic library of a dev-dependency, so this asks it to.
+
+mod tensorrt;
+
+pub use tensorrt::tensorrt;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
