@@ -195,7 +195,7 @@ def engine(suite, step):
             done = step.run([suite.target / "millrace", "model", "build", model, "--set", f"BATCH={detector.USUAL_BATCH}", *built], 560)
             detector.said(step, f"{name}: {done.text.strip().splitlines()[-1]}; {done.seconds:.0f} s")
             file = suite.out / f"trt-{name}.json"
-            command = [example(suite, "trt_infer"), "--model", model, "--batch", str(detector.USUAL_BATCH), "--in-flight", "2", "--frames", str(2 * detector.USUAL_FRAMES), "--json", file]
+            command = [example(suite, "trt_infer"), "--model", model, "--batch", str(detector.USUAL_BATCH), "--in-flight", "2", "--frames", str(detector.USUAL_FRAMES), "--json", file]
             step.run([*command, *built], 120)
             report = json.loads(file.read_text())
             step.figure(f"{name}: trt_infer", report, "as named")
