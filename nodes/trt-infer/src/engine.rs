@@ -128,6 +128,7 @@ impl Engine for Trt {
     fn batch(&self) -> usize {
         self.session.batch()
     }
+
     fn prepare(&mut self, _shape: [usize; 4], _dtype: TensorDtype) -> Result<(), EngineError> {
         ready::warm(&mut self.session, &self.settings)
     }
