@@ -2,20 +2,26 @@
 
 use crate::config::Settings;
 use crate::ready::{self, Ready};
-use millrace_cuda::Stream;
 use millrace_cuda::tensorrt::{self, Input, Session, TensorrtError};
+use millrace_cuda::{Span, Stream};
 use millrace_frame::TensorDtype;
-use millrace_infer::{Batch, Common, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor};
+use millrace_infer::{Batch, Common, Engine, EngineError, Flight, Grid, Outlet, Port, RawTensor, Signature, Tensor};
 use millrace_node::Flow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 /// A model on a GPU.
 #[derive(Debug)]
 pub struct Trt {
     session: Session,
     outputs: Arc<[Selected]>,
+    /// How the first of them spells candidates.
+    grid: Option<Grid>,
+    /// Those of batches that are through come back here.
+    outlets: (Sender<Vec<Outlet>>, Receiver<Vec<Outlet>>),
+    /// For what is copied out after all, when the next batch's copies are queued already.
+    late: Arc<Stream>,
     settings: Settings,
     /// The session that comes in the place of this one when its engine is built.
     next: Option<Receiver<Session>>,
@@ -34,21 +40,27 @@ struct Selected {
 /// A batch that TensorRT has in work.
 pub struct InTrt {
     flight: tensorrt::Flight,
-    outputs: Arc<[Selected]>,
+    /// Of the selected outputs, in their order.
+    outlets: Vec<Outlet>,
+    late: Arc<Stream>,
+    back: Sender<Vec<Outlet>>,
 }
 
 impl Flight for InTrt {
-    fn complete(self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
+    fn complete(mut self, read: &mut dyn FnMut(usize, &[RawTensor<'_>])) -> Result<(), EngineError> {
         self.flight.wait().map_err(EngineError::broken)?;
+        self.outlets.iter_mut().try_for_each(|outlet| outlet.arrive(&self.late))?;
         for n in 0..self.flight.inputs() {
-            let all: Vec<_> = self.flight.outputs(n).collect();
-            let raw = self.outputs.iter().map(|output| {
-                let data = bytemuck::try_cast_slice(all[output.at].bytes).map_err(EngineError::run)?;
-                Ok(RawTensor::whole(&output.name, &output.shape, data))
-            });
-            read(n, &raw.collect::<Result<Vec<_>, EngineError>>()?);
+            read(n, &self.outlets.iter().map(|outlet| outlet.tensor(n)).collect::<Vec<_>>());
         }
         Ok(())
+    }
+}
+
+impl Drop for InTrt {
+    fn drop(&mut self) {
+        // where nobody wants them any more they go
+        let _ = self.back.send(std::mem::take(&mut self.outlets));
     }
 }
 
@@ -91,7 +103,9 @@ impl Engine for Trt {
         let ports = |is_input| tensors.iter().filter(|t| t.is_input == is_input).map(port).collect();
         let signature = Signature { inputs: ports(true), outputs: ports(false) };
         let session = ready::session(&engine, &build, settings)?;
-        Ok((Self { session, outputs: Arc::default(), settings: settings.clone(), next }, signature))
+        let late = Arc::new(Stream::new(session.stream().gpu()).map_err(EngineError::setup)?);
+        let (outputs, grid, outlets) = (Arc::default(), None, channel());
+        Ok((Self { session, outputs, grid, outlets, late, settings: settings.clone(), next }, signature))
     }
 
     fn build(settings: &Settings) -> Result<String, EngineError> {
@@ -105,16 +119,30 @@ impl Engine for Trt {
         Ok(())
     }
 
+    fn spells(&mut self, grid: Grid) {
+        self.grid = Some(grid);
+    }
+
     fn submit(&mut self, batch: Batch<'_>) -> Result<InTrt, EngineError> {
         let inputs = batch.tensors.iter().map(|tensor| match tensor {
             Tensor::Gpu(span) => Input::Gpu(*span),
             Tensor::Host(elements) => Input::Host(elements.bytes()),
         });
         let inputs: Vec<Input<'_>> = inputs.collect();
-        let flight = self.session.submit(&inputs).map_err(|e| self.failed(e))?;
-        let outputs = self.outputs.clone();
+        let mut outlets = self.outlets()?;
+        let mut failed = None;
+        let mut down = |out: &Stream, at: usize, from: Span| {
+            if let Some(n) = self.outputs.iter().position(|output| output.at == at) {
+                let queued = outlets[n].queue(out, from, inputs.len(), batch.score);
+                failed = failed.take().or(queued.err());
+            }
+            // what no head reads stays there
+            true
+        };
+        let flight = self.session.submit_with(&inputs, &mut down).map_err(|e| self.failed(e))?;
+        let flight = InTrt { flight, outlets, late: self.late.clone(), back: self.outlets.0.clone() };
         self.renew();
-        Ok(InTrt { flight, outputs })
+        failed.map_or(Ok(flight), Err)
     }
 
     fn takes(&self, _dtype: TensorDtype) -> bool {
@@ -130,6 +158,10 @@ impl Engine for Trt {
     }
 
     fn prepare(&mut self, _shape: [usize; 4], _dtype: TensorDtype) -> Result<(), EngineError> {
+        let all = (0..self.settings.in_flight()).map(|_| self.outlets()).collect::<Result<Vec<_>, _>>()?;
+        for outlets in all {
+            let _ = self.outlets.0.send(outlets);
+        }
         ready::warm(&mut self.session, &self.settings)
     }
 
@@ -150,6 +182,19 @@ impl Trt {
         self.session.alone_ms(frames, runs, replay).map_err(|e| self.failed(e))
     }
 
+    /// For a batch: those of an earlier one, or new ones.
+    fn outlets(&self) -> Result<Vec<Outlet>, EngineError> {
+        if let Ok(outlets) = self.outlets.1.try_recv() {
+            return Ok(outlets);
+        }
+        let (gpu, most) = (self.session.stream().gpu(), self.session.batch());
+        let outlet = |(n, output): (usize, &Selected)| {
+            let grid = self.grid.clone().filter(|_| n == 0);
+            Outlet::new(gpu, &output.name, output.shape.clone(), most, TensorDtype::F32, grid)
+        };
+        self.outputs.iter().enumerate().map(outlet).collect()
+    }
+
     /// Goes on with the session of the engine that was built meanwhile, where it is ready. Called between two batches, when
     /// nothing of the next one is queued.
     fn renew(&mut self) {
@@ -161,6 +206,7 @@ impl Trt {
                 self.outputs = selected(&session, self.outputs.iter().map(|output| &output.name[..]));
                 // the other one goes when its batches are computed
                 self.session = session;
+                self.outlets = channel();
                 self.next = None;
                 tracing::info!("the engine of these settings serves from now on");
             }

@@ -335,6 +335,20 @@ impl Session {
     /// No input, or more than [`batch`](Self::batch); another length than the input's; the GPU's and TensorRT's. Nothing reads
     /// the inputs then.
     pub fn submit(&mut self, inputs: &[Input<'_>]) -> Result<Flight, TensorrtError> {
+        self.submit_with(inputs, &mut |_, _, _| false)
+    }
+
+    /// As [`submit`](Self::submit). `down` is asked for each output, by its number: it may queue a copy of the batch's part in the
+    /// stream by which outputs leave the GPU, and says so. [`Flight::outputs`] is not to be asked for that one. Its memory stays as
+    /// it is until the flight is gone.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit)'s.
+    pub fn submit_with(
+        &mut self,
+        inputs: &[Input<'_>],
+        down: &mut dyn FnMut(&Stream, usize, Span) -> bool,
+    ) -> Result<Flight, TensorrtError> {
         let Described { name, bytes_each, .. } = &self.input.described;
         let misuse = |why: String| TensorrtError::misuse(format!("input '{name}'"), why);
         if inputs.is_empty() || inputs.len() > self.most {
@@ -348,7 +362,7 @@ impl Session {
             return Err(misuse(format!("{other} B, {bytes_each} are expected")));
         }
         let mut slot = self.slot();
-        let queued = self.queue(&mut slot, inputs);
+        let queued = self.queue(&mut slot, inputs, down);
         // also after an error: what was queued before it uses the memory
         let waited = if queued.is_err() { self.synchronize() } else { Ok(()) };
         let flight = Flight {
@@ -373,7 +387,12 @@ impl Session {
         }
     }
 
-    fn queue(&mut self, slot: &mut Slot, inputs: &[Input<'_>]) -> Result<(), TensorrtError> {
+    fn queue(
+        &mut self,
+        slot: &mut Slot,
+        inputs: &[Input<'_>],
+        down: &mut dyn FnMut(&Stream, usize, Span) -> bool,
+    ) -> Result<(), TensorrtError> {
         self.into.gpu().enter()?;
         let _ = take_errors();
         let count = inputs.len();
@@ -396,8 +415,11 @@ impl Session {
         }
         self.compute.record(&slot.computed)?;
         self.out.wait(&slot.computed)?;
-        for (place, (memory, host)) in self.outputs.iter().zip(&mut slot.outputs) {
+        for (n, (place, (memory, host))) in self.outputs.iter().zip(&mut slot.outputs).enumerate() {
             let bytes = place.of(count).bytes();
+            if down(&self.out, n, memory.span().part(0, bytes)) {
+                continue;
+            }
             let to = &mut host.bytes_mut()[..bytes as usize];
             // SAFETY: both are the slot's, which is used again, and read, when `done` is reached.
             unsafe { self.out.download_unordered(memory.span().part(0, bytes), to) }?;
