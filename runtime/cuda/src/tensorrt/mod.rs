@@ -32,7 +32,7 @@ pub use engine::Engine;
 pub use layout::Version;
 pub use library::Tensorrt;
 pub use network::{Network, OpenInput, Options, Plan};
-pub use session::{Flight, Input, Output, Session, Work};
+pub use session::{Down, Flight, Input, Output, Session, Work};
 
 use crate::CudaError;
 

@@ -38,6 +38,10 @@ pub enum Input<'a> {
     Gpu(Span),
 }
 
+/// Is asked for each output, by its number: it may queue a copy of it in the stream by which outputs leave the GPU, and says
+/// so. The output stays where it is until the flight is gone.
+pub type Down<'d> = dyn FnMut(&Stream, usize, Span) -> bool + 'd;
+
 /// A tensor's memory on the GPU.
 #[derive(Debug)]
 struct Place {
@@ -338,17 +342,11 @@ impl Session {
         self.submit_with(inputs, &mut |_, _, _| false)
     }
 
-    /// As [`submit`](Self::submit). `down` is asked for each output, by its number: it may queue a copy of the batch's part in the
-    /// stream by which outputs leave the GPU, and says so. [`Flight::outputs`] is not to be asked for that one. Its memory stays as
-    /// it is until the flight is gone.
+    /// As [`submit`](Self::submit). The outputs that `down` copies are not to be read from [`Flight::outputs`].
     ///
     /// # Errors
     /// As [`submit`](Self::submit)'s.
-    pub fn submit_with(
-        &mut self,
-        inputs: &[Input<'_>],
-        down: &mut dyn FnMut(&Stream, usize, Span) -> bool,
-    ) -> Result<Flight, TensorrtError> {
+    pub fn submit_with(&mut self, inputs: &[Input<'_>], down: &mut Down<'_>) -> Result<Flight, TensorrtError> {
         let Described { name, bytes_each, .. } = &self.input.described;
         let misuse = |why: String| TensorrtError::misuse(format!("input '{name}'"), why);
         if inputs.is_empty() || inputs.len() > self.most {
@@ -387,12 +385,7 @@ impl Session {
         }
     }
 
-    fn queue(
-        &mut self,
-        slot: &mut Slot,
-        inputs: &[Input<'_>],
-        down: &mut dyn FnMut(&Stream, usize, Span) -> bool,
-    ) -> Result<(), TensorrtError> {
+    fn queue(&mut self, slot: &mut Slot, inputs: &[Input<'_>], down: &mut Down<'_>) -> Result<(), TensorrtError> {
         self.into.gpu().enter()?;
         let _ = take_errors();
         let count = inputs.len();
