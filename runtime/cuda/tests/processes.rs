@@ -248,7 +248,9 @@ mod suite {
         let error = DeviceMemory::open_ipc(&gpu, memory, BYTES).unwrap_err();
         // driver 580 on an H200 says 400, an invalid handle
         assert!(matches!(error.code(), Some(1 | 400)), "{error}");
-        Event::open(&gpu, event).unwrap_err();
+        // nothing relies on what becomes of the event: driver 580 refuses it on a machine with one H200, and opens it on one
+        // with two
+        drop(Event::open(&gpu, event));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct Feeder<E> {
 pub(crate) struct Reader {
     decoder: Decoder,
     model: Arc<Model>,
+    /// What the page shows of the model: what it is for, and what the engine says of how it is computed.
+    about: String,
 }
 
 /// Frames that were given to the engine, or refused.
@@ -145,7 +147,8 @@ impl<E: Engine> Detector<E> {
             engine.fix(sizes, [model.input.width_px, model.input.height_px].map(i64::from))?;
         }
         let model = Arc::new(model);
-        let reader = Reader { decoder, model: model.clone() };
+        let about = model.about.iter().cloned().chain(engine.notes()).collect::<Vec<_>>().join("; ");
+        let reader = Reader { decoder, model: model.clone(), about };
         let mut detector = Self { feeder: Feeder { engine, model, score: thresholds.score }, reader };
         detector.try_zeros()?;
         let Feeder { engine, model, .. } = &mut detector.feeder;
@@ -351,7 +354,7 @@ impl Reader {
         flight: impl Flight,
         to: &[&Mapping],
     ) -> (Vec<Result<Boxes, DetectError>>, Option<ComputedBatch>) {
-        let Self { decoder, model } = self;
+        let Self { decoder, model, .. } = self;
         let mut found: Vec<Option<Result<Boxes, DetectError>>> = to.iter().map(|_| None).collect();
         let mut computed = None;
         let done = flight.complete(&mut |n, outputs| {
@@ -378,7 +381,7 @@ impl Reader {
             arrival_ns: item.timing.arrival_ns,
             sender_ns: item.timing.sender_ns,
             model: self.model.name.clone(),
-            about: self.model.about.clone().unwrap_or_default(),
+            about: self.about.clone(),
             width_px: to.source_size.width_px,
             height_px: to.source_size.height_px,
         };

@@ -23,6 +23,8 @@ class Experiment:
     clip: str = "made/street-1080p/clip.mp4"
     cameras: int = 8
     frames: int = 500
+    # frames of each camera before them: until the last decoder is made
+    warm_up: int = 40
     # of each camera, for the comparison of what comes out
     quality_frames: int = 100
     # the share of the multiprocessors that MPS leaves the graphs
@@ -44,7 +46,7 @@ EXPERIMENTS = {
     "fused": Experiment("gpu-fused-vs-separate", ("gpu-separate", "gpu-full"), "On a GPU: one pass against separate passes", loads="saturated"),
     "batch": Experiment("gpu-batch-vs-single", ("gpu-batch1", "gpu-full"), "On a GPU: batches of up to 8 frames against frame by frame", loads="saturated"),
     "cuda-graph": Experiment("gpu-cuda-graph", ("gpu-full", "gpu-cuda-graph"), "On a GPU: inferences as CUDA graphs against launches one by one", loads="saturated", until=None),
-    "one-process": Experiment("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three, 64 cameras of 960x540", clip=DEMO, cameras=64, frames=200, quality_frames=12, loads="saturated", until=None),
+    "one-process": Experiment("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three, 64 cameras of 960x540", clip=DEMO, cameras=64, frames=1000, warm_up=300, quality_frames=12, loads="saturated", until=None),
     "fp16": Experiment("gpu-fp16", ("gpu-full", "gpu-fp16"), "On a GPU: a model of 16 bits against one of 32", loads="saturated", until=None),
 }
 
@@ -63,7 +65,7 @@ def step_of(name):
         command = [
             suite.target / "millrace", "ab", *(f"graphs/{arm}.yml" for arm in experiment.arms), "--no-build", "--quiet",
             *SAME_IN_BOTH, "--set", f"decode.SOURCES={sources}", "--title", experiment.title,
-            "--loads", experiment.loads, *(["--until", experiment.until] if experiment.until else []), "--rounds", suite.args.rounds, "--frames", experiment.frames, "--camera-frames", 60, "--warm-up", 40,
+            "--loads", experiment.loads, *(["--until", experiment.until] if experiment.until else []), "--rounds", suite.args.rounds, "--frames", experiment.frames, "--camera-frames", 60, "--warm-up", experiment.warm_up,
             "--quality-frames", experiment.quality_frames, "--out", os.path.relpath(folder, suite.root), "--page", os.path.relpath(suite.out / "pages" / f"{page}.md", suite.root),
         ]
         with mps(experiment.percent) if experiment.percent else contextlib.nullcontext({}) as environment:

@@ -187,7 +187,7 @@ def engine(suite, step):
     for model in suite.args.models:
         model, name = model.resolve(), model.resolve().parent.name
         # TensorRT's own level and tactics: this engine is judged for its speed
-        more = {"LIBRARY": str(library(suite)), "ENGINE_CACHE": str(suite.args.engines or suite.out / "engines")}
+        more = {"LIBRARY": str(library(suite)), "ENGINE_CACHE": str((suite.args.engines or suite.out / "engines").resolve())}
         if suite.args.build_level is not None:
             more["BUILD_LEVEL"] = str(suite.args.build_level)
         try:

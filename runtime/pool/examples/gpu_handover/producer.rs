@@ -5,6 +5,7 @@ use crate::stamp::{Arm, FRAME_BYTES, Stamps, Way, cpu_ns, now_ns};
 use millrace_cuda::{DeviceMemory, Gpu, Stream};
 use millrace_frame::Fence;
 use millrace_pool::{Flow, Place, Pool, PoolSpec, Share};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Lines, Write, pipe};
@@ -28,6 +29,13 @@ struct Figures {
     event_to_kernel_us: Vec<f64>,
     publish_to_awake_us: Vec<f64>,
     cpu_us: [Vec<f64>; 2],
+}
+
+/// A published frame, until the consumer's line about it is read.
+struct Sent {
+    record: usize,
+    frame: usize,
+    tag: u64,
 }
 
 /// Where the consumer runs.
@@ -106,11 +114,11 @@ pub(crate) fn run(place: Consumer, frames: usize, json: Option<&Path>) -> Outcom
     }
 
     let mut figures: Vec<Figures> = arms.iter().map(|_| Figures::default()).collect();
-    let (mut order, mut counted_ns) = (Vec::new(), cpu_ns());
+    let mut sent: Vec<VecDeque<Sent>> = arms.iter().map(|_| VecDeque::new()).collect();
+    let (mut record, mut counted_ns) = (0, cpu_ns());
     for frame in 0..total {
         for (index, arm) in arms.iter().enumerate() {
             let Some(pool) = &mut pools[index] else { continue };
-            let record = order.len();
             let tag = tag(index, frame);
             let mut slot = loop {
                 match pool.acquire() {
@@ -139,7 +147,8 @@ pub(crate) fn run(place: Consumer, frames: usize, json: Option<&Path>) -> Outcom
             let item = [&now_ns().to_ne_bytes()[..], &fence].concat();
             pool.publish(slot, &item)?;
             pool.ring();
-            order.push((index, frame, tag));
+            sent[index].push_back(Sent { record, frame, tag });
+            record += 1;
             if frame == 0 && arm.way != Way::ThroughHost {
                 sees_the_same_memory(&stamps, &stream, span, tag, &mut says, &mut *to)?;
             }
@@ -157,18 +166,22 @@ pub(crate) fn run(place: Consumer, frames: usize, json: Option<&Path>) -> Outcom
         pool.ring();
     });
 
-    for (record, (index, frame, tag)) in order.iter().enumerate() {
+    // each arm's in order; a consumer that falls behind may have them in turns of its own
+    for _ in 0..record {
         let line = next(&mut says)?;
         let words = line.strip_prefix("frame ").ok_or_else(|| format!("the consumer said: {line}"))?;
         let words: Vec<u64> = words.split(' ').map(str::parse).collect::<Result<_, _>>()?;
         let [arm, stamp, first, last, awake_ns, cpu_ns] = words[..] else { return Err("six numbers".into()) };
-        let rewritten = *frame == 0 && arms[*index].way != Way::ThroughHost;
-        let expected = if rewritten { OTHER_TAG } else { *tag };
-        if (arm, first, last) != (*index as u64, expected, expected) {
-            return Err(format!("frame {frame} of arm {index}: arm {arm} found {first:x} and {last:x}").into());
+        let index = arm as usize;
+        let Sent { record, frame, tag } =
+            sent.get_mut(index).and_then(VecDeque::pop_front).ok_or_else(|| format!("arm {arm} has one frame more"))?;
+        let rewritten = frame == 0 && arms[index].way != Way::ThroughHost;
+        let expected = if rewritten { OTHER_TAG } else { tag };
+        if (first, last) != (expected, expected) {
+            return Err(format!("frame {frame} of arm {index}: it found {first:x} and {last:x}").into());
         }
-        if *frame >= WARM_UP {
-            let figures = &mut figures[*index];
+        if frame >= WARM_UP {
+            let figures = &mut figures[index];
             let ended = stamps.record(record)[0];
             figures.event_to_kernel_us.push(stamp.wrapping_sub(ended) as i64 as f64 / 1e3);
             figures.publish_to_awake_us.push(awake_ns as f64 / 1e3);
