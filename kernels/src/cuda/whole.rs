@@ -1,7 +1,7 @@
 //! Whether a frame's scale is a whole number, for `kernels/cuda/whole.cuh`, and what that kernel is told.
 
 use crate::convert::taps::{ONE, PlaneTaps, Tap};
-use millrace_frame::{ImageDesc, PixelFormat, Size};
+use millrace_frame::{ImageDesc, PixelFormat, Rect, Size};
 
 /// The scales that have a kernel.
 pub(super) const SCALES: [u32; 4] = [2, 3, 4, 6];
@@ -24,9 +24,8 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn of(source: &ImageDesc, placed: Size, chroma: Option<&PlaneTaps>) -> Option<Self> {
+    pub(super) fn of(source: &ImageDesc, shown: Rect, placed: Size, chroma: Option<&PlaneTaps>) -> Option<Self> {
         let chroma = chroma.filter(|_| source.format == PixelFormat::Nv12)?;
-        let shown = source.display;
         let is = |scale: &u32| (scale * placed.width_px, scale * placed.height_px) == (shown.width_px, shown.height_px);
         let scale = SCALES.into_iter().find(is)?;
         let planes = [&source.planes[0], &source.planes[1]];

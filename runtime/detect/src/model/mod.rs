@@ -73,6 +73,11 @@ pub enum FitSpec {
     },
     /// Each axis scaled by a factor of its own, so that the picture fills the input.
     Stretch,
+    /// The middle of the picture, of which the input's shorter side would be so many pixels.
+    Crop {
+        /// At least the input's shorter side.
+        resize_px: u32,
+    },
 }
 
 /// What the numbers that become scores are.

@@ -133,7 +133,8 @@ fn describe(
 ) -> Result<(String, Vec<String>), String> {
     let mut assumed = vec![format!(
         "how pictures are prepared, `{}` and `{}`, as models of this family are mostly trained",
-        guess.recipe.numbers, guess.recipe.fit
+        guess.recipe.numbers,
+        guess.recipe.fit.replace('\n', ", ")
     )];
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let whole = |path: &Path| std::path::absolute(path).map_err(|e| format!("'{}': {e}", path.display()));
