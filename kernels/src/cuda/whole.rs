@@ -29,7 +29,11 @@ impl Whole {
         let is = |scale: &u32| (scale * placed.width_px, scale * placed.height_px) == (shown.width_px, shown.height_px);
         let scale = SCALES.into_iter().find(is)?;
         let planes = [&source.planes[0], &source.planes[1]];
-        let fits = placed.width_px.is_multiple_of(PIXELS)
+        // the kernel reads nothing beside the part that is shown, as the taps of a crop may
+        let within = |taps: &[Tap], end: u32| taps.iter().all(|tap| tap.second < end.div_ceil(2));
+        let fits = within(&chroma.x, shown.x_px + shown.width_px)
+            && within(&chroma.y, shown.y_px + shown.height_px)
+            && placed.width_px.is_multiple_of(PIXELS)
             && shown.x_px.is_multiple_of(2)
             && shown.y_px.is_multiple_of(2)
             && planes.iter().all(|plane| u64::from(plane.pitch_bytes).is_multiple_of(ALIGN));

@@ -149,7 +149,10 @@ pub struct Model {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum ModelError {
-    #[error("{path}: cannot read the model's description: {cause}; MODEL is the path of a model.yml file")]
+    #[error(
+        "{path}: cannot read the model's description: {cause}; MODEL is the path of a model.yml file, which `millrace model add` \
+         writes for an .onnx file"
+    )]
     Read { path: String, cause: String },
     #[error("{}", list(path, faults))]
     Faults { path: String, faults: Vec<Fault> },

@@ -4,7 +4,7 @@ use super::{Anchor, ChannelOrder, FitSpec, HeadSpec, InputSpec, Model, ModelErro
 use crate::heads::{KINDS, Keys};
 use crate::yaml::{Data, Faults, Node, Section, document};
 use millrace_frame::{TensorDtype, TensorLayout};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,10 @@ fn read_text(path: &Path) -> Result<String, String> {
     if !file.metadata().map_err(|e| e.to_string())?.is_file() {
         return Err("it is not a file".to_owned());
     }
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
+        ErrorKind::InvalidData => "it is no text (UTF-8)".to_owned(),
+        _ => e.to_string(),
+    })?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
