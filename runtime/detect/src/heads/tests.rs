@@ -159,6 +159,15 @@ fn nanodet_takes_the_mean_of_each_distribution() {
 }
 
 #[test]
+fn the_cells_of_a_grid_are_no_queries() {
+    let (boxes, scores) = (vec![0.5; 4 * 8400], vec![0.1; 2 * 8400]);
+    let outputs: [(&str, &[usize], &[f32]); 2] = [("a", &[1, 8400, 4], &boxes), ("b", &[1, 8400, 2], &scores)];
+    let error = run("{kind: rtdetr, boxes: a, logits: b, scores: probabilities}", &outputs, &straight(640, 640));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("has shape [1, 8400, 4]") && error.contains("up to 1000 queries"), "{error}");
+}
+
+#[test]
 fn rtdetr_keeps_the_best_pairs_without_suppression() {
     // two queries on the same spot, of the same class: both stay; top_k is 2, so the third pair goes
     let boxes = [0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 1.0, 0.25, 0.5, 0.5, 1.0];
