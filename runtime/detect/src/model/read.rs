@@ -152,7 +152,7 @@ fn fit(faults: &mut Faults, top: &Section<'_>, input: Option<&InputSpec>) -> Opt
         ("crop", Fit::Crop, "says how much of a picture's middle is shown"),
     ] {
         if let Some(node) = top.get(key).filter(|_| fit != of) {
-            faults.at(node, format!("'{key}' {why}, and `fit: {word}` has nothing of it; remove one of them"));
+            faults.at(node, format!("'{key}' {why} and belongs to `fit: {key}`, but 'fit' is '{word}' here; correct it, or remove '{key}'"));
             return None;
         }
     }

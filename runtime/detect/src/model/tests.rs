@@ -124,8 +124,8 @@ fn a_classifier_may_be_shown_the_middle_of_a_picture() {
     let small = refused(&of(side - 1));
     assert!(small.contains(&format!("expected an integer from {side} to")), "{small}");
     assert!(refused("fit: crop\ncrop: {}").contains("lacks 'resize_px'"));
-    assert!(refused("fit: stretch\ncrop: {resize_px: 900}").contains("`fit: stretch` has nothing of it"));
-    assert!(refused("fit: crop\nletterbox: {anchor: centre, pad: 114}").contains("`fit: crop` has nothing of it"));
+    assert!(refused("fit: stretch\ncrop: {resize_px: 900}").contains("'fit' is 'stretch' here"));
+    assert!(refused("fit: crop\nletterbox: {anchor: centre, pad: 114}").contains("'fit' is 'crop' here"));
     let boxes = fault("letterbox: {anchor: centre, pad: 114}", "fit: crop");
     assert!(boxes.contains("boxes at its edges would be missing"), "{boxes}");
 }
