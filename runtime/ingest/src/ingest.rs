@@ -262,9 +262,7 @@ impl Ingest {
             }
         }
     }
-}
 
-impl Ingest {
     /// A unit of a source that has times. Where the user gave it a frame rate, that is said first.
     fn with_times(&mut self, unit: AccessUnit) -> Event {
         let unit = Event::Unit(Box::new(unit));
