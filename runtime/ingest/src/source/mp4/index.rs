@@ -34,7 +34,7 @@ pub(super) fn body(file: &File, at: &TopBox, len: u64) -> io::Result<Option<Vec<
 /// Looks over the boxes of a file of `len` bytes.
 pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> {
     let (mut moov, mut fragments, mut lost, mut at) = (None, Vec::new(), None, 0);
-    let (mut cut_in, mut further) = (None, Vec::new());
+    let (mut cut_in, mut further, mut data_behind) = (None, Vec::new(), false);
     loop {
         match top_box(file, at, len)? {
             Found::End => break,
@@ -45,7 +45,9 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
             Found::Box(found) => {
                 match &found.kind.0 {
                     b"moov" if moov.is_none() => moov = Some(found),
-                    b"moov" => further.push(found),
+                    // of the same data, a second one would contradict the first
+                    b"moov" if data_behind => further.push(found),
+                    b"mdat" => data_behind |= moov.is_some(),
                     b"moof" if found.end > found.body => fragments.push(found),
                     _ => {}
                 }
