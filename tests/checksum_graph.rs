@@ -1,7 +1,7 @@
 //! The golden graph: every frame through decoder, pool and sink, bit for bit FFmpeg's.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use millrace_tests::{millrace, shared_data, succeed};
+use millrace_tests::{finish, millrace, printed, shared_data, succeed};
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,6 +25,16 @@ fn real_clips_and_streams_have_ffmpegs_checksums() {
             assert_eq!(ours, theirs, "{name}: frame {n}");
         }
     }
+}
+
+#[test]
+fn a_setting_that_changes_nothing_is_said_however_short_the_run_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = format!("checksum.PATH={}", folder.path().join("out").display());
+    let args = ["run", "graphs/checksum.yml", "--no-build", "--set", "decode.FRAMES=2", "--set", "decode.FRAME_RATE=5"];
+    let output = finish(&mut millrace(&[&args[..], &["--set", &out]].concat()), Duration::from_secs(60));
+    let said = printed(&output);
+    assert!(output.status.success() && said.matches("FRAME_RATE is 5 and changes nothing").count() == 1, "{said}");
 }
 
 fn checksums(path: &Path) -> Vec<String> {

@@ -45,10 +45,16 @@ impl SeparatePasses {
         let placed = Size::new(placement.placed.width_px, placement.placed.height_px);
         let (full, full_bytes) = ImageDesc::packed(PixelFormat::Rgb24, shown, source.colour, 1);
         let (small, small_bytes) = ImageDesc::packed(PixelFormat::Rgb24, placed, source.colour, 1);
+        let small_alone = Placement { placed: small.display, ..placement };
         Ok(Self {
             colour: Converter::new(source, &Target::picture(shown, ChannelOrder::Rgb))?,
-            resize: Converter::new(&full, &Target::picture(placed, ChannelOrder::Rgb))?,
-            normalize: Converter::placed(&small, target, placement)?,
+            resize: Converter::placed(
+                &full,
+                &Target::picture(placed, ChannelOrder::Rgb),
+                small_alone,
+                placement.shown,
+            )?,
+            normalize: Converter::placed(&small, target, placement, small.display)?,
             placement,
             tensor: fused.tensor(),
             full_size: vec![0; full_bytes as usize],

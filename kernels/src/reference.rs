@@ -64,8 +64,8 @@ struct Window {
     top: usize,
     width: usize,
     height: usize,
-    shown_w: f64,
-    shown_h: f64,
+    /// The part of the shown picture that it shows: first column and row, columns and rows.
+    part: [f64; 4],
 }
 
 impl Window {
@@ -75,7 +75,20 @@ impl Window {
         let (anchor, rounding) = match target.fit {
             Fit::Stretch => {
                 let (width, height) = (model_w as usize, model_h as usize);
-                return Self { left: 0, top: 0, width, height, shown_w, shown_h };
+                return Self { left: 0, top: 0, width, height, part: [0.0, 0.0, shown_w, shown_h] };
+            }
+            Fit::Crop { resize_px } => {
+                let (width, height) = (model_w as usize, model_h as usize);
+                // pixels of the source for those of the model, so that the model's shorter side would be `resize_px`; the
+                // division comes last, since a half would not be one after another
+                let (covered, by) =
+                    if shown_w * model_h < shown_h * model_w { (shown_w, model_w) } else { (shown_h, model_h) };
+                let side = f64::min(model_w, model_h);
+                let extent =
+                    |of_model: f64| (of_model * covered * side / (by * f64::from(resize_px)) + 0.5).floor().max(1.0);
+                let (w, h) = (extent(model_w), extent(model_h));
+                let first = |all: f64, part: f64| ((all - part) / 2.0).floor();
+                return Self { left: 0, top: 0, width, height, part: [first(shown_w, w), first(shown_h, h), w, h] };
             }
             Fit::Letterbox { anchor, rounding } => (anchor, rounding),
         };
@@ -96,8 +109,7 @@ impl Window {
             top: ((model_h - height) * share).floor() as usize,
             width: width as usize,
             height: height as usize,
-            shown_w,
-            shown_h,
+            part: [0.0, 0.0, shown_w, shown_h],
         }
     }
 
@@ -106,8 +118,9 @@ impl Window {
         let inside =
             (self.left..self.left + self.width).contains(&x) && (self.top..self.top + self.height).contains(&y);
         inside.then(|| {
+            let [first_x, first_y, w, h] = self.part;
             let along = |k: usize, len: f64, of: usize| (k as f64 + 0.5) * len / of as f64 - 0.5;
-            (along(x - self.left, self.shown_w, self.width), along(y - self.top, self.shown_h, self.height))
+            (first_x + along(x - self.left, w, self.width), first_y + along(y - self.top, h, self.height))
         })
     }
 }

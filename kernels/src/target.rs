@@ -46,6 +46,10 @@ pub enum TargetError {
     )]
     Normalize { channel: usize, mean: f32, scale: f32 },
     #[error(
+        "a crop to {size} begins with a picture of {resize_px} pixels along the shorter side, which does not cover it"
+    )]
+    Crop { size: Size, resize_px: u32 },
+    #[error(
         "channel {channel} of the tensor reaches {value}, beyond 65504, the largest f16; use a smaller scale or dtype f32"
     )]
     HalfRange { channel: usize, value: f32 },
@@ -60,6 +64,11 @@ impl Target {
         let Size { width_px, height_px } = self.size;
         if !(1..=Self::MAX_PX).contains(&width_px) || !(1..=Self::MAX_PX).contains(&height_px) {
             return Err(TargetError::Size(self.size));
+        }
+        if let Fit::Crop { resize_px } = self.fit
+            && !(width_px.min(height_px)..=Self::MAX_PX).contains(&resize_px)
+        {
+            return Err(TargetError::Crop { size: self.size, resize_px });
         }
         for (channel, (&mean, &scale)) in self.mean.iter().zip(&self.scale).enumerate() {
             let ends = [(0.0 - mean) * scale, (255.0 - mean) * scale];

@@ -18,7 +18,7 @@ use crate::geometry::{Placement, place};
 use crate::target::{Target, TargetError};
 use colour::Channel;
 use job::Job;
-use millrace_frame::{ImageDesc, LayoutError, Size, TensorDesc};
+use millrace_frame::{ImageDesc, LayoutError, Rect, Size, TensorDesc};
 use sample::{PlaneBytes, Portable, Source};
 use taps::PlaneTaps;
 
@@ -61,15 +61,21 @@ impl Converter {
     /// Prepares the conversion of frames described by `source`. This computes the tap tables and allocates the scratch
     /// rows; [`Converter::convert`] then allocates nothing.
     pub fn new(source: &ImageDesc, target: &Target) -> Result<Self, ConvertError> {
-        Self::placed(source, target, place(source.display_size(), target.size, target.fit))
+        let placement = place(source.display_size(), target.size, target.fit);
+        Self::placed(source, target, placement, placement.shown_of(source))
     }
 
-    /// The same, with the picture placed by the caller; `target.fit` is not looked at.
-    pub(crate) fn placed(source: &ImageDesc, target: &Target, placement: Placement) -> Result<Self, ConvertError> {
+    /// The same, with this part of the stored picture placed by the caller; `target.fit` is not looked at.
+    pub(crate) fn placed(
+        source: &ImageDesc,
+        target: &Target,
+        placement: Placement,
+        part: Rect,
+    ) -> Result<Self, ConvertError> {
         source.validate(u64::MAX)?;
         target.validate()?;
         let placed = Size::new(placement.placed.width_px, placement.placed.height_px);
-        let (full, chroma) = taps::plane_taps(source.format, source.display, source.colour.siting.value, placed);
+        let (full, chroma) = taps::plane_taps(source.format, source.display, part, source.colour.siting.value, placed);
         let (mut source_bytes, mut row_bytes) = (0, [0; 3]);
         for (i, (plane, (row, rows))) in source.planes.iter().zip(source.format.plane_shapes(source.coded)).enumerate()
         {

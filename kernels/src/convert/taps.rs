@@ -32,18 +32,26 @@ enum Grid {
     Half { offset_half_px: i64 },
 }
 
-/// `outputs` taps along an axis of which `len` pixels from `start` are shown.
+/// Pixels along an axis.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+/// `outputs` taps along an axis, for the pixels `part` of the picture, which is `whole`.
 ///
-/// Output `k` shows the source at `(k + 1/2) * len / outputs - 1/2` (pixel centres on whole numbers), clamped to the
-/// shown pixels: the geometry of OpenCV's `INTER_LINEAR`. All of it is whole-number arithmetic until the weight, so that
+/// Output `k` shows the source at `(k + 1/2) * len / outputs - 1/2` from the part's start (pixel centres on whole numbers),
+/// clamped to the picture: the geometry of OpenCV's `INTER_LINEAR`. All of it is whole-number arithmetic until the weight, so that
 /// no scale leaves a weight of one millionth where there is none.
-fn axis(start: u32, len: u32, outputs: u32, grid: Grid) -> Vec<Tap> {
-    let (start, len, outputs) = (i64::from(start), i64::from(len), i64::from(outputs));
+fn axis(whole: Span, part: Span, outputs: u32, grid: Grid) -> Vec<Tap> {
+    let [(start, len), (from, of)] = [whole, part].map(|span| (i64::from(span.start), i64::from(span.len)));
+    let outputs = i64::from(outputs);
     let den = 2 * outputs;
     (0..outputs)
         .map(|k| {
-            let shown = ((2 * k + 1) * len - outputs).clamp(0, (len - 1) * den);
-            let pixel = start * den + shown;
+            let pixel = from * den + (2 * k + 1) * of - outputs;
+            let pixel = pixel.clamp(start * den, (start + len - 1) * den);
             let (num, den, first, last) = match grid {
                 Grid::Full => (pixel, den, start, start + len - 1),
                 Grid::Half { offset_half_px } => {
@@ -64,15 +72,18 @@ fn axis(start: u32, len: u32, outputs: u32, grid: Grid) -> Vec<Tap> {
 /// The taps of the luma plane (or of the only plane of an RGB image), and of the chroma planes where there are any.
 ///
 /// Chroma is read where the output pixel lies in the chroma plane, with the samples at their stated siting. Samples
-/// outside the shown part are not read: what lies there is padding of the codec.
+/// outside the picture are not read: what lies there is padding of the codec. Beside the part, but in the picture, they are.
 pub(crate) fn plane_taps(
     format: PixelFormat,
-    shown: Rect,
+    picture: Rect,
+    part: Rect,
     siting: ChromaSiting,
     placed: Size,
 ) -> (PlaneTaps, Option<PlaneTaps>) {
-    let along_x = |grid| axis(shown.x_px, shown.width_px, placed.width_px, grid);
-    let along_y = |grid| axis(shown.y_px, shown.height_px, placed.height_px, grid);
+    let x = |of: Rect| Span { start: of.x_px, len: of.width_px };
+    let y = |of: Rect| Span { start: of.y_px, len: of.height_px };
+    let along_x = |grid| axis(x(picture), x(part), placed.width_px, grid);
+    let along_y = |grid| axis(y(picture), y(part), placed.height_px, grid);
     let full = PlaneTaps { x: along_x(Grid::Full), y: along_y(Grid::Full) };
     let chroma = match format {
         PixelFormat::Bgr24 | PixelFormat::Rgb24 => None,
@@ -91,6 +102,23 @@ mod tests {
 
     fn tap(first: u32, second: u32, weight: f64) -> Tap {
         Tap { first, second, weight: (weight * f64::from(ONE)).round() as i32 }
+    }
+
+    /// The taps of a part that is all of the picture.
+    fn axis(start: u32, len: u32, outputs: u32, grid: Grid) -> Vec<Tap> {
+        let whole = Span { start, len };
+        super::axis(whole, whole, outputs, grid)
+    }
+
+    #[test]
+    fn a_part_reads_what_is_beside_it_in_the_picture() {
+        let taps = |whole, part| super::axis(whole, part, 4, Grid::Full);
+        // twice the size of pixels 3 and 4: at 2.75, 3.25, 3.75, 4.25
+        let expected = [tap(2, 3, 0.75), tap(3, 4, 0.25), tap(3, 4, 0.75), tap(4, 5, 0.25)];
+        assert_eq!(taps(Span { start: 0, len: 8 }, Span { start: 3, len: 2 }), expected);
+        // where the picture ends, so does what is read
+        let expected = [tap(3, 4, 0.0), tap(3, 4, 0.25), tap(3, 4, 0.75), tap(4, 4, 0.0)];
+        assert_eq!(taps(Span { start: 3, len: 2 }, Span { start: 3, len: 2 }), expected);
     }
 
     #[test]

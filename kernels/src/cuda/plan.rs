@@ -32,17 +32,24 @@ impl Plan {
     /// # Errors
     /// A description or a target that cannot be.
     pub fn new(source: &ImageDesc, target: &Target) -> Result<Self, ConvertError> {
-        Self::placed(source, target, place(source.display_size(), target.size, target.fit))
+        let placement = place(source.display_size(), target.size, target.fit);
+        Self::placed(source, target, placement, placement.shown_of(source))
     }
 
-    /// The same, with the picture placed by the caller; `target.fit` is not looked at.
-    pub(crate) fn placed(source: &ImageDesc, target: &Target, placement: Placement) -> Result<Self, ConvertError> {
+    /// The same, with this part of the stored picture placed by the caller; `target.fit` is not looked at.
+    pub(crate) fn placed(
+        source: &ImageDesc,
+        target: &Target,
+        placement: Placement,
+        part: Rect,
+    ) -> Result<Self, ConvertError> {
         source.validate(u64::MAX)?;
         target.validate()?;
         let placed = placement.placed;
         let placed_size = Size::new(placed.width_px, placed.height_px);
-        let (full, chroma) = taps::plane_taps(source.format, source.display, source.colour.siting.value, placed_size);
-        let whole = Whole::of(source, placed_size, chroma.as_ref());
+        let (full, chroma) =
+            taps::plane_taps(source.format, source.display, part, source.colour.siting.value, placed_size);
+        let whole = Whole::of(source, part, placed_size, chroma.as_ref());
         // (plane, bytes of the first sample) of each component, and bytes from one sample to the next
         let (kind, components, steps) = match source.format {
             PixelFormat::Nv12 => (NV12, [(0, 0), (1, 0), (1, 1)], [1, 2]),

@@ -110,7 +110,9 @@ impl CudaSeparatePasses {
             .map(|(i, b)| CudaJob { source: &b.full, from: part(i, 0), to: part(i, 1), padded: true })
             .collect();
         resize.queue(modules, stream, &to_small, |i| {
-            Plan::new(&between[i].full, &picture(between[i].small.display_size()))
+            let Between { placement, full, small, .. } = &between[i];
+            let small_alone = Placement { placed: small.display, ..*placement };
+            Plan::placed(full, &picture(small.display_size()), small_alone, placement.shown)
         })?;
         // where a small picture stands follows from its size, so its plan may serve others of that size
         let pixels_to = |i: usize| if planar { part(i, 2) } else { jobs[i].to };
@@ -124,15 +126,20 @@ impl CudaSeparatePasses {
                 padded: !planar && jobs[i].padded,
             })
             .collect();
-        normalize
-            .queue(modules, stream, &to_pixels, |i| Plan::placed(&between[i].small, &pixels, between[i].placement))?;
+        normalize.queue(modules, stream, &to_pixels, |i| {
+            let Between { placement, small, .. } = &between[i];
+            Plan::placed(small, &pixels, *placement, small.display)
+        })?;
         if planar {
             let to_planes: Vec<_> = between
                 .iter()
                 .enumerate()
                 .map(|(i, b)| CudaJob { source: &b.small, from: part(i, 2), to: jobs[i].to, padded: true })
                 .collect();
-            layout.queue(modules, stream, &to_planes, |i| Plan::new(&between[i].small, &target))?;
+            layout.queue(modules, stream, &to_planes, |i| {
+                let Between { placement, small, .. } = &between[i];
+                Plan::placed(small, &target, *placement, small.display)
+            })?;
         }
         Ok(())
     }

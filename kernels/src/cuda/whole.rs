@@ -1,7 +1,7 @@
 //! Whether a frame's scale is a whole number, for `kernels/cuda/whole.cuh`, and what that kernel is told.
 
 use crate::convert::taps::{ONE, PlaneTaps, Tap};
-use millrace_frame::{ImageDesc, PixelFormat, Size};
+use millrace_frame::{ImageDesc, PixelFormat, Rect, Size};
 
 /// The scales that have a kernel.
 pub(super) const SCALES: [u32; 4] = [2, 3, 4, 6];
@@ -24,13 +24,16 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn of(source: &ImageDesc, placed: Size, chroma: Option<&PlaneTaps>) -> Option<Self> {
+    pub(super) fn of(source: &ImageDesc, shown: Rect, placed: Size, chroma: Option<&PlaneTaps>) -> Option<Self> {
         let chroma = chroma.filter(|_| source.format == PixelFormat::Nv12)?;
-        let shown = source.display;
         let is = |scale: &u32| (scale * placed.width_px, scale * placed.height_px) == (shown.width_px, shown.height_px);
         let scale = SCALES.into_iter().find(is)?;
         let planes = [&source.planes[0], &source.planes[1]];
-        let fits = placed.width_px.is_multiple_of(PIXELS)
+        // the kernel reads nothing beside the part that is shown, as the taps of a crop may
+        let within = |taps: &[Tap], end: u32| taps.iter().all(|tap| tap.second < end.div_ceil(2));
+        let fits = within(&chroma.x, shown.x_px + shown.width_px)
+            && within(&chroma.y, shown.y_px + shown.height_px)
+            && placed.width_px.is_multiple_of(PIXELS)
             && shown.x_px.is_multiple_of(2)
             && shown.y_px.is_multiple_of(2)
             && planes.iter().all(|plane| u64::from(plane.pitch_bytes).is_multiple_of(ALIGN));

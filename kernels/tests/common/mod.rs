@@ -66,6 +66,7 @@ pub(crate) fn image() -> impl Strategy<Value = (ImageDesc, u64)> {
     })
 }
 
+/// A crop's `resize_px` is over the input's shorter side.
 pub(crate) fn fit() -> impl Strategy<Value = Fit> {
     let letterbox = |anchor, rounding| Fit::Letterbox { anchor, rounding };
     prop::sample::select(vec![
@@ -74,6 +75,8 @@ pub(crate) fn fit() -> impl Strategy<Value = Fit> {
         letterbox(Anchor::Centre, Rounding::Down),
         letterbox(Anchor::Centre, Rounding::Nearest),
         Fit::Stretch,
+        Fit::Crop { resize_px: 0 },
+        Fit::Crop { resize_px: 9 },
     ])
 }
 
@@ -99,7 +102,10 @@ pub(crate) fn target() -> impl Strategy<Value = Target> {
             order,
             mean,
             scale,
-            fit,
+            fit: match fit {
+                Fit::Crop { resize_px } => Fit::Crop { resize_px: resize_px + w.min(h) },
+                fit => fit,
+            },
             pad,
         },
     )
@@ -107,6 +113,7 @@ pub(crate) fn target() -> impl Strategy<Value = Target> {
 
 /// An NV12 image and a target that shows it at a whole-number scale, but for what a few of them break: a crop that
 /// begins at odd pixels, an odd pitch, a width of no whole group.
+/// For a crop the picture is wider or higher than what is shown of it.
 pub(crate) fn whole() -> impl Strategy<Value = ((ImageDesc, u64), Target)> {
     let scales = prop::sample::select(vec![2u32, 2, 3, 3, 4, 6, 1, 5]);
     let columns = prop_oneof![4 => (1u32..=9).prop_map(|groups| 4 * groups), 1 => 1u32..40];
@@ -123,6 +130,15 @@ pub(crate) fn whole() -> impl Strategy<Value = ((ImageDesc, u64), Target)> {
             let (mut image, have) = ImageDesc::packed(PixelFormat::Nv12, coded, colour(m, r, s), pitch_align);
             image.display = Rect { x_px, y_px, width_px, height_px };
             let fit = match target.fit {
+                Fit::Crop { .. } => {
+                    if columns > rows {
+                        image.display.height_px += below
+                    } else {
+                        image.display.width_px += right
+                    }
+                    let fit = Fit::Crop { resize_px: columns.min(rows) };
+                    return ((image, have), Target { size: Size::new(columns, rows), fit, ..target });
+                }
                 Fit::Stretch if (wider, higher) != (0, 0) => {
                     Fit::Letterbox { anchor: Anchor::Centre, rounding: Rounding::Nearest }
                 }

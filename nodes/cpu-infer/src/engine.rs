@@ -89,8 +89,18 @@ impl Engine for Rten {
             .map_err(|e| EngineError::load(file, e))?;
         let pool = Arc::new(ThreadPool::with_num_threads(threads));
         let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Arc::default(), fixed: None };
+        let declared = onnx::declared(file)?;
+        if declared.padded_integer_convolutions > 0 {
+            let why = format!(
+                "{} of its nodes are convolutions of 8-bit integers with padding (ConvInteger), of which rten gets the picture's \
+                 edges wrong: it pads with 0 in place of the zero point. Use the model before it was quantized, one that was \
+                 quantized to QuantizeLinear and DequantizeLinear (QDQ), or ort-infer",
+                declared.padded_integer_convolutions
+            );
+            return Err(EngineError::Unsupported { file: file.display().to_string(), why });
+        }
         // rten's own list has the types that it computes with
-        let signature = onnx::declared(file)?.signature;
+        let signature = declared.signature;
         let mut ports = signature.inputs.iter().chain(&signature.outputs);
         match ports.find_map(|port| engine.differs(port)) {
             Some(why) => Err(EngineError::load(file, why)),

@@ -34,6 +34,14 @@ fn it_feeds_the_second_input() {
     testing::feeds_the_second_input::<Rten>(settings);
 }
 
+/// `ConvInteger` of rten 0.27 pads with 0, whatever the zero point is, and ONNX with the zero point.
+#[test]
+fn it_refuses_integers_that_it_would_pad_wrongly() {
+    let file = root().join("runtime/infer/tests/data/tiny_int8.onnx");
+    let error = Rten::open(&file, 1, &settings(file.clone())).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("1 of its nodes are convolutions of 8-bit integers with padding (ConvInteger)"), "{error}");
+}
+
 #[test]
 fn it_adds_and_checks_models() {
     testing::adds_and_checks_models::<Rten>();

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) struct Settings {
-    /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and letterbox are taken from it.
+    /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and fit are taken from it.
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
     pub(crate) model: Option<PathBuf>,
@@ -50,6 +50,9 @@ pub(crate) struct Settings {
     /// One pass over the frame. With `false` the same work is done in separate passes over 8-bit RGB: the baseline of a comparison.
     #[serde(default = "yes")]
     pub(crate) fused: bool,
+    /// With `FIT: crop`: the tensor's shorter side before the crop, in pixels, as 256 for a tensor of 224. Default: that side itself.
+    #[serde(default)]
+    pub(crate) resize_px: Option<u32>,
     /// How many frames of all cameras are taken at once, where so many are there: on a GPU they are one launch.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 32))]
@@ -112,6 +115,8 @@ pub(crate) enum FitKind {
     Letterbox,
     /// Each axis fills the tensor.
     Stretch,
+    /// The picture's middle fills the tensor, as classifiers are trained.
+    Crop,
 }
 
 /// `ANCHOR`.
@@ -134,8 +139,10 @@ pub(crate) enum SettingsError {
     Both(&'static str),
     #[error("{name} is '{text}'; expected one number, or three with commas, as 0.5 or 123.7,116.3,103.5")]
     Numbers { name: &'static str, text: String },
-    #[error("ANCHOR and PAD belong to FIT letterbox, but FIT is stretch; remove {0}")]
-    NoLetterbox(&'static str),
+    #[error("ANCHOR and PAD belong to FIT letterbox, but FIT is {0}; remove {1}")]
+    NoLetterbox(&'static str, &'static str),
+    #[error("RESIZE_PX belongs to FIT crop; remove it, or set FIT to crop")]
+    NoCrop,
     #[error("{0}")]
     Model(#[from] millrace_detect::ModelError),
     #[error("{0}")]
@@ -176,6 +183,7 @@ impl Settings {
             ("FIT", self.fit.is_some()),
             ("ANCHOR", self.anchor.is_some()),
             ("PAD", self.pad.is_some()),
+            ("RESIZE_PX", self.resize_px.is_some()),
         ]
         .into_iter()
         .find_map(|(name, set)| set.then_some(name))
@@ -185,14 +193,26 @@ impl Settings {
         let (Some(width_px), Some(height_px)) = (self.width_px, self.height_px) else {
             return Err(SettingsError::NoTarget);
         };
-        let fit = match self.fit.unwrap_or(FitKind::Letterbox) {
+        let kind = self.fit.unwrap_or(FitKind::Letterbox);
+        let unpadded = match kind {
+            FitKind::Letterbox => None,
+            FitKind::Stretch => Some("stretch"),
+            FitKind::Crop => Some("crop"),
+        };
+        let padding = [("ANCHOR", self.anchor.is_some()), ("PAD", self.pad.is_some())];
+        if let (Some(word), Some((name, _))) = (unpadded, padding.iter().find(|(_, set)| *set)) {
+            return Err(SettingsError::NoLetterbox(word, name));
+        }
+        if kind != FitKind::Crop && self.resize_px.is_some() {
+            return Err(SettingsError::NoCrop);
+        }
+        let fit = match kind {
             FitKind::Letterbox => letterbox(match self.anchor {
                 None | Some(AnchorKind::Centre) => Anchor::Centre,
                 Some(AnchorKind::TopLeft) => Anchor::TopLeft,
             }),
-            FitKind::Stretch if self.anchor.is_some() => return Err(SettingsError::NoLetterbox("ANCHOR")),
-            FitKind::Stretch if self.pad.is_some() => return Err(SettingsError::NoLetterbox("PAD")),
             FitKind::Stretch => Fit::Stretch,
+            FitKind::Crop => Fit::Crop { resize_px: self.resize_px.unwrap_or(width_px.min(height_px)) },
         };
         Ok(Target {
             size: Size::new(width_px, height_px),

@@ -62,6 +62,13 @@ fn every_setting_reaches_the_target() {
     assert_eq!(found.target().unwrap(), expected);
     let stretched = settings(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "FIT": "stretch", "DTYPE": "u8"})).target().unwrap();
     assert_eq!((stretched.fit, stretched.dtype), (Fit::Stretch, TensorDtype::U8));
+    let crop = |more: serde_json::Value| {
+        let mut all = json!({"WIDTH_PX": 9, "HEIGHT_PX": 8, "FIT": "crop"});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        settings(all).target().unwrap().fit
+    };
+    assert_eq!(crop(json!({})), Fit::Crop { resize_px: 8 });
+    assert_eq!(crop(json!({"RESIZE_PX": 10})), Fit::Crop { resize_px: 10 });
 }
 
 #[test]
@@ -110,6 +117,12 @@ fn what_is_missing_or_wrong_is_named() {
     assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "SCALE": "0"})).contains("scale not 0"));
     assert!(error(json!({"WIDTH_PX": 0, "HEIGHT_PX": 4})).contains("0x4"));
     assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "FIT": "stretch", "PAD": 0})).contains("remove PAD"));
+    assert_eq!(
+        error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "FIT": "crop", "ANCHOR": "centre"})),
+        "ANCHOR and PAD belong to FIT letterbox, but FIT is crop; remove ANCHOR"
+    );
+    assert!(error(json!({"WIDTH_PX": 4, "HEIGHT_PX": 4, "RESIZE_PX": 8})).contains("RESIZE_PX belongs to FIT crop"));
+    assert!(error(json!({"WIDTH_PX": 9, "HEIGHT_PX": 8, "FIT": "crop", "RESIZE_PX": 7})).contains("does not cover it"));
     let missing = error(json!({"MODEL": "nowhere/model.yml"}));
     assert!(missing.contains("nowhere/model.yml"), "{missing}");
 }

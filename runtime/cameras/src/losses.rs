@@ -1,7 +1,7 @@
 //! The ledger of a camera. Received is what was published, what was lost by each cause, what is left out on purpose, and
 //! what is still on its way. Each is counted; the log has the first loss of each cause.
 
-use millrace_ingest::{CAMERA_STOPPED, Counted, Loss, LossOf};
+use millrace_ingest::{CAMERA_STOPPED, Counted, FRAME_RATE_IGNORED, Loss, LossOf};
 use millrace_node::Metrics;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -87,6 +87,13 @@ impl Losses {
         let Counted { name, count, detail } = what;
         self.metrics.count(name, &self.camera, *count);
         self.log(name, *count, detail);
+        // it concerns all cameras of the node alike
+        if *name == FRAME_RATE_IGNORED {
+            let text = format!("warning: {detail}");
+            if !self.metrics.notes().contains(&text) {
+                self.metrics.note(text);
+            }
+        }
     }
 
     pub(crate) fn add(&self, cause: &'static str, count: u64, detail: &str) {

@@ -112,6 +112,7 @@ fn tensor(model: &Model) -> Tensor {
     };
     let fit = match model.fit {
         FitSpec::Stretch => "stretch".to_owned(),
+        FitSpec::Crop { resize_px } => format!("crop of {resize_px}"),
         FitSpec::Letterbox { anchor: Anchor::Centre, pad } => format!("letterbox at centre with {pad}"),
         FitSpec::Letterbox { anchor: Anchor::TopLeft, pad } => format!("letterbox at top_left with {pad}"),
     };
@@ -144,6 +145,10 @@ fn stated(checked: &CheckedNode) -> Option<Tensor> {
     };
     let fit = match value("FIT", "letterbox").as_str() {
         "letterbox" => format!("letterbox at {} with {}", value("ANCHOR", "centre"), value("PAD", "114")),
+        "crop" => {
+            let side = width.parse::<u32>().ok().zip(height.parse::<u32>().ok()).map_or(0, |(w, h)| w.min(h));
+            format!("crop of {}", value("RESIZE_PX", &side.to_string()))
+        }
         other => other.to_owned(),
     };
     Some(Tensor {

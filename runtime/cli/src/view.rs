@@ -60,8 +60,8 @@ impl View {
         }
     }
 
-    /// Prints the nodes' notes that are new, and the table when it is time.
-    pub(crate) fn update(&mut self, nodes: &[Totals], cameras: &Cameras, elapsed: Duration, now: Instant) {
+    /// Prints the nodes' notes that are new.
+    fn note(&mut self, nodes: &[Totals]) {
         for node in nodes {
             for note in node.last.iter().flat_map(|last| &last.notes) {
                 if self.notes.insert((node.id.clone(), note.clone())) {
@@ -72,6 +72,11 @@ impl View {
                 }
             }
         }
+    }
+
+    /// Prints the nodes' notes that are new, and the table when it is time.
+    pub(crate) fn update(&mut self, nodes: &[Totals], cameras: &Cameras, elapsed: Duration, now: Instant) {
+        self.note(nodes);
         let pause = if self.terminal { REDRAW } else { LINE };
         if self.quiet || self.last_draw.is_some_and(|last| now - last < pause) {
             return;
@@ -99,6 +104,8 @@ impl View {
     /// The last table and what was lost, with how each node ended.
     pub(crate) fn summary(&mut self, nodes: &[Totals], ends: &[String], cameras: &Cameras, elapsed: Duration) {
         self.erase();
+        // those of a run that was over before the next table
+        self.note(nodes);
         if self.quiet {
             return;
         }

@@ -218,6 +218,10 @@ pub enum EngineError {
          `python3 -c \"import onnx; onnx.checker.check_model('{file}')\"` says more"
     )]
     Load { file: String, cause: String },
+    #[error("'{file}' is no ONNX model: {why}")]
+    Stranger { file: String, why: String },
+    #[error("'{file}' cannot be computed here: {why}")]
+    Unsupported { file: String, why: String },
     #[error("inference failed: {cause}")]
     Run { cause: String },
     #[error("the engine cannot go on: {cause}")]

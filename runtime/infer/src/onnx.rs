@@ -3,7 +3,7 @@
 
 use crate::{EngineError, contained};
 use millrace_detect::{Port, Signature};
-use rten_onnx::onnx::{DataType, ModelProto, ValueInfoProto};
+use rten_onnx::onnx::{DataType, ModelProto, NodeProto, ValueInfoProto};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -20,6 +20,8 @@ pub struct Declared {
     pub signature: Signature,
     /// What its exporter wrote beside the network, as Ultralytics writes the names of the classes.
     pub metadata: BTreeMap<String, String>,
+    /// How many of its nodes convolve integers of 8 bits with a zero point and padding around the picture.
+    pub padded_integer_convolutions: usize,
 }
 
 /// Reads what the model file at `path` says of itself, whatever engine computes it.
@@ -39,7 +41,49 @@ pub fn declared(path: &Path) -> Result<Declared, EngineError> {
     let inputs = graph.input.iter().filter(is_input).map(port).collect();
     let signature = Signature { inputs, outputs: graph.output.iter().map(port).collect() };
     let pairs = model.metadata_props.into_iter().filter_map(|pair| Some((pair.key?, pair.value?)));
-    Ok(Declared { signature, metadata: pairs.collect() })
+    let padded_integer_convolutions = graph.node.iter().filter(|node| pads_integers(node)).count();
+    Ok(Declared { signature, metadata: pairs.collect(), padded_integer_convolutions })
+}
+
+fn pads_integers(node: &NodeProto) -> bool {
+    let zero_point = node.input.get(2).is_some_and(|name| !name.is_empty());
+    let pads = node.attribute.iter().any(|attribute| match attribute.name.as_deref() {
+        Some("pads") => attribute.ints.iter().any(|&n| n != 0),
+        Some("auto_pad") => attribute.s.as_deref().is_some_and(|word| word.starts_with("SAME")),
+        _ => false,
+    });
+    node.op_type.as_deref() == Some("ConvInteger") && zero_point && pads
+}
+
+/// What people name in place of an ONNX file, by its first bytes, and what to do.
+fn stranger(first: &[u8]) -> Option<&'static str> {
+    const PYTORCH: &str = "it is a file of PyTorch (.pt, .pth), which only Python reads: export it to ONNX";
+    let known: [(usize, &[u8], &str); 10] = [
+        (
+            0,
+            b"version https://git-lfs",
+            "it is a pointer of Git LFS in place of the file: `git lfs pull` fetches the file",
+        ),
+        (0, b"PK\x03\x04", "it is a ZIP archive, as PyTorch writes (.pt, .pth): unpack it, or export it to ONNX"),
+        (0, b"\x80\x02", PYTORCH),
+        (4, b"TFL3", "it is a model of TensorFlow Lite: convert it to ONNX (tf2onnx)"),
+        (0, b"\x89HDF", "it is an HDF5 file, as Keras writes: convert it to ONNX (tf2onnx)"),
+        (
+            0,
+            b"ftrt",
+            "it is an engine of TensorRT, which fits one GPU and version alone: name the .onnx that it was built from",
+        ),
+        (
+            0,
+            b"ptrt",
+            "it is an engine of TensorRT, which fits one GPU and version alone: name the .onnx that it was built from",
+        ),
+        (8, b"{\"", "it is a safetensors file, which holds weights and no network: export the model to ONNX"),
+        (0, b"<?xml", "it is XML, as a model of OpenVINO has: name the .onnx that it was converted from"),
+        (0, b"<", "it is a web page in place of the file: download the file itself"),
+    ];
+    let is = |(at, magic, _): &&(usize, &[u8], &str)| first.get(*at..).is_some_and(|rest| rest.starts_with(magic));
+    known.iter().find(is).map(|(.., why)| *why)
 }
 
 fn port(value: &ValueInfoProto) -> Port {
@@ -66,6 +110,12 @@ pub(crate) fn check_whole(path: &Path) -> Result<(), EngineError> {
     let broken = |text: String| EngineError::load(path, text);
     let file = File::open(path).map_err(|e| broken(e.to_string()))?;
     let length = file.metadata().map_err(|e| broken(e.to_string()))?.len();
+    let mut first = Vec::new();
+    let begins = File::open(path).and_then(|file| file.take(64).read_to_end(&mut first));
+    begins.map_err(|e| broken(e.to_string()))?;
+    if let Some(why) = stranger(&first) {
+        return Err(EngineError::Stranger { file: path.display().to_string(), why: why.to_owned() });
+    }
     let mut reader = Fields { from: BufReader::new(file), at: 0 };
     let (mut graph, mut opsets) = (false, false);
     while reader.at < length {
@@ -143,6 +193,8 @@ mod tests {
         let two = of("tiny_two.onnx");
         assert_eq!(two.inputs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["images", "gain"]);
         assert_eq!(two.outputs, [port("detections", "f32", &[one, six, Some(2), three])]);
+        let padded = |name: &str| declared(&data.join(name)).unwrap().padded_integer_convolutions;
+        assert_eq!((padded("tiny_int8.onnx"), padded("tiny.onnx")), (1, 0));
     }
 
     #[test]
@@ -161,6 +213,20 @@ mod tests {
         let text = |bytes: &[u8]| check(bytes).unwrap_err().to_string();
         assert!(text(&whole[..whole.len() - 20]).contains("it is cut short: at byte"));
         assert!(text(b"this is a text\n").contains("at byte 0 stands nothing that an ONNX file can hold"));
+        for (first, said) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"[..], "git lfs pull"),
+            (b"PK\x03\x04\x14\0\0\x08", "PyTorch"),
+            (b"\x80\x02\x8a\nl\xfc", "PyTorch"),
+            (b"\x1c\0\0\0TFL3\x14", "TensorFlow Lite"),
+            (b"\x89HDF\r\n", "Keras"),
+            (b"ftrt\0\0", "TensorRT"),
+            (b"\x10\x02\0\0\0\0\0\0{\"a\":", "safetensors"),
+            (b"<?xml version=\"1.0\"?>", "OpenVINO"),
+            (b"<!DOCTYPE html>", "web page"),
+        ] {
+            let text = text(first);
+            assert!(text.contains(said) && text.contains("m.onnx"), "{text}");
+        }
         assert!(text(&[0xff; 40]).contains("at byte 0"));
         // a field of 2^63 bytes
         assert!(text(&[0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]).contains("cut short"));

@@ -257,6 +257,13 @@ pub fn adds_and_checks_models<E: Engine>() {
     std::fs::write(at("two.txt"), "dark\nlight\n").unwrap();
     let out = ask::<E>(&[&dfine[..], &["--labels", &at("two.txt")]].concat()).unwrap();
     has(&out, &["head {kind: dfine}", "768x432: 2 boxes", "light 0.90 from 192,108 to 576,324 (green)"]);
+    // more names than classes
+    let three = at("three.yml");
+    std::fs::write(at("three.txt"), "dark\nlight\nnone\n").unwrap();
+    has(
+        &ask::<E>(&["add", &at("tiny.onnx"), "--output", &three, "--labels", &at("three.txt")]).unwrap_err(),
+        &["room for 2 classes, and there are 3 names: give --labels a file of 2 lines"],
+    );
     std::fs::write(at("text.jpg"), "no picture").unwrap();
     has(
         &ask::<E>(&["check", &at("dfine.yml"), "--picture", &at("text.jpg")]).unwrap_err(),

@@ -23,7 +23,8 @@ pub enum RtspTransport {
 /// What the user may say of a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Frames per second of a byte stream, over what its VUI states; 25 where neither says anything.
+    /// Frames per second of a source without times, over what it states; 25 where neither says anything. One that has times
+    /// keeps them, and says so.
     pub frame_rate: Option<f64>,
     /// For `rtsp://` sources.
     pub rtsp_transport: RtspTransport,
@@ -35,6 +36,9 @@ pub struct Options {
 
 /// The cause of pictures on their way when a camera, or its node, is stopped.
 pub const CAMERA_STOPPED: &str = "camera_stopped";
+
+/// The counter of sources that have times of their own, where the user gave a frame rate.
+pub const FRAME_RATE_IGNORED: &str = "frame_rate_ignored";
 
 /// What a loss counts. Only pictures add up: `received` is what was passed on and the lost pictures of all causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +170,8 @@ pub struct Ingest {
     ended: bool,
     live: bool,
     upright: Upright,
+    /// The user's frame rate, until it is known whether the source has times of its own.
+    asked_rate: Option<f64>,
 }
 
 impl Ingest {
@@ -181,7 +187,8 @@ impl Ingest {
         let clock = FrameClock::new(options.frame_rate.and_then(timebase_of_rate).or_else(|| source.frame_rate()));
         let upright =
             Upright { orientation: options.orientation.map_or_else(|| source.orientation(), Ok)?, last: None };
-        Ok(Self { source, clock, ready: VecDeque::new(), ended: false, live, upright })
+        let asked_rate = options.frame_rate;
+        Ok(Self { source, clock, ready: VecDeque::new(), ended: false, live, upright, asked_rate })
     }
 
     /// Its pictures arrive when they are made, as a camera's do; a file's are all there.
@@ -230,13 +237,13 @@ impl Ingest {
             match self.source.next()? {
                 SourceEvent::Unit { unit, times: Some(times), after_loss } => {
                     let next_pts_ns = self.source.earliest_next_pts_ns();
-                    return Ok(Event::Unit(Box::new(access_unit(unit, times, after_loss, next_pts_ns))));
+                    return Ok(self.with_times(access_unit(unit, times, after_loss, next_pts_ns)));
                 }
                 SourceEvent::Unit { unit, times: None, after_loss } => {
                     self.ready.extend(self.clock.push(unit, after_loss).into_iter().map(|u| Event::Unit(Box::new(u))));
                 }
                 SourceEvent::Arrived { unit, timing, after_loss } => {
-                    return Ok(Event::Unit(Box::new(arrived(unit, timing, after_loss))));
+                    return Ok(self.with_times(arrived(unit, timing, after_loss)));
                 }
                 SourceEvent::Repeated => self.clock.repeated += 1,
                 SourceEvent::Loss(loss) => {
@@ -254,6 +261,18 @@ impl Ingest {
                 }
             }
         }
+    }
+
+    /// A unit of a source that has times. Where the user gave it a frame rate, that is said first.
+    fn with_times(&mut self, unit: AccessUnit) -> Event {
+        let unit = Event::Unit(Box::new(unit));
+        let Some(rate) = self.asked_rate.take() else { return unit };
+        self.ready.push_back(unit);
+        let detail = format!(
+            "FRAME_RATE is {rate} and changes nothing here: the pictures have times of their own, as those of MP4, Matroska, \
+             transport streams and cameras do; remove FRAME_RATE"
+        );
+        Event::Counted(Counted { name: FRAME_RATE_IGNORED, count: 1, detail })
     }
 }
 

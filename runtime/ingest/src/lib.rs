@@ -26,10 +26,12 @@ pub use admission::{Admission, Admitted, Shown};
 pub use decode::{Decoded, SoftwareDecoder};
 pub use error::{IngestError, WriteError};
 pub use feed::{Feed, FeedError, FeedStep, Next};
-pub use ingest::{AccessUnit, CAMERA_STOPPED, Event, Ingest, Loss, LossOf, Options, RtspTransport};
+pub use ingest::{AccessUnit, CAMERA_STOPPED, Event, FRAME_RATE_IGNORED, Ingest, Loss, LossOf, Options, RtspTransport};
 pub use picture::Picture;
 pub use reorder::{BoundOrigin, Place, Pushed, Reorder, ReorderPolicy};
 pub use settings::{FeedSettings, FrameFormat, MatrixName, OrientationName, Pace, RangeName, Transport};
+#[cfg(fuzzing)]
+pub use source::fuzzing;
 pub use source::{check_source, is_camera_url, redact_url};
 pub use state::{Counted, SourceState};
 pub use syntax::{Order, StreamInfo, annexb_nals};

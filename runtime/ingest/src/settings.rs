@@ -11,7 +11,7 @@ use std::time::Duration;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct FeedSettings {
     /// Frames per second of a byte stream, an AVI file or a folder of pictures, over what it states. By default what it states,
-    /// else 25.
+    /// else 25. Sources with times of their own keep them: `frame_rate_ignored`.
     #[serde(default)]
     #[schemars(range(min = 0.001, max = 1000.0))]
     pub frame_rate: Option<f64>,

@@ -226,6 +226,7 @@ fn what_cannot_be_decoded_is_refused_by_name() {
     for (name, what) in [
         ("interlaced.264", "h264 stream (High, 96x64, 8 bit) is interlaced"),
         ("chroma422.264", "h264 stream (High 4:2:2, 64x48, 8 bit) has 4:2:2 chroma"),
+        ("lossless.264", "h264 stream (High 4:4:4 Predictive, 64x48, 8 bit) is coded without loss (transform bypass)"),
         ("ten_bit.264", "h264 stream (High 10, 64x48, 10 bit) has more than 8 bits a sample"),
         ("ten_bit.265", "h265 stream (Main 10, 64x48, 10 bit) has more than 8 bits a sample"),
     ] {

@@ -148,6 +148,15 @@ fn insert(file: &[u8], at: usize, old: usize, new: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_recording_behind_the_first_is_named() {
+    let (movie, md5s) = whole("flat.264");
+    let file = movie.file();
+    let twice = decoded("twice.mp4", &[&file[..], &file].concat());
+    assert_eq!(twice.md5s(), md5s);
+    assert_eq!(twice.lost.into_iter().collect::<Vec<_>>(), [("unread_recording", 1)]);
+}
+
+#[test]
 fn tracks_that_are_not_read_spoil_nothing() {
     let (movie, md5s) = whole("pyramid.264");
     // QuickTime sound descriptions of version 0, 1 and 2: 20 bytes, 16 more, and 36 more

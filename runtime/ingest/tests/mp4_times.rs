@@ -145,6 +145,20 @@ fn fragmented(movie: &Movie, each: usize, how: impl Fn(usize) -> Fragment) -> Ve
 }
 
 #[test]
+fn an_initialization_segment_that_is_repeated_is_no_other_recording() {
+    let (pictures, md5s) = coded("pyramid.264");
+    let movie = Movie::of(&pictures, false);
+    let init = fragmented(&Movie { samples: Vec::new(), ..movie.clone() }, 5, |_| Fragment::default());
+    let mut file = Vec::new();
+    for (n, samples) in movie.samples.chunks(10).enumerate() {
+        file.extend_from_slice(&init);
+        let how = Fragment { time: Some(400 * n as u64), ..Fragment::default() };
+        file.extend(fragment(samples, file.len(), how));
+    }
+    assert_shows("with each fragment", &file, &md5s, &part(0..md5s.len(), 0));
+}
+
+#[test]
 fn fragments_of_every_kind() {
     let (pictures, md5s) = coded("pyramid.264");
     let movie = Movie::of(&pictures, false);

@@ -49,11 +49,11 @@ fn guess(seen: &Seen<'_>) -> Vec<Guess> {
         (Some([_, classes]), None | Some(Task::Classify)) if classes > 1 => classes,
         _ => return Vec::new(),
     };
-    let recipe = if seen.task.is_some() { Recipe::STRETCHED } else { Recipe::IMAGENET };
+    let recipe = if seen.task.is_some() { Recipe::CROPPED } else { Recipe::of_classifier(seen.input) };
     let one = |scores: &str| Guess {
         head: format!("{{kind: {NAME}, output: {}, scores: {scores}}}", output.name),
         classes: Some(classes),
-        recipe,
+        recipe: recipe.clone(),
     };
     vec![one("probabilities"), one("logits")]
 }

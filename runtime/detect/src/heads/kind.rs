@@ -5,6 +5,7 @@ use crate::model::Scores;
 use crate::signature::Port;
 use crate::yaml::{Faults, Section};
 use millrace_frame::Size;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A kind of head: what stands behind `kind:` in `model.yml`.
@@ -107,30 +108,40 @@ pub struct Guess {
 }
 
 /// How a picture is prepared for a model; what no model file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     /// `colour`, `scale` and `mean` of `input` in `model.yml`.
     pub numbers: &'static str,
-    /// `letterbox` or `fit` there.
-    pub fit: &'static str,
+    /// `letterbox` or `fit` there, and what belongs to it.
+    pub fit: Cow<'static, str>,
 }
 
 const UNIT_RGB: &str = "colour: rgb, scale: [0.00392157, 0.00392157, 0.00392157]";
 
 impl Recipe {
-    pub(super) const ULTRALYTICS: Self = Self { numbers: UNIT_RGB, fit: "letterbox: {anchor: centre, pad: 114}" };
-    pub(super) const CORNERED: Self = Self { numbers: UNIT_RGB, fit: "letterbox: {anchor: top_left, pad: 114}" };
-    pub(super) const YOLOX: Self = Self { numbers: "colour: bgr", fit: "letterbox: {anchor: top_left, pad: 114}" };
-    pub(super) const STRETCHED: Self = Self { numbers: UNIT_RGB, fit: "fit: stretch" };
+    pub(super) const ULTRALYTICS: Self =
+        Self { numbers: UNIT_RGB, fit: Cow::Borrowed("letterbox: {anchor: centre, pad: 114}") };
+    pub(super) const CORNERED: Self =
+        Self { numbers: UNIT_RGB, fit: Cow::Borrowed("letterbox: {anchor: top_left, pad: 114}") };
+    pub(super) const YOLOX: Self =
+        Self { numbers: "colour: bgr", fit: Cow::Borrowed("letterbox: {anchor: top_left, pad: 114}") };
+    pub(super) const STRETCHED: Self = Self { numbers: UNIT_RGB, fit: Cow::Borrowed("fit: stretch") };
+    pub(super) const CROPPED: Self = Self { numbers: UNIT_RGB, fit: Cow::Borrowed("fit: crop") };
     /// Mean and deviation of ImageNet.
     pub(super) const IMAGENET: Self = Self {
         numbers: "colour: rgb, scale: [0.0171248, 0.0175070, 0.0174292], mean: [123.675, 116.28, 103.53]",
-        fit: "fit: stretch",
+        fit: Cow::Borrowed("fit: stretch"),
     };
     pub(super) const NANODET: Self = Self {
         numbers: "colour: bgr, scale: [0.0174292, 0.0175070, 0.0171248], mean: [103.53, 116.28, 123.675]",
-        fit: "fit: stretch",
+        fit: Cow::Borrowed("fit: stretch"),
     };
+
+    /// As torchvision's and most of timm's classifiers are evaluated: seven eighths of the picture's shorter side.
+    pub(super) fn of_classifier(input: Size) -> Self {
+        let resize_px = (u64::from(input.width_px.min(input.height_px)) * 8 + 3) / 7;
+        Self { fit: format!("fit: crop\ncrop: {{resize_px: {resize_px}}}").into(), ..Self::IMAGENET }
+    }
 }
 
 /// The mapping behind `head:`, with faults noted where they stand.

@@ -157,6 +157,8 @@ pub enum Axis {
     Is(usize),
     /// Any but 0.
     Open,
+    /// At least 1, at most this.
+    UpTo(usize),
     /// One of these.
     Among(Vec<usize>),
 }
@@ -166,6 +168,7 @@ impl Axis {
         match self {
             Self::Is(want) => found == *want,
             Self::Open => found > 0,
+            Self::UpTo(most) => (1..=*most).contains(&found),
             Self::Among(all) => all.contains(&found),
         }
     }
@@ -186,7 +189,7 @@ impl Expected {
     fn text(&self) -> String {
         let extent = |axis: &Axis| match axis {
             Axis::Is(n) => Some(*n),
-            Axis::Open | Axis::Among(_) => None,
+            Axis::Open | Axis::UpTo(_) | Axis::Among(_) => None,
         };
         format!("{} ({})", shape_text(&self.axes.iter().map(extent).collect::<Vec<_>>()), self.why)
     }

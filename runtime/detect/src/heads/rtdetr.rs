@@ -55,7 +55,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     Some(Arc::new(Rtdetr { outputs: outputs?, top_k: top_k? as usize, scores: scores? }))
 }
 
-/// More queries than this are cells of a grid.
+/// The family has 300 queries, or 900. More than this are the cells of a grid, whose numbers mean something else.
 const MOST: usize = 1000;
 
 fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
@@ -90,11 +90,15 @@ impl Head for Rtdetr {
         let labels = canvas.labels();
         match &self.outputs {
             Outputs::Joined(_) => {
-                vec![grid::rows(Axis::Open, 4 + canvas.classes, format!("queries, then a box + {labels}"))]
+                vec![grid::rows(
+                    Axis::UpTo(MOST),
+                    4 + canvas.classes,
+                    format!("up to {MOST} queries, then a box + {labels}"),
+                )]
             }
             Outputs::Apart { .. } => vec![
-                grid::rows(Axis::Open, 4, "queries, then a box".to_owned()),
-                grid::rows(Axis::Open, canvas.classes, format!("queries, then {labels}")),
+                grid::rows(Axis::UpTo(MOST), 4, format!("up to {MOST} queries, then a box")),
+                grid::rows(Axis::UpTo(MOST), canvas.classes, format!("up to {MOST} queries, then {labels}")),
             ],
         }
     }

@@ -386,7 +386,11 @@ fn another_familys_outputs_of_the_same_shape_are_noticed() {
     // YOLO-NAS: corners in pixels; RT-DETR has fractions there
     let (corners, scores) = (rows(&|_| vec![100.0, 50.0, 300.0, 250.0]), rows(&|i| vec![seen(i)]));
     let outputs: [(&str, &[usize], &[f32]); 2] = [("a", &[1, grid, 4], &corners), ("b", &[1, grid, 1], &scores)];
-    has(doubt("{kind: rtdetr, boxes: a, logits: b, scores: probabilities}", &outputs), "far outside");
+    let rtdetr = "{kind: rtdetr, boxes: a, logits: b, scores: probabilities}";
+    has(doubt(rtdetr, &outputs), "up to 1000 queries");
+    let few: [(&str, &[usize], &[f32]); 2] =
+        [("a", &[1, 300, 4], &corners[..4 * 300]), ("b", &[1, 300, 1], &scores[..300])];
+    has(doubt(rtdetr, &few), "far outside");
     assert_eq!(doubt("{kind: yolonas, boxes: a, scores: b}", &outputs), "");
     let fractions = rows(&|_| vec![0.5, 0.5, 0.2, 0.2]);
     let outputs: [(&str, &[usize], &[f32]); 2] = [("a", &[1, grid, 4], &fractions), ("b", &[1, grid, 1], &scores)];

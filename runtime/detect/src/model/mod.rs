@@ -73,6 +73,11 @@ pub enum FitSpec {
     },
     /// Each axis scaled by a factor of its own, so that the picture fills the input.
     Stretch,
+    /// The middle of the picture, of which the input's shorter side would be so many pixels.
+    Crop {
+        /// At least the input's shorter side.
+        resize_px: u32,
+    },
 }
 
 /// What the numbers that become scores are.
@@ -144,7 +149,10 @@ pub struct Model {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum ModelError {
-    #[error("{path}: cannot read the model's description: {cause}; MODEL is the path of a model.yml file")]
+    #[error(
+        "{path}: cannot read the model's description: {cause}; MODEL is the path of a model.yml file, which `millrace model add` \
+         writes for an .onnx file"
+    )]
     Read { path: String, cause: String },
     #[error("{}", list(path, faults))]
     Faults { path: String, faults: Vec<Fault> },

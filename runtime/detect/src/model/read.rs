@@ -4,7 +4,7 @@ use super::{Anchor, ChannelOrder, FitSpec, HeadSpec, InputSpec, Model, ModelErro
 use crate::heads::{KINDS, Keys};
 use crate::yaml::{Data, Faults, Node, Section, document};
 use millrace_frame::{TensorDtype, TensorLayout};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,10 @@ fn read_text(path: &Path) -> Result<String, String> {
     if !file.metadata().map_err(|e| e.to_string())?.is_file() {
         return Err("it is not a file".to_owned());
     }
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
+        ErrorKind::InvalidData => "it is no text (UTF-8)".to_owned(),
+        _ => e.to_string(),
+    })?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
@@ -41,8 +44,8 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
 }
 
 fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
-    const KEYS: [&str; 10] =
-        ["schema", "name", "about", "file", "input", "letterbox", "fit", "head", "thresholds", "labels"];
+    const KEYS: [&str; 11] =
+        ["schema", "name", "about", "file", "input", "letterbox", "fit", "crop", "head", "thresholds", "labels"];
     let top = faults.section(root, "a model's description", &KEYS)?;
     if let Some(node) = faults.required(&top, "schema", "1")
         && !matches!(node.data, Data::Integer(1))
@@ -58,15 +61,21 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     let input = faults
         .required(&top, "input", "{name: images, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}")
         .and_then(|node| input(faults, node));
-    let fit = fit(faults, &top);
+    let fit = fit(faults, &top, input.as_ref());
     let head = faults.required(&top, "head", "{kind: yolov8, output: output0}").and_then(|node| head(faults, node));
-    if let (Some(node), Some(FitSpec::Stretch), Some(head)) = (top.get("fit"), fit, &head)
-        && head.oriented()
-    {
-        faults.at(
-            node,
-            "a turned rectangle that is stretched is none any more; fit pictures for oriented boxes with `letterbox`",
-        );
+    if let (Some(node), Some(head)) = (top.get("fit"), &head) {
+        match fit {
+            Some(FitSpec::Stretch) if head.oriented() => faults.at(
+                node,
+                "a turned rectangle that is stretched is none any more; fit pictures for oriented boxes with `letterbox`",
+            ),
+            Some(FitSpec::Crop { .. }) if !head.classifies() => faults.at(
+                node,
+                "`fit: crop` shows a model the middle of a picture alone, so boxes at its edges would be missing; it is for \
+                 `kind: classify`. Fit pictures for boxes with `letterbox` or `fit: stretch`",
+            ),
+            _ => {}
+        }
     }
     let thresholds = match top.get("thresholds") {
         Some(node) => thresholds(faults, node),
@@ -120,24 +129,51 @@ fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
     })
 }
 
-/// `letterbox`, or `fit: stretch` in its place.
-fn fit(faults: &mut Faults, top: &Section<'_>) -> Option<FitSpec> {
-    let stretch = match top.get("fit") {
-        Some(node) => faults.choice(node, "fit", &[("letterbox", false), ("stretch", true)])?,
-        None => false,
-    };
-    match (stretch, top.get("letterbox")) {
-        (true, None) => Some(FitSpec::Stretch),
-        (true, Some(node)) => {
-            faults
-                .at(node, "'letterbox' says how a picture is padded, and `fit: stretch` pads none; remove one of them");
-            None
+/// `fit`: a word, and the key that has the rest of it.
+#[derive(Clone, Copy, PartialEq)]
+enum Fit {
+    Letterbox,
+    Stretch,
+    Crop,
+}
+
+/// `letterbox`, or `fit: stretch` or `fit: crop` in its place.
+fn fit(faults: &mut Faults, top: &Section<'_>, input: Option<&InputSpec>) -> Option<FitSpec> {
+    const FITS: [(&str, Fit); 3] = [("letterbox", Fit::Letterbox), ("stretch", Fit::Stretch), ("crop", Fit::Crop)];
+    let (word, fit) = match top.get("fit") {
+        Some(node) => {
+            let fit = faults.choice(node, "fit", &FITS)?;
+            (FITS.iter().find(|(_, known)| *known == fit)?.0, fit)
         }
-        (false, _) => {
+        None => ("letterbox", Fit::Letterbox),
+    };
+    for (key, of, why) in [
+        ("letterbox", Fit::Letterbox, "says how a picture is padded"),
+        ("crop", Fit::Crop, "says how much of a picture's middle is shown"),
+    ] {
+        if let Some(node) = top.get(key).filter(|_| fit != of) {
+            faults.at(node, format!("'{key}' {why} and belongs to `fit: {key}`, but 'fit' is '{word}' here; correct it, or remove '{key}'"));
+            return None;
+        }
+    }
+    match fit {
+        Fit::Stretch => Some(FitSpec::Stretch),
+        Fit::Crop => crop(faults, top.get("crop"), input),
+        Fit::Letterbox => {
             let node = faults.required(top, "letterbox", "{anchor: centre, pad: 114}")?;
             letterbox(faults, node)
         }
     }
+}
+
+fn crop(faults: &mut Faults, node: Option<&Node>, input: Option<&InputSpec>) -> Option<FitSpec> {
+    // of an input that cannot be read its own fault is enough
+    let side = input.map_or(1, |input| input.width_px.min(input.height_px));
+    let Some(node) = node else { return Some(FitSpec::Crop { resize_px: side }) };
+    let at = faults.section(node, "'crop'", &["resize_px"])?;
+    let node = faults.required(&at, "resize_px", "256")?;
+    let resize_px = faults.integer(node, "resize_px", side..=2 * MAX_SIDE_PX)?;
+    Some(FitSpec::Crop { resize_px })
 }
 
 fn letterbox(faults: &mut Faults, node: &Node) -> Option<FitSpec> {

@@ -10,6 +10,7 @@ impl Model {
         let input = &self.input;
         let (fit, pad) = match self.fit {
             FitSpec::Stretch => (Fit::Stretch, 0),
+            FitSpec::Crop { resize_px } => (Fit::Crop { resize_px }, 0),
             FitSpec::Letterbox { anchor, pad } => (letterbox(anchor), pad),
         };
         Target {

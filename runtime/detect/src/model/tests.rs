@@ -107,6 +107,30 @@ fn a_picture_is_letterboxed_or_stretched() {
 }
 
 #[test]
+fn a_classifier_may_be_shown_the_middle_of_a_picture() {
+    let crop = |text: &str| {
+        WHOLE
+            .replace("{kind: centre, stride_px: 8, output: detections}", "{kind: classify, output: o}")
+            .replace("letterbox: {anchor: centre, pad: 114}", text)
+    };
+    let side = {
+        let input = load(WHOLE).unwrap().input;
+        input.width_px.min(input.height_px)
+    };
+    assert_eq!(load(&crop("fit: crop")).unwrap().fit, FitSpec::Crop { resize_px: side });
+    let of = |n: u32| format!("fit: crop\ncrop: {{resize_px: {n}}}");
+    assert_eq!(load(&crop(&of(side + 32))).unwrap().fit, FitSpec::Crop { resize_px: side + 32 });
+    let refused = |text: &str| load(&crop(text)).unwrap_err().to_string();
+    let small = refused(&of(side - 1));
+    assert!(small.contains(&format!("expected an integer from {side} to")), "{small}");
+    assert!(refused("fit: crop\ncrop: {}").contains("lacks 'resize_px'"));
+    assert!(refused("fit: stretch\ncrop: {resize_px: 900}").contains("'fit' is 'stretch' here"));
+    assert!(refused("fit: crop\nletterbox: {anchor: centre, pad: 114}").contains("'fit' is 'crop' here"));
+    let boxes = fault("letterbox: {anchor: centre, pad: 114}", "fit: crop");
+    assert!(boxes.contains("boxes at its edges would be missing"), "{boxes}");
+}
+
+#[test]
 fn a_model_may_say_what_it_is_for() {
     let text = WHOLE.replace("file:", "about: finds drawn people\nfile:");
     assert_eq!(load(&text).unwrap().about.as_deref(), Some("finds drawn people"));
@@ -165,7 +189,7 @@ labels: []
     let expected = "\
 model.yml:1:1: a model's description lacks 'name'; write for example `name: my-detector`
 model.yml:1:9: this build reads schema 1 of a model's description; write `schema: 1` or use a newer build
-model.yml:2:1: a model's description has no key 'nam'; did you mean 'name'? (known: schema, name, about, file, input, letterbox, fit, head, thresholds, labels)
+model.yml:2:1: a model's description has no key 'nam'; did you mean 'name'? (known: schema, name, about, file, input, letterbox, fit, crop, head, thresholds, labels)
 model.yml:4:8: 'input' lacks 'colour'; write for example `colour: rgb`
 model.yml:4:33: 'width_px' is the integer 0; expected an integer from 1 to 8192
 model.yml:4:47: 'height_px' is the text 'tall'; expected an integer from 1 to 8192

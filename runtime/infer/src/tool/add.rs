@@ -4,8 +4,8 @@ use super::check::{report, try_out};
 use super::{New, picture};
 use crate::Engine;
 use crate::onnx::{Declared, declared};
-use millrace_detect::Port;
 use millrace_detect::heads::{Guess, Seen, Task, guesses, shape_text};
+use millrace_detect::{Model, Port};
 use millrace_frame::Size;
 use std::fmt::Write;
 use std::path::Path;
@@ -56,11 +56,25 @@ pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> 
                 return report(&trial, new.picture.as_deref(), picture, &path.with_extension("boxes.jpg"), out);
             }
             Ok(trial) => _ = write!(refused, "\nas {}: {}", guess.head, trial.doubt.unwrap_or_default()),
-            Err(why) => _ = write!(refused, "\nas {}: {why}", guess.head),
+            Err(why) => {
+                let why = names_beside(guess, &path).unwrap_or(why);
+                let _ = write!(refused, "\nas {}: {why}", guess.head);
+            }
         }
         let _ = std::fs::remove_file(&path);
     }
     Err(format!("'{file}' can be read by no head that its outputs look like:{refused}"))
+}
+
+/// What to do about a description that names more or fewer classes than its outputs have room for.
+fn names_beside(guess: &Guess, path: &Path) -> Option<String> {
+    let (classes, names) = (guess.classes?, Model::load(path).ok()?.labels.len());
+    (classes != names).then(|| {
+        format!(
+            "its outputs have room for {classes} classes, and there are {names} names: give --labels a file of {classes} lines. \
+             RF-DETR has a class more than it was trained on: its last line is 'none'"
+        )
+    })
 }
 
 fn input(declared: &Declared, size: Option<(u32, u32)>) -> Result<Input<'_>, String> {
@@ -133,7 +147,8 @@ fn describe(
 ) -> Result<(String, Vec<String>), String> {
     let mut assumed = vec![format!(
         "how pictures are prepared, `{}` and `{}`, as models of this family are mostly trained",
-        guess.recipe.numbers, guess.recipe.fit
+        guess.recipe.numbers,
+        guess.recipe.fit.replace('\n', ", ")
     )];
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let whole = |path: &Path| std::path::absolute(path).map_err(|e| format!("'{}': {e}", path.display()));

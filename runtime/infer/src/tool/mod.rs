@@ -30,7 +30,7 @@ enum Request {
 struct Tried {
     /// The model's description, a model.yml file.
     model: PathBuf,
-    /// A picture to try it on, a JPEG, that shows what the model finds.
+    /// A picture to try it on, a JPEG or PNG, that shows what the model finds.
     #[arg(long)]
     picture: Option<PathBuf>,
     /// Where the picture with the boxes drawn is written, a JPEG; by default beside the description.
@@ -59,7 +59,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 struct New {
     /// The model file.
     onnx: PathBuf,
-    /// A picture to try it on, a JPEG, that shows what the model finds.
+    /// A picture to try it on, a JPEG or PNG, that shows what the model finds.
     #[arg(long)]
     picture: Option<PathBuf>,
     /// A text with the names of the classes, one a line, where the file does not have them.

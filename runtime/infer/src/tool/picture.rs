@@ -3,13 +3,16 @@
 use jpeg_encoder::{ColorType, Encoder};
 use millrace_frame::{Colour, DetBox, ImageDesc, PixelFormat, Size};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 const QUALITY: u8 = 92;
+const PNG_START: &[u8] = b"\x89PNG\r\n";
+/// Of memory that a PNG picture is decoded with.
+const PNG_BYTES: usize = 1 << 30;
 /// Of a line that ends far outside the picture not every pixel is drawn.
 const MOST_DOTS: f32 = 65_536.0;
 
@@ -22,15 +25,32 @@ pub(crate) struct Picture {
 /// The picture in the file, or one of noise and squares where there is none.
 pub(crate) fn load(path: Option<&Path>) -> Result<Picture, String> {
     let Some(path) = path else { return Ok(made()) };
-    let failed =
-        |e: &dyn std::fmt::Display| format!("'{}' cannot be read as a picture: {e}; give a JPEG", path.display());
-    let file = BufReader::new(File::open(path).map_err(|e| failed(&e))?);
+    let failed = |e: &dyn std::fmt::Display| {
+        format!("'{}' cannot be read as a picture: {e}; give a JPEG or a PNG", path.display())
+    };
+    let mut file = BufReader::new(File::open(path).map_err(|e| failed(&e))?);
+    if file.fill_buf().map_err(|e| failed(&e))?.starts_with(PNG_START) {
+        return png(file).map_err(|e| failed(&e));
+    }
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(file, options);
     let rgb = decoder.decode().map_err(|e| failed(&e))?;
     let (width, height) = decoder.dimensions().ok_or_else(|| failed(&"it states no size"))?;
     let side = |n: usize| u32::try_from(n).map_err(|e| failed(&e));
     Ok(Picture { size: Size::new(side(width)?, side(height)?), rgb })
+}
+
+fn png(file: BufReader<File>) -> Result<Picture, png::DecodingError> {
+    let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: PNG_BYTES });
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info()?;
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or(png::DecodingError::LimitsExceeded)?];
+    let frame = reader.next_frame(&mut pixels)?;
+    let samples = frame.color_type.samples();
+    // grey, grey and alpha, colour, colour and alpha
+    let colour = |pixel: &[u8]| if samples < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
+    let rgb = pixels[..frame.buffer_size()].chunks_exact(samples).flat_map(colour).collect();
+    Ok(Picture { size: Size::new(frame.width, frame.height), rgb })
 }
 
 /// Noise, slopes and squares: numbers of all kinds, and no object.
@@ -127,4 +147,42 @@ pub(crate) fn colour(class_id: u32) -> ([u8; 3], &'static str) {
         ([60, 230, 230], "cyan"),
     ];
     COLOURS[class_id as usize % COLOURS.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
+
+    #[test]
+    fn a_png_of_any_kind_has_its_colours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let two = |kind, depth, bytes: &[u8]| {
+            let mut encoder = png::Encoder::new(File::create(&path).unwrap(), 2, 1);
+            encoder.set_color(kind);
+            encoder.set_depth(depth);
+            if kind == Indexed {
+                encoder.set_palette(vec![1, 2, 3, 4, 5, 6]);
+            }
+            encoder.write_header().unwrap().write_image_data(bytes).unwrap();
+            let read = load(Some(&path)).unwrap();
+            assert_eq!(read.size, Size::new(2, 1));
+            read.rgb
+        };
+        let (one, sixteen) = (png::BitDepth::One, png::BitDepth::Sixteen);
+        let eight = png::BitDepth::Eight;
+        assert_eq!(two(Grayscale, eight, &[7, 9]), [7, 7, 7, 9, 9, 9]);
+        assert_eq!(two(Grayscale, one, &[0b0100_0000]), [0, 0, 0, 255, 255, 255]);
+        assert_eq!(two(GrayscaleAlpha, eight, &[7, 0, 9, 255]), [7, 7, 7, 9, 9, 9]);
+        assert_eq!(two(Rgb, eight, &[1, 2, 3, 4, 5, 6]), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(two(Rgb, sixteen, &[1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0]), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(two(Rgba, eight, &[1, 2, 3, 0, 4, 5, 6, 9]), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(two(Indexed, one, &[0b0100_0000]), [1, 2, 3, 4, 5, 6]);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..40]).unwrap();
+        assert!(load(Some(&path)).err().unwrap().contains("a.png' cannot be read as a picture"));
+    }
 }

@@ -11,6 +11,7 @@ above 0) and two class scores (a sigmoid) per cell: the head `centre` with strid
   tiny_two.onnx        takes a second input
   tiny_f16.onnx        as tiny.onnx in 16-bit floats, input and output too
   tiny_grid_f16.onnx   as tiny_f16.onnx, of a picture that two GridSample nodes have moved, one after the other
+  tiny_int8.onnx       as onnxruntime's quantize_dynamic writes convolutions: of 8-bit integers, with a zero point and padding
   tiny_dfine.onnx      the head `dfine`: takes `images` and `orig_target_sizes`, gives three boxes whatever the picture:
                        classes 1, 0, 1; a quarter to three quarters of the size, all of it, the upper left half; scores
                        0.9, 0.8 and 0.1
@@ -153,6 +154,26 @@ def constant(name, outputs, said):
     return made.SerializeToString()
 
 
+def int8():
+    weight = np.round(np.tile(WEIGHT[:, :, None, None], (1, 1, 3, 3)) * 1000).astype(np.int8)
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["means"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        helper.make_node("DynamicQuantizeLinear", ["means"], ["bytes", "step", "zero"]),
+        helper.make_node("ConvInteger", ["bytes", "weight", "zero"], ["sums"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "step"], ["detections"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "tiny_int8",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, H, W])],
+        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, [1, 4 + CLASSES, H // CELL, W // CELL])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
 def one_box(extra):
     """The output of a YOLOv8 with one box of its nine, and these numbers of it behind the scores."""
     out = np.zeros((1, 4 + CLASSES + len(extra), 9))
@@ -186,6 +207,7 @@ def main(folder):
     (folder / "tiny_f16.onnx").write_bytes(f16())
     (folder / "tiny_grid_f16.onnx").write_bytes(grid_f16())
     (folder / "tiny_dfine.onnx").write_bytes(dfine())
+    (folder / "tiny_int8.onnx").write_bytes(int8())
     tasks(folder)
     (folder / "tiny.txt").write_text("".join(f"{v:.9f}\n" for v in expected().ravel()))
 

@@ -18,6 +18,9 @@ mod split;
 mod ts;
 mod url;
 
+#[cfg(fuzzing)]
+pub use rtsp::fuzzing;
+
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
 use millrace_frame::{Orientation, Timebase, Timing};

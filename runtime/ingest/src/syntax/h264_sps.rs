@@ -133,6 +133,9 @@ fn describe(sps: &SeqParameterSet) -> Result<StreamInfo, String> {
         (_, ChromaFormat::Monochrome) => Some("is monochrome (4:0:0)"),
         (_, ChromaFormat::YUV422) => Some("has 4:2:2 chroma"),
         (_, ChromaFormat::YUV420) if bit_depth > 8 => Some("has more than 8 bits a sample"),
+        (_, ChromaFormat::YUV420) if sps.chroma_info.qpprime_y_zero_transform_bypass_flag => {
+            Some("is coded without loss (transform bypass)")
+        }
         (_, ChromaFormat::YUV420) => None,
         _ => Some("has 4:4:4 chroma"),
     };

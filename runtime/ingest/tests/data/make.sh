@@ -147,9 +147,10 @@ $FF -i mjpeg.mov -vf scale=in_range=full:out_range=full,format=nv12 -f rawvideo 
 $FF -i cavlc_b.264 -c copy h264.avi
 $FF -r 25 -i closed_gop.265 -c copy -tag:v HEVC h265.avi
 
-# refused: interlaced, 4:2:2, 10 bit in both codecs
+# refused: interlaced, 4:2:2, lossless, 10 bit in both codecs
 $FF $(test_picture 96x64 25 0.2) -pix_fmt yuv420p $X4 "tff=1:crf=34" interlaced.264
 $FF $(test_picture 64x48 25 0.2) -pix_fmt yuv422p $X4 "crf=34" chroma422.264
+$FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p $X4 "qp=0" lossless.264
 $FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p10le $X4 "crf=34" ten_bit.264
 $FF $(test_picture 64x48 25 0.2) -pix_fmt yuv420p10le $X5 "crf=34:log-level=error" ten_bit.265
 du -cb ./* | tail -1

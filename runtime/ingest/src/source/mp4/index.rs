@@ -16,6 +16,8 @@ pub(super) struct Index {
     pub fragments: Vec<TopBox>,
     /// Why what follows the last fragment is not read.
     pub lost: Option<String>,
+    /// Another recording that follows within this file.
+    pub unread: Option<String>,
 }
 
 /// The body of a box that is read whole; `None` where it is larger than any index.
@@ -32,7 +34,7 @@ pub(super) fn body(file: &File, at: &TopBox, len: u64) -> io::Result<Option<Vec<
 /// Looks over the boxes of a file of `len` bytes.
 pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> {
     let (mut moov, mut fragments, mut lost, mut at) = (None, Vec::new(), None, 0);
-    let mut cut_in = None;
+    let (mut cut_in, mut further, mut data_behind) = (None, Vec::new(), false);
     loop {
         match top_box(file, at, len)? {
             Found::End => break,
@@ -42,8 +44,10 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
             }
             Found::Box(found) => {
                 match &found.kind.0 {
-                    // a second one would contradict the first
                     b"moov" if moov.is_none() => moov = Some(found),
+                    // of the same data, a second one would contradict the first
+                    b"moov" if data_behind => further.push(found),
+                    b"mdat" => data_behind |= moov.is_some(),
                     b"moof" if found.end > found.body => fragments.push(found),
                     _ => {}
                 }
@@ -81,5 +85,23 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
         return refused(reason, "the file is damaged");
     };
     let lost = lost.filter(|_| !fragments.is_empty() || cut_in.is_some());
-    Ok(Ok(Index { moov: body, fragments, lost }))
+    let mut unread = None;
+    for other in further {
+        // in front of a further part of a stream there may be its initialization segment once more
+        if fragments.is_empty() || !is_alike(file, &body, &other, len)? {
+            unread = Some(format!(
+                "another recording follows within this file, whose index is at byte {}, and is not read; split them, or join \
+                 them with a tool that knows MP4",
+                other.start
+            ));
+            break;
+        }
+    }
+    Ok(Ok(Index { moov: body, fragments, lost, unread }))
+}
+
+/// Whether a further index is the first one again.
+fn is_alike(file: &File, first: &[u8], other: &TopBox, len: u64) -> io::Result<bool> {
+    let is_as_long = other.end.min(len).saturating_sub(other.body) == first.len() as u64;
+    Ok(is_as_long && body(file, other, len)?.is_some_and(|other| other == first))
 }

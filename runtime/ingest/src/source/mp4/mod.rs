@@ -46,7 +46,7 @@ pub(crate) struct Mp4 {
     /// What is reported before the next sample.
     queued: VecDeque<SourceEvent>,
     /// What is reported behind the last sample.
-    at_the_end: Option<Loss>,
+    at_the_end: Vec<Loss>,
     /// Why fragments cannot be read, by where they begin.
     damaged: BTreeMap<u64, String>,
     /// The sample description in use, and what it configures.
@@ -79,7 +79,10 @@ impl Mp4 {
             orientation: track.orientation,
             earliest_next_pts_ns: None,
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
-            at_the_end: index.lost.map(|detail| Loss::of(LossOf::Parts, "damaged_fragment", 1, detail)),
+            at_the_end: [("damaged_fragment", index.lost), ("unread_recording", index.unread)]
+                .into_iter()
+                .filter_map(|(cause, detail)| Some(Loss::of(LossOf::Parts, cause, 1, detail?)))
+                .collect(),
             damaged: track.damaged,
             entry: None,
             length_bytes: None,
@@ -232,7 +235,7 @@ impl Source for Mp4 {
                 self.entry = None;
                 Ok(SourceEvent::Flush)
             }
-            Step::End => Ok(self.at_the_end.take().map_or(SourceEvent::End, SourceEvent::Loss)),
+            Step::End => Ok(self.at_the_end.pop().map_or(SourceEvent::End, SourceEvent::Loss)),
         }
     }
 }

@@ -7,6 +7,8 @@ mod clock;
 mod connection;
 mod control;
 mod depacketizer;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod sdp;
 mod sorter;
 mod stranger;
