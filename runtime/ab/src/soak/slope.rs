@@ -202,9 +202,9 @@ fn slope(lives: &[Vec<Point>], step: f64, level: f64) -> Option<Slope> {
         return None;
     }
     let (per_s, error_s, correlation) = regress(&lives)?;
-    // an estimate from few blocks is too low: about 1/n for a mean that was taken out, 4/n of itself, and a line twice that
-    let of_life = n as f64 / lives.len() as f64;
-    let left = (correlation + 2.0 * (1.0 + 4.0 * correlation.max(0.0)) / of_life).clamp(0.0, MOST_CORRELATION);
+    // an estimate from few blocks is too low, by about (1+4ρ)/n for each value that was fitted: a line, and the level of each life
+    let fitted = (lives.len() + 1) as f64 / n as f64;
+    let left = (correlation + (1.0 + 4.0 * correlation.max(0.0)) * fitted).clamp(0.0, MOST_CORRELATION);
     let error_s = error_s * ((1.0 + left) / (1.0 - left)).sqrt();
     let half = student(level, n - lives.len() - 1) * error_s + step / all_s;
     let middle = {
