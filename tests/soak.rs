@@ -78,7 +78,6 @@ fn a_soak_that_was_killed_goes_on_and_undoes_its_fault() {
     let folder = tempfile::tempdir().unwrap();
     let mark = format!("MILLRACE_TEST_MARK=soak-{}", std::process::id());
     let (name, value) = mark.split_once('=').unwrap();
-    let before = Traces::now(&mark);
     let broken = folder.path().join("broken");
     let faults = format!("first: 3s\nfaults: [{{ run: touch {0}, undo: rm {0}, for: 10m }}]\n", broken.display());
     let begin = || Talk::begin(soak(folder.path(), "1h", &faults, &[]).env(name, value));
@@ -90,7 +89,12 @@ fn a_soak_that_was_killed_goes_on_and_undoes_its_fault() {
         std::thread::sleep(Duration::from_millis(20));
     }
     first.kill();
-    Traces::left_since(&before, &mark, Duration::from_secs(60)).unwrap();
+    // without millrace, dora ends its nodes; what zenoh leaves in /dev/shm then, its next start removes
+    let killed = Instant::now();
+    while Traces::now(&mark).has_processes() {
+        assert!(killed.elapsed() < LIMIT, "the graph goes on without the soak");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let measured = record(folder.path())["soak"]["measured_s"].as_f64().unwrap();
     assert!(measured >= 3.0);
     let mut second = begin();
