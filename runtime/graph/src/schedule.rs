@@ -93,7 +93,7 @@ const FAULT_KEYS: &[(&str, Shape)] = &[
     ("cameras", Shape::List),
 ];
 const ACTIONS: [&str; 4] = ["kill", "stop", "segv", "run"];
-/// A target that stands for each node in turn, and the one that stands for dora.
+/// The words for each node in turn, and for dora.
 const EACH: &str = "each";
 const DORA: &str = "dora";
 const FORM: &str = "faults: [{ kill: each }]";

@@ -170,7 +170,7 @@ fn series(rows: &[Row]) -> Vec<Series> {
     all
 }
 
-/// A process is told from others by the moment in which it was first seen, and its number.
+/// What identifies a process: the moment in which it was first seen, and its number.
 fn life_of(process: &ProcessRow) -> (u64, u32) {
     ((process.since_s * 1e3) as u64, process.pid)
 }

@@ -134,7 +134,7 @@ fn ages_ms(nodes: &[Totals], delivery: &Delivery, camera: &str) -> Option<[f64; 
     worst("result_age").or_else(|| worst("age"))
 }
 
-/// What the kernel says of a process; processor time in ticks stands in the place of the cores.
+/// What the kernel says of a process; `cores` has its processor time in ticks, of which the caller makes cores.
 fn process(pid: u32) -> Option<ProcessRow> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the name in parentheses may hold anything; the numbers are those of proc(5), less the two before it and 1
