@@ -142,6 +142,11 @@ impl Traces {
         Self { shm: names("/dev/shm"), nodes: names("/proc").into_iter().filter(marked).collect() }
     }
 
+    /// Processes of this run are there.
+    pub fn has_processes(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     /// Waits until all is as it was before; the difference, if it stays.
     pub fn left_since(before: &Self, mark: &str, limit: Duration) -> Result<(), String> {
         let until = Instant::now() + limit;

@@ -6,6 +6,8 @@ mod markdown;
 mod pictures;
 mod plots;
 mod scale;
+mod soak;
+mod spark;
 mod tables;
 mod terminal;
 
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use capacity::{capacity_html, capacity_row};
 pub use html::html;
 pub use markdown::markdown;
+pub use soak::{soak_html, soak_json, soak_read};
 pub use terminal::terminal;
 
 /// An experiment with all that follows from it: the JSON report.

@@ -134,7 +134,7 @@ fn standard_error(values: &[f64]) -> f64 {
 }
 
 /// The t below whose size a share `level` of Student's distribution lies.
-fn student(level: f64, freedom: usize) -> f64 {
+pub(crate) fn student(level: f64, freedom: usize) -> f64 {
     let (mut low, mut high) = (0.0, 1000.0);
     for _ in 0..80 {
         let middle = f64::midpoint(low, high);

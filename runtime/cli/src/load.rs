@@ -1,9 +1,10 @@
 //! A graph file from its path.
 
-use crate::fit;
+use crate::run::refuse_what_dora_must_fetch;
+use crate::{dora, fit, make};
 use anyhow::{Context, bail};
 use millrace_graph::check::{Checked, Set, World, check};
-use millrace_graph::describe::Describer;
+use millrace_graph::describe::{Blind, Describer, Programs};
 use millrace_graph::settings::is_url;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,38 @@ pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> any
         checked.check_memory(available_bytes);
     }
     Ok(Loaded { name, folder, checked })
+}
+
+/// A graph that was checked, built, and checked again with what its nodes say of themselves; and dora, which runs it. None
+/// where it has faults, which have been shown.
+pub(crate) fn ready(
+    graph: &Path,
+    sets: &[Set],
+    no_build: bool,
+    quiet: bool,
+) -> anyhow::Result<Option<(PathBuf, Loaded)>> {
+    let mut say = |line: &str| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    // What is wrong with the file itself need not wait for a build.
+    let first = load(graph, sets, &Blind)?;
+    let Some(found) = first.checked.graph.as_ref().filter(|_| first.checked.report.is_ok()) else {
+        eprint!("{}", first.checked.report.text(false));
+        return Ok(None);
+    };
+    refuse_what_dora_must_fetch(found, graph)?;
+    let dora = dora::ensure(&mut say)?;
+    if !no_build {
+        make::make(found, &first.folder, quiet, &mut say)?;
+    }
+    let loaded = load(graph, sets, &Programs::default())?;
+    if loaded.checked.graph.is_none() || !loaded.checked.report.is_ok() {
+        eprint!("{}", loaded.checked.report.text(false));
+        return Ok(None);
+    }
+    Ok(Some((dora, loaded)))
 }
 
 /// The memory of this machine, or that of the container where it has less.

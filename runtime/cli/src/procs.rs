@@ -14,6 +14,17 @@ struct Member {
     started: u64,
 }
 
+impl Member {
+    /// Sends it a signal; false where it has ended.
+    fn signal(self, signal: Signal) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else { return false };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        // The handle may be of a later process with this number; with the handle held, the start time decides.
+        let is_it = stat(self.pid).is_some_and(|(_, started)| started == self.started);
+        is_it && pidfd_send_signal(&handle, signal).is_ok()
+    }
+}
+
 /// A family of processes, as far as it has been seen.
 pub(crate) struct Family {
     root: i32,
@@ -86,6 +97,16 @@ impl Family {
         true
     }
 
+    /// Those of them that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.living().filter_map(|process| u32::try_from(process.pid).ok()).collect()
+    }
+
+    /// Sends a signal to one of them; false where `pid` is none of them, or has ended.
+    pub(crate) fn signal(&self, pid: u32, signal: Signal) -> bool {
+        self.living().filter(|process| u32::try_from(process.pid) == Ok(pid)).any(|process| process.signal(signal))
+    }
+
     /// Sends a signal to dora alone.
     pub(crate) fn signal_root(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.root) {
@@ -99,12 +120,8 @@ impl Family {
         self.look();
         self.signal_root(Signal::KILL);
         for process in self.living() {
-            let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            // The handle may be of a later process with this number; with the handle held, the start time decides.
-            if stat(process.pid).is_some_and(|(_, started)| started == process.started) {
-                let _ = pidfd_send_signal(&handle, Signal::KILL);
-            }
+            // It may be gone already.
+            let _ = process.signal(Signal::KILL);
         }
     }
 
@@ -123,6 +140,13 @@ impl Family {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Memory of a process by its proportional share: pages that several have are counted once in the sum.
+pub(crate) fn pss_bytes(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
 
 /// Parent and start time of every process.

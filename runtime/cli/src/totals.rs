@@ -29,7 +29,7 @@ const NOT_ITS_OWN: [&str; 11] = [
 ];
 
 /// A counter or loss: name, port, source.
-type Key = (String, String, String);
+pub(crate) type Key = (String, String, String);
 
 /// One node of the graph.
 #[derive(Debug, Default)]
@@ -153,6 +153,18 @@ impl Totals {
             }
         }
         frames
+    }
+
+    /// One counter by port and camera.
+    pub(crate) fn counts(&self, name: &str) -> BTreeMap<(String, String), u64> {
+        let of_it =
+            self.counters.all().into_iter().filter(|((counter, _, source), _)| counter == name && !source.is_empty());
+        of_it.map(|((_, port, source), value)| ((port.clone(), source.clone()), value)).collect()
+    }
+
+    /// Losses by cause, port and camera.
+    pub(crate) fn losses_of_cameras(&self) -> impl Iterator<Item = (&Key, u64)> {
+        self.drops.all().into_iter().filter(|(_, value)| *value > 0)
     }
 
     /// A gauge that is of no camera.

@@ -15,6 +15,7 @@ mod modules;
 pub mod nearest;
 pub mod redact;
 pub mod resolved;
+pub mod schedule;
 pub mod schema;
 pub mod settings;
 pub mod yaml;

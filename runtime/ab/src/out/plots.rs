@@ -56,6 +56,20 @@ impl Drawing {
         self.add(format_args!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#));
     }
 
+    /// A line with words that show under the pointer.
+    pub(super) fn hinted(&mut self, class: &str, [x1, y1, x2, y2]: [f64; 4], hint: &str) {
+        let hint = escape(hint);
+        self.add(format_args!(
+            r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"><title>{hint}</title></line>"#
+        ));
+    }
+
+    /// A line through these points.
+    pub(super) fn path(&mut self, class: &str, points: &[(f64, f64)]) {
+        let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        self.add(format_args!(r#"<polyline class="{class}" points="{}"/>"#, points.join(" ")));
+    }
+
     /// A run's or an arm's mark: A is a circle, B a square, so that it does not hang on the colour.
     pub(super) fn mark(&mut self, side: Side, x: f64, y: f64, hint: &str) {
         let hint = escape(hint);

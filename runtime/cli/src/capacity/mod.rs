@@ -5,20 +5,18 @@ mod copies;
 mod measure;
 
 use crate::ab::command;
-use crate::load::load;
-use crate::run::{Signals, refuse_what_dora_must_fetch};
+use crate::load::ready;
+use crate::run::Signals;
 use crate::scratch::Scratch;
 use crate::trial::launch::Launcher;
 use crate::trial::machine;
 use crate::trial::plan::Plan;
-use crate::{dora, make};
 use anyhow::{Context, bail};
 pub(crate) use args::Args;
 use copies::Copies;
 use measure::Measure;
 use millrace_ab::capacity::{Asked, CAPACITY_SCHEMA, Capacity, Step};
 use millrace_ab::{capacity_html, capacity_row};
-use millrace_graph::describe::{Blind, Programs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -49,21 +47,9 @@ fn try_capacity(args: &Args) -> anyhow::Result<u8> {
             eprintln!("{line}");
         }
     };
-    let first = load(&args.graph, &args.sets, &Blind)?;
-    let Some(graph) = first.checked.graph.as_ref().filter(|_| first.checked.report.is_ok()) else {
-        eprint!("{}", first.checked.report.text(false));
+    let Some((dora, loaded)) = ready(&args.graph, &args.sets, args.no_build, args.quiet)? else {
         return Ok(NOT_MEASURED);
     };
-    refuse_what_dora_must_fetch(graph, &args.graph)?;
-    let dora = dora::ensure(&mut |line| say(line))?;
-    if !args.no_build {
-        make::make(graph, &first.folder, args.quiet, &mut |line| say(line))?;
-    }
-    let loaded = load(&args.graph, &args.sets, &Programs::default())?;
-    if !loaded.checked.report.is_ok() {
-        eprint!("{}", loaded.checked.report.text(false));
-        return Ok(NOT_MEASURED);
-    }
     let copies = Copies::of(&loaded, &args.graph, &args.sets, args.clip.as_deref())?;
     let asked = Asked {
         p95_ms: args.p95.as_secs_f64() * 1e3,

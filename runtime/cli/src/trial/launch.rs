@@ -2,7 +2,7 @@
 
 use super::gpu;
 use super::plan::Plan;
-use crate::procs::Family;
+use crate::procs::{Family, pss_bytes};
 use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
 use crate::scratch::Scratch;
 use crate::status::{Inbox, State, Status};
@@ -239,11 +239,4 @@ fn has_ended(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
     // the state stands behind the name, which may hold anything
     stat.rfind(')').is_some_and(|at| stat[at + 1..].trim_start().starts_with(['Z', 'X']))
-}
-
-/// Memory of a process by its proportional share: pages that several have are counted once in the sum.
-fn pss_bytes(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
