@@ -16,8 +16,10 @@ const BLOCKS: f64 = 12.0;
 const LEAST_OF_LIFE: usize = 3;
 /// The fewest blocks of all processes together.
 const LEAST: usize = 8;
-/// A process is new for so long: caches fill. One that does not live longer says nothing.
+/// A process is new for so long: caches fill.
 const WARM_UP_S: f64 = 120.0;
+/// One that does not live for so long after that may still be on its way to its level.
+const LEAST_LIFE_S: f64 = 600.0;
 /// All intervals hold together with this probability.
 const TOGETHER: f64 = 0.95;
 const DAY_S: f64 = 86_400.0;
@@ -188,8 +190,9 @@ fn trend(slope: Slope) -> Trend {
 
 /// The slope within processes whose samples these are. `step` is the smallest by which a value can change.
 fn slope(lives: &[Vec<Point>], step: f64, level: f64) -> Option<Slope> {
-    let settled: Vec<&[Point]> = lives.iter().map(|life| settled(life)).collect();
     let span = |life: &[Point]| life.iter().map(|point| point.seconds).sum::<f64>();
+    let settled = lives.iter().map(|life| settled(life)).filter(|life| span(life) >= LEAST_LIFE_S);
+    let settled: Vec<&[Point]> = settled.collect();
     let all_s: f64 = settled.iter().map(|life| span(life)).sum();
     if all_s <= 0.0 {
         return None;

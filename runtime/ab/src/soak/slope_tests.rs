@@ -85,9 +85,9 @@ fn noise_that_hangs_together_is_rarely_taken_for_growth() {
 #[test]
 fn too_little_is_not_judged() {
     assert_eq!(slope(&[], 1.0, 0.99), None);
-    assert_eq!(slope(&[life(0.0, 30.0, [1.0; 11])], 1.0, 0.99), None, "7 that have settled");
-    // processes that end while they are still new, and grow as new ones do
-    let new = |begin_s| life(begin_s, 2.0, (0..55).map(f64::from));
-    assert_eq!(slope(&[new(0.0), new(120.0), new(240.0)], 1.0, 0.99), None);
+    assert_eq!(slope(&[life(0.0, 100.0, [1.0; 9])], 1.0, 0.99), None, "7 that have settled");
+    // processes that end before they have reached their level, and grow as new ones do
+    let new = |begin_s| life(begin_s, 10.0, (0..70).map(f64::from));
+    assert_eq!(slope(&[new(0.0), new(800.0), new(1_600.0)], 1.0, 0.99), None);
     assert!(trends(&Rows::default()).is_empty());
 }
