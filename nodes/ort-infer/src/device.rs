@@ -101,6 +101,9 @@ unsafe fn text(string: *const c_char) -> String {
     unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 
+/// What a model file says of an output's shape: nothing, or its axes, of which some are open.
+type Stated = Option<Vec<Option<usize>>>;
+
 /// What a binding is made for.
 pub(crate) struct Plan {
     pub(crate) input: CString,
@@ -108,7 +111,7 @@ pub(crate) struct Plan {
     /// Shape of the input for one frame.
     pub(crate) shape: [usize; 4],
     /// The outputs, and what the model file says of their shapes and types.
-    pub(crate) outputs: Vec<(CString, Option<Vec<Option<usize>>>, TensorDtype)>,
+    pub(crate) outputs: Vec<(CString, Stated, TensorDtype)>,
     /// How the first of them spells candidates.
     pub(crate) grid: Option<Grid>,
     /// The session records its work: every address has to stay.
@@ -131,7 +134,7 @@ impl Plan {
 
     /// The shapes of all outputs for `frames`, where the model file states them.
     fn declared(&self, frames: usize) -> Option<Vec<Vec<usize>>> {
-        let whole = |shape: &Option<Vec<Option<usize>>>| {
+        let whole = |shape: &Stated| {
             let shape = shape.as_ref()?;
             let axes = shape.iter().enumerate();
             axes.map(|(n, axis)| if n == 0 { Some(axis.unwrap_or(frames)) } else { *axis }).collect()

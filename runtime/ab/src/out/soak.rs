@@ -261,16 +261,19 @@ fn trend_cell(trended: &Trended) -> String {
     format!("<span class=\"{class}\" title=\"{}\">{}</span>", escape(&slope), trended.trend.word())
 }
 
+/// A figure of a process at one sample.
+type Quantity = fn(&ProcessRow) -> f64;
+
 fn processes(soak: &Soak, trends: &[Trended]) -> String {
     let names: BTreeSet<&String> = soak.rows.rows.iter().flat_map(|row| row.processes.keys()).collect();
-    let quantities: [(&str, fn(&ProcessRow) -> f64); 4] = [
+    let quantities: [(&str, Quantity); 4] = [
         ("memory, MiB", |p| p.pss_mib),
         ("descriptors", |p| p.descriptors),
         ("threads", |p| p.threads),
         ("mappings", |p| p.mappings),
     ];
     let row = |name: &&String| {
-        let values = |of: fn(&ProcessRow) -> f64| -> Vec<Option<f64>> {
+        let values = |of: Quantity| -> Vec<Option<f64>> {
             soak.rows.rows.iter().map(|row| row.processes.get(*name).map(of)).collect()
         };
         let last = |of| values(of).into_iter().rev().flatten().next().map_or_else(String::new, tables::number);
@@ -278,8 +281,8 @@ fn processes(soak: &Soak, trends: &[Trended]) -> String {
             let trend = trends.iter().find(|trended| trended.who == **name && trended.what == *what);
             format!("{}{} {}", spark(&values(*of)), last(*of), trend.map_or_else(String::new, trend_cell))
         });
-        let cores: fn(&ProcessRow) -> f64 = |p| p.cores;
-        let rss: fn(&ProcessRow) -> f64 = |p| p.rss_mib;
+        let cores: Quantity = |p| p.cores;
+        let rss: Quantity = |p| p.rss_mib;
         std::iter::once(escape(name))
             .chain(cells)
             .chain([last(rss), format!("{}{}", spark(&values(cores)), last(cores))])
