@@ -2,10 +2,12 @@
 
 use crate::PoolError;
 use crate::control;
-use crate::map::{Mapping, open_shared, shared_file};
+use crate::letterbox;
+use crate::map::{Mapping, is_shared, open_shared, shared_file};
 use crate::process::Owner;
 use crate::protocol;
 use rustix::thread::futex;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,10 +47,28 @@ impl Bell {
 
     /// Opens the bell of another process; `None` where it is not that process's, or cannot be opened.
     pub(crate) fn open(owner: Owner, fd: u32) -> Option<Self> {
+        letterbox::received(owner, fd).or_else(|| {
+            let file = open_shared(0, owner.pid(), fd, size_of::<Page>() as u64, true).ok()?;
+            Self::of_file(owner, file)
+        })
+    }
+
+    /// The bell in a file, where it is that process's.
+    pub(crate) fn of_file(owner: Owner, file: OwnedFd) -> Option<Self> {
         let bytes = size_of::<Page>() as u64;
-        let page = Mapping::new("a bell", open_shared(0, owner.pid(), fd, bytes, true).ok()?, bytes, true).ok()?;
+        is_shared(&file, bytes).ok()?;
+        let page = Mapping::new("a bell", file, bytes, true).ok()?;
         let whole = page.bell().magic.load(Ordering::Acquire) == MAGIC;
         (whole && page.bell().owner.load(Ordering::Relaxed) == owner.0).then(|| Self { page: Arc::new(page) })
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.page.file()
+    }
+
+    /// Gives it to a producer that cannot open it.
+    pub(crate) fn post(&self, me: Owner, to: Owner) {
+        letterbox::post(me, self.file(), self.raw_fd(), to);
     }
 
     pub(crate) fn raw_fd(&self) -> u32 {

@@ -176,6 +176,8 @@ impl Reader {
 
     /// From here on the producer rings `bell` at each publication.
     pub fn listen(&self, bell: &Bell) {
+        // before the producer sees it in its place
+        bell.post(self.shared.me, Owner(self.shared.block().header.producer.load(Ordering::Relaxed)));
         let place = &self.shared.block().consumers[self.shared.index];
         place.bell.store(u64::from(bell.raw_fd()) + 1, Ordering::Release);
     }

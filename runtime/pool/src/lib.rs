@@ -22,6 +22,8 @@ mod bell;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
+mod letterbox;
+#[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod memory;
@@ -36,6 +38,8 @@ mod room;
 pub use bell::Bell;
 #[cfg(not(loom))]
 pub use consumer::{Lease, Next, Reader};
+#[cfg(not(loom))]
+pub use letterbox::receive_bells;
 #[cfg(not(loom))]
 pub use memory::{Place, Share};
 #[cfg(not(loom))]

@@ -4,7 +4,7 @@
 use crate::PoolError;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 const NO_ROOM: &str = "the machine or this process's limits (ulimit -f, ulimit -v, the container's memory) have no room for it; lower SLOTS";
@@ -47,15 +47,21 @@ pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: b
     // NONBLOCK: the descriptor may have become a FIFO since, whose open would wait
     let access = access | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = rustix::fs::open(&path, access, rustix::fs::Mode::empty()).map_err(fail)?;
-    let seals = rustix::fs::fcntl_get_seals(&file).map_err(|e| not(format!("it has no seals: {e}")))?;
-    if !seals.contains(SealFlags::SHRINK) {
-        return Err(not("it is not sealed against shrinking".into()));
-    }
-    let size = rustix::fs::fstat(&file).map_err(fail)?.st_size;
-    if u64::try_from(size).is_ok_and(|size| size < bytes) {
-        return Err(not(format!("its file has {size} bytes, fewer than {bytes}")));
-    }
+    is_shared(&file, bytes).map_err(not)?;
     Ok(file)
+}
+
+/// Whether `file` is sealed against shrinking and has at least `bytes`, so that no access inside of them faults.
+pub(crate) fn is_shared(file: &OwnedFd, bytes: u64) -> Result<(), String> {
+    let seals = rustix::fs::fcntl_get_seals(file).map_err(|e| format!("it has no seals: {e}"))?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err("it is not sealed against shrinking".into());
+    }
+    let size = rustix::fs::fstat(file).map_err(|e| e.to_string())?.st_size;
+    if u64::try_from(size).is_ok_and(|size| size < bytes) {
+        return Err(format!("its file has {size} bytes, fewer than {bytes}"));
+    }
+    Ok(())
 }
 
 /// A shared mapping of a whole file.
@@ -96,6 +102,10 @@ impl Mapping {
     pub(crate) fn forbid_writers(&self) {
         // Linux 5.1 and later. An older kernel refuses, and then consumers keep off because they map it to read.
         let _ = rustix::fs::fcntl_add_seals(&self.file, SealFlags::FUTURE_WRITE);
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     pub(crate) fn raw_fd(&self) -> u32 {

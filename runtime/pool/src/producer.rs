@@ -2,6 +2,7 @@
 
 use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPECTED, FREE, FREED, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
+use crate::letterbox;
 use crate::map::{Mapping, shared_file};
 use crate::memory::{Memory, Place};
 use crate::process::Owner;
@@ -54,6 +55,13 @@ struct Known {
     owner: u64,
     fd: u64,
     bell: Option<Bell>,
+}
+
+impl Known {
+    /// Its consumer has a bell, which may still be posted to this process.
+    fn awaits_post(&self) -> bool {
+        self.bell.is_none() && self.fd > 0 && letterbox::is_there()
+    }
 }
 
 #[derive(Debug)]
@@ -195,7 +203,7 @@ impl Pool {
                 continue;
             }
             let fd = place.bell.load(Ordering::Acquire);
-            if (known.owner, known.fd) != (owner, fd) {
+            if (known.owner, known.fd) != (owner, fd) || known.awaits_post() {
                 let bell = u32::try_from(fd).ok().and_then(|fd| fd.checked_sub(1));
                 *known = Known { owner, fd, bell: bell.and_then(|fd| Bell::open(Owner(owner), fd)) };
             }
