@@ -47,7 +47,18 @@ fn dependencies_run_one_way() {
         ("millrace-kernels-host", &[]),
         ("millrace-ingest", &["millrace-frame"]),
         ("millrace-detect", &["millrace-frame", "millrace-kernels"]),
-        ("millrace-node", &["millrace-frame", "millrace-cuda", "millrace-pool", "millrace-graph", "millrace-unify"]),
+        ("millrace-sandbox", &[]),
+        (
+            "millrace-node",
+            &[
+                "millrace-frame",
+                "millrace-cuda",
+                "millrace-pool",
+                "millrace-graph",
+                "millrace-sandbox",
+                "millrace-unify",
+            ],
+        ),
         (
             "millrace-cameras",
             &["millrace-frame", "millrace-cuda", "millrace-graph", "millrace-ingest", "millrace-node"],
@@ -57,12 +68,23 @@ fn dependencies_run_one_way() {
             &["millrace-frame", "millrace-cuda", "millrace-detect", "millrace-kernels", "millrace-node"],
         ),
         ("millrace-ab", &["millrace-frame"]),
-        ("millrace", &["millrace-frame", "millrace-graph", "millrace-cuda", "millrace-ab", "millrace-detect"]),
+        (
+            "millrace",
+            &[
+                "millrace-frame",
+                "millrace-graph",
+                "millrace-cuda",
+                "millrace-ab",
+                "millrace-detect",
+                "millrace-sandbox",
+            ],
+        ),
         // nodes that can share a process are in one program: no other crate depends on a node
         (
             "millrace-stages",
             &["millrace-node", "cpu-infer", "nv12-to-rgb", "nvdec-nv12", "ort-infer", "sw-nv12", "trt-infer"],
         ),
+        ("intruder", &["millrace-cameras", "millrace-frame", "millrace-ingest", "millrace-node"]),
         ("saboteur", &["millrace-frame", "millrace-node"]),
         ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),

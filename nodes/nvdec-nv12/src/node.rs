@@ -67,6 +67,7 @@ impl Backend for Cuda {
     // with the one that is copied, as many as there are output surfaces
     const MAPPED: usize = OUTPUT_SURFACES as usize - 1;
     const DECODES_IN_PUSH: bool = false;
+    const OPENS_DEVICES: bool = true;
 
     type Settings = Settings;
     type Decoder = Stream<Nvidia>;

@@ -72,6 +72,10 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// Mapped pictures of a camera that may wait for the event loop.
     const MAPPED: usize;
 
+    /// Its libraries open files, devices and programs that nobody can name in advance, so that its sandbox restricts system
+    /// calls alone.
+    const OPENS_DEVICES: bool = false;
+
     /// The node's settings.
     type Settings: AsRef<CameraSettings> + Clone + DeserializeOwned + JsonSchema + Send + 'static;
     /// A stream's decoder.

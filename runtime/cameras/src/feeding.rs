@@ -158,7 +158,7 @@ impl<B: Backend> Feeding<B> {
         let camera = self.camera.clone();
         let opened = match self.opened.take() {
             Some(feed) => Ok(feed),
-            None => camera.config.address().and_then(|address| {
+            None => camera.config.is_within_reach().and_then(|()| camera.config.address()).and_then(|address| {
                 self.address.clone_from(&address);
                 camera.config.open_at(&address, &camera.settings.feed)
             }),

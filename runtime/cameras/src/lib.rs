@@ -16,6 +16,7 @@ mod losses;
 mod mapping;
 mod node;
 mod queue;
+mod reach;
 mod settings;
 mod shared;
 mod thinning;

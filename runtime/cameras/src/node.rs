@@ -4,11 +4,12 @@ use crate::backend::{Backend, Frame, Shown};
 use crate::camera::{Camera, Common};
 use crate::config::{Config, Origin};
 use crate::queue::{Event, Policy};
+use crate::reach;
 use crate::settings::Members;
 use crate::watch::{Found, Refused, Watch};
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
 use millrace_ingest::{AccessUnit, Feed};
-use millrace_node::{Context, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress};
+use millrace_node::{Context, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress, Sandbox};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -53,10 +54,17 @@ impl<B: Backend> Node for Decode<B> {
     };
     type Settings = B::Settings;
 
+    fn sandbox(settings: &B::Settings, node: &str) -> Sandbox {
+        if B::OPENS_DEVICES { Sandbox::Calls } else { Sandbox::Files(reach::needs(settings.as_ref(), node)) }
+    }
+
     fn open(settings: B::Settings, cx: &Context) -> Result<Self, NodeError> {
         let of_cameras = settings.as_ref().clone();
         let members = of_cameras.members(cx.node_id()).map_err(NodeError::fatal)?;
+        reach::ports(&of_cameras.sandbox_ports).map_err(NodeError::fatal)?;
         let backend = Arc::new(B::open(&settings, cx)?);
+        // before a byte of any source is read
+        cx.seal()?;
         let common =
             Common { backend, settings: of_cameras, cx: cx.clone(), policy: Arc::<Policy>::default(), packets: false };
         let (mut one_file, mut watch, mut waits) = (None, None, None);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 
 /// Settings of every node that decodes cameras, to be flattened into its own.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct CameraSettings {
     /// What to decode, for one camera: a file, a folder of JPEG or PNG pictures, a `file:` URL or an `rtsp://` URL. MP4/MOV,
@@ -36,9 +36,22 @@ pub struct CameraSettings {
     /// The id of SOURCE's camera, which every frame carries. By default the node's id.
     #[serde(default)]
     pub camera: Option<String>,
+    /// Files and folders that the decoder may read in its sandbox, beyond those that its settings and the cameras file name
+    /// when it starts: for cameras that are added later. A list with commas.
+    #[serde(default)]
+    pub sandbox_read: Option<String>,
+    /// Ports that the decoder may connect to by TCP in its sandbox, beyond those of its cameras when it starts: for cameras
+    /// that are added to the cameras file later. A list with commas.
+    #[serde(default = "default_ports")]
+    pub sandbox_ports: String,
     /// How the sources are read.
     #[serde(flatten)]
     pub feed: FeedSettings,
+}
+
+/// Those that cameras have as they are delivered.
+fn default_ports() -> String {
+    "80,554,8080,8554".to_owned()
 }
 
 impl AsRef<Self> for CameraSettings {

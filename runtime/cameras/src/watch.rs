@@ -4,12 +4,14 @@
 //! another in its place: it is read when two looks in a row have seen the same new file.
 
 use crate::config::Config;
+use crate::reach::readable;
 use crate::shared::lock;
 use millrace_cuda::Waker;
 use millrace_graph::cameras::{Choice, read};
 use millrace_graph::fault::Report;
 use millrace_node::StopFlag;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub(crate) fn load(path: &str, choice: &Choice) -> Found {
         // a pipe would keep the reader waiting
         return Err(unread("the cameras file is no regular file".to_owned()));
     }
+    readable(Path::new(path)).map_err(unread)?;
     let bytes = std::fs::read(path).map_err(|e| {
         unread(format!("the cameras file cannot be read: {e}; CAMERAS names it, from the folder of the graph"))
     })?;

@@ -1,5 +1,6 @@
 //! What a node knows of the graph around it.
 
+use crate::error::NodeError;
 use crate::gpu::Sync;
 use crate::inputs::port_of;
 use crate::metrics::Metrics;
@@ -71,6 +72,15 @@ impl Context {
     pub fn frames_are_on(&self, gpu: &Gpu) {
         // a second GPU is not announced: its first frame is
         let _ = self.frames_on.set(gpu.ordinal());
+    }
+
+    /// Ends the node's set-up: its libraries are loaded, and nothing that strangers send was read. From here on, a node with
+    /// a [`Sandbox`](crate::Sandbox) is in it. To be called in [`Node::open`](crate::Node::open), once.
+    ///
+    /// # Errors
+    /// `SANDBOX` is `required`, and the machine does not have all of it.
+    pub fn seal(&self) -> Result<(), NodeError> {
+        crate::sandbox::seal()
     }
 
     /// The graph connects this input port.

@@ -1,6 +1,6 @@
 //! What a node is.
 
-use crate::{Context, Input, NodeError, Outputs};
+use crate::{Context, Input, NodeError, Outputs, Sandbox};
 use millrace_frame::{CameraStatus, PayloadKind};
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ pub trait Node: Sized {
     /// Its settings, as they stand in the `env:` of a graph. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
     /// has a default where there is a sensible one.
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
+
+    /// How far the node's process can be put into a sandbox. Asked before the node is connected to dora, in a process that
+    /// has one thread.
+    fn sandbox(settings: &Self::Settings, node: &str) -> Sandbox {
+        let _ = (settings, node);
+        Sandbox::None
+    }
 
     /// Makes the node. What fails here fails before the first frame, with the graph's user looking at it.
     fn open(settings: Self::Settings, cx: &Context) -> Result<Self, NodeError>;

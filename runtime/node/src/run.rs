@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Progress};
 use crate::outputs::Outputs;
 use crate::params;
+use crate::sandbox;
 use crate::seat::{self, Seat};
 use crate::settings::{Common, FlowSetting, Sheet, Unread};
 use crate::status::{State, Status};
@@ -46,6 +47,7 @@ pub fn main<N: Node>() -> ExitCode {
         return group.join(N::NAME, &launch);
     }
     get_room();
+    sandbox::enter::<N>(&launch);
     let ended = Line::new().and_then(|line| start::<N>(launch, line));
     ended.map_or(ExitCode::FAILURE, ExitCode::from)
 }
@@ -154,6 +156,7 @@ fn live<N: Node>(
             return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
         }
     }
+    sandbox::check::<N>(&own, common.sandbox, graph)?;
     let seat = Seat::take(graph, seat::PATIENCE);
     let stop = StopFlag::default();
     let cx = Context {

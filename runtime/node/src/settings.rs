@@ -55,6 +55,11 @@ pub(crate) struct Common {
     #[serde(default)]
     #[expect(dead_code, reason = "it decides before there is a node: `Group::asked` reads it")]
     pub(crate) process: Option<String>,
+    /// What the node's process gives up before it reads what strangers send: everything that it can on this machine
+    /// (`auto`), nothing (`off`), or all of it, and the node does not start where that cannot be (`required`). It concerns
+    /// the decoders; a node with inputs has no sandbox.
+    #[serde(default)]
+    pub(crate) sandbox: SandboxSetting,
     /// When a dora message tells of a publication: only where a consumer cannot be woken through the pool, and twice a
     /// second (`needed`), or at each one (`always`, for dora nodes that the graph does not name and tools that count).
     #[serde(default)]
@@ -116,6 +121,16 @@ impl From<FlowSetting> for Flow {
             FlowSetting::Lossless => Self::Lossless,
         }
     }
+}
+
+/// Whether the process is put into a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SandboxSetting {
+    #[default]
+    Auto,
+    Off,
+    Required,
 }
 
 /// How frames cross to the next process.

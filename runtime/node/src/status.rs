@@ -322,7 +322,7 @@ impl Letter {
 
 /// Where watchers of a dataflow may have their sockets. A daemon's environment is not that of a user's shell, so no variable
 /// is asked.
-fn folders(dataflow: &str) -> Vec<PathBuf> {
+pub(crate) fn folders(dataflow: &str) -> Vec<PathBuf> {
     let user = rustix::process::getuid().as_raw();
     let bases = [format!("/run/user/{user}"), "/tmp".to_owned()];
     bases.map(|base| Path::new(&base).join(format!("millrace-{user}")).join(dataflow)).into()

@@ -8,7 +8,7 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortIn, PortOut, Ports};
 use crate::outputs::Outputs;
-use crate::settings::{Common, Doorbell, Exchange, FlowSetting, Handover, LogLevel};
+use crate::settings::{Common, Doorbell, Exchange, FlowSetting, Handover, LogLevel, SandboxSetting};
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_cuda::Gpu;
@@ -157,6 +157,7 @@ impl Bench {
             max_age_ms: u64::MAX / 1_000_000,
             lease_timeout_ms: 2_000,
             process: None,
+            sandbox: SandboxSetting::Off,
             doorbell: Doorbell::Needed,
             exchange: Exchange::Shared,
             handover: Handover::Event,

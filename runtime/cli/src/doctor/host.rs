@@ -2,6 +2,7 @@
 
 use super::check::{Check, Need};
 use crate::dora;
+use millrace_sandbox::Offer;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::AsRawFd;
@@ -14,7 +15,7 @@ const OPEN_FILES: u64 = 1024;
 
 /// All of them.
 pub(super) fn checks() -> Vec<Check> {
-    vec![cores(), memory(), shm(), memfd(), open_files(), locked_memory(), ptrace(), dora_cli()]
+    vec![cores(), memory(), shm(), memfd(), open_files(), locked_memory(), ptrace(), sandbox(), dora_cli()]
 }
 
 fn cores() -> Check {
@@ -115,6 +116,28 @@ fn ptrace() -> Check {
              `sysctl kernel.yama.ptrace_scope=1` allows it",
         ),
     }
+}
+
+/// What decoders give up before they read what strangers send.
+fn sandbox() -> Check {
+    const NAME: &str = "sandbox";
+    let Offer { landlock, lacks, seccomp } = millrace_sandbox::offered();
+    let mut without: Vec<String> = match landlock {
+        0 => vec!["no Landlock: files and ports are not restricted".to_owned()],
+        _ if lacks.is_empty() => Vec::new(),
+        abi => vec![format!("Landlock ABI {abi} does not restrict {}", lacks.join(", "))],
+    };
+    without.extend(seccomp.err().map(|why| format!("system calls cannot be refused: {why}")));
+    if without.is_empty() {
+        return Check::ok(NAME, Need::Option, format!("Landlock ABI {landlock} and seccomp"));
+    }
+    Check::warn(
+        NAME,
+        Need::Option,
+        without.join("; "),
+        "decoders give up what this kernel allows; Linux 6.12 with Landlock among its security modules (`lsm=landlock,...` at \
+         boot) and with seccomp has all of it, and a container's own profile must not forbid their system calls",
+    )
 }
 
 fn dora_cli() -> Check {

@@ -8,6 +8,8 @@ use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraNode, Event, EventStream, MetadataParameters, NodeResult, StopCause};
 use millrace_frame::wire::row::{self, Announcement};
 use millrace_pool::Bell;
+use millrace_sandbox::Ports;
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +80,31 @@ pub(crate) fn given(launch: &Launch) -> Option<Topology> {
     let descriptor = serde_json::to_value(config.get("dataflow_descriptor")?).ok()?;
     let graph = Topology::of(&text("node_id")?, &descriptor, |key| launch.variable(key));
     Some(Topology { dataflow: text("dataflow_id")?, launch: launch.clone(), ..graph })
+}
+
+/// The ports that dora's own connections need; `None` where the environment configures zenoh in another way than dora's
+/// daemon does, so that they cannot be known.
+pub(crate) fn ports(launch: &Launch) -> Option<Ports> {
+    let changed = ["ZENOH_CONFIG", "DORA_ZENOH_CONFIG_OVERLAY"].iter().any(|name| launch.raw(name).is_some());
+    let endpoints = |name: &str| launch.variable(name).filter(|text| !text.is_empty());
+    // without an endpoint, zenoh finds its peers by multicast
+    let connect = endpoints("DORA_ZENOH_CONNECT").filter(|_| !changed)?;
+    let listen = endpoints("DORA_ZENOH_LISTEN");
+    let extra = endpoints("DORA_ZENOH_LISTEN_EXTRA");
+    let config: serde_yaml::Value = serde_yaml::from_str(&launch.variable(CONFIG)?).ok()?;
+    let daemon = config.get("daemon_communication")?;
+    let daemon = match daemon {
+        serde_yaml::Value::Tagged(tagged) => &tagged.value,
+        other => other,
+    };
+    // a daemon that is reached by a socket's path has no port
+    let daemon = daemon.get("socket_addr").and_then(serde_yaml::Value::as_str).unwrap_or_default();
+    let of = |text: &str| -> BTreeSet<u16> {
+        text.split(',').filter_map(|endpoint| endpoint.trim().rsplit(':').next()?.parse().ok()).collect()
+    };
+    let listen = listen.map_or(BTreeSet::from([0]), |listen| of(&listen));
+    let bind = listen.into_iter().chain(extra.iter().flat_map(|extra| of(extra))).collect();
+    Some(Ports { connect: of(&connect).into_iter().chain(of(daemon)).collect(), bind })
 }
 
 /// Prepares the environment of a process that several nodes are to connect from, and that is started with one node's.
@@ -209,7 +236,27 @@ fn in_time(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::by_the_daemon;
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::{CONFIG, by_the_daemon, ports};
+    use crate::launch::{Launch, Member};
+    use crate::usage::Account;
+
+    #[test]
+    fn the_ports_of_dora_are_those_that_its_daemon_names() {
+        let config = "node_id: a\ndaemon_communication: !Tcp\n  socket_addr: 127.0.0.1:42275\n";
+        let given = |more: &[(&str, &str)]| {
+            let all = [&[(CONFIG, config)], more].concat();
+            let member = Member { group: String::new(), account: Account::open() };
+            ports(&Launch::of(1, member, all.iter().map(|(name, value)| (name.into(), value.into())).collect()))
+        };
+        let connect = ("DORA_ZENOH_CONNECT", "tcp/127.0.0.1:34633,tcp/[::1]:34634");
+        let known = given(&[connect, ("DORA_ZENOH_LISTEN", "tcp/127.0.0.1:43579")]).unwrap();
+        assert_eq!(known.connect.into_iter().collect::<Vec<_>>(), [34633, 34634, 42275]);
+        assert_eq!(known.bind.into_iter().collect::<Vec<_>>(), [43579]);
+        assert_eq!(given(&[connect]).unwrap().bind.into_iter().collect::<Vec<_>>(), [0], "any port");
+        assert_eq!(given(&[]), None, "peers are found by multicast");
+        assert_eq!(given(&[connect, ("ZENOH_CONFIG", "zenoh.json5")]), None);
+    }
 
     #[test]
     fn outputs_go_by_the_daemon() {
