@@ -164,8 +164,8 @@ mod tests {
             let bell = Bell::create().unwrap();
             let me = Owner::me().unwrap();
             (0..2).for_each(|_| bell.post(me, Owner(to.parse().unwrap())));
-            println!("posted {} {}", me.0, bell.raw_fd());
             let heard = bell.heard();
+            println!("posted {} {}", me.0, bell.raw_fd());
             bell.wait(heard, std::time::Duration::from_secs(20));
             println!("rung {}", bell.heard() - heard);
             return;

@@ -245,7 +245,7 @@ mod tests {
     fn the_ports_of_dora_are_those_that_its_daemon_names() {
         let config = "node_id: a\ndaemon_communication: !Tcp\n  socket_addr: 127.0.0.1:42275\n";
         let given = |more: &[(&str, &str)]| {
-            let all = [&[(CONFIG, config)], more].concat();
+            let all = [&[(CONFIG, config)][..], more].concat();
             let member = Member { group: String::new(), account: Account::open() };
             ports(&Launch::of(1, member, all.iter().map(|(name, value)| (name.into(), value.into())).collect()))
         };
