@@ -21,8 +21,8 @@ use std::sync::OnceLock;
 pub enum Sandbox {
     /// Not at all: a node with inputs opens its producers' memory, which a confined process cannot.
     None,
-    /// System calls that no node makes once it is set up are refused. Its libraries open files and start programs that
-    /// nobody can name in advance.
+    /// System calls that no node makes once it is set up are refused, with `SANDBOX: required` alone. Its libraries open
+    /// files, start programs and make system calls that nobody can name in advance.
     Calls,
     /// Files and ports are out of reach, too, from the start of the process on, beyond what the harness needs and this.
     Files(Needs),
@@ -83,6 +83,7 @@ fn entered<N: Node>(launch: &Launch) -> Option<Sandboxed> {
     };
     let needs = match N::sandbox(&own, &graph.node) {
         Sandbox::None => return None,
+        Sandbox::Calls if !required => return None,
         Sandbox::Calls => return Some(Sandboxed { required, confined: None, less: None }),
         Sandbox::Files(needs) => needs,
     };
