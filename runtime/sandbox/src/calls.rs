@@ -208,7 +208,7 @@ fn partly() -> Result<Vec<(c_long, Vec<SeccompRule>)>, BackendError> {
         (libc::SYS_rt_sigqueueinfo, vec![others()?]),
         (libc::SYS_rt_tgsigqueueinfo, vec![others()?]),
         // keys pressed in a terminal that another program reads
-        (libc::SYS_ioctl, vec![all(&[(1, Eq, libc::TIOCSTI)])?, all(&[(1, Eq, libc::TIOCLINUX as u64)])?]),
+        (libc::SYS_ioctl, vec![all(&[(1, Eq, libc::TIOCSTI)])?, all(&[(1, Eq, libc::TIOCLINUX)])?]),
     ])
 }
 
