@@ -183,7 +183,14 @@ impl Describer for Programs {
         // Python is given its files as text
         let is_python = program.extension().is_some_and(|extension| extension == "py");
         if !is_python && let Err(error) = access(&program, Access::EXEC_OK) {
-            let fix = format!("chmod +x '{}'", program.display());
+            // what cargo writes beside a program, `sw-nv12.d`, is a list for make
+            let named = program.with_extension("");
+            let fix = match path.rsplit_once('.') {
+                Some((named_so, _)) if named.is_file() && access(&named, Access::EXEC_OK).is_ok() => {
+                    format!("path: {named_so}")
+                }
+                _ => format!("chmod +x '{}'", program.display()),
+            };
             return Described::Unusable(format!("cannot be executed: {error}"), Some(fix));
         }
         if let Some(known) = self.known.borrow().get(&program) {
@@ -347,6 +354,9 @@ mod tests {
         assert!(
             matches!(text, Described::Unusable(why, Some(fix)) if why.contains("executed") && fix.contains("chmod +x"))
         );
+        std::fs::write(folder.path().join("ours.d"), "ours: main.rs\n").unwrap();
+        let list = programs.describe("./ours.d", folder.path());
+        assert!(matches!(list, Described::Unusable(_, Some(fix)) if fix == "path: ./ours"));
     }
 
     #[test]

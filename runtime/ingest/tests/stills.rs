@@ -206,11 +206,15 @@ fn a_folder_is_played_in_the_natural_order_of_its_names() {
     std::fs::write(folder.0.join("notes.txt"), "not read").unwrap();
     put("420.jpg", ".hidden.jpg");
     std::fs::create_dir(folder.0.join("more.png")).unwrap();
+    std::os::unix::fs::symlink("/nowhere.jpg", folder.0.join("shot 7.jpg")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.0.join("shot 8.jpg")).unwrap();
     let (pictures, lost) = shown(&folder.0, &Options { frame_rate: Some(2.0), ..Options::default() });
     let got: Vec<_> = pictures.iter().map(|p| (p.size, p.pts_ns / 1_000_000)).collect();
     // pictures that are lost have their times
     assert_eq!(got, [((64, 48), 0), ((64, 48), 500), ((63, 47), 2500)]);
-    assert_eq!(lost.len(), 3, "{lost:?}");
+    assert_eq!(lost.len(), 5, "{lost:?}");
+    assert!(lost[3].1.contains("shot 7.jpg': No such file"), "{lost:?}");
+    assert!(lost[4].1.contains("shot 8.jpg': it is not a file"), "{lost:?}");
     assert!(lost[1].1.contains("shot 5.jpeg': the header of a picture cannot be read"), "{lost:?}");
     assert!(lost[2].1.contains("is stored as CMYK"), "{lost:?}");
 

@@ -27,7 +27,8 @@ impl Pictures {
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(path).map_err(not_open)? {
             let entry = entry.map_err(not_open)?.path();
-            if is_picture(&entry) && entry.is_file() {
+            // a link to nothing, say, is a picture that is lost, and says so
+            if is_picture(&entry) && !entry.is_dir() {
                 paths.push(entry);
             }
         }
@@ -46,7 +47,11 @@ impl Pictures {
 
     fn picture(&mut self, path: &Path) -> Result<SourceEvent, Loss> {
         let lost = |why: String| Loss::new("damaged_sample", 1, format!("'{}': {why}", path.display()));
-        let bytes = std::fs::metadata(path).map_err(|e| lost(e.to_string()))?.len();
+        let file = std::fs::metadata(path).map_err(|e| lost(e.to_string()))?;
+        if !file.is_file() {
+            return Err(lost("it is not a file".into())); // a pipe would be waited for
+        }
+        let bytes = file.len();
         if bytes > MAX_PICTURE_BYTES {
             return Err(Loss::new("oversized_unit", 1, format!("'{}' has {bytes} bytes", path.display())));
         }
