@@ -211,7 +211,7 @@ fn a_folder_is_played_in_the_natural_order_of_its_names() {
     let (pictures, lost) = shown(&folder.0, &Options { frame_rate: Some(2.0), ..Options::default() });
     let got: Vec<_> = pictures.iter().map(|p| (p.size, p.pts_ns / 1_000_000)).collect();
     // pictures that are lost have their times
-    assert_eq!(got, [((64, 48), 0), ((64, 48), 500), ((63, 47), 2500)]);
+    assert_eq!(got, [((64, 48), 0), ((64, 48), 500), ((63, 47), 3500)]);
     assert_eq!(lost.len(), 5, "{lost:?}");
     assert!(lost[3].1.contains("shot 7.jpg': No such file"), "{lost:?}");
     assert!(lost[4].1.contains("shot 8.jpg': it is not a file"), "{lost:?}");
