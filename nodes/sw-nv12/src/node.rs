@@ -1,9 +1,9 @@
 //! The software decoder, and frames in host memory.
 
 use crate::config::Settings;
-use millrace_cameras::{Backend, Decode, Decoder, Frame, Output, Shown, Sink, Unmapped};
+use millrace_cameras::{Backend, Decode, Decoder, Frame, Sink, Unmapped};
 use millrace_frame::{ImageDesc, Payload, PixelFormat};
-use millrace_ingest::{AccessUnit, Decoded, FrameFormat, Picture, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, FrameFormat, Picture, ReorderPolicy, SoftwareDecoder};
 use millrace_node::{Context, Flow, Metrics, NodeError, Outputs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,13 +28,7 @@ pub(crate) struct Stream {
 impl Stream {
     fn give_out(&mut self) {
         while let Some(decoded) = self.decoder.take() {
-            (self.sink)(match decoded {
-                Decoded::Loss(loss) => Output::Loss(loss),
-                Decoded::Picture(picture) => {
-                    let shown = Shown { timing: picture.timing, info: picture.info.clone() };
-                    Output::Picture { shown, picture }
-                }
-            });
+            (self.sink)(decoded.into());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::CameraSettings;
 use millrace_frame::{Item, Payload, Timing};
-use millrace_ingest::{AccessUnit, FeedSettings, Loss, StreamInfo};
+use millrace_ingest::{AccessUnit, Decoded, FeedSettings, Loss, Picture, StreamInfo};
 use millrace_node::{Context, NodeError, Outputs};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,19 @@ pub enum Output<P> {
     },
     /// Pictures that will not come out.
     Loss(Loss),
+}
+
+/// What the software decoder gives.
+impl From<Decoded> for Output<Box<Picture>> {
+    fn from(decoded: Decoded) -> Self {
+        match decoded {
+            Decoded::Loss(loss) => Self::Loss(loss),
+            Decoded::Picture(picture) => {
+                let shown = Shown { timing: picture.timing, info: picture.info.clone() };
+                Self::Picture { shown, picture }
+            }
+        }
+    }
 }
 
 /// Takes what a decoder gives out.

@@ -18,6 +18,16 @@ pub(crate) struct Loaded {
     pub(crate) checked: Checked,
 }
 
+/// Where the report of a command about a graph goes: `out`, or `target/COMMAND/GRAPH`.
+pub(crate) fn report_folder(command: &str, graph: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(out) = out {
+        return std::path::absolute(out).with_context(|| format!("{} is no path", out.display()));
+    }
+    let stem = graph.file_stem().map_or_else(|| "graph".into(), |stem| stem.to_string_lossy().into_owned());
+    let base = dora::target_folder().unwrap_or_else(|| PathBuf::from("target"));
+    Ok(base.join(command).join(stem))
+}
+
 /// Reads and checks a graph.
 pub(crate) fn load(graph: &Path, sets: &[Set], describer: &dyn Describer) -> anyhow::Result<Loaded> {
     let bytes = std::fs::read(graph).with_context(|| format!("the graph {} cannot be read", graph.display()))?;

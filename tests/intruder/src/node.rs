@@ -1,9 +1,9 @@
 //! The node: as `sw-nv12`, but for what its decoder does at the first picture.
 
 use crate::attempts;
-use millrace_cameras::{Backend, CameraSettings, Decode, Decoder, Frame, Output, Shown, Sink, Unmapped};
+use millrace_cameras::{Backend, CameraSettings, Decode, Decoder, Frame, Sink, Unmapped};
 use millrace_frame::Payload;
-use millrace_ingest::{AccessUnit, Decoded, Picture, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, Picture, ReorderPolicy, SoftwareDecoder};
 use millrace_node::{Context, NodeError, Outputs};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -44,13 +44,7 @@ pub(crate) struct Stream {
 impl Stream {
     fn give_out(&mut self) {
         while let Some(decoded) = self.inner.take() {
-            (self.sink)(match decoded {
-                Decoded::Loss(loss) => Output::Loss(loss),
-                Decoded::Picture(picture) => {
-                    let shown = Shown { timing: picture.timing, info: picture.info.clone() };
-                    Output::Picture { shown, picture }
-                }
-            });
+            (self.sink)(decoded.into());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The command line of `millrace capacity`.
 
+use crate::load::report_folder;
 use crate::{parse_duration, set_parser};
-use anyhow::Context;
 use millrace_graph::check::Set;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,11 +43,6 @@ pub(crate) struct Args {
 impl Args {
     /// Where the report goes.
     pub(super) fn out_folder(&self) -> anyhow::Result<PathBuf> {
-        if let Some(out) = &self.out {
-            return std::path::absolute(out).with_context(|| format!("{} is no path", out.display()));
-        }
-        let stem = self.graph.file_stem().map_or_else(|| "graph".into(), |stem| stem.to_string_lossy().into_owned());
-        let base = crate::dora::target_folder().unwrap_or_else(|| PathBuf::from("target"));
-        Ok(base.join("capacity").join(stem))
+        report_folder("capacity", &self.graph, self.out.as_deref())
     }
 }
