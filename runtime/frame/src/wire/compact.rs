@@ -13,14 +13,21 @@ pub const ITEM_MAX_BYTES: usize = 512;
 pub fn item_to_bytes(item: &Item) -> Result<Vec<u8>, WireError> {
     let bytes = encode(item)?;
     if bytes.len() > ITEM_MAX_BYTES {
-        return Err(WireError::Value { field: "source", value: format!("{} bytes long", item.source.len()) });
+        return Err(too_long(bytes.len()));
     }
     Ok(bytes)
 }
 
-/// Decodes an item.
+/// Decodes an item. More than [`ITEM_MAX_BYTES`] are refused: no control block has room for them.
 pub fn item_from_bytes(bytes: &[u8]) -> Result<Item, WireError> {
+    if bytes.len() > ITEM_MAX_BYTES {
+        return Err(too_long(bytes.len()));
+    }
     decode(bytes)
+}
+
+fn too_long(bytes: usize) -> WireError {
+    WireError::Damaged(format!("an item of {bytes} bytes, of which at most {ITEM_MAX_BYTES} fit into a control block"))
 }
 
 // `Detections` leaves fields out of its JSON by serde's `skip`, so the wire has its own mirror of all of them.

@@ -228,6 +228,19 @@ fn another_version_is_refused_by_every_reader() {
     assert!(refused_text().contains("wire schema 2"));
 }
 
+#[test]
+fn an_item_that_no_control_block_has_room_for_is_neither_written_nor_read() {
+    let (_, mut item) = sample();
+    let mut fits = compact::item_to_bytes(&item).unwrap();
+    fits.resize(compact::ITEM_MAX_BYTES, 0);
+    assert_eq!(compact::item_from_bytes(&fits).as_ref(), Ok(&item));
+    fits.push(0);
+    let refused = compact::item_from_bytes(&fits).unwrap_err().to_string();
+    assert!(refused.contains("513 bytes") && refused.contains("at most 512"), "{refused}");
+    item.source = "x".repeat(compact::ITEM_MAX_BYTES);
+    assert!(matches!(compact::item_to_bytes(&item), Err(WireError::Damaged(_))));
+}
+
 fn refused_text() -> String {
     WireError::Version { found: 2 }.to_string()
 }
