@@ -22,9 +22,11 @@ fn live(args: &[&str]) {
 }
 
 #[test]
-fn the_judge_finds_each_fault_that_is_planted() {
-    let Some(mut python) = python() else { return };
-    succeed(python.arg(root().join("tests/live/test_verdict.py")), LIMIT);
+fn the_judges_find_each_fault_that_is_planted() {
+    for test in ["test_verdict.py", "test_running.py"] {
+        let Some(mut python) = python() else { return };
+        succeed(python.arg(root().join("tests/live").join(test)), LIMIT);
+    }
 }
 
 #[test]
