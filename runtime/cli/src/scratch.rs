@@ -5,6 +5,7 @@ use millrace_graph::check::Set;
 use millrace_graph::describe::find_program;
 use millrace_graph::model::{Graph, Node, Origin};
 use millrace_graph::resolved;
+use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 /// Removed when dropped.
 pub(crate) struct Scratch {
     folder: PathBuf,
+    /// Locked while the run lasts: its number alone would not say so to a `millrace` in a container that shares the folder.
+    _lock: File,
 }
 
 impl Drop for Scratch {
@@ -36,7 +39,10 @@ impl Scratch {
         for attempt in 0..100 {
             let folder = base.join(if attempt == 0 { name.clone() } else { format!("{name}-{attempt}") });
             match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => return Ok(Self { folder }),
+                Ok(()) => {
+                    let lock = lock(&folder).with_context(|| format!("{} cannot be locked", folder.display()))?;
+                    return Ok(Self { folder, _lock: lock });
+                }
                 // Left by an earlier process with this number.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).with_context(|| format!("{} cannot be made", folder.display())),
@@ -107,19 +113,25 @@ impl Scratch {
     }
 }
 
+const LOCK: &str = "lock";
+
+fn lock(folder: &Path) -> std::io::Result<File> {
+    let lock = File::create(folder.join(LOCK))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
 /// Removes the folders of runs that were killed, and whose dora has followed them (it does within seconds).
 fn sweep(base: &Path) {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix("millrace-")).filter(|n| n.parse::<u32>().is_ok())
-        else {
+        if !entry.file_name().to_str().is_some_and(|name| name.starts_with("millrace-")) {
             continue;
-        };
+        }
         let folder = entry.path();
         let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().filter(|age| age.as_secs() > 60);
-        let ours = folder.join("status").exists() && !Path::new("/proc").join(pid).exists();
-        if ours && old().is_some() {
-            // another user's stays
+        // another user's cannot be opened
+        let over = || File::open(folder.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if old().is_some() && over() {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
@@ -146,34 +158,35 @@ fn is_name(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::time::{Duration, SystemTime};
 
     #[test]
-    fn folders_of_killed_runs_are_swept_and_no_others() {
-        let base = tempfile::tempdir().expect("a folder");
-        let age = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
-        let make = |name: &str, status: bool, old: bool| {
+    fn the_folder_of_a_killed_run_is_swept_and_no_other() {
+        let base = tempfile::tempdir().unwrap();
+        // numbers of processes that do not exist, as those of another container do not
+        let folders = ["millrace-4194304", "millrace-4194304-1", "millrace-4194305", "millrace-0", "other"];
+        let made = folders.map(|name| {
             let folder = base.path().join(name);
-            std::fs::create_dir(&folder).expect("a folder");
-            if status {
-                std::fs::write(folder.join("status"), "").expect("a file");
-            }
-            if old {
-                std::fs::File::open(&folder).and_then(|f| f.set_modified(age)).expect("its age");
-            }
+            std::fs::create_dir(&folder).unwrap();
             folder
-        };
-        let dead = u32::MAX; // no kernel numbers processes so high
-        let gone = make(&format!("millrace-{dead}"), true, true);
-        let kept = [
-            make(&format!("millrace-{}", std::process::id()), true, true),
-            make(&format!("millrace-{}", dead - 1), true, false),
-            make(&format!("millrace-{}", dead - 2), false, true),
-            make("millrace-logs", true, true),
-        ];
+        });
+        let [killed, again, runs, reports, other] = &made;
+        drop([lock(killed).unwrap(), lock(again).unwrap(), lock(other).unwrap()]);
+        let running = lock(runs).unwrap();
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        for folder in &made {
+            File::open(folder).unwrap().set_modified(hour_ago).unwrap();
+        }
+        let young = base.path().join("millrace-4194306");
+        std::fs::create_dir(&young).unwrap();
+        drop(lock(&young).unwrap());
+
         sweep(base.path());
-        assert!(!gone.exists());
-        assert!(kept.iter().all(|folder| folder.exists()));
+        let there = [killed, again, runs, reports, other, &young].map(|folder| folder.exists());
+        assert_eq!(there, [false, false, true, true, true, true]);
+        drop(running);
     }
 
     #[test]
