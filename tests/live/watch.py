@@ -137,6 +137,10 @@ class Reports(threading.Thread):
                     states.append((ns, camera["state"]))
         os.unlink(self.path)
         self.socket.close()
+        try:
+            os.rmdir(os.path.dirname(self.path))
+        except OSError:  # another watcher listens
+            pass
 
 
 class Machine(threading.Thread):
