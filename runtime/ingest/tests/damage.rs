@@ -165,6 +165,27 @@ fn a_stream_that_begins_in_the_middle_begins_at_its_next_key_picture() {
     }
 }
 
+/// As a recorder gives it that is started at any moment: the first pictures have no parameter sets.
+#[test]
+fn pictures_before_the_first_parameter_sets_cost_no_other() {
+    for name in ["open_gop.264", "cavlc_b.264", "open_gop.265", "closed_gop.265"] {
+        let whole = std::fs::read(own_data(name)).unwrap();
+        let nals: Vec<&[u8]> = annexb_nals(&whole).collect();
+        let is_late = |nal: &&&[u8]| if name.ends_with("264") { nal[0] & 31 == 1 } else { nal[0] >> 1 < 16 };
+        // each picture has one slice here
+        let early: Vec<&[u8]> = nals.iter().filter(is_late).skip(3).take(7).copied().collect();
+        let mut bytes = Vec::new();
+        for nal in early.iter().chain(&nals) {
+            bytes.extend_from_slice(&[0, 0, 0, 1]);
+            bytes.extend_from_slice(nal);
+        }
+        let run = decode_bytes(name, &bytes);
+        let (_, want) = reference(&own_data(&format!("{name}.framemd5")));
+        assert_eq!(run.md5s(), want.iter().map(|w| w.md5.as_str()).collect::<Vec<_>>(), "{name}: lost {:?}", run.lost);
+        assert_eq!(run.lost, [("waiting_for_key", 7)].into(), "{name}");
+    }
+}
+
 #[test]
 fn a_truncated_mp4_gives_what_is_there_and_counts_the_rest() {
     let whole = std::fs::read(own_data("crop_b.mp4")).unwrap();

@@ -118,6 +118,10 @@ impl Splitter {
             let detail = format!("no start code within {} MiB", MAX_UNIT_BYTES >> 20);
             return Some(Loss::new("oversized_unit", oversized, detail));
         }
+        let early = std::mem::take(&mut self.units.early_pictures);
+        if early > 0 {
+            return Some(Loss::new("waiting_for_key", early, "pictures before the stream's first parameter sets"));
+        }
         let lost = std::mem::take(&mut self.units.lost_nals);
         let detail = "slices without a readable header, picture or parameter set";
         (lost > 0).then(|| self.units.loss(LossOf::Parts, "damaged_slice", lost, detail))

@@ -180,6 +180,11 @@ impl Syntax for H264 {
         nal.first().is_some_and(|h| h & 31 == 7)
     }
 
+    fn is_first_slice(&self, nal: &[u8]) -> bool {
+        // first_mb_in_slice is 0, which ue(v) writes as one bit (7.3.3)
+        nal.get(1).is_some_and(|b| b & 0x80 != 0)
+    }
+
     fn unreadable_set(&self) -> Option<&str> {
         self.unreadable.as_deref().filter(|_| self.set_is_missing)
     }

@@ -217,6 +217,11 @@ impl Syntax for H265 {
         nal.first().is_some_and(|h| h >> 1 & 63 == 33)
     }
 
+    fn is_first_slice(&self, nal: &[u8]) -> bool {
+        // first_slice_segment_in_pic_flag is the first bit behind the header (7.3.6.1)
+        nal.get(2).is_some_and(|b| b & 0x80 != 0)
+    }
+
     fn unreadable_set(&self) -> Option<&str> {
         self.unreadable.as_deref().filter(|_| self.set_is_missing)
     }

@@ -112,6 +112,8 @@ pub(crate) trait Syntax: Send {
     fn parameter_sets(&self) -> Vec<&[u8]>;
     /// Whether a NAL unit is a sequence parameter set.
     fn is_sps(&self, nal: &[u8]) -> bool;
+    /// Whether a slice is its picture's first, which its header says before anything that needs a parameter set.
+    fn is_first_slice(&self, nal: &[u8]) -> bool;
     /// When the last slice that could not be read lacks a parameter set because one could not be read: why.
     fn unreadable_set(&self) -> Option<&str>;
 }

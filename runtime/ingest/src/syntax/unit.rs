@@ -24,6 +24,9 @@ pub(crate) struct UnitBuilder {
     damaged_nals: u32,
     /// Slices that could not be parsed and belong to no picture.
     pub lost_nals: u64,
+    /// Pictures before the first sequence parameter set: no slice of theirs can be parsed, and nothing is wrong with them.
+    pub early_pictures: u64,
+    early_slices: u64,
     /// The container says that a decoder can start at the next picture. Believed of an intra picture.
     pub sync: bool,
     /// A sequence parameter set has come, within the stream or outside of it.
@@ -43,6 +46,8 @@ impl UnitBuilder {
             has_sps: false,
             damaged_nals: 0,
             lost_nals: 0,
+            early_pictures: 0,
+            early_slices: 0,
             sync: false,
             knows_sps: false,
         }
@@ -61,7 +66,7 @@ impl UnitBuilder {
     /// How many slices were lost since the last call: those that could not be read and belong to no picture.
     pub(crate) fn take_lost(&mut self) -> u64 {
         let of_no_picture = if self.has_slices { 0 } else { std::mem::take(&mut self.damaged_nals) };
-        std::mem::take(&mut self.lost_nals) + u64::from(of_no_picture)
+        std::mem::take(&mut self.lost_nals) + std::mem::take(&mut self.early_slices) + u64::from(of_no_picture)
     }
 
     /// Forgets what is collected.
@@ -95,6 +100,11 @@ impl UnitBuilder {
             self.syntax.picture_ended();
         }
         match role {
+            Role::Damaged if !self.knows_sps => {
+                self.early_slices += 1;
+                self.early_pictures += u64::from(self.syntax.is_first_slice(nal));
+                return done;
+            }
             Role::Damaged => {
                 self.damaged_nals += 1;
                 return done;
@@ -105,6 +115,8 @@ impl UnitBuilder {
                 return done;
             }
             Role::FirstSlice => self.begin_picture(),
+            // slices that could not be parsed are of the picture before, of which nothing could be read
+            Role::Prefix => self.lost_nals += u64::from(std::mem::take(&mut self.damaged_nals)),
             _ => {}
         }
         if self.syntax.is_sps(nal) {
