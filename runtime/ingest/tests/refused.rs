@@ -74,6 +74,23 @@ fn what_streams_differently_says_what_to_do() {
     );
 }
 
+#[test]
+fn eight_bits_of_a_profile_with_other_tools_are_refused_by_its_name() {
+    let mut whole = std::fs::read(own_data("closed_gop.265")).unwrap();
+    // general_profile_idc and the flag of compatibility, in the sequence parameter set (7.3.3)
+    let main = [0x42, 1, 1, 1, 0x60];
+    let mut changed = 0;
+    for at in 0..whole.len() - main.len() {
+        if whole[at..].starts_with(&main) {
+            whole[at + 3..at + 5].copy_from_slice(&[4, 8]);
+            changed += 1;
+        }
+    }
+    assert!(changed > 0);
+    let error = decode(&Scratch::new("rext.265", &whole).0, &Options::default()).err().unwrap().to_string();
+    assert!(error.contains("h265 stream (Range Extensions, 96x64, 8 bit) may use tools"), "{error}");
+}
+
 /// What is said of a file in which nothing can be decoded.
 fn nothing_in(path: &Path) -> String {
     let mut feed = Feed::open(path.to_str().unwrap(), &FeedSettings::default()).unwrap();

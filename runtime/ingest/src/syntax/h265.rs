@@ -251,6 +251,8 @@ fn describe(sps: &Sps) -> Option<StreamInfo> {
         vui.and_then(|v| (v.video_full_range_flag || description.is_some()).then_some(v.video_full_range_flag));
     let bit_depth = sps.bit_depth_luma.max(sps.bit_depth_chroma);
     let unsupported = match (sps.chroma_format_idc, bit_depth) {
+        // of the range extensions and later profiles
+        (1, 8) if sps.ptl.profile() > 3 => Some("may use tools that the Main profile does not have"),
         (1, 8) => None,
         (1, _) => Some("has more than 8 bits a sample"),
         (0, _) => Some("is monochrome (4:0:0)"),
@@ -260,7 +262,7 @@ fn describe(sps: &Sps) -> Option<StreamInfo> {
     let ordering = sps.ordering.get(usize::from(sps.max_sub_layers_minus1))?;
     Some(StreamInfo {
         codec: PacketCodec::H265,
-        profile: match sps.ptl.profile_idc {
+        profile: match sps.ptl.profile() {
             1 => "Main",
             2 => "Main 10",
             3 => "Main Still Picture",
