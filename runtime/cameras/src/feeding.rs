@@ -34,6 +34,8 @@ pub(crate) enum ToMap<P> {
 struct Book {
     /// When the pictures in the decoder are to be shown, where the source is paced.
     due: BTreeMap<i64, Instant>,
+    /// Of a camera at a URL: when the unit that the decoder was given last had arrived, by `CLOCK_MONOTONIC`.
+    arrived_ns: Option<i64>,
     /// Units that the decoder got, of which it has given neither a picture nor a loss.
     in_flight: u64,
     pictures: u64,
@@ -261,6 +263,7 @@ impl<B: Backend> Feeding<B> {
             let mut book = lock(&self.book);
             book.due.extend(due.filter(|_| unit.shown).map(|due| (unit.timing.pts_ns, due)));
             book.wakes = false;
+            book.arrived_ns = self.camera.config.is_url().then_some(unit.timing.arrival_ns);
         }
         self.fed = true;
         let began = Instant::now();
@@ -297,9 +300,11 @@ impl<B: Backend> Feeding<B> {
                     book.pictures += 1;
                     let now = Instant::now();
                     let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
-                    // what a stall kept waiting is as old as it is
+                    // what a stall kept waiting is as old as it is; and a camera's picture is under way from the arrival of
+                    // the one that it waited for, so that it grows old in a decoder that is slow, or whose process is stopped
                     if !book.flushing {
-                        shown.timing.ready_ns = monotonic_ns() + (ready - now).as_nanos() as i64;
+                        let decoded_ns = || monotonic_ns() + (ready - now).as_nanos() as i64;
+                        shown.timing.ready_ns = book.arrived_ns.unwrap_or_else(decoded_ns);
                     }
                     book.wakes |= ready == now;
                     // this wait is for the event loop, not for the decoder

@@ -42,8 +42,9 @@ pub struct Timing {
     /// The same moment in nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share. Ages are computed
     /// from it, so that a step of the system clock does not change them.
     pub arrival_ns: i64,
-    /// When the picture was decoded and its place in presentation order known, or when a file's picture is to be shown,
-    /// in nanoseconds of `CLOCK_MONOTONIC`; 0 where no decoder said so.
+    /// When the picture could be shown, in nanoseconds of `CLOCK_MONOTONIC`; 0 where no decoder said so. Of a camera: when
+    /// the picture had arrived by which its place in presentation order is known, itself or a later one. Of a file: when it
+    /// was decoded, or when its time had come.
     pub ready_ns: i64,
     /// The camera's own wall clock for this picture, in nanoseconds of the Unix clock, by its RTCP sender reports
     /// (RFC 3550, 6.4.1); `None` where it sent none.
@@ -56,7 +57,7 @@ impl Timing {
         monotonic_ns().saturating_sub(self.arrival_ns).max(0) as u64
     }
 
-    /// How long the frame has been under way since it was decoded, in nanoseconds: its age without the time for which the
+    /// How long the frame has been under way since it could be shown, in nanoseconds: its age without the time for which the
     /// stream's own reordering held it back. Since its arrival where no decoder said when it was ready.
     pub fn under_way_ns(&self) -> u64 {
         let since_ns = if self.ready_ns == 0 { self.arrival_ns } else { self.ready_ns };

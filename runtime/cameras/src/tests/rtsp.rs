@@ -6,9 +6,10 @@ mod odd_server;
 use super::fake::Fakes;
 use super::{Came, assert_balanced, clip, take, until};
 use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_node::Input;
 use millrace_node::testing::Bench;
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,36 @@ fn every_picture_of_a_connection_is_received_and_has_a_fate() {
         let cut_off = metrics.dropped("cut_off", "gate");
         assert_eq!(cut_off, u64::from(marking == Marking::Never), "{marking:?}: nothing says that the last is whole");
         assert_eq!(came["gate"].frames.len() as u64, pictures - cut_off, "{marking:?}: {:?}", metrics.drops("gate"));
+        bench.stop();
+        bench.join().unwrap();
+    }
+}
+
+/// A decoder that is slow, or whose process is stopped amid a picture, makes no old picture a fresh one.
+#[test]
+fn a_picture_is_under_way_from_the_arrival_of_the_one_that_it_waited_for() {
+    for (name, reorders) in [("baseline_slices.264", false), ("pyramid.264", true)] {
+        let (answer, _) = show(name, 10, Marking::Pictures, Then::Silence);
+        let server = OddServer::start(move |n| if n == 0 { answer.clone() } else { Answer::Silence });
+        let url = server.url();
+        let mut bench =
+            Bench::start::<Fakes>(&[("SOURCE", &url), ("FLOW", "live"), ("SLOTS", "64"), ("CAMERA", "gate")]);
+        let mut timings = Vec::new();
+        while let Some((port, item)) = bench.receive(Duration::from_millis(700)) {
+            if let ("frame", Input::Frame(lease)) = (port, item) {
+                timings.push(lease.item().timing);
+            }
+        }
+        let arrivals: BTreeSet<i64> = timings.iter().map(|timing| timing.arrival_ns).collect();
+        let ready: Vec<_> = timings.iter().filter(|timing| timing.ready_ns != 0).collect();
+        assert!(ready.len() >= 10, "{name}: {timings:?}");
+        // the last pictures wait for none that comes, and are too old when the stall ends that
+        let last_ns = arrivals.last().copied();
+        for timing in &ready {
+            let is_known = arrivals.contains(&timing.ready_ns) || Some(timing.ready_ns) > last_ns;
+            assert!(timing.ready_ns >= timing.arrival_ns && is_known, "{name}: {timing:?}");
+        }
+        assert_eq!(ready.iter().any(|timing| timing.ready_ns > timing.arrival_ns), reorders, "{name}: {timings:?}");
         bench.stop();
         bench.join().unwrap();
     }
