@@ -13,6 +13,7 @@ mod doctor;
 mod dora;
 mod efficiency;
 mod fit;
+mod life;
 mod load;
 mod make;
 mod model;
@@ -22,6 +23,7 @@ mod schema;
 mod scratch;
 mod soak;
 mod status;
+mod supervise;
 mod switch;
 mod totals;
 mod trial;
@@ -60,6 +62,8 @@ enum Verb {
     Capacity(Box<capacity::Args>),
     /// Run a graph for hours or days, break it on purpose, and say whether it can be trusted.
     Soak(Box<soak::Args>),
+    /// Run a graph for months: what ends or hangs is started again, and each thing that was done is a line.
+    Supervise(supervise::Args),
     /// Move a running dataflow to another graph, node by node, and put it back if that is not as good.
     Switch(switch::Args),
     /// Find all faults of a graph without running it.
@@ -155,6 +159,7 @@ fn main() -> ExitCode {
         Verb::Ab(args) => Ok(ab::ab(&args)),
         Verb::Capacity(args) => Ok(capacity::capacity(&args)),
         Verb::Soak(args) => Ok(soak::soak(&args)),
+        Verb::Supervise(args) => supervise::supervise(&args),
         Verb::Switch(args) => Ok(switch::switch(&args)),
         Verb::Check(args) => check(&args),
         Verb::Setup => setup(),

@@ -3,6 +3,7 @@
 use crate::RunArgs;
 use crate::cameras::Cameras;
 use crate::efficiency::Meter;
+use crate::life::comes_back_within;
 use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
@@ -30,8 +31,6 @@ use std::time::{Duration, Instant};
 pub(crate) const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
 /// The same for a stop that nobody sits and waits for: dora's own patience with its nodes is 10 s.
 pub(crate) const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
-/// How long a node that failed may take to come back before the graph is given up.
-const COME_BACK: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut view = View::new(args.quiet);
@@ -182,7 +181,8 @@ enum Cause {
 
 struct Running {
     nodes: Vec<Totals>,
-    never_restarted: Vec<bool>,
+    /// How long each may take to come back.
+    comes_back: Vec<Duration>,
     /// Millrace nodes, which report.
     reports: Vec<bool>,
     child: Child,
@@ -214,17 +214,9 @@ impl Running {
         signals: Signals,
         stop_after: Option<Duration>,
     ) -> Self {
-        let never = |policy: &str| policy == "never";
         Self {
             nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
-            never_restarted: graph
-                .nodes
-                .iter()
-                // dora restarts no node without inputs.
-                .map(|node| {
-                    node.inputs.is_empty() || node.restart_policy.as_ref().is_none_or(|policy| never(&policy.it))
-                })
-                .collect(),
+            comes_back: graph.nodes.iter().map(comes_back_within).collect(),
             reports: checked.nodes.iter().map(|node| node.description.is_some()).collect(),
             family: Family::of(child.id()),
             child,
@@ -302,10 +294,9 @@ impl Running {
         if self.stopping.is_some() {
             return;
         }
-        for (node, never) in self.nodes.iter_mut().zip(&self.never_restarted) {
+        for (node, within) in self.nodes.iter_mut().zip(&self.comes_back) {
             let process = self.family.process(node.last.as_ref().map_or(0, Status::works_in));
-            let come_back = if *never { Duration::ZERO } else { COME_BACK };
-            if let Some(line) = self.vitals.look(node, process, come_back, now) {
+            if let Some(line) = self.vitals.look(node, process, *within, now) {
                 self.view.alarm(&line);
             }
         }
@@ -349,8 +340,8 @@ impl Running {
     /// A node has failed and does not come back. What keeps a node from working at all (a setting, a port in use, a missing
     /// model) is not tried again: the user who started the graph looks at it now.
     fn is_lost(&self, now: Instant) -> bool {
-        self.nodes.iter().zip(&self.never_restarted).any(|(node, never)| {
-            let patience = if *never || !node.ran { Duration::ZERO } else { COME_BACK };
+        self.nodes.iter().zip(&self.comes_back).any(|(node, within)| {
+            let patience = if node.ran { *within } else { Duration::ZERO };
             node.state() == Some(State::Failed) && node.heard.is_some_and(|heard| now - heard >= patience)
         })
     }
@@ -432,7 +423,7 @@ pub(crate) fn is_noise(line: &str) -> bool {
         || line.contains("diagnostic)")
 }
 
-fn end_of(node: &Totals, killed: bool) -> String {
+pub(crate) fn end_of(node: &Totals, killed: bool) -> String {
     let end = match node.state() {
         Some(State::Opening | State::Running) if matches!(node.vital, Vital::Gone(_)) => "GONE, without a word",
         Some(State::Done) => "done",

@@ -80,7 +80,13 @@ impl Scratch {
         }
         let path =
             |node: &Node| (node.origin == Origin::Program).then(|| self.script_path(node.index).display().to_string());
-        self.write_json(stem, &resolved::to_json(graph, sets, &path))
+        let mut json = resolved::to_json(graph, sets, &path);
+        for node in json["nodes"].as_array_mut().into_iter().flatten().filter_map(|node| node.as_object_mut()) {
+            // dora keeps what each node prints beside the graph, without a bound of its own
+            node.entry("max_log_size").or_insert_with(|| "8MB".into());
+            node.entry("max_rotated_files").or_insert_with(|| 1.into());
+        }
+        self.write_json(stem, &json)
     }
 
     /// Writes a graph, and gives its path.

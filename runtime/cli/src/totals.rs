@@ -96,6 +96,12 @@ impl Totals {
         Self { id: id.to_owned(), ..Self::default() }
     }
 
+    /// The whole graph is started again: no process of this node has reported yet. Its counts go on.
+    pub(crate) fn begin_life(&mut self) {
+        (self.heard, self.process_gone, self.vital) = (None, None, Vital::Well);
+        self.recent.clear();
+    }
+
     /// Takes a report. `Some` where it is the first of a process that was started in the place of another.
     pub(crate) fn take(&mut self, status: Status, now: Instant) -> Option<Restart> {
         let mut restart = None;

@@ -61,7 +61,7 @@ impl View {
     }
 
     /// Prints the nodes' notes that are new.
-    fn note(&mut self, nodes: &[Totals]) {
+    pub(crate) fn note(&mut self, nodes: &[Totals]) {
         for node in nodes {
             for note in node.last.iter().flat_map(|last| &last.notes) {
                 if self.notes.insert((node.id.clone(), note.clone())) {

@@ -15,6 +15,7 @@ mod modules;
 pub mod nearest;
 pub mod redact;
 pub mod resolved;
+mod restarts;
 pub mod schedule;
 pub mod schema;
 pub mod settings;
@@ -22,3 +23,4 @@ pub mod yaml;
 
 pub use dora::Feed;
 pub use modules::ModuleNode;
+pub use restarts::Restarts;

@@ -5,6 +5,7 @@ use crate::fault::{Fault, Report};
 use crate::modules::{self, ModuleNode, Place};
 use crate::nearest::nearest;
 use crate::redact::redact;
+use crate::restarts::Restarts;
 use crate::yaml::{Data, Scalar, Span, Yaml};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +66,8 @@ pub struct Node {
     pub build: Option<At<String>>,
     /// Its restart policy.
     pub restart_policy: Option<At<String>>,
+    /// How dora starts it again; none where it does not.
+    pub restarts: Option<Restarts>,
     /// Its inputs.
     pub inputs: Vec<Input>,
     /// Its outputs.
@@ -250,12 +253,15 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
             outputs.push(output);
         }
     }
+    let inputs = read_inputs(item, &name, report);
+    let restarts = Restarts::read(item, restart_policy.as_ref().map(|policy| policy.it.as_str()), !inputs.is_empty());
     Some(Node {
         origin,
         path,
         build: text_of(item, "build"),
         restart_policy,
-        inputs: read_inputs(item, &name, report),
+        restarts,
+        inputs,
         outputs,
         text_outputs,
         deploy: item.get("deploy").filter(|deploy| deploy.kind() != "nothing").map(|deploy| deploy.at),

@@ -3,15 +3,15 @@
 use super::balance::Balances;
 use super::delivery::Delivery;
 use super::injector::{Injector, News, World};
-use super::life::{Launch, Life};
 use super::sample::Sampler;
 use super::store::Store;
 use crate::cameras::Cameras;
+use crate::life::{BackOff, Launch, Life, comes_back_within, is_lost};
 use crate::run::{HURRY, PATIENT, Signals};
 use crate::status::{State, Status};
 use crate::totals::{LOOK, Totals};
 use crate::trial::gpu::Probe;
-use crate::vitals::{Process, Vital, Vitals};
+use crate::vitals::Vitals;
 use millrace_ab::soak::Soak;
 use millrace_graph::check::Checked;
 use millrace_graph::schedule::Schedule;
@@ -25,12 +25,6 @@ const SAVED: Duration = Duration::from_secs(30);
 const ACCOUNTED: Duration = Duration::from_millis(250);
 /// How often what nodes gave is compared with what others received.
 const BALANCED: Duration = Duration::from_secs(1);
-/// A node that failed may take so long to come back.
-const COME_BACK: Duration = Duration::from_secs(5);
-/// A graph that ended, or lacks a node, is started again after so long, and after twice as long each time that it does not
-/// live for a minute.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-const LIVED: Duration = Duration::from_secs(60);
 /// Reasons of ends that are kept.
 const MOST_ENDS: usize = 100;
 
@@ -41,8 +35,8 @@ pub(super) struct Session<'a> {
     /// Measured time when this part of the soak began, and when that was.
     base: (f64, Instant),
     nodes: Vec<Totals>,
-    /// The graph's nodes that dora starts again.
-    restarted: Vec<bool>,
+    /// How long each may take to come back.
+    comes_back: Vec<Duration>,
     cameras: Cameras,
     vitals: Vitals,
     delivery: Delivery,
@@ -52,7 +46,7 @@ pub(super) struct Session<'a> {
     lost_before: BTreeMap<String, BTreeMap<String, u64>>,
     life: Option<Life>,
     began_life: Instant,
-    again: (Instant, Duration),
+    back_off: BackOff,
     looked: Instant,
     accounted: Instant,
     balanced: Instant,
@@ -65,17 +59,13 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn new(launch: &'a Launch<'a>, checked: &Checked, soak: Soak, schedule: Schedule, quiet: bool) -> Self {
         let graph = launch.graph;
-        let never = |policy: &str| policy == "never";
-        let restarted = graph.nodes.iter().map(|node| {
-            !node.inputs.is_empty() && node.restart_policy.as_ref().is_some_and(|policy| !never(&policy.it))
-        });
         let healed = Duration::from_secs_f64(soak.asked.healed_s);
         let now = Instant::now();
         Self {
             launch,
             base: (soak.measured_s, now),
             nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
-            restarted: restarted.collect(),
+            comes_back: graph.nodes.iter().map(comes_back_within).collect(),
             cameras: Cameras::default(),
             vitals: Vitals::default(),
             delivery: Delivery::new(graph, &soak.cameras, healed),
@@ -85,7 +75,7 @@ impl<'a> Session<'a> {
             lost_before: soak.lost.clone(),
             life: None,
             began_life: now,
-            again: (now, AGAIN.0),
+            back_off: BackOff::new(now),
             looked: now,
             accounted: now,
             balanced: now,
@@ -142,7 +132,7 @@ impl<'a> Session<'a> {
 
     /// Starts the graph where it does not run.
     fn keep_alive(&mut self, now: Instant) -> anyhow::Result<()> {
-        if self.life.is_some() || now < self.again.0 {
+        if self.life.is_some() || !self.back_off.is_due(now) {
             // a loop without a graph has nothing to wait for
             if self.life.is_none() {
                 std::thread::sleep(Duration::from_millis(20));
@@ -252,17 +242,12 @@ impl<'a> Session<'a> {
         let Some(life) = self.life.as_ref().filter(|life| !life.is_stopping()) else { return };
         let mut lines = Vec::new();
         let mut lost = None;
-        for (node, restarted) in self.nodes.iter_mut().zip(&self.restarted) {
+        for (node, within) in self.nodes.iter_mut().zip(&self.comes_back) {
             let process = life.family.process(node.last.as_ref().map_or(0, Status::works_in));
-            let come_back = if *restarted { COME_BACK } else { Duration::ZERO };
-            if let Some(line) = self.vitals.look(node, process, come_back, now) {
+            if let Some(line) = self.vitals.look(node, process, *within, now) {
                 lines.push((node.id.clone(), line));
             }
-            // what it said in an earlier life of the graph is over
-            let Some(heard) = node.heard.filter(|heard| *heard > self.began_life) else { continue };
-            let patience = if *restarted && node.ran { COME_BACK } else { Duration::ZERO };
-            let failed = node.state() == Some(State::Failed) && now - heard >= patience;
-            if failed || (matches!(node.vital, Vital::Gone(_)) && process == Process::Ended) {
+            if is_lost(node, process, *within, self.began_life, now) {
                 lost = Some(node.id.clone());
             }
         }
@@ -294,8 +279,7 @@ impl<'a> Session<'a> {
         if !self.injector.ended_dora() && self.soak.unasked_ends.len() < MOST_ENDS {
             self.soak.unasked_ends.push(why.clone());
         }
-        let wait = if now - self.began_life >= LIVED { AGAIN.0 } else { self.again.1 };
-        self.again = (now + wait, (wait * 2).min(AGAIN.1));
+        self.back_off.ended(self.began_life, now);
         self.say(format!("{} the graph has ended: {why}; it is started again", crate::clock::now()));
     }
 
