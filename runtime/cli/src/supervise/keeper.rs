@@ -46,7 +46,9 @@ pub(super) struct Keeper<'a> {
     why: Option<String>,
     looked: Instant,
     start: Instant,
+    /// Starts of the graph, starts of single nodes beside them, and processes that hung and were ended.
     starts: u32,
+    again: u32,
     hung: u32,
 }
 
@@ -72,6 +74,7 @@ impl<'a> Keeper<'a> {
             looked: now,
             start: now,
             starts: 0,
+            again: 0,
             hung: 0,
         }
     }
@@ -150,6 +153,7 @@ impl<'a> Keeper<'a> {
         if let Some(restart) = node.take(status, Instant::now()).filter(|_| !is_first)
             && let Some(life) = &self.life
         {
+            self.again += 1;
             let line = self.vitals.restarted(&node.id, restart, &life.log);
             self.view.alarm(&line);
         }
@@ -254,13 +258,9 @@ impl<'a> Keeper<'a> {
         let well = !life.is_stopping() && self.dora_stopped.is_none() && !reporting.iter().any(|node| hangs(node));
         let (all, working) = (reporting.len(), reporting.iter().filter(|node| works(node)).count());
         let ready = reporting.iter().all(|node| has_come(node));
-        let restarts: u32 = self.nodes.iter().map(|node| node.restarts).sum();
         let cameras = Some(self.cameras.counts()).filter(|counts| !counts.is_empty());
         let cameras = cameras.map_or(String::new(), |counts| format!("cameras: {counts}; "));
-        self.notify.status(format!(
-            "{working} of {all} nodes work; {cameras}starts of the graph: {}, of its nodes: {restarts} more; hung and ended: {}",
-            self.starts, self.hung
-        ));
+        self.notify.status(format!("{working} of {all} nodes work; {cameras}{}", self.counts()));
         if ready {
             self.notify.ready();
         }
@@ -291,8 +291,16 @@ impl<'a> Keeper<'a> {
     fn end(mut self, code: ExitCode) -> ExitCode {
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, false)).collect();
         self.view.summary(&self.nodes, &ends, &self.cameras, self.start.elapsed());
-        let (starts, hung) = (self.starts, self.hung);
-        self.view.say(&format!("starts of the graph: {starts}; processes that hung and were ended: {hung}"));
+        let counts = self.counts();
+        self.view.say(&counts);
         code
+    }
+
+    /// What was done so far.
+    fn counts(&self) -> String {
+        let Self { starts, again, hung, .. } = self;
+        format!(
+            "starts of the graph: {starts}; of single nodes: {again} more; processes that hung and were ended: {hung}"
+        )
     }
 }
