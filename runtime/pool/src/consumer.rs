@@ -14,6 +14,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// How far behind the newest ticket a consumer in live flow goes through the tickets one by one, and how many it looks at in
+/// one call: an older one is lost, whatever the control block says.
+const FAR: u64 = 1 << 16;
+/// No consumer is ever so far behind: a control block that says so was overwritten.
+const IMPOSSIBLE: u64 = 1 << 40;
+/// Looks at a newest ticket that is overwritten each time.
+const LOOKS: u32 = 64;
+
 /// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
 #[derive(Debug)]
 pub struct Reader {
@@ -22,6 +30,8 @@ pub struct Reader {
     /// The ticket that [`newest`](Self::newest) gave last.
     newest: Option<u64>,
     attached: Attached,
+    /// The control block says what cannot be: it is read no more.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +43,9 @@ struct Shared {
     me: Owner,
     pool: u128,
     flow: Flow,
+    /// What the control block said when the pool was opened, and was checked then: it may say anything later.
+    slots: u32,
+    slot_bytes: u64,
     /// Tickets leased and not given back, and the next one to look at: the lowest of both is the cursor.
     open: Mutex<(BTreeSet<u64>, u64)>,
 }
@@ -88,7 +101,7 @@ impl Reader {
         block.consumers[index].next.store(next, Ordering::Release);
         let open = Mutex::new((BTreeSet::new(), next));
         // From here on an error detaches, by the drop of `shared`.
-        let mut shared = Shared { control, memory: None, index, me, pool, flow, open };
+        let mut shared = Shared { control, memory: None, index, me, pool, flow, slots, slot_bytes, open };
         // Pairs with the fence in `Pool`'s drop: the producer frees memory only where it sees no consumer attached.
         fence(Ordering::SeqCst);
         if shared.block().header.closed.load(Ordering::Acquire) == FREED {
@@ -101,7 +114,7 @@ impl Reader {
         }
         shared.memory = Some(memory?);
         ring(shared.block());
-        Ok(Self { shared: Arc::new(shared), next, newest: None, attached })
+        Ok(Self { shared: Arc::new(shared), next, newest: None, attached, broken: false })
     }
 
     /// The pool's id.
@@ -126,12 +139,12 @@ impl Reader {
 
     /// Size of a slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+        self.shared.slot_bytes
     }
 
     /// Number of slots.
     pub fn slots(&self) -> u32 {
-        self.shared.block().header.slots.load(Ordering::Relaxed)
+        self.shared.slots
     }
 
     /// The process that made the pool runs no more. What it had published until then can still be read: this has come
@@ -142,18 +155,45 @@ impl Reader {
 
     /// Tickets published and not looked at yet.
     pub fn pending(&self) -> u64 {
-        self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next)
+        let pending = self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next);
+        if self.broken { 0 } else { pending.min(IMPOSSIBLE) }
     }
 
-    /// The producer publishes no more.
+    /// The producer publishes no more, or the control block says what cannot be.
     pub fn is_closed(&self) -> bool {
-        self.shared.block().header.closed.load(Ordering::Acquire) != 0
+        self.broken || self.shared.block().header.closed.load(Ordering::Acquire) != 0
+    }
+
+    /// In live flow, passes over the tickets that are so old that they are lost without a look; so many were.
+    pub fn pass_over(&mut self) -> u64 {
+        self.check();
+        let old = self.pending().saturating_sub(FAR);
+        if self.shared.flow == Flow::Lossless || old == 0 {
+            return 0;
+        }
+        self.next += old;
+        self.shared.moved(|_, next| *next += old);
+        old
+    }
+
+    /// Leaves a pool whose control block was overwritten.
+    fn check(&mut self) {
+        if !self.broken && self.pending() == IMPOSSIBLE {
+            self.broken = true;
+            let producer = Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).pid();
+            tracing::error!(
+                "the control block of pool {:032x} of process {producer} was overwritten: its head is further ahead than any \
+                 producer comes; the pool is read no more",
+                self.shared.pool
+            );
+        }
     }
 
     /// The newest publication, also one from before this consumer attached; [`Next::Empty`] where it was given already.
     /// For pools whose publications replace each other, in live flow.
     pub fn newest(&mut self) -> Next {
-        loop {
+        // each further look means a newer publication, which rings again
+        for _ in 0..LOOKS {
             let block = self.shared.block();
             let closed = self.is_closed();
             let head = block.header.head.load(Ordering::Acquire);
@@ -161,7 +201,7 @@ impl Reader {
                 return if closed { Next::End } else { Next::Empty };
             };
             // it may be overwritten between the two looks: then the head has moved on
-            if let Taken::Lease(writing, item) = protocol::take(block, self.shared.flow, self.shared.index, ticket) {
+            if let Taken::Lease(writing, item) = self.shared.take(ticket) {
                 self.newest = Some(ticket);
                 self.next = head;
                 self.shared.moved(|open, next| {
@@ -172,6 +212,7 @@ impl Reader {
                 return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
             }
         }
+        Next::Empty
     }
 
     /// From here on the producer rings `bell` at each publication.
@@ -189,13 +230,12 @@ impl Reader {
 
     /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
     pub fn poll(&mut self) -> Next {
-        let Shared { index, flow, .. } = *self.shared;
-        loop {
-            let block = self.shared.block();
+        self.check();
+        for _ in 0..FAR {
             // before the head: what was published before the end is not lost with it
             let closed = self.is_closed();
             let ticket = self.next;
-            let taken = protocol::take(block, flow, index, ticket);
+            let taken = if self.broken { Taken::NotYet } else { self.shared.take(ticket) };
             if taken == Taken::NotYet {
                 return if closed { Next::End } else { Next::Empty };
             }
@@ -211,10 +251,11 @@ impl Reader {
                 return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
             }
             ring(self.shared.block());
-            if flow == Flow::Live {
+            if self.shared.flow == Flow::Live {
                 return Next::Gone(ticket);
             }
         }
+        Next::Empty
     }
 }
 
@@ -255,6 +296,10 @@ impl Shared {
 
     fn memory(&self) -> &Memory {
         self.memory.as_ref().expect("taken by the last drop alone")
+    }
+
+    fn take(&self, ticket: u64) -> Taken {
+        protocol::take(self.block(), self.slots, self.flow, self.index, ticket)
     }
 
     fn moved(&self, change: impl FnOnce(&mut BTreeSet<u64>, &mut u64)) {
@@ -314,7 +359,7 @@ impl Lease {
 
     /// Size of the slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.inner.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+        self.inner.shared.slot_bytes
     }
 
     /// Copies the first `len` bytes out, wherever they lie; on a GPU, after `fence`, which the frame's description names.

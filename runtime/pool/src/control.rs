@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// `MILLRACE` as a big-endian number.
 pub const MAGIC: u64 = 0x4d49_4c4c_5241_4345;
 /// Version of the layout below; another one is refused.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// The most slots of a pool.
 #[cfg(not(loom))]

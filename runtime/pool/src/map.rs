@@ -33,7 +33,7 @@ pub(crate) fn shared_file(what: &str, bytes: u64) -> Result<OwnedFd, PoolError> 
     Ok(fd)
 }
 
-/// Opens descriptor `fd` of process `pid`, if it is a sealed shared file of at least `bytes`.
+/// Opens descriptor `fd` of process `pid`, if it is a sealed shared file of this user, of at least `bytes`.
 pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: bool) -> Result<OwnedFd, PoolError> {
     let access = if writable { rustix::fs::OFlags::RDWR } else { rustix::fs::OFlags::RDONLY };
     let fail = |e: rustix::io::Errno| PoolError::Open { pool, pid, source: e.into() };
@@ -51,13 +51,19 @@ pub(crate) fn open_shared(pool: u128, pid: u32, fd: u32, bytes: u64, writable: b
     Ok(file)
 }
 
-/// Whether `file` is sealed against shrinking and has at least `bytes`, so that no access inside of them faults.
+/// Whether `file` was made by this user, is sealed against shrinking and has at least `bytes`, so that no access inside of
+/// them faults.
 pub(crate) fn is_shared(file: &OwnedFd, bytes: u64) -> Result<(), String> {
     let seals = rustix::fs::fcntl_get_seals(file).map_err(|e| format!("it has no seals: {e}"))?;
     if !seals.contains(SealFlags::SHRINK) {
         return Err("it is not sealed against shrinking".into());
     }
-    let size = rustix::fs::fstat(file).map_err(|e| e.to_string())?.st_size;
+    let stat = rustix::fs::fstat(file).map_err(|e| e.to_string())?;
+    let (user, me) = (stat.st_uid, rustix::process::geteuid().as_raw());
+    if user != me {
+        return Err(format!("it was made by user {user}, and this process is of user {me}"));
+    }
+    let size = stat.st_size;
     if u64::try_from(size).is_ok_and(|size| size < bytes) {
         return Err(format!("its file has {size} bytes, fewer than {bytes}"));
     }
@@ -106,6 +112,11 @@ impl Mapping {
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// The number of its file. Of those that are open, no two memfds of a machine have the same.
+    pub(crate) fn inode(&self) -> rustix::io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.file)?.st_ino)
     }
 
     pub(crate) fn raw_fd(&self) -> u32 {

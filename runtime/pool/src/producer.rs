@@ -68,6 +68,7 @@ impl Known {
 struct Shared {
     control: Mapping,
     memory: Memory,
+    slot_bytes: u64,
     /// What the producer has said of each slot's bytes.
     contents: Box<[AtomicU64]>,
 }
@@ -128,7 +129,7 @@ impl Pool {
         h.magic.store(MAGIC, Ordering::Release);
         let (flow, incarnation) = (spec.flow, spec.incarnation);
         let contents = (0..spec.slots).map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { control, memory, contents });
+        let shared = Arc::new(Shared { control, memory, slot_bytes: spec.slot_bytes, contents });
         let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
         Ok(Self { shared, name, flow, pool, incarnation, pid: me.pid(), heard: AtomicU32::new(0), bells })
     }
@@ -140,7 +141,7 @@ impl Pool {
 
     /// Size of a slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.shared.block().header.slot_bytes.load(Ordering::Relaxed)
+        self.shared.slot_bytes
     }
 
     /// Whether its slots lie where `place` says.
@@ -150,14 +151,14 @@ impl Pool {
 
     /// Number of slots.
     pub fn slots(&self) -> u32 {
-        self.shared.block().header.slots.load(Ordering::Relaxed)
+        self.shared.contents.len() as u32
     }
 
     /// A slot to write; `None` while every one is leased or written. In live flow that loses the frame at hand, in lossless flow
     /// the producer [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
-        let writing = protocol::acquire(self.shared.block())?;
+        let writing = protocol::acquire(self.shared.block(), self.slots())?;
         Some(Slot { shared: self.shared.clone(), writing, published: false })
     }
 

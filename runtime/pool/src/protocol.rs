@@ -25,10 +25,12 @@
 //! consumer that sleeps for exactly one round between two instructions of [`take`]; the ticket has 64.
 
 use crate::Flow;
-use crate::control::{Bell, Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, REAPING};
+use crate::control::{Bell, Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMERS, MAX_SLOTS, REAPING};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 const WRITING: u64 = 1 << 31;
+/// Rounds of a loop that another party's step can prolong.
+const MOST_RACES: u32 = 1000;
 const _: () = assert!(MAX_CONSUMERS <= 31); // the bits below WRITING
 const _: () = assert!(ITEM_BYTES.is_multiple_of(8));
 
@@ -44,6 +46,11 @@ const fn bits_of(state: u64) -> u64 {
     state & 0xffff_ffff
 }
 
+/// Slots that the block says it has, as far as it can have them: every process that maps it can write there.
+fn slots_of(block: &Block) -> u32 {
+    block.header.slots.load(Ordering::Relaxed).min(MAX_SLOTS as u32)
+}
+
 /// A slot that the producer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writing {
@@ -54,9 +61,8 @@ pub struct Writing {
 }
 
 /// Acquires the slot with the oldest publication among those that no consumer leases. `None`: each slot was leased or
-/// written when the producer looked at it.
-pub fn acquire(block: &Block) -> Option<Writing> {
-    let slots = block.header.slots.load(Ordering::Relaxed);
+/// written when the producer looked at it. `slots` are as many as the memory has: the block may say anything later.
+pub fn acquire(block: &Block, slots: u32) -> Option<Writing> {
     // A consumer may lease the slot between the look and the exchange; each such race costs one more round.
     for _ in 0..slots {
         let free = (0..slots).filter_map(|slot| {
@@ -128,13 +134,13 @@ pub enum Taken {
     Lease(Writing, Vec<u8>),
 }
 
-/// Takes a lease for consumer `index` on a ticket.
-pub fn take(block: &Block, flow: Flow, index: usize, ticket: u64) -> Taken {
+/// Takes a lease for consumer `index` on a ticket. `slots` are as many as the memory has.
+pub fn take(block: &Block, slots: u32, flow: Flow, index: usize, ticket: u64) -> Taken {
     // Acquire: the state that this ticket was published with, and so its description, is seen below, or a later one
     if ticket >= block.header.head.load(Ordering::Acquire) {
         return Taken::NotYet;
     }
-    let slots = u64::from(block.header.slots.load(Ordering::Relaxed));
+    let slots = u64::from(slots);
     // the producer goes round: where nothing was out of turn, the first look finds it
     for slot in (0..slots).map(|i| (ticket % slots + i) % slots) {
         let slot = slot as usize;
@@ -154,9 +160,10 @@ fn take_slot(block: &Block, flow: Flow, index: usize, ticket: u64, slot: usize) 
     let bit = 1 << index;
     // Acquire, here and below: what the producer wrote before comes before our reads
     let mut seen = word.load(Ordering::Acquire);
-    loop {
+    // who changes the word meanwhile is another consumer or the producer: more often than this, it is somebody's fault
+    for _ in 0..MOST_RACES {
         // A slot in writing state may still show the ticket that it is losing.
-        let has = block.descriptions[slot].ticket.load(Ordering::Relaxed) == ticket + 1;
+        let has = block.descriptions[slot].ticket.load(Ordering::Relaxed) == ticket.wrapping_add(1);
         if bits_of(seen) & WRITING != 0 || !has {
             return None;
         }
@@ -171,6 +178,7 @@ fn take_slot(block: &Block, flow: Flow, index: usize, ticket: u64, slot: usize) 
             Err(now) => seen = now,
         }
     }
+    None
 }
 
 /// Gives back consumer `index`'s lease on a slot.
@@ -181,7 +189,7 @@ pub fn release(block: &Block, index: usize, slot: u32) {
 
 /// Gives back every lease of consumer `index`, which is dead or gone.
 pub fn release_all(block: &Block, index: usize) {
-    for slot in 0..block.header.slots.load(Ordering::Relaxed) {
+    for slot in 0..slots_of(block) {
         release(block, index, slot);
     }
 }
@@ -189,7 +197,7 @@ pub fn release_all(block: &Block, index: usize) {
 /// Gives back the leases of consumer `index` on tickets before `cursor`: its predecessor's. Called by the owner of the
 /// place, so nobody else gives them back meanwhile, and no slot that has one is reused.
 fn release_before(block: &Block, index: usize, cursor: u64) {
-    for slot in 0..block.header.slots.load(Ordering::Relaxed) {
+    for slot in 0..slots_of(block) {
         // Acquire: whoever set the bit had written the ticket
         let leased = block.slots[slot as usize].load(Ordering::Acquire) & (1 << index) != 0;
         if leased && block.descriptions[slot as usize].ticket.load(Ordering::Relaxed) <= cursor {
@@ -203,7 +211,7 @@ fn release_before(block: &Block, index: usize, cursor: u64) {
 fn write_off(block: &Block, index: usize) {
     let place = &block.consumers[index];
     let mut next = place.next.load(Ordering::Acquire);
-    for slot in 0..block.header.slots.load(Ordering::Relaxed) as usize {
+    for slot in 0..slots_of(block) as usize {
         // Acquire: whoever set the bit had written the ticket
         if block.slots[slot].load(Ordering::Acquire) & (1 << index) != 0 {
             place.lost.fetch_add(1, Ordering::AcqRel);
@@ -265,7 +273,7 @@ pub fn attach(
     is_dead: impl Fn(u64) -> bool,
 ) -> Result<Attached, u64> {
     let place = &block.consumers[index];
-    loop {
+    for _ in 0..MOST_RACES {
         let seen = place.owner.load(Ordering::Acquire);
         let inherited = match seen {
             FREE | EXPECTED | LEFT => false,
@@ -293,6 +301,7 @@ pub fn attach(
         let goes_on = inherited || lost > 0;
         return Ok(if goes_on { Attached::Inherited { lost } } else { Attached::Fresh });
     }
+    Err(REAPING)
 }
 
 /// Says goodbye: the place `index` of the process `me` owes and is owed nothing from here on.

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 type Pool = millrace_pool::Pool;
@@ -103,6 +104,41 @@ fn a_control_block_that_lies_is_refused() {
     refused(sealed(&genuine[..genuine.len() - 1], SealFlags::SHRINK), "fewer than");
     // and the copy itself is good
     Reader::open(&at(&good, &lie(0, &[])), "a/in").unwrap();
+}
+
+#[test]
+fn memory_that_took_the_descriptor_over_is_refused() {
+    let (pool, other) = (Pool::create(&spec(2, 64)).unwrap(), Pool::create(&spec(2, 64)).unwrap());
+    let genuine = |pool: &Pool| std::fs::read(format!("/proc/self/fd/{}", pool.locator().owner_fd)).unwrap();
+    let export = offset_of!(Block, header) + offset_of!(Header, export);
+    // the block names its own file by the number that the other pool's file has now: a good memfd, of the same size
+    let mut block = genuine(&pool);
+    let number = genuine(&other)[export..export + 4].to_vec();
+    block[export..export + 4].copy_from_slice(&number);
+    let text = refusal(&at(&pool.locator(), &sealed(&block, SealFlags::SHRINK)));
+    assert!(text.contains("it is not the file of the pool's slots"), "{text}");
+    Reader::open(&pool.locator(), "a/in").expect("the number and the file belong together");
+}
+
+#[test]
+fn what_another_user_made_is_refused_and_not_given() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be two users");
+        return;
+    }
+    let pool = Pool::create(&spec(2, 64)).unwrap();
+    let good = pool.locator();
+    let block = std::fs::read(format!("/proc/self/fd/{}", good.owner_fd)).unwrap();
+    let theirs = sealed(&block, SealFlags::SHRINK);
+    std::os::unix::fs::fchown(&theirs, Some(NOBODY), None).unwrap();
+    let text = refusal(&at(&good, &theirs));
+    assert!(text.contains("it was made by user 65534, and this process is of user 0"), "{text}");
+    // the kernel's own part: what another user has open cannot be opened by its number
+    let path = format!("/proc/{}/fd/{}", good.owner_pid, good.owner_fd);
+    let cat = Command::new("cat").arg(&path).uid(NOBODY).gid(NOBODY).output().unwrap();
+    let said = String::from_utf8_lossy(&cat.stderr);
+    assert!(!cat.status.success() && cat.stdout.is_empty() && said.contains("Permission denied"), "{said}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Pool {
 
     /// Writes and publishes one frame, whose payload and description are its ticket; `false` when every slot is leased.
     fn produce(&self, flow: Flow) -> bool {
-        let Some(writing) = protocol::acquire(&self.block) else { return false };
+        let Some(writing) = protocol::acquire(&self.block, MAX_SLOTS as u32) else { return false };
         let ticket = self.block.header.head.load(Relaxed);
         // SAFETY: the slot is in writing state.
         self.payload[writing.slot as usize].with_mut(|payload| unsafe { *payload = ticket });
@@ -75,7 +75,7 @@ impl Pool {
 
     /// Takes, checks and gives back ticket `ticket`; `None` when it is not there yet, `Some(false)` when it is gone.
     fn consume(&self, flow: Flow, index: usize, ticket: u64) -> Option<bool> {
-        match protocol::take(&self.block, flow, index, ticket) {
+        match protocol::take(&self.block, MAX_SLOTS as u32, flow, index, ticket) {
             Taken::NotYet => None,
             Taken::Gone => Some(false),
             Taken::Lease(of, item) => {
@@ -192,7 +192,7 @@ fn live_an_abandoned_slot_is_never_read_as_the_frame_that_it_had() {
                 pool.consume(Flow::Live, 0, 0)
             })
         };
-        if let Some(writing) = protocol::acquire(&pool.block) {
+        if let Some(writing) = protocol::acquire(&pool.block, MAX_SLOTS as u32) {
             // SAFETY: the slot is in writing state.
             pool.payload[writing.slot as usize].with_mut(|payload| unsafe { *payload = 77 });
             protocol::abandon(&pool.block, writing);
@@ -366,7 +366,10 @@ fn reap_against_attach(flow: Flow) {
         let pool = Pool::new(1);
         pool.attach(flow, 0, A, &[]).unwrap();
         assert!(pool.produce(flow));
-        assert!(matches!(protocol::take(&pool.block, flow, 0, 0), Taken::Lease(..)), "A dies with a lease on ticket 0");
+        assert!(
+            matches!(protocol::take(&pool.block, MAX_SLOTS as u32, flow, 0, 0), Taken::Lease(..)),
+            "A dies with a lease on ticket 0"
+        );
         let successor = {
             let pool = pool.clone();
             thread::spawn(move || {

@@ -7,6 +7,9 @@ use crate::node::{Order, PortIn};
 use millrace_pool::{Flow, Next, Reader};
 use std::collections::VecDeque;
 
+/// Tickets that are looked at in one turn.
+const MOST_LOOKS: usize = 1 << 17;
+
 /// A camera's frames at one port, as one producer publishes them.
 pub(super) struct Lane {
     pub(super) source: String,
@@ -117,7 +120,12 @@ impl Lane {
         for pool in &mut self.pools {
             let live = pool.reader.flow() == Flow::Live;
             let most = (live && spec.order == Order::Newest).then(|| bounds.waiting(pool.reader.slots()));
-            loop {
+            let passed = pool.reader.pass_over();
+            if passed > 0 {
+                metrics.drop_port("gone", spec.name, &self.source, passed);
+            }
+            // a producer that is faster than this loop gets the next turn
+            for _ in 0..MOST_LOOKS {
                 let next = pool.reader.poll();
                 let too_many = most.is_some_and(|most| pool.reader.pending() >= most);
                 match next {

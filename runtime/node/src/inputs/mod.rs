@@ -249,7 +249,7 @@ impl Inputs {
             // what was published until the listing was written is lost
             Err(e) if has_ended(&e) => {
                 feed.done_with(entry.at.pool);
-                metrics.drop_port("pool_ended", name, &entry.source, entry.at.ticket + 1);
+                metrics.drop_port("pool_ended", name, &entry.source, entry.at.ticket.saturating_add(1));
             }
             Err(e) => {
                 feed.done_with(entry.at.pool);
@@ -329,7 +329,7 @@ impl Inputs {
     pub(crate) fn waiting(&self, most: usize) -> usize {
         let mut waiting = 0;
         for lane in self.ports.iter().flat_map(|port| &port.lanes) {
-            waiting += lane.waiting() as usize;
+            waiting += lane.waiting().min(most as u64) as usize;
             if waiting >= most {
                 return most;
             }

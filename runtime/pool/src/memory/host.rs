@@ -13,6 +13,8 @@ pub(crate) struct HostMemory {
 }
 
 const PAGE_BYTES: u64 = 4096;
+/// A descriptor and an inode.
+const EXPORT_BYTES: usize = 12;
 
 impl HostMemory {
     /// The bytes of a slot.
@@ -65,17 +67,21 @@ impl HostMemory {
         Ok(Self::of(mapping, slot_bytes))
     }
 
+    /// The descriptor's number, and the file that has it now: the number may be another file's by the time it is opened.
     pub(crate) fn export(&self) -> Vec<u8> {
-        self.mapping.raw_fd().to_le_bytes().to_vec()
+        let inode = self.mapping.inode().expect("a descriptor that is open has a file");
+        [&self.mapping.raw_fd().to_le_bytes()[..], &inode.to_le_bytes()].concat()
     }
 
     pub(crate) fn open(pool: u128, pid: u32, export: &[u8], slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
-        let fd = u32::from_le_bytes(export.try_into().map_err(|_| PoolError::NotAPool {
+        let parts = export.split_first_chunk().zip(export.last_chunk().filter(|_| export.len() == EXPORT_BYTES));
+        let ((fd, _), inode) = parts.ok_or_else(|| PoolError::NotAPool {
             pool,
             pid,
             fd: 0,
-            why: format!("its memory is described by {} bytes, not 4", export.len()),
-        })?);
+            why: format!("its memory is described by {} bytes, not {EXPORT_BYTES}", export.len()),
+        })?;
+        let (fd, inode) = (u32::from_le_bytes(*fd), u64::from_le_bytes(*inode));
         let bytes = total_bytes(slots, slot_bytes).ok_or_else(|| PoolError::NotAPool {
             pool,
             pid,
@@ -83,6 +89,11 @@ impl HostMemory {
             why: format!("it claims {slots} slots of {slot_bytes} bytes"),
         })?;
         let file = open_shared(pool, pid, fd, bytes, false)?;
-        Ok(Self::of(Mapping::new("slots", file, bytes, false)?, slot_bytes))
+        let mapping = Mapping::new("slots", file, bytes, false)?;
+        if !mapping.inode().is_ok_and(|found| found == inode) {
+            let why = "it is not the file of the pool's slots, whose process took the descriptor over".to_owned();
+            return Err(PoolError::NotAPool { pool, pid, fd, why });
+        }
+        Ok(Self::of(mapping, slot_bytes))
     }
 }
