@@ -165,8 +165,9 @@ impl DirectoryReader {
 fn listing(lease: &Lease) -> Option<Listing> {
     let bytes = lease.bytes();
     let (len, rest) = bytes.split_first_chunk::<8>()?;
-    let listing = rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    match postcard::from_bytes(listing) {
+    // a copy: a producer that was taken over may write while this is read
+    let listing = rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?.to_vec();
+    match postcard::from_bytes(&listing) {
         Ok(listing) => Some(listing),
         Err(e) => {
             tracing::warn!("a directory cannot be read ({e}): build all nodes from the same Millrace version");

@@ -66,7 +66,9 @@ pub(super) fn accept(
         };
         return Some(Input::Frame(Lease { item: Arc::new(item), frame }));
     };
-    match compact::detections_from_bytes(&lease.bytes()[..len_bytes as usize]) {
+    // a copy: a producer that was taken over may write while this is read
+    let record = lease.bytes()[..len_bytes as usize].to_vec();
+    match compact::detections_from_bytes(&record) {
         Ok(found) => Some(Input::Detections(found)),
         Err(e) => refuse("bad_description", format!("frame {}: {e}", item.seq)),
     }
