@@ -213,16 +213,38 @@ impl Describer for Programs {
     }
 
     fn near(&self, path: &str, folder: &Path) -> Option<String> {
-        let path = Path::new(path);
-        let beside = std::fs::read_dir(folder.join(path.parent()?)).ok()?;
-        // cargo's dep files are beside its programs, and called alike
-        let is_program =
-            |entry: &std::fs::DirEntry| entry.path().is_file() && access(entry.path(), Access::EXEC_OK).is_ok();
-        let programs = beside.flatten().filter(is_program);
-        let names: Vec<String> = programs.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
-        Some(path.with_file_name(near).display().to_string())
+        let parts: Vec<&str> = path.split('/').collect();
+        // of an absolute path the first part is nothing
+        let (from, parts) = if parts[0].is_empty() { (Path::new("/"), &parts[1..]) } else { (folder, &parts[..]) };
+        let near = meant(from, parts)?;
+        Some(if from == folder { near } else { format!("/{near}") })
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
+/// The path from `folder` that was most likely meant: where a folder of it is not there, or does not lead to a program of
+/// this name, another folder beside it that does, or the one whose name is nearest. Cargo's dep files are no programs.
+fn meant(folder: &Path, parts: &[&str]) -> Option<String> {
+    let (first, rest) = parts.split_first()?;
+    let beside = || std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
+    if rest.is_empty() {
+        if is_program(&folder.join(first)) {
+            return Some((*first).to_owned());
+        }
+        let programs: Vec<String> = beside().filter(|entry| is_program(&entry.path())).filter_map(name).collect();
+        return nearest(first, programs.iter().map(String::as_str)).map(str::to_owned);
+    }
+    let behind = |first: &str| Some(format!("{first}/{}", meant(&folder.join(first), rest)?));
+    let exact = |first: &str| is_program(&folder.join(first).join(rest.join("/")));
+    let folders: Vec<String> = beside().filter(|entry| entry.path().is_dir()).filter_map(name).collect();
+    let other = || folders.iter().find(|other| exact(other)).map(|other| format!("{other}/{}", rest.join("/")));
+    let near = || nearest(first, folders.iter().map(String::as_str)).and_then(behind);
+    let is_special = ["", ".", ".."].contains(first);
+    behind(first).or_else(|| if is_special { None } else { other().or_else(near) })
 }
 
 fn has_marker(program: &Path) -> std::io::Result<bool> {
@@ -368,6 +390,28 @@ mod tests {
         assert_eq!(programs.near("cpu-inference", folder.path()), None);
         script(folder.path(), "cpu-infer", "");
         assert_eq!(programs.near("cpu-inference", folder.path()).as_deref(), Some("cpu-infer"));
+    }
+
+    #[test]
+    fn a_wrong_folder_is_corrected_as_a_wrong_name_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (graphs, release) = (folder.path().join("graphs"), folder.path().join("target/release"));
+        for made in [&graphs, &release, &folder.path().join("target/debug"), &folder.path().join("docs")] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        script(&release, "sw-nv12", "");
+        let near = |path: &str| Programs::default().near(path, &graphs);
+        for wrong in ["release/sw-nv1", "debug/sw-nv12", "relaese/sw-nv12", "./release//sw-nv12x", "rel/sw-nv12"] {
+            let found = near(&format!("../target/{wrong}")).unwrap_or_default().replace("./release//", "release/");
+            assert_eq!(found, "../target/release/sw-nv12", "{wrong}");
+        }
+        for wrong in ["../taregt/release/sw-nv12", "../target/release/sw_nv12"] {
+            assert_eq!(near(wrong).as_deref(), Some("../target/release/sw-nv12"), "{wrong}");
+        }
+        let whole = folder.path().display().to_string();
+        assert_eq!(near(&format!("{whole}/target/debug/sw-nv12")), Some(format!("{whole}/target/release/sw-nv12")));
+        assert_eq!(near("../docs/else"), None);
+        assert_eq!(near(""), None);
     }
 
     #[test]

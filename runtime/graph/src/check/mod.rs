@@ -7,6 +7,7 @@ mod files;
 mod memory;
 mod parts;
 pub(crate) mod process;
+mod programs;
 mod wiring;
 
 pub use memory::{Memory, PortMemory};
@@ -153,7 +154,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new(), memory: Memory::default() };
     };
     let described: Vec<Option<Arc<Description>>> =
-        graph.nodes.iter().map(|node| describe(node, folder, world, &mut report)).collect();
+        graph.nodes.iter().map(|node| describe(&graph, node, folder, world, &mut report)).collect();
     wiring::check(&graph, &described, &mut report);
     let sets = check_sets(&graph, sets, &mut report);
     let sets = spread(&graph, &sets);
@@ -197,7 +198,13 @@ fn end_of(text: &[u8]) -> Span {
     Span { source: 0, line, column: String::from_utf8_lossy(&text[line_start..]).chars().count() + 1, len: 1 }
 }
 
-fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) -> Option<Arc<Description>> {
+fn describe(
+    graph: &Graph,
+    node: &Node,
+    folder: &Path,
+    world: &World<'_>,
+    report: &mut Report,
+) -> Option<Arc<Description>> {
     let id = &node.id.it;
     let why_not = match node.origin {
         Origin::Program => None,
@@ -217,13 +224,7 @@ fn describe(node: &Node, folder: &Path, world: &World<'_>, report: &mut Report) 
             report.push(Fault::note(path.at, message));
         }
         Described::Absent => {
-            let near = world.describer.near(&path.it, folder).map(|near| format!("path: {near}"));
-            let build = node.build.as_ref().map(|build| {
-                let lines: Vec<&str> = build.it.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-                format!("build it: {} ('millrace run' and 'dora build' do)", lines.join(" && "))
-            });
-            let message = format!("node '{id}': there is no program '{}'", path.it);
-            report.push(Fault::error(path.at, message).fix_with(build.or(near)));
+            report.push(programs::absent(graph, node, path, folder, world));
         }
         Described::Unusable(why, fix) => {
             let message = format!("node '{id}': the program '{}' {why}", path.it);
