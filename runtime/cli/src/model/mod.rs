@@ -1,4 +1,6 @@
-//! `millrace model`: asked of the detector's program that computes the model.
+//! `millrace model`: asked of the detector's program that computes the model, but for `get`, which computes nothing.
+
+mod get;
 
 use anyhow::Context;
 use std::ffi::OsString;
@@ -9,13 +11,18 @@ pub(crate) struct Args {
     /// The detector that computes the model; left out, cpu-infer, and for `build` trt-infer.
     #[arg(long, value_parser = ["cpu-infer", "ort-infer", "trt-infer"])]
     engine: Option<String>,
-    /// `check MODEL.yml`, `add FILE.onnx` or `build MODEL.yml`, with `--help` for what can follow.
+    /// `check MODEL.yml`, `add FILE.onnx` or `build MODEL.yml`, with `--help` for what can follow; or `get [NAME]`, which says
+    /// where well-known models are had.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     request: Vec<OsString>,
 }
 
 /// Runs the detector's program, which is built beside this one, and ends as it ends.
 pub(crate) fn model(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.request[0] == "get" {
+        let name = args.request.get(1).map(|name| name.to_string_lossy()).filter(|name| !name.starts_with('-'));
+        return Ok(get::get(name.as_deref()));
+    }
     let here = std::env::current_exe().context("the path of this program is not known")?;
     let usual = if args.request.first().is_some_and(|verb| verb == "build") { "trt-infer" } else { "cpu-infer" };
     let engine = args.engine.as_deref().unwrap_or(usual);
