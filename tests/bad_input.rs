@@ -97,6 +97,110 @@ fn a_converter_that_prepares_frames_for_another_model_is_found_before_anything_s
     assert!(ok, "{text}");
 }
 
+/// What `millrace check` says of the batch graph with these settings, whatever it finds.
+fn checked(sets: &[String]) -> (bool, String) {
+    let mut args = vec!["check", "graphs/detect.yml"];
+    sets.iter().for_each(|set| args.extend(["--set", set]));
+    let output = finish(&mut millrace(&args), LIMIT);
+    (output.status.success(), printed(&output))
+}
+
+#[test]
+fn a_model_file_that_is_cut_short_or_another_models_is_found_without_an_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(root().join("tests/data/demo/model/model.onnx")).unwrap();
+    let cut = folder.path().join("cut.onnx");
+    std::fs::write(&cut, &whole[..whole.len() - 1000]).unwrap();
+    let demo = root().join("tests/data/demo/model/model.onnx").display().to_string();
+    for (from, to, says) in [
+        (demo.as_str(), cut.display().to_string(), "it is cut short: at byte"),
+        (&demo, folder.path().display().to_string(), "is not a file"),
+        (&demo, root().join("README.md").display().to_string(), "cannot be loaded as an ONNX model"),
+        (
+            "kind: centre, stride_px: 8, output: detections",
+            "kind: yolov8, output: detections".into(),
+            "head 'yolov8' with",
+        ),
+        ("output: detections", "output: boxes".into(), "it has no output 'boxes', which 'head' reads"),
+        ("name: images", "name: picture".into(), "it has no input 'picture'"),
+        ("dtype: f32", "dtype: u8".into(), "is f32, 'input' of the description says u8"),
+        ("[person, car, bicycle]", "[person, car]".into(), "expects"),
+        ("thresholds:", "threshold:".into(), "did you mean 'thresholds'"),
+    ] {
+        let model = other_model(folder.path(), from, &to);
+        let (ok, text) = checked(&[format!("detect.MODEL={model}")]);
+        assert!(!ok && text.contains(says), "{to}: '{says}' is not in\n{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[test]
+fn settings_that_name_files_accept_file_urls() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = root().join("tests/data/demo").display().to_string();
+    let out = folder.path().join("found here.jsonl");
+    let sets = [
+        format!("decode.SOURCE=file://{data}/clip.mp4"),
+        format!("detect.MODEL=file://{data}/model/model.yml"),
+        "decode.FRAMES=20".to_owned(),
+    ];
+    let url = format!("file://{}", out.display().to_string().replace(' ', "%20"));
+    let mut args = vec!["run".to_owned(), "graphs/detect.yml".into(), "--no-build".into()];
+    for set in sets.into_iter().chain([format!("write.PATH={url}")]) {
+        args.extend(["--set".to_owned(), set]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = finish(&mut millrace(&args), LIMIT);
+    assert!(output.status.success(), "{}", printed(&output));
+    assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), 20);
+}
+
+#[test]
+fn what_settings_point_to_is_looked_at_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.mp4");
+    std::fs::write(&empty, "").unwrap();
+    for (set, says) in [
+        (format!("decode.SOURCE={}", empty.display()), "which is empty"),
+        (
+            "decode.SOURCE=".to_owned(),
+            "serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required, and SOURCE is empty",
+        ),
+        ("write.PATH=/proc/out.jsonl".to_owned(), "in the folder /proc, which cannot be written into"),
+        (format!("detect.MODEL={}", folder.path().display()), "which is a folder; a file is expected"),
+        ("write.PATH=file:out.jsonl".to_owned(), "./file:out.jsonl"),
+    ] {
+        let (ok, text) = checked(&[set.clone()]);
+        assert!(!ok && text.contains(says), "{set}: '{says}' is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_misspelt_program_is_told_from_one_that_is_not_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(root().join("graphs/detect.yml")).unwrap();
+    let root = root().display().to_string();
+    let check = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        let graph = folder.path().join("detect.yml");
+        std::fs::write(&graph, text.replacen(from, to, 1).replace("../", &format!("{root}/"))).unwrap();
+        let output = finish(&mut millrace(&["check", &graph.display().to_string()]), LIMIT);
+        assert!(!output.status.success());
+        printed(&output)
+    };
+    let right = format!("fix: path: {root}/target/release/");
+    for (from, wrong, program) in [
+        ("release/sw-nv12", "release/sw-nv1", "sw-nv12"),
+        ("release/sw-nv12", "debug/sw-nv12", "sw-nv12"),
+        ("target/release/cpu-infer", "taget/release/cpu-infer", "cpu-infer"),
+        // its node has no build of its own
+        ("release/jsonl-writer", "release/json-writer", "jsonl-writer"),
+    ] {
+        let text = check(from, wrong);
+        assert!(text.contains(&format!("{right}{program}")), "{wrong}:\n{text}");
+    }
+}
+
 #[test]
 fn an_unknown_setting_is_refused_before_anything_starts() {
     refused(&["decode.SUORCE=clip.mp4"], &["SUORCE", "SOURCE"]);

@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: one_process CLIP MODEL.yml OUT.jsonl THREADS".into());
     };
     let convert: to_rgb::Settings = serde_json::from_value(json!({ "MODEL": model }))?;
-    let detect = Common { model: model.into(), ..Common::default() };
+    let detect = Common { model: std::path::PathBuf::from(model).into(), ..Common::default() };
     let mut stages = Stages {
         target: convert.target()?,
         converter: None,

@@ -6,7 +6,7 @@ use millrace_infer::{Common, Elements, Engine, testing};
 use std::path::{Path, PathBuf};
 
 fn settings(model: PathBuf) -> Common {
-    Common { model, ..Common::default() }
+    Common { model: model.into(), ..Common::default() }
 }
 
 #[test]

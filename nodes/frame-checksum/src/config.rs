@@ -1,8 +1,8 @@
 //! The settings of `frame-checksum`.
 
+use millrace_node::FilePath;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::PathBuf;
 
 /// Settings of `frame-checksum`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -10,5 +10,5 @@ use std::path::PathBuf;
 pub(crate) struct Settings {
     /// The file to write. Its folder must exist; an existing file is replaced.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "write"))]
-    pub(crate) path: PathBuf,
+    pub(crate) path: FilePath,
 }

@@ -1,7 +1,7 @@
 //! FFmpeg's framemd5 format, version 2: a header, then a line per frame with the MD5 of its packed planes.
 
 use md5::{Digest, Md5};
-use millrace_frame::{ImageDesc, Timebase, Timing};
+use millrace_frame::{ImageDesc, Timebase, Timing, counted};
 use millrace_node::create_file;
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum LinesError {
     #[error("cannot make {path}: {cause}; PATH must name a file in a folder that exists and may be written")]
     Create { path: PathBuf, cause: std::io::Error },
-    #[error("cannot write {path} after {frames} frames: {cause}")]
+    #[error("cannot write {path} after {}: {cause}", counted(*frames, "frame", "frames"))]
     Write { path: PathBuf, frames: u64, cause: std::io::Error },
 }
 

@@ -1,8 +1,8 @@
 //! The settings of `frame-picture`.
 
+use millrace_node::FilePath;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::PathBuf;
 
 /// Settings of `frame-picture`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub(crate) struct Settings {
     /// The folder to write into, which must exist. A picture is called `CAMERA-SEQ.jpg`.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "folder"))]
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: FilePath,
     /// Which frames of every camera, by their numbers.
     pub(crate) frames: Vec<u64>,
     /// JPEG quality.

@@ -1,8 +1,8 @@
 //! The settings of `jsonl-writer`.
 
+use millrace_node::FilePath;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::PathBuf;
 
 /// Settings of `jsonl-writer`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub(crate) struct Settings {
     /// The file to write. Its folder must exist; an existing file is replaced unless `APPEND` is set.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "write"))]
-    pub(crate) path: PathBuf,
+    pub(crate) path: FilePath,
     /// Write behind what the file already holds, instead of replacing it.
     #[serde(default)]
     pub(crate) append: bool,

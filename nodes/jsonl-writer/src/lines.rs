@@ -4,7 +4,7 @@
 //! it is written, a killed process loses nothing that it reported as written, and a full disk shows at the very
 //! frame that no longer fits. At camera rates the system call costs nothing worth saving.
 
-use millrace_frame::Detections;
+use millrace_frame::{Detections, counted};
 use millrace_node::create_file;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -23,8 +23,9 @@ pub(crate) enum LinesError {
     )]
     HalfLine { path: PathBuf },
     #[error(
-        "cannot write {line_bytes} bytes (camera {camera}, frame {seq}) to {path} after {lines} lines, \
-         {written_bytes} bytes: {source}"
+        "cannot write {line_bytes} bytes (camera {camera}, frame {seq}) to {path} after {}, \
+         {written_bytes} bytes: {source}",
+        counted(*lines, "line", "lines")
     )]
     Write {
         path: PathBuf,
@@ -35,7 +36,7 @@ pub(crate) enum LinesError {
         written_bytes: u64,
         source: io::Error,
     },
-    #[error("{path}: the last {lines} lines could not be brought to the disk: {source}")]
+    #[error("{path}: the last {} could not be brought to the disk: {source}", counted(*lines, "line", "lines"))]
     Sync { path: PathBuf, lines: u64, source: io::Error },
     #[error(
         "camera {camera}, frame {seq}: {what} has a coordinate or score that is not a finite number, \

@@ -3,10 +3,9 @@
 use millrace_detect::Model;
 use millrace_frame::{Size, TensorDtype, TensorLayout};
 use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
-use millrace_node::GpuSettings;
+use millrace_node::{FilePath, GpuSettings};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Either `MODEL` alone, or `WIDTH_PX` and `HEIGHT_PX` and what else differs from the defaults.
@@ -16,7 +15,7 @@ pub(crate) struct Settings {
     /// Path of a `model.yml`. Size, layout, element type, colour order, scale, mean and fit are taken from it.
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
-    pub(crate) model: Option<PathBuf>,
+    pub(crate) model: Option<FilePath>,
     /// Width of the tensor in pixels. Required where there is no `MODEL`.
     #[serde(default)]
     pub(crate) width_px: Option<u32>,

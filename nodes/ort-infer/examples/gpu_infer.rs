@@ -63,14 +63,14 @@ fn options() -> Result<Option<Options>, Fault> {
         let mut value = || words.next().ok_or_else(|| format!("{word} takes a value; --help names the options"));
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
-            "--model" => o.settings.common.model = value()?.into(),
+            "--model" => o.settings.common.model = PathBuf::from(value()?).into(),
             "--reference" => o.reference = value()?.into(),
             "--frames" => o.frames = value()?.parse()?,
             "--batch" => o.settings.batch = Some(value()?.parse()?),
             "--device" => o.settings.device = value()?.parse()?,
             "--score" => o.score = Some(value()?.parse()?),
             "--tolerance" => tolerance = Some(value()?.parse()?),
-            "--library" => o.settings.library = Some(value()?.into()),
+            "--library" => o.settings.library = Some(PathBuf::from(value()?).into()),
             "--json" => o.json = Some(value()?.into()),
             "--cuda-graph" => o.settings.cuda_graph = true,
             "--in-flight" => o.settings.common.in_flight = Some(value()?.parse()?),
@@ -96,7 +96,7 @@ fn options() -> Result<Option<Options>, Fault> {
     }
     o.settings.common.in_flight.get_or_insert(1);
     if o.reference.as_os_str().is_empty() {
-        o.reference.clone_from(&o.settings.common.model);
+        o.reference = o.settings.common.model.to_path_buf();
     }
     let on_gpu = o.settings.provider != Provider::Cpu;
     o.from_device = from.unwrap_or(on_gpu);

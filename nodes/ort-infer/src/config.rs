@@ -1,7 +1,7 @@
 //! Settings of `ort-infer`.
 
 use millrace_infer::{Common, EngineError};
-use millrace_node::Flow;
+use millrace_node::{FilePath, Flow};
 use ort::ep::cuda::ConvAlgorithmSearch;
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct Settings {
     /// The ONNX Runtime library, a `libonnxruntime.so` of version 1.24 or newer. Left out, it is looked for: see
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
-    pub library: Option<PathBuf>,
+    pub library: Option<FilePath>,
     /// Whether the threads wait for work in a busy loop. Only for a machine with cores to spare: on cores that are
     /// shared with other nodes it slows all of them, this one too.
     #[serde(default)]
@@ -62,7 +62,7 @@ pub struct Settings {
     pub grid_sample_f32: bool,
     /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.
     #[schemars(extend("x-millrace-kind" = "path"))]
-    pub engine_cache: Option<PathBuf>,
+    pub engine_cache: Option<FilePath>,
 }
 
 /// `PROVIDER`.
@@ -128,7 +128,7 @@ impl Settings {
     /// The settings for this model where nothing else is said.
     pub fn of_model(model: PathBuf) -> Self {
         Self {
-            common: Common { model, ..Common::default() },
+            common: Common { model: model.into(), ..Common::default() },
             library: None,
             spin: false,
             provider: Provider::Cpu,
@@ -197,7 +197,7 @@ impl Settings {
     /// The folder of TensorRT's cache.
     pub(crate) fn engine_cache(&self) -> Result<PathBuf, EngineError> {
         if let Some(folder) = &self.engine_cache {
-            return Ok(folder.clone());
+            return Ok(folder.to_path_buf());
         }
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));

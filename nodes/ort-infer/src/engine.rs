@@ -272,7 +272,7 @@ impl Engine for Ort {
                 let port = ports.iter().find(|p| p.name == **name);
                 let half = port.is_some_and(|p| p.dtype.as_deref() == Some("f16"));
                 let dtype = if half { TensorDtype::F16 } else { TensorDtype::F32 };
-                Ok((c_name(name)?, port.and_then(|p| p.shape.clone()), dtype))
+                Ok::<_, EngineError>((c_name(name)?, port.and_then(|p| p.shape.clone()), dtype))
             };
             gpu.plan.input = c_name(input)?;
             gpu.plan.outputs = outputs.iter().map(output).collect::<Result<_, _>>()?;

@@ -86,7 +86,7 @@ fn settings_are_read() {
     let read = |text: &str| serde_json::from_str::<Settings>(text);
     let settings = read(r#"{"MODEL": "m/model.yml", "LIBRARY": "lib.so", "SPIN": true}"#).unwrap();
     assert_eq!((settings.library.as_deref(), settings.spin), (Some(Path::new("lib.so")), true));
-    assert_eq!(settings.common.model, Path::new("m/model.yml"));
+    assert_eq!(&*settings.common.model, Path::new("m/model.yml"));
     assert_eq!((settings.provider, settings.device, settings.batch), (Provider::Cpu, 0, None));
     assert_eq!((settings.cuda_graph, settings.tf32), (false, true));
     assert_eq!((settings.prefer_nhwc, settings.conv_search), (false, ConvSearch::Exhaustive));
@@ -286,7 +286,7 @@ fn the_library_is_looked_for_beside_the_binary_then_in_the_tools() {
 #[ignore = "run by the tests below"]
 fn child_opens_a_library() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let settings = Settings { library: Some(PathBuf::from(path)), ..settings("model.yml".into()) };
+    let settings = Settings { library: Some(PathBuf::from(path).into()), ..settings("model.yml".into()) };
     // the same error again: a failure must not leave something locked
     for _ in 0..2 {
         match Ort::open(Path::new("model.onnx"), 1, &settings) {

@@ -3,7 +3,7 @@
 use crate::compare::{compare, misfit};
 use crate::config::Settings;
 use millrace_ab::model::TensorPair;
-use millrace_frame::{Payload, PayloadKind, TensorDesc};
+use millrace_frame::{Payload, PayloadKind, TensorDesc, counted};
 use millrace_node::{
     Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, create_file,
 };
@@ -114,10 +114,8 @@ impl Node for TensorCompare {
                 self.metrics.drop(side, source, 1);
             }
             if let Some((source, seq)) = waiting.keys().next() {
-                let frames = waiting.len();
-                tracing::warn!(
-                    "{side}: the other side has not made {frames} frames, camera '{source}' frame {seq} first"
-                );
+                let frames = counted(waiting.len(), "frame", "frames");
+                tracing::warn!("{side}: the other side has not made {frames}, camera '{source}' frame {seq} first");
             }
         }
         self.file.flush().map_err(|e| self.cannot_write(&e))
@@ -137,7 +135,7 @@ impl TensorCompare {
         if self.copied_bytes > self.settings.budget_mib << 20 {
             let [a, b] = [0, 1].map(|side| self.waiting[side].len());
             return Err(NodeError::fatal(format!(
-                "{a} frames of 'a' and {b} of 'b' wait for their partners, more than BUDGET_MIB={} holds: \
+                "{a} of the frames of 'a' and {b} of 'b' wait for their partners, more than BUDGET_MIB={} holds: \
                  the sides are so far apart, as many cameras can be (raise BUDGET_MIB, or compare fewer frames: \
                  'millrace ab --quality-frames'), or they have other cameras or other frame numbers (compare graphs \
                  with the same sources)",

@@ -1,6 +1,7 @@
 //! Settings of `trt-infer`.
 
 use millrace_infer::{Common, EngineError};
+use millrace_node::FilePath;
 use std::path::PathBuf;
 
 /// Settings of `trt-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
@@ -13,7 +14,7 @@ pub struct Settings {
     /// The TensorRT library, a `libnvinfer.so.8`, `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it.
     /// Left out, the newest that the system's loader finds.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
-    pub library: Option<PathBuf>,
+    pub library: Option<FilePath>,
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]
     pub device: u32,
@@ -38,7 +39,7 @@ pub struct Settings {
     pub serve_while_building: bool,
     /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.
     #[schemars(extend("x-millrace-kind" = "path"))]
-    pub engine_cache: Option<PathBuf>,
+    pub engine_cache: Option<FilePath>,
     /// In what the engine computes: in the types of the model file (`model`), or in 16-bit floats where that is faster (`f16`,
     /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
     #[serde(default)]
@@ -127,7 +128,7 @@ impl Settings {
     /// The folder of the engines.
     pub(crate) fn engine_cache(&self) -> Result<PathBuf, EngineError> {
         if let Some(folder) = &self.engine_cache {
-            return Ok(folder.clone());
+            return Ok(folder.to_path_buf());
         }
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));

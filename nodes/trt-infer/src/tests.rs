@@ -21,7 +21,7 @@ const ASKED: &str = "MILLRACE_TENSORRT";
 
 fn settings(model: PathBuf) -> Settings {
     let mut settings: Settings = serde_json::from_value(serde_json::json!({ "MODEL": model })).unwrap();
-    settings.library = std::env::var_os(ASKED).map(PathBuf::from);
+    settings.library = std::env::var_os(ASKED).map(|library| PathBuf::from(library).into());
     // builds of tests need not compute fast; the level is TensorRT's where a release has none
     settings.tf32 = false; // what numpy computes has all bits
     settings.build_level = std::env::var("MILLRACE_TENSORRT_LEVEL").ok().map(|level| level.parse().unwrap());
@@ -30,7 +30,7 @@ fn settings(model: PathBuf) -> Settings {
 
 /// Engines beside the description, which lies in a folder of its test.
 fn beside(model: PathBuf) -> Settings {
-    let engine_cache = model.parent().map(|folder| folder.join("engines"));
+    let engine_cache = model.parent().map(|folder| folder.join("engines").into());
     Settings { engine_cache, ..settings(model) }
 }
 
@@ -175,7 +175,8 @@ fn a_folder_that_cannot_be_written_costs_the_next_start_alone() {
 
 #[test]
 fn without_tensorrt_the_node_says_what_brings_it_and_what_to_use() {
-    let settings = Settings { library: Some("/nowhere/libnvinfer.so.11".into()), ..settings("model.yml".into()) };
+    let settings =
+        Settings { library: Some(PathBuf::from("/nowhere/libnvinfer.so.11").into()), ..settings("model.yml".into()) };
     let told = Trt::open(Path::new("model.onnx"), 1, &settings).unwrap_err().to_string();
     for part in ["/nowhere/libnvinfer.so.11", "NVIDIA's TensorRT 8.5 to 11", "use ort-infer"] {
         assert!(told.contains(part), "{told}");

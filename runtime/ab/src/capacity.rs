@@ -1,6 +1,7 @@
 //! How many cameras a machine holds, by experiment: what was asked, each step, and what follows.
 
 use crate::model::Machine;
+use millrace_frame::counted;
 use serde::{Deserialize, Serialize};
 
 /// Version of the record's form.
@@ -143,7 +144,7 @@ impl Capacity {
 
 /// So many cameras, in words.
 pub(crate) fn cameras(n: u32) -> String {
-    if n == 1 { "1 camera".to_owned() } else { format!("{n} cameras") }
+    counted(n, "camera", "cameras")
 }
 
 #[cfg(test)]

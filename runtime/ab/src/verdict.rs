@@ -5,6 +5,7 @@ use crate::detections::DetectionResult;
 use crate::model::{Experiment, LoadRuns, Metric, Pace, Run, Side};
 use crate::stats::{Comparison, Interval};
 use crate::tensors::TensorResult;
+use millrace_frame::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -158,9 +159,9 @@ fn unusable(experiment: &Experiment) -> Option<String> {
             && let Some(run) = load.runs.iter().find(|r| r.frames != first.frames)
         {
             return Some(format!(
-                "{} counted {} frames and {} {}: the arms did not do the same work.",
+                "{} counted {} and {} {}: the arms did not do the same work.",
                 name(first),
-                first.frames,
+                counted(first.frames, "frame", "frames"),
                 name(run),
                 run.frames
             ));
@@ -179,7 +180,7 @@ fn quality(tensors: Option<&TensorResult>, detections: Option<&DetectionResult>)
     }
     if let Some(d) = detections {
         if d.frames_unpaired > 0 {
-            faults.push(format!("{} frames have detections of one arm only", d.frames_unpaired));
+            faults.push(format!("{} with detections of one arm only", counted(d.frames_unpaired, "frame", "frames")));
         }
         if let Some(drop) = d.map_drop().filter(|m| *m > MAP_POINTS) {
             faults.push(format!("mAP@0.5 falls by {drop:.2} points, more than {MAP_POINTS}"));
@@ -188,8 +189,10 @@ fn quality(tensors: Option<&TensorResult>, detections: Option<&DetectionResult>)
         // one box of a few is a share that rounding does not make: at least one has to go beyond the share
         if clear as f64 > CLEAR_SHARE * d.boxes_a as f64 {
             faults.push(format!(
-                "of {} boxes {} clear ones are gained and {} lost",
-                d.boxes_a, d.gained_clear, d.lost_clear
+                "of {}, {} clear ones are gained and {} lost",
+                counted(d.boxes_a, "box", "boxes"),
+                d.gained_clear,
+                d.lost_clear
             ));
         }
     }

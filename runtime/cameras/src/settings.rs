@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Origin};
 use millrace_graph::cameras::{Choice, id_fault};
+use millrace_graph::settings::file_path;
 use millrace_ingest::{FeedSettings, redact_url};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -112,7 +113,11 @@ impl CameraSettings {
                 Ok(Members::One(Config::new(checked(camera)?, Origin::of(&source))))
             }
             (_, Some(sources), _) => several(&sources).map(Members::Several),
-            (.., Some(path)) => Ok(Members::File { path, choice: Choice { group, part } }),
+            (.., Some(named)) => {
+                let path = file_path(&named)?.into_os_string().into_string();
+                let path = path.map_err(|_| format!("CAMERAS is '{named}', whose name is not UTF-8; rename it"))?;
+                Ok(Members::File { path, choice: Choice { group, part } })
+            }
             (None, None, None) => Err(
                 "one of SOURCE (one camera), SOURCES (several, 'id=url ...') and CAMERAS (a cameras file) is required"
                     .to_owned(),
@@ -168,6 +173,8 @@ mod tests {
         let named = of(&[("CAMERAS", "cameras.yml"), ("GROUP", "a"), ("PART", "2/3")]).unwrap();
         let choice = Choice { group: Some("a".into()), part: "2/3".parse().ok() };
         assert_eq!(named, Members::File { path: "cameras.yml".into(), choice });
+        let url = of(&[("CAMERAS", "file:///etc/my%20cameras.yml")]).unwrap();
+        assert!(matches!(url, Members::File { path, .. } if path == "/etc/my cameras.yml"));
         for (pairs, says) in [
             (&[][..], "one of SOURCE (one camera), SOURCES"),
             (&[("SOURCE", " ")], "one of SOURCE"),

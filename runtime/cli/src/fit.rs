@@ -7,8 +7,8 @@ use millrace_graph::Feed;
 use millrace_graph::check::{Checked, CheckedNode, From, place};
 use millrace_graph::fault::Fault;
 use millrace_graph::model::{Graph, Node};
-use millrace_graph::settings::FileUse;
-use std::path::{Path, PathBuf};
+use millrace_graph::settings::{FileUse, file_path};
+use std::path::Path;
 
 /// The tensor that a node makes or takes, in words.
 #[derive(PartialEq)]
@@ -78,16 +78,17 @@ fn setting_of(checked: &CheckedNode) -> Option<&millrace_graph::check::Effective
 fn model_of(node: &Node, checked: &CheckedNode, folder: &Path) -> Option<Result<Model, Fault>> {
     let setting = setting_of(checked)?;
     let value = setting.value.as_deref().filter(|value| !value.is_empty())?;
-    let path = if setting.from == From::Set { PathBuf::from(value) } else { folder.join(value) };
+    let named = file_path(value).ok()?;
+    let path = if setting.from == From::Set { named } else { folder.join(named) };
     // that it is not there was reported
     if !path.is_file() {
         return None;
     }
     let computes = carries_any(checked, "detections");
-    let loaded = Model::load(&path).and_then(|model| {
+    let loaded = Model::load(&path).map_err(|error| error.to_string()).and_then(|model| {
         // who only prepares a model's input does not need its file
-        let there = if computes { model.file().map(|_| ()) } else { Ok(()) };
-        there.map(|()| model)
+        let fits = if computes { model.check_file() } else { Ok(()) };
+        fits.map(|()| model)
     });
     Some(loaded.map_err(|error| {
         let message = format!("{} does not describe a model that can be used:\n{error}", setting.key);

@@ -5,7 +5,7 @@ use crate::{dora, fit, make};
 use anyhow::{Context, bail};
 use millrace_graph::check::{Checked, Set, World, check};
 use millrace_graph::describe::{Blind, Describer, Programs};
-use millrace_graph::settings::is_url;
+use millrace_graph::settings::{file_text, is_url};
 use std::path::{Path, PathBuf};
 
 /// A graph that was read and checked.
@@ -101,8 +101,7 @@ pub(crate) fn absolute_sets(checked: &Checked) -> anyhow::Result<Vec<Set>> {
     let absolute = |set: &Set| -> anyhow::Result<Set> {
         let mut set = set.clone();
         if is_path(&set) && !set.value.is_empty() && !is_url(&set.value) {
-            let path = std::path::absolute(&set.value)?.into_os_string().into_string();
-            set.value = path.ok().context("the current folder's name is not UTF-8, which no setting can hold")?;
+            set.value = file_text(&std::path::absolute(&set.value)?);
         }
         Ok(set)
     };

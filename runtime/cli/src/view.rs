@@ -5,6 +5,7 @@ use crate::clock;
 use crate::status::State;
 use crate::totals::Totals;
 use crate::vitals::Vital;
+use millrace_frame::counted;
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -145,7 +146,7 @@ impl View {
         }
         let frames = nodes.iter().map(Totals::frames).max().unwrap_or(0);
         let seconds = elapsed.as_secs_f64();
-        out.push_str(&format!("{frames} frames in {seconds:.1} s, start and end included\n"));
+        out.push_str(&format!("{} in {seconds:.1} s, start and end included\n", counted(frames, "frame", "frames")));
         print(&out);
     }
 }

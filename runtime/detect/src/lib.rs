@@ -9,10 +9,12 @@ pub mod doubt;
 pub mod heads;
 pub mod model;
 pub mod nms;
+pub mod onnx;
 pub mod signature;
 mod yaml;
 
 pub use heads::{Boxes, Decoder, Grid, HeadError, Mapping, RawTensor};
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, Unfit, labels_of};
+pub use onnx::FileError;
 pub use signature::{Port, Signature};
 pub use yaml::Fault;

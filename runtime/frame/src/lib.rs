@@ -15,6 +15,7 @@ pub mod item;
 pub mod orientation;
 pub mod time;
 pub mod wire;
+mod words;
 
 pub use camera::{CameraMessage, CameraState, CameraStatus};
 pub use colour::{ChromaSiting, Colour, Matrix, Origin, Primaries, Range, Tagged, Transfer};
@@ -26,3 +27,4 @@ pub use format::{
 pub use item::{Device, Fence, Item, Payload, PayloadKind, SlotRef};
 pub use orientation::Orientation;
 pub use time::{Timebase, Timing, monotonic_ns, unix_ns};
+pub use words::counted;

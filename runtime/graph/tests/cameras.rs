@@ -174,7 +174,7 @@ graphs/g.yml: 1 error
 #[test]
 fn what_a_camera_names_has_to_be_there() {
     let folder = Folder::new(&[
-        ("there.mp4", ""),
+        ("there.mp4", "x"),
         ("open.pw", "hunter2\n"),
         ("good.pw", "hunter2\n"),
         (

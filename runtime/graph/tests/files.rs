@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A node that nobody knows yet: it reads IN and MODEL, writes OUT, and writes into FOLDER.
+/// A node that nobody knows yet: it reads IN and MODEL, plays VIDEO, writes OUT, writes into FOLDER, and makes CACHE.
 struct New;
 
 impl Describer for New {
@@ -20,7 +20,8 @@ impl Describer for New {
         let description = json!({
             "describe": 1, "name": "new",
             "settings": { "properties": {
-                "IN": path("read"), "MODEL": path("model"), "OUT": path("write"), "FOLDER": path("folder"),
+                "IN": path("read"), "VIDEO": path("source"), "MODEL": path("model"), "OUT": path("write"), "FOLDER": path("folder"),
+                "CACHE": { "type": ["string", "null"], "x-millrace-kind": "path" },
             } },
         });
         Described::Node(Arc::new(Description::parse(description.to_string().as_bytes()).unwrap()))
@@ -46,6 +47,7 @@ fn folder() -> tempfile::TempDir {
     for name in ["clip.mp4", "other.mp4", "$a b.mp4"] {
         std::fs::write(folder.path().join(name), "x").unwrap();
     }
+    std::fs::write(folder.path().join("nothing"), "").unwrap();
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     folder
 }
@@ -58,12 +60,21 @@ fn what_is_there_is_no_fault() {
     let url = format!("IN: 'file://{}/caf%E9.mp4'", folder.path().display());
     let graph = [
         "IN: clip.mp4, MODEL: sub/../other.mp4, OUT: sub/new.jsonl, FOLDER: sub",
-        "IN: rtsp://camera/1, OUT: /dev/null",
+        "VIDEO: rtsp://camera/1, OUT: /dev/null",
         "IN: '', OUT: /dev/null",
         "IN: $$a b.mp4",
         url.as_str(),
     ];
     assert_eq!(report(folder.path(), &graph, &[]), "");
+    let at = folder.path().display();
+    let urls = format!(
+        "IN: 'file://{at}/clip.mp4', VIDEO: 'file:{at}/other.mp4', MODEL: 'FILE://localhost{at}/clip.mp4', \
+         OUT: 'file://{at}/sub/new%20one', FOLDER: 'file://{at}/sub', CACHE: 'file://{at}/not-yet'"
+    );
+    assert_eq!(report(folder.path(), &[&urls], &[]), "");
+    // nothing that was looked at is changed, and nothing is left
+    assert_eq!(std::fs::read_dir(folder.path().join("sub")).unwrap().count(), 0);
+    assert_eq!(std::fs::read(folder.path().join("clip.mp4")).unwrap(), b"x");
 }
 
 #[test]
@@ -94,6 +105,21 @@ fn what_is_not_there_is_named_with_where_it_was_looked_for() {
         ("OUT: no/such/out", &[], "fix: mkdir -p"),
         ("OUT: sub", &[], "which is a folder; the file to write is expected"),
         ("OUT: clip.mp4/out", &[], "which cannot be written: Not a directory"),
+        ("IN: http://host/clip.mp4", &[], "names 'http://host/clip.mp4', which is no file of this machine"),
+        ("MODEL: https://host/model.yml", &[], "a path or a file: URL is expected"),
+        ("OUT: s3://bucket/out", &[], "which is no file of this machine"),
+        ("MODEL: sub", &[], "which is a folder; a file is expected"),
+        ("VIDEO: nothing", &[], "names 'nothing', which is empty"),
+        ("OUT: /proc/out", &[], "in the folder /proc, which cannot be written into"),
+        ("FOLDER: /proc", &[], "which cannot be written into"),
+        ("OUT: file:///proc/out", &[], "in the folder /proc"),
+        (
+            "OUT: file://nas/out",
+            &[],
+            "OUT is 'file://nas/out', which is not the URL of a file here: the URL names the host 'nas'",
+        ),
+        ("CACHE: file:cache", &[], "./file:cache"),
+        ("FOLDER: 'file:///a%zz'", &[], "%25"),
         ("FOLDER: clip.mp4", &[], "which is no folder"),
         ("FOLDER: new", &[], "which does not exist"),
     ] {
@@ -121,6 +147,7 @@ fn nothing_that_is_written_is_read_or_written_elsewhere_by_whatever_name() {
         ("OUT: new", &absolute, writes),
         ("OUT: new", "OUT: to-new", writes),
         ("OUT: clip.mp4", "OUT: hard", writes),
+        ("IN: clip.mp4", &format!("OUT: 'file://{}/clip.mp4'", folder.path().display()), reads),
         ("IN: other.mp4", "OUT: g.yml", "OUT of node 'n1' is the file that the graph reads"),
     ] {
         let text = report(folder.path(), &[first, second], &[]);

@@ -1,10 +1,10 @@
 //! From a tensor to detections, whatever the engine.
 
-use crate::fit::{hint, misfit};
+use crate::fit::misfit;
 use crate::{Batch, Elements, Engine, EngineError, Flight, Tensor};
 use millrace_cuda::{Gpu, Span};
 use millrace_detect::model::Thresholds;
-use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError};
+use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError, Unfit, onnx};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timing};
 use millrace_node::Lease;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ pub enum DetectError {
     Threshold { setting: &'static str, value: f32 },
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("{model}: the model file does not fit: {why}")]
-    Misfit { model: String, why: String },
-    #[error("{model}: {cause}{hint}")]
-    Head { model: String, cause: HeadError, hint: String },
+    #[error("{model}: {why}")]
+    Unfit { model: String, why: Unfit },
+    #[error("{model}: {cause}")]
+    Head { model: String, cause: HeadError },
     #[error("{model} takes {expected}, but a frame of '{frame_source}' came as {found}: {cure}")]
     Item { model: String, frame_source: String, expected: String, found: String, cure: &'static str },
 }
@@ -108,7 +108,7 @@ fn mapping(tensor: &TensorDesc) -> Mapping {
 }
 
 fn misread(model: &Model, cause: HeadError) -> DetectError {
-    DetectError::Head { model: model.path.display().to_string(), cause, hint: String::new() }
+    DetectError::Head { model: model.path.display().to_string(), cause }
 }
 
 impl<E: Engine> Detector<E> {
@@ -122,23 +122,16 @@ impl<E: Engine> Detector<E> {
         let model = Model::load(&common.model)?;
         let thresholds = common.thresholds(model.thresholds)?;
         let file = model.file()?;
-        crate::onnx::check_whole(file)?;
+        onnx::check_whole(file).map_err(EngineError::from)?;
         let (mut engine, signature) = E::open(file, threads, settings)?;
         let shown = model.path.display().to_string();
+        let unfit = |why| DetectError::Unfit { model: shown.clone(), why };
+        model.fits(&signature).map_err(unfit)?;
         if let Some(why) = misfit(&model, &signature, &engine) {
-            return Err(DetectError::Misfit { model: shown, why });
+            return Err(unfit(Unfit::File(why)));
         }
         let mut decoder = Decoder::new(&model);
         decoder.set_thresholds(thresholds);
-        let declared = model
-            .head
-            .outputs()
-            .into_iter()
-            .map(|name| signature.outputs.iter().find(|p| p.name == name).and_then(|p| p.shape.clone()));
-        if let Some(declared) = declared.collect::<Option<Vec<_>>>() {
-            let misread = |cause| DetectError::Head { model: shown.clone(), cause, hint: hint(&signature, &model) };
-            decoder.check(&declared).map_err(misread)?;
-        }
         engine.select(&model.input.name, &model.head.outputs())?;
         if let Some(grid) = decoder.grid() {
             engine.spells(grid);

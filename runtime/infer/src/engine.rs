@@ -3,11 +3,11 @@
 use crate::DetectError;
 use millrace_cuda::{Span, Stream};
 use millrace_detect::model::Thresholds;
-use millrace_detect::{Grid, RawTensor, Signature};
+use millrace_detect::{FileError, Grid, RawTensor, Signature};
 use millrace_frame::TensorDtype;
 use millrace_kernels::cuda::KeptPlaces;
-use millrace_node::Flow;
-use std::path::{Path, PathBuf};
+use millrace_node::{FilePath, Flow};
+use std::path::Path;
 
 /// The settings that every detector node has. One that has more flattens these into its own.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Common {
     /// The model's description: a `model.yml` file. See docs/models.md.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
-    pub model: PathBuf,
+    pub model: FilePath,
     /// Boxes that score less are dropped, 0 to 1. In place of `thresholds.score` of the model.
     #[schemars(range(min = 0.0, max = 1.0), extend("x-millrace-live" = true))]
     pub score: Option<f32>,
@@ -55,7 +55,7 @@ fn batch_timeout_ms() -> u32 {
 impl Default for Common {
     fn default() -> Self {
         Self {
-            model: PathBuf::new(),
+            model: FilePath::default(),
             score: None,
             iou: None,
             workers: None,
@@ -213,13 +213,8 @@ impl Flight for Computed {
 pub enum EngineError {
     #[error("the engine cannot be set up: {cause}")]
     Setup { cause: String },
-    #[error(
-        "'{file}' cannot be loaded as an ONNX model: {cause}. Is it whole, and an .onnx? \
-         `python3 -c \"import onnx; onnx.checker.check_model('{file}')\"` says more"
-    )]
-    Load { file: String, cause: String },
-    #[error("'{file}' is no ONNX model: {why}")]
-    Stranger { file: String, why: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("'{file}' cannot be computed here: {why}")]
     Unsupported { file: String, why: String },
     #[error("inference failed: {cause}")]
@@ -229,9 +224,9 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// [`EngineError::Load`] of `file`.
+    /// That `file` cannot be loaded.
     pub fn load(file: &Path, cause: impl std::fmt::Display) -> Self {
-        Self::Load { file: file.display().to_string(), cause: cause.to_string() }
+        Self::File(FileError::load(file, cause))
     }
 
     /// [`EngineError::Run`].
@@ -288,7 +283,7 @@ pub trait Engine: Sized + 'static {
     /// Loads the model file, to be computed by so many threads, and says what it declares.
     ///
     /// # Errors
-    /// [`EngineError::Setup`] or [`EngineError::Load`]; a panic of the engine is one of them ([`contained`]).
+    /// [`EngineError::Setup`] or [`EngineError::File`]; a panic of the engine is one of them ([`contained`]).
     fn open(file: &Path, threads: usize, settings: &Self::Settings) -> Result<(Self, Signature), EngineError>;
 
     /// Does now what the first start with these settings would spend its time on, for `millrace model build`, and says what
@@ -310,7 +305,7 @@ pub trait Engine: Sized + 'static {
     /// Tells the engine, once after [`Self::open`], the input and the outputs that [`Self::submit`] is about.
     ///
     /// # Errors
-    /// [`EngineError::Load`] when the model has none of that name; the caller has checked that it has.
+    /// [`EngineError::File`] when the model has none of that name; the caller has checked that it has.
     fn select(&mut self, input: &str, outputs: &[&str]) -> Result<(), EngineError>;
 
     /// Accepts a batch. An engine on a GPU queues its work and returns; one on a CPU computes it here. What the caller has

@@ -17,7 +17,6 @@ mod engine;
 mod fit;
 mod lanes;
 mod node;
-pub mod onnx;
 mod order;
 mod outlet;
 #[cfg(feature = "testing")]
@@ -28,7 +27,7 @@ mod tool;
 
 pub use detector::{DetectError, Detector, Found};
 pub use engine::{Batch, Common, Computed, Elements, Engine, EngineError, Flight, Tensor, contained, second_input};
-pub use millrace_detect::{Grid, Port, RawTensor, Signature};
+pub use millrace_detect::{Grid, Port, RawTensor, Signature, onnx};
 pub use node::InferNode;
 pub use outlet::Outlet;
 pub use tool::main;

@@ -4,7 +4,7 @@ use crate::lanes::{Answer, EngineTime, Event, Lanes};
 use crate::order::{Frame, InOrder};
 use crate::{Common, DetectError, Engine, Found};
 use millrace_detect::model::Thresholds;
-use millrace_frame::PayloadKind;
+use millrace_frame::{PayloadKind, counted};
 use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -146,9 +146,9 @@ impl<E: Engine> Node for InferNode<E> {
             results.push((frame.seq, published));
         }
         if fault.is_none() && self.in_work() > 0 && self.progress.elapsed() >= self.timeout {
-            let (frames, waited) = (self.in_work(), self.timeout.as_secs_f32());
+            let (frames, waited) = (counted(self.in_work(), "frame", "frames"), self.timeout.as_secs_f32());
             let text = format!(
-                "the engine has not answered for {waited} s, with {frames} frames in work. Either it hangs (`millrace doctor` \
+                "the engine has not answered for {waited} s, with {frames} in work. Either it hangs (`millrace doctor` \
                  shows driver and GPU), or BATCH_TIMEOUT_MS is too short for the model on this machine"
             );
             fault = Some(("unanswered", text));

@@ -11,6 +11,7 @@ use crate::{Detector, Elements, Engine, InferNode};
 use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
 use millrace_node::Input;
 use millrace_node::testing::{Bench, Seen};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -257,12 +258,21 @@ pub fn adds_and_checks_models<E: Engine>() {
     std::fs::write(at("two.txt"), "dark\nlight\n").unwrap();
     let out = ask::<E>(&[&dfine[..], &["--labels", &at("two.txt")]].concat()).unwrap();
     has(&out, &["head {kind: dfine}", "768x432: 2 boxes", "light 0.90 from 192,108 to 576,324 (green)"]);
+    // the names are in the description, which can be moved without their file
+    has(&std::fs::read_to_string(at("dfine.yml")).unwrap(), &["labels: [\"dark\", \"light\"]"]);
+    // a name that is not UTF-8
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.yml"));
+    std::fs::copy(at("dfine.yml"), &odd).unwrap();
+    let mut out = String::new();
+    let arguments = ["--model".into(), "check".into(), odd.into_os_string()];
+    crate::tool::answer::<E>(arguments.into_iter(), &mut out).unwrap();
+    has(&out, &["the model file fits its description"]);
     // more names than classes
     let three = at("three.yml");
     std::fs::write(at("three.txt"), "dark\nlight\nnone\n").unwrap();
     has(
         &ask::<E>(&["add", &at("tiny.onnx"), "--output", &three, "--labels", &at("three.txt")]).unwrap_err(),
-        &["room for 2 classes, and there are 3 names: give --labels a file of 2 lines"],
+        &["room for 2 classes, and 3 names are given: give --labels a file of 2 lines"],
     );
     std::fs::write(at("text.jpg"), "no picture").unwrap();
     has(

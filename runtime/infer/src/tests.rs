@@ -100,7 +100,7 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
     let mut input = f32_port("in", &[1, 3, 4, 8]);
     input.dtype = Some(dtype.to_owned());
     let orders = Orders {
-        common: Common { model, ..Common::default() },
+        common: Common { model: model.into(), ..Common::default() },
         inputs: vec![input],
         outputs: vec![f32_port("out", &[1, 1, 6])],
         shape: vec![1, 1, 6],

@@ -32,8 +32,8 @@ mod suite {
     fn with(folder: &Path, model: &Path, level: u32) -> Option<Settings> {
         std::env::var_os(STAND_IN)?;
         Some(Settings {
-            library: Some(tensorrt()?),
-            engine_cache: Some(folder.join("engines")),
+            library: Some(tensorrt()?.into()),
+            engine_cache: Some(folder.join("engines").into()),
             batch: 8,
             build_level: Some(level),
             ..settings(model.to_owned())

@@ -156,7 +156,7 @@ fn plot(curve: &Curve, steps: &[&Step], asked: &Asked) -> Option<String> {
     for (cameras, value, _, held) in points {
         let side = if held { Side::A } else { Side::B };
         let word = if held { "held" } else { "did not hold" };
-        d.mark(side, x.at(cameras), y.at(value), &format!("{cameras} cameras: {}, {word}", tables::number(value)));
+        d.mark(side, x.at(cameras), y.at(value), &format!("cameras: {cameras}, {}, {word}", tables::number(value)));
     }
     d.text("", 8.0, 14.0, curve.title);
     d.mark(Side::A, WIDTH - 128.0, 10.0, "held");

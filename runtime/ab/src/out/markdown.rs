@@ -1,6 +1,7 @@
 //! The page of an experiment for docs/experiments/.
 
 use super::{Report, plots, tables};
+use millrace_frame::counted;
 use std::fmt::Write;
 
 /// The page, and the plot that lies beside it as `svg_name`.
@@ -38,7 +39,11 @@ pub fn markdown(report: &Report, svg_name: &str) -> (String, String) {
         }
         line!("");
         for (what, lost_a, lost_b) in tables::drops(runs) {
-            line!("Lost at {}, starts and warm-ups included: {lost_a} frames of A, {lost_b} of B.\n", text(what));
+            line!(
+                "Lost at {}, starts and warm-ups included: {} of A, {lost_b} of B.\n",
+                text(what),
+                counted(lost_a, "frame", "frames")
+            );
         }
         if let Some(why) = tables::bottleneck(load, &e.differences) {
             line!("Why: {}\n", text(&why));

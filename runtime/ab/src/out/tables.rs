@@ -4,6 +4,7 @@ use super::Report;
 use crate::analysis::LoadAnalysis;
 use crate::model::{Difference, LoadRuns, Machine, Metric, Pace, Side, Stage};
 use crate::stats::{Comparison, Interval};
+use millrace_frame::counted;
 
 /// A figure with about three digits.
 pub(super) fn number(v: f64) -> String {
@@ -64,11 +65,11 @@ pub(super) fn conditions(load: &LoadRuns) -> String {
     let rounds = load.runs.iter().map(|r| r.round).max().map_or(0, |r| r + 1);
     let frames = load.runs.iter().map(|r| r.frames);
     let frames = match (frames.clone().min(), frames.max()) {
-        (Some(low), Some(high)) if low == high => format!("{low} frames a run"),
+        (Some(low), Some(high)) if low == high => format!("{} a run", counted(low, "frame", "frames")),
         (Some(low), Some(high)) => format!("{low} to {high} frames a run"),
         _ => "no runs".to_owned(),
     };
-    let cameras = if load.cameras == 1 { "1 camera".to_owned() } else { format!("{} cameras", load.cameras) };
+    let cameras = counted(load.cameras, "camera", "cameras");
     let pace = match load.pace {
         Pace::Saturated => "as fast as the graph goes, every frame",
         Pace::Cameras => "at the cameras' rate",

@@ -3,6 +3,7 @@
 use super::speed::running_fps;
 use crate::trial::launch::NodeWatch;
 use millrace_ab::model::{Metric, Run, Side};
+use millrace_frame::counted;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -107,7 +108,7 @@ impl Progress {
             parts.push(self.now.clone());
         }
         if let Some((frames, fps)) = running_fps(nodes) {
-            parts.push(format!("{frames} frames, {fps:.1} fps"));
+            parts.push(format!("{}, {fps:.1} fps", counted(frames, "frame", "frames")));
         }
         for (side, all) in ["A", "B"].into_iter().zip(&self.fps).filter(|(_, all)| !all.is_empty()) {
             parts.push(format!("{side} {:.1} fps", all.iter().sum::<f64>() / all.len() as f64));

@@ -10,6 +10,7 @@ use crate::trial::launch::{Launcher, Watched};
 use crate::trial::plan::{Plan, PlanNode, Port};
 use anyhow::bail;
 use millrace_ab::model::{FrameBoxes, Pace, Quality, Side, TensorPair};
+use millrace_frame::counted;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -123,11 +124,14 @@ fn not_comparable(watched: &Watched) -> Option<String> {
     let nodes = watched.nodes.iter().filter(|node| node.totals.id.starts_with("ab.tensors"));
     let all = nodes.flat_map(|node| node.totals.losses());
     let texts: Vec<String> = all
-        .map(|((cause, _), frames)| match cause.as_str() {
-            "not_comparable" => format!("{frames} frames have tensors of different shapes in A and B: not compared"),
-            "only_a" => format!("{frames} frames have a tensor in A alone"),
-            "only_b" => format!("{frames} frames have a tensor in B alone"),
-            cause => format!("{frames} frames' tensors were not compared ({cause})"),
+        .map(|((cause, _), frames)| {
+            let why = match cause.as_str() {
+                "not_comparable" => "tensors of different shapes in A and B",
+                "only_a" => "a tensor in A alone",
+                "only_b" => "a tensor in B alone",
+                cause => cause,
+            };
+            format!("{} not compared: {why}", counted(frames, "frame", "frames"))
         })
         .collect();
     (!texts.is_empty()).then(|| texts.join("; "))

@@ -128,8 +128,8 @@ fn played(node: &CheckedNode, folder: &Path) -> Option<Clip> {
         if given { Path::new("") } else { folder }
     };
     let path = |base: &Path, text: &str| {
-        let local = !is_url(text) || text.starts_with("file:");
-        local.then(|| file_path(text).ok()).flatten().and_then(|file| std::path::absolute(base.join(file)).ok())
+        let file = file_path(text).ok().filter(|file| !is_url(text) || file != Path::new(text))?;
+        std::path::absolute(base.join(file)).ok()
     };
     if let Some(source) = value(node, "SOURCE") {
         return Some((path(base("SOURCE"), source)?, None));
@@ -138,7 +138,7 @@ fn played(node: &CheckedNode, folder: &Path) -> Option<Clip> {
         let mut named = sources.split_whitespace().filter_map(|one| one.split_once('='));
         return named.find_map(|(_, source)| Some((path(folder, source)?, None)));
     }
-    let text = std::fs::read_to_string(base("CAMERAS").join(value(node, "CAMERAS")?)).ok()?;
+    let text = std::fs::read_to_string(base("CAMERAS").join(file_path(value(node, "CAMERAS")?).ok()?)).ok()?;
     let cameras = cameras::read(&text, 0, &mut Report::new("", &text))?;
     cameras.cameras.iter().filter(|camera| camera.enabled).find_map(|camera| match &camera.source.it {
         Source::File(file) => Some((path(folder, file)?, camera.size_px)),

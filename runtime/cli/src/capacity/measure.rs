@@ -6,7 +6,7 @@ use crate::trial::gpu;
 use crate::trial::launch::NodeWatch;
 use crate::trial::plan::{Plan, Source};
 use millrace_ab::capacity::{Asked, Step, StepFigures};
-use millrace_frame::monotonic_ns;
+use millrace_frame::{counted, monotonic_ns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -198,8 +198,10 @@ impl Measure {
             }
         };
         let lost = lost(&first, &last);
-        let mut faults: Vec<String> =
-            lost.iter().map(|((node, cause), count)| format!("{node} lost {count} frames ({cause})")).collect();
+        let mut faults: Vec<String> = lost
+            .iter()
+            .map(|((node, cause), count)| format!("{node} lost {} ({cause})", counted(*count, "frame", "frames")))
+            .collect();
         faults.extend(slow(&self.graph, &first.mark, &last.mark, &ends.period_ns, self.asked.rate_percent));
         match ends.p95_ms {
             Some(p95_ms) if p95_ms > self.asked.p95_ms => faults.push(format!("p95 is {p95_ms:.0} ms")),

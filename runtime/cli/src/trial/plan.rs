@@ -8,11 +8,11 @@ use millrace_graph::check::{CheckedNode, Effective, From, Set};
 use millrace_graph::describe::GROUP_SETTING;
 use millrace_graph::describe::{Description, find_program};
 use millrace_graph::model::Node;
-use millrace_graph::settings::{document, is_environment};
+use millrace_graph::settings::{document, file_path, is_environment, is_url};
 use millrace_graph::{model::Origin, resolved};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An output of a node.
@@ -351,9 +351,10 @@ fn effective(
     let mut all = BTreeMap::new();
     for setting in checked.settings.iter().filter(|setting| concerns(checked, setting, described)) {
         let Some(value) = set_value(checked, sets, &setting.key).or_else(|| setting.value.clone()) else { continue };
-        let is_file = setting.is_path && !value.is_empty() && !millrace_graph::settings::is_url(&value);
-        let value = if is_file {
-            let path = folder.join(&value);
+        // a file: URL names a file, and a camera's URL stays as it is
+        let file = file_path(&value).ok().filter(|file| !is_url(&value) || file != Path::new(&value));
+        let value = if let Some(file) = file.filter(|_| setting.is_path && !value.is_empty()) {
+            let path = folder.join(file);
             path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path).display().to_string()
         } else {
             value

@@ -110,37 +110,51 @@ pub struct Guess {
 /// How a picture is prepared for a model; what no model file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    /// `colour`, `scale` and `mean` of `input` in `model.yml`.
-    pub numbers: &'static str,
+    /// `colour` of `input` in `model.yml`.
+    pub colour: &'static str,
+    /// `scale` and `mean` there. A model whose input is bytes does that itself.
+    pub scaling: &'static str,
     /// `letterbox` or `fit` there, and what belongs to it.
     pub fit: Cow<'static, str>,
+    /// Models of the same outputs that are prepared otherwise, and how.
+    pub others: &'static str,
 }
 
-const UNIT_RGB: &str = "colour: rgb, scale: [0.00392157, 0.00392157, 0.00392157]";
+const UNIT: &str = "scale: [0.00392157, 0.00392157, 0.00392157]";
+/// Mean and deviation of ImageNet.
+const IMAGENET: &str = "scale: [0.0171248, 0.0175070, 0.0174292], mean: [123.675, 116.28, 103.53]";
+const OLD_YOLOX: &str = "weights of YOLOX 0.1.0 and before have `colour: rgb, \
+    scale: [0.0171248, 0.0175070, 0.0174292], mean: [123.675, 116.28, 103.53]`";
+const PP_YOLOE: &str = "PP-YOLOE as super-gradients trains it has `scale: [0.0171248, 0.0175070, 0.0174292], \
+    mean: [123.675, 116.28, 103.53]` and `fit: stretch`";
+const OLD_NANODET: &str = "NanoDet before NanoDet-Plus has `letterbox: {anchor: centre, pad: 0}`, and with EfficientNet-Lite \
+    `scale: [0.0078125, 0.0078125, 0.0078125], mean: [127, 127, 127]`, too";
 
 impl Recipe {
+    /// YOLO-NAS, too: its authors leave 2 pixels more at each side, which shifts no box.
     pub(super) const ULTRALYTICS: Self =
-        Self { numbers: UNIT_RGB, fit: Cow::Borrowed("letterbox: {anchor: centre, pad: 114}") };
-    pub(super) const CORNERED: Self =
-        Self { numbers: UNIT_RGB, fit: Cow::Borrowed("letterbox: {anchor: top_left, pad: 114}") };
-    pub(super) const YOLOX: Self =
-        Self { numbers: "colour: bgr", fit: Cow::Borrowed("letterbox: {anchor: top_left, pad: 114}") };
-    pub(super) const STRETCHED: Self = Self { numbers: UNIT_RGB, fit: Cow::Borrowed("fit: stretch") };
-    pub(super) const CROPPED: Self = Self { numbers: UNIT_RGB, fit: Cow::Borrowed("fit: crop") };
-    /// Mean and deviation of ImageNet.
-    pub(super) const IMAGENET: Self = Self {
-        numbers: "colour: rgb, scale: [0.0171248, 0.0175070, 0.0174292], mean: [123.675, 116.28, 103.53]",
-        fit: Cow::Borrowed("fit: stretch"),
+        Self { colour: "rgb", scaling: UNIT, fit: Cow::Borrowed("letterbox: {anchor: centre, pad: 114}"), others: "" };
+    pub(super) const YOLO_NAS: Self = Self { others: PP_YOLOE, ..Self::ULTRALYTICS };
+    pub(super) const YOLOX: Self = Self {
+        colour: "bgr",
+        scaling: "",
+        fit: Cow::Borrowed("letterbox: {anchor: top_left, pad: 114}"),
+        others: OLD_YOLOX,
     };
+    pub(super) const STRETCHED: Self = Self { fit: Cow::Borrowed("fit: stretch"), ..Self::ULTRALYTICS };
+    pub(super) const CROPPED: Self = Self { fit: Cow::Borrowed("fit: crop"), ..Self::ULTRALYTICS };
+    pub(super) const RF_DETR: Self = Self { scaling: IMAGENET, ..Self::STRETCHED };
     pub(super) const NANODET: Self = Self {
-        numbers: "colour: bgr, scale: [0.0174292, 0.0175070, 0.0171248], mean: [103.53, 116.28, 123.675]",
+        colour: "bgr",
+        scaling: "scale: [0.0174292, 0.0175070, 0.0171248], mean: [103.53, 116.28, 123.675]",
         fit: Cow::Borrowed("fit: stretch"),
+        others: OLD_NANODET,
     };
 
     /// As torchvision's and most of timm's classifiers are evaluated: seven eighths of the picture's shorter side.
     pub(super) fn of_classifier(input: Size) -> Self {
         let resize_px = (u64::from(input.width_px.min(input.height_px)) * 8 + 3) / 7;
-        Self { fit: format!("fit: crop\ncrop: {{resize_px: {resize_px}}}").into(), ..Self::IMAGENET }
+        Self { fit: format!("fit: crop\ncrop: {{resize_px: {resize_px}}}").into(), ..Self::RF_DETR }
     }
 }
 

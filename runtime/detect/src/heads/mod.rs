@@ -36,7 +36,7 @@ pub use kind::{Guess, Key, Kind, Recipe, Seen, Task};
 pub use sink::Sink;
 
 use crate::nms::Candidate;
-use millrace_frame::Size;
+use millrace_frame::{Size, counted};
 use millrace_kernels::cuda::KeptPlaces;
 use std::fmt::Debug;
 
@@ -146,7 +146,7 @@ impl Canvas {
 
     /// The number of labels in words.
     fn labels(&self) -> String {
-        if self.classes == 1 { "1 label".to_owned() } else { format!("{} labels", self.classes) }
+        counted(self.classes, "label", "labels")
     }
 }
 

@@ -74,7 +74,7 @@ fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
         head: format!("{{kind: rtdetr, boxes: {}, logits: {}}}", boxes.name, logits.name),
         classes: Some(classes),
         // RF-DETR, by the names of its outputs
-        recipe: if boxes.name == "dets" { Recipe::IMAGENET } else { Recipe::STRETCHED },
+        recipe: if boxes.name == "dets" { Recipe::RF_DETR } else { Recipe::STRETCHED },
     })
 }
 

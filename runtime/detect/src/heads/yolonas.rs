@@ -36,7 +36,7 @@ fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     (four == 4 && n == places && n == grid::count(input, &[8, 16, 32])).then(|| Guess {
         head: format!("{{kind: yolonas, boxes: {}, scores: {}}}", boxes.name, scores.name),
         classes: Some(classes),
-        recipe: Recipe::CORNERED,
+        recipe: Recipe::YOLO_NAS,
     })
 }
 

@@ -1,9 +1,13 @@
 //! `model.yml`: what a model's file cannot say about itself.
 
+mod fits;
 mod read;
 mod target;
 #[cfg(test)]
 mod tests;
+
+pub use fits::Unfit;
+pub use read::labels_of;
 
 use crate::Fault;
 use crate::heads::{Head, Kind};

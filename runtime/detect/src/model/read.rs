@@ -117,6 +117,15 @@ fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
     {
         faults.at(node, "'scale' has a 0, which makes a whole channel 0; for values from 0 to 1 write 0.00392157");
     }
+    if let (Some(node), Some(TensorDtype::U8), Some(scale), Some(mean)) = (at.get("scale"), dtype, scale, mean)
+        && scale.iter().zip(mean).any(|(scale, mean)| (255.0 - mean) * scale < 2.0)
+    {
+        faults.at(
+            node,
+            "'scale' leaves no numbers but 0 and 1, since the input is whole bytes (`dtype: u8`); a model that is given bytes \
+             scales them itself: remove 'scale' and 'mean'",
+        );
+    }
     Some(InputSpec {
         name: name?,
         width_px: width_px?,
@@ -220,12 +229,10 @@ fn labels(faults: &mut Faults, node: &Node, folder: &Path) -> Option<Vec<Arc<str
         let at = faults.section(node, "'labels'", &["file"])?;
         let place = faults.required(&at, "file", "classes.txt")?;
         let path: PathBuf = folder.join(faults.text(place, "file")?);
-        match read_text(&path) {
-            Ok(text) => lines(faults, place, &path, &text)?,
-            Err(cause) => {
-                let shown = path.display();
-                faults
-                    .at(place, format!("cannot read the labels '{shown}': {cause}; expected a text, one label a line"));
+        match labels_of(&path) {
+            Ok(labels) => labels.into_iter().map(Arc::from).collect(),
+            Err(why) => {
+                faults.at(place, why);
                 return None;
             }
         }
@@ -243,15 +250,18 @@ fn labels(faults: &mut Faults, node: &Node, folder: &Path) -> Option<Vec<Arc<str
     Some(labels)
 }
 
-fn lines(faults: &mut Faults, node: &Node, path: &Path, text: &str) -> Option<Vec<Arc<str>>> {
+/// The names in a file of one label a line.
+///
+/// # Errors
+/// A sentence that names the file: it cannot be read, or a line of it is blank.
+pub fn labels_of(path: &Path) -> Result<Vec<String>, String> {
+    let shown = path.display();
+    let text = read_text(path)
+        .map_err(|cause| format!("cannot read the labels '{shown}': {cause}; expected a text, one label a line"))?;
     let text = text.trim_start_matches('\u{feff}').trim_end();
-    for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            let (shown, line) = (path.display(), i + 1);
-            faults
-                .at(node, format!("line {line} of '{shown}' is blank, so the labels after it would shift; remove it"));
-            return None;
-        }
+    if let Some(at) = text.lines().position(|line| line.trim().is_empty()) {
+        let line = at + 1;
+        return Err(format!("line {line} of '{shown}' is blank, so the labels after it would shift; remove it"));
     }
-    Some(text.lines().map(|line| Arc::from(line.trim())).collect())
+    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
 }

@@ -218,6 +218,8 @@ fn a_key_of_another_head_is_a_fault() {
 #[test]
 fn values_that_cannot_be_meant() {
     assert!(fault("scale: [0.5,", "scale: [0,").contains("'scale' has a 0"));
+    let unit = "dtype: u8, colour: bgr, scale: [0.00392157, 0.00392157, 0.00392157]";
+    assert!(fault("dtype: f32, colour: bgr, scale: [0.5, 1, 2.5e-1]", unit).contains("no numbers but 0 and 1"));
     assert!(fault("mean: [1, 2.5, 3]", "mean: [1, .nan, 3]").contains("'mean' is the number NaN"));
     assert!(fault("mean: [1, 2.5, 3]", "mean: [1, .inf, 3]").contains("'mean' is the number inf"));
     assert!(fault("[person, car, bicycle]", "[person, 7]").contains("8:18: 'labels' is the integer 7"));

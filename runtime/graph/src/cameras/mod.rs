@@ -22,6 +22,7 @@ pub use schema::schema;
 pub use secret::{SecretError, password};
 
 use crate::model::At;
+use std::path::PathBuf;
 
 /// What is wrong with the URL of a camera, and how it is corrected.
 pub(crate) fn address(url: &str) -> Result<(), (String, Option<String>)> {
@@ -83,7 +84,7 @@ pub enum Password {
     /// In this environment variable of the decoder.
     Env(String),
     /// In this file, from the folder that the graph is in.
-    File(String),
+    File(PathBuf),
 }
 
 impl Cameras {

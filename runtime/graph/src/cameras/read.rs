@@ -4,6 +4,7 @@ use super::{Camera, Cameras, Password, Source, address, id_fault};
 use crate::dora::Shape;
 use crate::fault::{Fault, Report};
 use crate::model::{At, check_keys, check_word, text_of};
+use crate::settings::file_path;
 use crate::yaml::{Data, Span, Yaml};
 use std::collections::BTreeMap;
 
@@ -226,7 +227,13 @@ fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<At<Password>
             }
             At { at: env.at, it: Password::Env(env.it) }
         }
-        (None, Some(file)) => At { at: file.at, it: Password::File(file.it) },
+        (None, Some(file)) => match file_path(&file.it) {
+            Ok(path) => At { at: file.at, it: Password::File(path) },
+            Err(why) => {
+                report.push(Fault::error(file.at, format!("password_file of {name}: {why}")));
+                return None;
+            }
+        },
         (None, None) => return None,
     };
     if item.get("user").is_none() && item.get("url").is_some() {

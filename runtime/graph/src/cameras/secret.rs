@@ -96,7 +96,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
-        let read = |name: &str| password(&Password::File(name.to_owned()), dir.path(), &|_| None);
+        let read = |name: &str| password(&Password::File(name.into()), dir.path(), &|_| None);
         write("good", "p@ss w%rd\n", 0o600);
         write("strict", "x", 0o400);
         assert_eq!(read("good").unwrap(), "p@ss w%rd");

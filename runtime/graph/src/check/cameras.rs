@@ -111,11 +111,17 @@ impl Decoder<'_> {
         let (setting, value) = match given.as_slice() {
             [] => {
                 let reported = self.checked.settings.iter().any(|setting| setting.key == "SOURCE" && !setting.optional);
-                if !reported && !self.graph.is_module && !self.stands_in_file() {
+                let empty = self.empty();
+                if !reported && !self.graph.is_module && (empty.is_some() || !self.stands_in_file()) {
+                    let but = empty.map_or(String::new(), |setting| format!(", and {} is empty", setting.key));
                     let message = format!(
-                        "node '{id}' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required"
+                        "node '{id}' serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required{but}"
                     );
-                    report.push(Fault::error(self.node.id.at, message).fix("CAMERAS: cameras.yml"));
+                    let fault = match empty {
+                        Some(setting) => self.error(setting, message),
+                        None => Fault::error(self.node.id.at, message),
+                    };
+                    report.push(fault.fix("CAMERAS: cameras.yml"));
                 }
                 return BTreeSet::new();
             }
@@ -147,6 +153,16 @@ impl Decoder<'_> {
                 served.into_iter().map(|camera| member(camera.id.it, camera.size_px)).collect()
             }
         }
+    }
+
+    /// One of the settings that is given, as nothing.
+    fn empty(&self) -> Option<&Effective> {
+        let is_empty = |setting: &&Effective| {
+            ["SOURCE", "SOURCES", "CAMERAS"].contains(&setting.key.as_str())
+                && setting.from != From::Default
+                && setting.value.as_ref().is_some_and(|text| text.trim().is_empty())
+        };
+        self.checked.settings.iter().find(is_empty)
     }
 
     /// The file gives one of the settings, if perhaps in a form that could not be read, which was reported.
@@ -204,7 +220,8 @@ impl Decoder<'_> {
         report: &mut Report,
     ) -> Vec<Camera> {
         // what the command line names counts from where it was given
-        let path = if setting.from == From::Set { PathBuf::from(value) } else { self.folder.join(value) };
+        let Ok(named) = file_path(value) else { return Vec::new() }; // reported where settings are read
+        let path = if setting.from == From::Set { named } else { self.folder.join(named) };
         let known = path.canonicalize().unwrap_or_else(|_| path.clone());
         let named = match files.entry(known) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -272,7 +289,8 @@ impl Decoder<'_> {
     /// Reads a cameras file for the first time.
     fn read(&self, setting: &Effective, value: &str, text: &str, report: &mut Report) -> Option<Named> {
         let beside = Path::new(self.file).parent().unwrap_or(Path::new(""));
-        let name = if setting.from == From::Set { PathBuf::from(value) } else { beside.join(value) };
+        let file = file_path(value).ok()?;
+        let name = if setting.from == From::Set { file } else { beside.join(file) };
         let name = name.display().to_string();
         let source = report.add_source(name.clone(), text, String::new());
         let cameras = cameras::read(text, source, report)?;

@@ -6,8 +6,10 @@ use crate::fault::{Fault, Report};
 use crate::model::{Graph, Node};
 use crate::nearest::nearest;
 use crate::settings::{FileUse, file_path, is_url};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, OFlags, access, open, unlink};
+use rustix::io::Errno;
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -41,22 +43,18 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
             let Some((file, value)) = setting.file.zip(setting.value.as_deref()) else { continue };
             let what = format!("{} of node '{}'", setting.key, checked.id);
             let fault = |message: String| Fault::error(node.id.at, message).at(place(node, checked, setting));
+            // what is no URL of a file here was reported where settings are read
+            let Some(named) = file_path(value).ok().filter(|_| !value.trim().is_empty()) else { continue };
+            let is_elsewhere = is_url(value) && named == Path::new(value);
             // cameras on a network are the decoder's business
-            if value.trim().is_empty()
-                || matches!(file, FileUse::Read | FileUse::Source)
-                    && is_url(value)
-                    && file_path(value) == Ok(value.into())
-            {
+            if is_elsewhere && file == FileUse::Source {
                 continue;
             }
-            let path = match file_path(value) {
-                Ok(path) => absolute(setting, folder, &path),
-                Err(why) => {
-                    report.push(fault(format!("{what}: {why}")));
-                    continue;
-                }
-            };
+            let path = absolute(setting, folder, &named);
             let found = match file {
+                _ if is_elsewhere => {
+                    Err(("which is no file of this machine; a path or a file: URL is expected".to_owned(), None))
+                }
                 FileUse::Read | FileUse::Model => readable(&path),
                 FileUse::Source => source(&path),
                 FileUse::Write => writable(&path),
@@ -128,7 +126,17 @@ fn readable(path: &Path) -> Result<(), Refusal> {
 
 /// What a decoder can play: a video file, or a folder of pictures.
 pub(super) fn source(path: &Path) -> Result<(), Refusal> {
-    if path.is_dir() { pictures(path) } else { readable(path) }
+    if path.is_dir() {
+        return pictures(path);
+    }
+    readable(path)?;
+    // in /proc files have content and no length
+    let is_empty = std::fs::File::open(path).and_then(|mut file| file.read(&mut [0])).is_ok_and(|read| read == 0);
+    if is_empty {
+        Err(("which is empty; a video file or a folder of pictures is expected".to_owned(), None))
+    } else {
+        Ok(())
+    }
 }
 
 /// A folder of pictures.
@@ -150,6 +158,11 @@ fn pictures(folder: &Path) -> Result<(), Refusal> {
 fn writable(path: &Path) -> Result<(), Refusal> {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => Err(("which is a folder; the file to write is expected".to_owned(), None)),
+        // opened, where that is without effect: in /proc even root is refused what its mode permits
+        Ok(found) if found.is_file() => {
+            let opened = std::fs::OpenOptions::new().write(true).open(path);
+            opened.map(|_| ()).map_err(|error| (format!("which cannot be written: {error}"), None))
+        }
         Ok(_) => access(path, Access::WRITE_OK).map_err(|error| (format!("which cannot be written: {error}"), None)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -171,8 +184,23 @@ fn writable_folder(path: &Path) -> Result<(), Refusal> {
     if !found.is_dir() {
         return Err(("which is no folder".to_owned(), None));
     }
-    let may = access(path, Access::WRITE_OK | Access::EXEC_OK);
+    let may = access(path, Access::WRITE_OK | Access::EXEC_OK).and_then(|()| takes_files(path));
     may.map_err(|error| (format!("which cannot be written into: {error}"), None))
+}
+
+/// Whether a file can be made there: a file without a name is, or one that is removed at once where the file system has
+/// none. A mode alone does not tell: as root one may do everything in /proc, and can do nothing.
+fn takes_files(folder: &Path) -> rustix::io::Result<()> {
+    let made =
+        |name: &Path, flags: OFlags| open(name, flags | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    match made(folder, OFlags::TMPFILE) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+            let name = folder.join(format!(".millrace-check-{}", std::process::id()));
+            made(&name, OFlags::CREATE | OFlags::EXCL)?;
+            unlink(&name)
+        }
+        found => found.map(|_| ()),
+    }
 }
 
 fn in_words(error: &std::io::Error, path: &Path) -> String {

@@ -1,9 +1,9 @@
 //! Settings that name files: plain names, which are taken as they are written, and `file:` URLs.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// Whether a text is a URL rather than a file's name: it begins with `scheme://`, or with `file:`.
 pub fn is_url(text: &str) -> bool {
@@ -62,11 +62,23 @@ pub fn file_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
+/// What [`file_path`] reads as this path: the path itself, or a `file:` URL where that would be read otherwise or is no
+/// UTF-8.
+pub fn file_text(path: &Path) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    match path.to_str() {
+        Some(text) if !is_url(text) => text.to_owned(),
+        _ => {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            format!("file://{}", percent_encode(whole.as_os_str().as_bytes(), KEPT))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn names_stand_for_themselves() {
@@ -89,6 +101,17 @@ mod tests {
             assert_eq!(file_path(url).unwrap().to_str(), Some(path), "{url}");
         }
         assert_eq!(file_path("file:///caf%E9").unwrap().as_os_str().as_bytes(), b"/caf\xe9");
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_path() {
+        assert_eq!(file_text(Path::new("a b%20.mp4")), "a b%20.mp4");
+        for bytes in [&b"/a b/caf\xe9?#%.mp4"[..], b"/x/file:y", b"file:z", b"a://b", b"\xff"] {
+            let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+            let whole = std::path::absolute(&path).unwrap();
+            let read = file_path(&file_text(&path)).unwrap();
+            assert!(read == path || read == whole, "{path:?}: {read:?}");
+        }
     }
 
     #[test]

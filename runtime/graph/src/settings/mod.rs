@@ -25,7 +25,7 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
-pub use file::{file_path, is_url};
+pub use file::{file_path, file_text, is_url};
 
 use crate::nearest::nearest;
 use crate::redact::{is_secret, redact};
@@ -117,9 +117,9 @@ pub struct SettingDoc {
 /// What a node does with the file that a setting names: the mark `x-millrace-file`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileUse {
-    /// `read`: it is there. A URL is none of the check's business.
+    /// `read`: it is there.
     Read,
-    /// `source`: it is there, and may be a folder. A URL is none of the check's business.
+    /// `source`: it is there, and may be a folder. A camera's URL is the decoder's business.
     Source,
     /// `model`: it is there, and describes a model (`model.yml`).
     Model,
@@ -159,6 +159,11 @@ pub fn resolve<'a>(
             }
             continue;
         };
+        if let Some(why) = file_path(text).err().filter(|_| is_path(property)) {
+            let given = FaultKind::Value { given: shown(key, text) };
+            faults.push(fault(given, format!("the URL of a file here: {why}"), None));
+            continue;
+        }
         let kind = Kind::of(property, schema);
         match kind.read(text) {
             Some(value) => {

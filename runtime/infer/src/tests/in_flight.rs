@@ -125,7 +125,7 @@ impl Engine for StandIn {
     }
 
     fn open(_: &Path, _: usize, settings: &Settings) -> Result<(Self, Signature), EngineError> {
-        let script = SCRIPTS.lock().unwrap()[&settings.common.model].clone();
+        let script = SCRIPTS.lock().unwrap()[&*settings.common.model].clone();
         let shape = |axes: &[usize]| Some(axes.iter().map(|axis| Some(*axis).filter(|_| *axis > 0)).collect());
         let port = |name: &str, axes| Port { name: name.into(), dtype: Some("f32".into()), shape: shape(axes) };
         let signature = Signature { inputs: vec![port("in", &[0, 3, 4, 8])], outputs: vec![port("out", &[1, 1, 6])] };
@@ -168,7 +168,7 @@ struct Trial {
 
 fn start(settings: &[(&str, &str)]) -> Trial {
     let (folder, orders) = super::fitting("f32");
-    let model = orders.common.model;
+    let model = orders.common.model.to_path_buf();
     let text = std::fs::read_to_string(&model).unwrap();
     std::fs::write(&model, text + "thresholds: {score: 0.005, iou: 0.5}\n").unwrap();
     let script = Arc::new(Script::default());

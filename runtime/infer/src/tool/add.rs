@@ -3,10 +3,10 @@
 use super::check::{report, try_out};
 use super::{New, picture};
 use crate::Engine;
-use crate::onnx::{Declared, declared};
-use millrace_detect::heads::{Guess, Seen, Task, guesses, shape_text};
-use millrace_detect::{Model, Port};
-use millrace_frame::Size;
+use millrace_detect::heads::{Guess, Recipe, Seen, Task, guesses, shape_text};
+use millrace_detect::onnx::{Declared, declared};
+use millrace_detect::{Model, Port, labels_of};
+use millrace_frame::{Size, counted};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -71,8 +71,11 @@ fn names_beside(guess: &Guess, path: &Path) -> Option<String> {
     let (classes, names) = (guess.classes?, Model::load(path).ok()?.labels.len());
     (classes != names).then(|| {
         format!(
-            "its outputs have room for {classes} classes, and there are {names} names: give --labels a file of {classes} lines. \
-             RF-DETR has a class more than it was trained on: its last line is 'none'"
+            "its outputs have room for {}, and {} given: give --labels a file of {}. \
+             RF-DETR has a class more than it was trained on: its last line is 'none'",
+            counted(classes, "class", "classes"),
+            counted(names, "name is", "names are"),
+            counted(classes, "line", "lines")
         )
     })
 }
@@ -145,11 +148,17 @@ fn describe(
     guess: &Guess,
     path: &Path,
 ) -> Result<(String, Vec<String>), String> {
+    let dtype = input.port.dtype.as_deref().unwrap_or("f32");
+    let Recipe { colour, scaling, fit, others } = &guess.recipe;
+    // a model that is given bytes scales them itself
+    let scaling = if dtype == "u8" || scaling.is_empty() { String::new() } else { format!(", {scaling}") };
     let mut assumed = vec![format!(
-        "how pictures are prepared, `{}` and `{}`, as models of this family are mostly trained",
-        guess.recipe.numbers,
-        guess.recipe.fit.replace('\n', ", ")
+        "how pictures are prepared, `colour: {colour}{scaling}` and `{}`, as models of this family are mostly trained",
+        fit.replace('\n', ", ")
     )];
+    if !others.is_empty() {
+        assumed.push(format!("whether it is another model with such outputs: {others}"));
+    }
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let whole = |path: &Path| std::path::absolute(path).map_err(|e| format!("'{}': {e}", path.display()));
     // beside the description a file is named alone
@@ -159,11 +168,15 @@ fn describe(
         Ok(quoted(&beside.unwrap_or(file).to_string_lossy()))
     };
     let of_file = declared.metadata.get("names").and_then(|text| names(text)).filter(|names| !names.is_empty());
+    let list = |names: &[String]| format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "));
     let labels = match (&new.labels, of_file, guess.classes) {
-        (Some(file), ..) => format!("{{file: {}}}", from_there(file)?),
-        (None, Some(names), _) => format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+        // the names themselves, so that the description can be moved
+        (Some(file), ..) => list(&labels_of(file)?),
+        (None, Some(names), _) => list(&names),
         (None, None, Some(n)) => {
-            assumed.push(format!("the names of its {n} classes: give them with --labels, or in 'labels'"));
+            let whose =
+                if n == 1 { "the name of its class".to_owned() } else { format!("the names of its {n} classes") };
+            assumed.push(format!("{whose}: give --labels, or write them into 'labels'"));
             format!("[{}]", (0..n).map(|n| format!("class {n}")).collect::<Vec<_>>().join(", "))
         }
         (None, None, None) => {
@@ -174,18 +187,15 @@ fn describe(
         }
     };
     let name = new.onnx.file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
-    let dtype = input.port.dtype.as_deref().unwrap_or("f32");
     let Input { port, layout, size } = input;
     let text = format!(
-        "schema: 1\nname: {}\nfile: {}\ninput: {{name: {}, width_px: {}, height_px: {}, layout: {layout}, dtype: {dtype}, {}}}\n\
-         {}\nhead: {}\nlabels: {labels}\n",
+        "schema: 1\nname: {}\nfile: {}\ninput: {{name: {}, width_px: {}, height_px: {}, layout: {layout}, dtype: {dtype}, \
+         colour: {colour}{scaling}}}\n{fit}\nhead: {}\nlabels: {labels}\n",
         quoted(&name),
         from_there(&new.onnx)?,
         quoted(&port.name),
         size.width_px,
         size.height_px,
-        guess.recipe.numbers,
-        guess.recipe.fit,
         guess.head,
     );
     Ok((text, assumed))

@@ -3,9 +3,9 @@
 use super::picture::{self, Picture};
 use crate::{Detector, Engine, Found};
 use millrace_detect::model::Thresholds;
-use millrace_frame::{DetBox, Detections, Item, Payload, Size, Timebase, Timing};
+use millrace_frame::{DetBox, Detections, Item, Payload, Size, Timebase, Timing, counted};
 use millrace_kernels::Converter;
-use millrace_node::Flow;
+use millrace_node::{Flow, file_text};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ fn settings<E: Engine>(model: &Path, sets: &[String]) -> Result<E::Settings, Str
     let known = schemars::schema_for!(E::Settings);
     let known: Vec<&String> =
         known.get("properties").and_then(|all| all.as_object()).into_iter().flat_map(|all| all.keys()).collect();
-    let mut settings = serde_json::Map::from_iter([("MODEL".to_owned(), serde_json::json!(model))]);
+    let mut settings = serde_json::Map::from_iter([("MODEL".to_owned(), file_text(model).into())]);
     for set in sets {
         let (name, value) = set.split_once('=').ok_or_else(|| format!("'{set}' sets nothing; write NAME=VALUE"))?;
         if !known.iter().any(|known| *known == name) {
@@ -116,7 +116,7 @@ fn shape(b: &DetBox) -> String {
         );
     }
     if !b.keypoints.is_empty() {
-        let _ = write!(text, ", {} key points", b.keypoints.len());
+        let _ = write!(text, ", {}", counted(b.keypoints.len(), "key point", "key points"));
     }
     if !b.mask.is_empty() {
         let _ = write!(text, ", an outline of {} points", b.mask.iter().map(Vec::len).sum::<usize>() / 2);
@@ -136,12 +136,12 @@ pub(super) fn report(
     let name = picture.map_or("a made picture without objects".to_owned(), |path| path.display().to_string());
     let Size { width_px, height_px } = shown.size;
     if trial.classifies {
-        let of = if classes.len() == 1 { "class" } else { "classes" };
-        let _ = writeln!(out, "{name}, {width_px}x{height_px}: {} {of} of the whole picture", classes.len());
+        let n = counted(classes.len(), "class", "classes");
+        let _ = writeln!(out, "{name}, {width_px}x{height_px}: {n} of the whole picture");
         classes.iter().for_each(|c| _ = writeln!(out, "  {} {:.2}", c.label, c.score));
         return Ok(());
     }
-    let _ = writeln!(out, "{name}, {width_px}x{height_px}: {} boxes", boxes.len());
+    let _ = writeln!(out, "{name}, {width_px}x{height_px}: {}", counted(boxes.len(), "box", "boxes"));
     for b in boxes.iter().take(LISTED) {
         let (_, colour) = picture::colour(b.class_id);
         let _ = writeln!(
@@ -162,8 +162,7 @@ pub(super) fn report(
     if picture.is_some() {
         shown.draw(boxes);
         shown.save(drawn)?;
-        let _ =
-            writeln!(out, "the boxes are drawn in {}: look whether they are where the objects are", drawn.display());
+        let _ = writeln!(out, "{}: the picture with what was found, to see whether it is there", drawn.display());
     }
     match &trial.doubt {
         Some(why) => return Err(why.clone()),

@@ -109,7 +109,7 @@ pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: 
 
 fn build<E: Engine>(ahead: Ahead, out: &mut String) -> Result<(), String> {
     millrace_node::log_to_stderr("info");
-    let model = ahead.model.to_str().ok_or("the path of the model is not UTF-8")?.to_owned();
+    let model = millrace_node::file_text(&ahead.model);
     let given: Vec<(String, String)> = ahead.sets.into_iter().chain([("MODEL".to_owned(), model)]).collect();
     let settings = millrace_node::settings_from(&given)?;
     let _ = writeln!(out, "{}", E::build(&settings).map_err(|e| e.to_string())?);
