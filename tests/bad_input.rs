@@ -115,6 +115,7 @@ fn a_model_file_that_is_cut_short_or_another_models_is_found_without_an_engine()
     for (from, to, says) in [
         (demo.as_str(), cut.display().to_string(), "it is cut short: at byte"),
         (&demo, folder.path().display().to_string(), "is not a file"),
+        (&demo, "file:///tmp/model.onnx".into(), "'file' is the URL"),
         (&demo, root().join("README.md").display().to_string(), "cannot be loaded as an ONNX model"),
         (
             "kind: centre, stride_px: 8, output: detections",
@@ -166,9 +167,11 @@ fn what_settings_point_to_is_looked_at_before_anything_starts() {
             "decode.SOURCE=".to_owned(),
             "serves no camera: SOURCE (one), SOURCES (several) or CAMERAS (a file) is required, and SOURCE is empty",
         ),
-        ("write.PATH=/proc/out.jsonl".to_owned(), "in the folder /proc, which cannot be written into"),
+        ("write.PATH=/proc/out.jsonl".to_owned(), "in the folder /proc, in which no file can be made"),
         (format!("detect.MODEL={}", folder.path().display()), "which is a folder; a file is expected"),
         ("write.PATH=file:out.jsonl".to_owned(), "./file:out.jsonl"),
+        ("write.PATH=".to_owned(), "PATH is '', which is not a path"),
+        ("detect.MODEL=".to_owned(), "MODEL is '', which is not a path"),
     ] {
         let (ok, text) = checked(&[set.clone()]);
         assert!(!ok && text.contains(says), "{set}: '{says}' is not in\n{text}");

@@ -14,7 +14,7 @@ pub mod signature;
 mod yaml;
 
 pub use heads::{Boxes, Decoder, Grid, HeadError, Mapping, RawTensor};
-pub use model::{Model, ModelError, Unfit, labels_of};
+pub use model::{Model, ModelError, Unfit, labels_of, open_file};
 pub use onnx::FileError;
 pub use signature::{Port, Signature};
 pub use yaml::Fault;

@@ -1,7 +1,7 @@
 //! What a model file says of itself, read without its weights and without an engine; and whether the file is whole. Engines
 //! differ in what they forgive: one reads a file that was cut short without a word, and leaves out what was behind the cut.
 
-use crate::{Port, Signature};
+use crate::{Port, Signature, open_file};
 use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +13,8 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
 pub enum FileError {
+    #[error("the model file '{file}' cannot be read: {cause}")]
+    Open { file: String, cause: String },
     #[error(
         "'{file}' cannot be loaded as an ONNX model: {cause}. Is it whole, and an .onnx? \
          `python3 -c \"import onnx; onnx.checker.check_model('{file}')\"` says more"
@@ -96,7 +98,12 @@ fn pads_integers(node: &NodeProto) -> bool {
 /// What people name in place of an ONNX file, by its first bytes, and what to do.
 fn stranger(first: &[u8]) -> Option<&'static str> {
     const PYTORCH: &str = "it is a file of PyTorch (.pt, .pth), which only Python reads: export it to ONNX";
-    let known: [(usize, &[u8], &str); 10] = [
+    let known: [(usize, &[u8], &str); 11] = [
+        (
+            0,
+            b"schema:",
+            "it is the description of a model: name the .onnx, or let `millrace model check` try the description",
+        ),
         (
             0,
             b"version https://git-lfs",
@@ -185,13 +192,14 @@ impl Message {
 /// [`FileError`] with the byte at which it ceases to be a model.
 fn outline(path: &Path) -> Result<Vec<u8>, FileError> {
     let broken = |text: String| FileError::load(path, text);
-    let file = File::open(path).map_err(|e| broken(e.to_string()))?;
+    let shown = || path.display().to_string();
+    let file = open_file(path).map_err(|cause| FileError::Open { file: shown(), cause })?;
     let length = file.metadata().map_err(|e| broken(e.to_string()))?.len();
     let mut first = Vec::new();
     let begins = File::open(path).and_then(|file| file.take(64).read_to_end(&mut first));
     begins.map_err(|e| broken(e.to_string()))?;
     if let Some(why) = stranger(&first) {
-        return Err(FileError::Stranger { file: path.display().to_string(), why: why.to_owned() });
+        return Err(FileError::Stranger { file: shown(), why: why.to_owned() });
     }
     let mut reader = Fields { from: BufReader::new(file), at: 0, seen: Vec::new() };
     let mut out = Vec::new();
@@ -353,6 +361,7 @@ mod tests {
             (b"\x10\x02\0\0\0\0\0\0{\"a\":", "safetensors"),
             (b"<?xml version=\"1.0\"?>", "OpenVINO"),
             (b"<!DOCTYPE html>", "web page"),
+            (b"schema: 1\n", "millrace model check"),
         ] {
             let text = text(first);
             assert!(text.contains(said) && text.contains("m.onnx"), "{text}");

@@ -110,8 +110,8 @@ fn what_is_not_there_is_named_with_where_it_was_looked_for() {
         ("OUT: s3://bucket/out", &[], "which is no file of this machine"),
         ("MODEL: sub", &[], "which is a folder; a file is expected"),
         ("VIDEO: nothing", &[], "names 'nothing', which is empty"),
-        ("OUT: /proc/out", &[], "in the folder /proc, which cannot be written into"),
-        ("FOLDER: /proc", &[], "which cannot be written into"),
+        ("OUT: /proc/out", &[], "in the folder /proc, in which no file can be made"),
+        ("FOLDER: /proc", &[], "in which no file can be made"),
         ("OUT: file:///proc/out", &[], "in the folder /proc"),
         (
             "OUT: file://nas/out",

@@ -260,6 +260,18 @@ pub fn adds_and_checks_models<E: Engine>() {
     has(&out, &["head {kind: dfine}", "768x432: 2 boxes", "light 0.90 from 192,108 to 576,324 (green)"]);
     // the names are in the description, which can be moved without their file
     has(&std::fs::read_to_string(at("dfine.yml")).unwrap(), &["labels: [\"dark\", \"light\"]"]);
+    // bytes are not scaled, and a pipe keeps nobody waiting
+    std::fs::copy(data("tiny_u8_nhwc.onnx"), at("bytes.onnx")).unwrap();
+    ask::<E>(&["add", &at("bytes.onnx"), "--output", &at("bytes.yml")]).unwrap();
+    has(&std::fs::read_to_string(at("bytes.yml")).unwrap(), &["layout: nhwc, dtype: u8, colour: rgb}"]);
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    has(&ask::<E>(&["check", &at("pipe")]).unwrap_err(), &["it is a pipe or a device"]);
+    has(&ask::<E>(&["add", &at("pipe")]).unwrap_err(), &["it is a pipe or a device"]);
+    has(&ask::<E>(&["check", &at("dfine.yml"), "--picture", &at("pipe")]).unwrap_err(), &["it is a pipe or a device"]);
+    has(
+        &ask::<E>(&["add", &at("dfine.yml"), "--output", &at("d.yml")]).unwrap_err(),
+        &["it is the description of a model"],
+    );
     // a name that is not UTF-8
     let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.yml"));
     std::fs::copy(at("dfine.yml"), &odd).unwrap();

@@ -2,9 +2,12 @@
 
 mod get;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use millrace_graph::nearest::nearest;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
+
+const VERBS: [&str; 4] = ["add", "check", "build", "get"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,6 +25,11 @@ pub(crate) fn model(args: &Args) -> anyhow::Result<ExitCode> {
     if args.request[0] == "get" {
         let name = args.request.get(1).map(|name| name.to_string_lossy()).filter(|name| !name.starts_with('-'));
         return Ok(get::get(name.as_deref()));
+    }
+    let verb = args.request[0].to_string_lossy();
+    if !VERBS.contains(&&*verb) && !verb.starts_with('-') {
+        let near = nearest(&verb, VERBS).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+        bail!("there is no 'millrace model {verb}'{near} (known: {})", VERBS.join(", "));
     }
     let here = std::env::current_exe().context("the path of this program is not known")?;
     let usual = if args.request.first().is_some_and(|verb| verb == "build") { "trt-infer" } else { "cpu-infer" };

@@ -7,7 +7,7 @@ mod target;
 mod tests;
 
 pub use fits::Unfit;
-pub use read::labels_of;
+pub use read::{labels_of, open_file};
 
 use crate::Fault;
 use crate::heads::{Head, Kind};

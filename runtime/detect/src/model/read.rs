@@ -4,6 +4,7 @@ use super::{Anchor, ChannelOrder, FitSpec, HeadSpec, InputSpec, Model, ModelErro
 use crate::heads::{KINDS, Keys};
 use crate::yaml::{Data, Faults, Node, Section, document};
 use millrace_frame::{TensorDtype, TensorLayout};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +14,21 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_SIDE_PX: u32 = 8192;
 const MAX_LABELS: usize = 65_536;
 
+/// Opens a file to read. Others are refused before they are opened: a pipe would keep the reader waiting.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn open_file(path: &Path) -> Result<File, String> {
+    let found = std::fs::metadata(path).map_err(|e| e.to_string())?.file_type();
+    if found.is_file() {
+        return File::open(path).map_err(|e| e.to_string());
+    }
+    Err(if found.is_dir() { "it is a folder" } else { "it is a pipe or a device" }.to_owned())
+}
+
 fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
-        return Err("it is not a file".to_owned());
-    }
+    let file = open_file(path)?;
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
         ErrorKind::InvalidData => "it is no text (UTF-8)".to_owned(),
         _ => e.to_string(),
@@ -57,7 +67,7 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = faults
         .required(&top, "file", "model.onnx")
-        .and_then(|node| Some((folder.join(faults.text(node, "file")?), (node.line, node.column))));
+        .and_then(|node| Some((folder.join(path_of(faults, node, "file")?), (node.line, node.column))));
     let input = faults
         .required(&top, "input", "{name: images, width_px: 640, height_px: 640, layout: nchw, dtype: f32, colour: rgb}")
         .and_then(|node| input(faults, node));
@@ -95,6 +105,19 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
         file,
         file_place,
     })
+}
+
+/// The path of a file.
+fn path_of(faults: &mut Faults, node: &Node, key: &str) -> Option<String> {
+    let text = faults.text(node, key)?;
+    if text.contains("://") || text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:")) {
+        faults.at(
+            node,
+            format!("'{key}' is the URL '{text}'; the path of a file is expected, from this description's folder"),
+        );
+        return None;
+    }
+    Some(text)
 }
 
 fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
@@ -228,7 +251,7 @@ fn labels(faults: &mut Faults, node: &Node, folder: &Path) -> Option<Vec<Arc<str
     } else if node.map().is_some() {
         let at = faults.section(node, "'labels'", &["file"])?;
         let place = faults.required(&at, "file", "classes.txt")?;
-        let path: PathBuf = folder.join(faults.text(place, "file")?);
+        let path: PathBuf = folder.join(path_of(faults, place, "file")?);
         match labels_of(&path) {
             Ok(labels) => labels.into_iter().map(Arc::from).collect(),
             Err(why) => {

@@ -218,6 +218,8 @@ fn a_key_of_another_head_is_a_fault() {
 #[test]
 fn values_that_cannot_be_meant() {
     assert!(fault("scale: [0.5,", "scale: [0,").contains("'scale' has a 0"));
+    assert!(fault("file: model.onnx", "file: 'file:///m.onnx'").contains("3:7: 'file' is the URL 'file:///m.onnx'"));
+    assert!(fault("[person, car, bicycle]", "{file: 'https://h/c.txt'}").contains("the path of a file is expected"));
     let unit = "dtype: u8, colour: bgr, scale: [0.00392157, 0.00392157, 0.00392157]";
     assert!(fault("dtype: f32, colour: bgr, scale: [0.5, 1, 2.5e-1]", unit).contains("no numbers but 0 and 1"));
     assert!(fault("mean: [1, 2.5, 3]", "mean: [1, .nan, 3]").contains("'mean' is the number NaN"));
@@ -246,7 +248,7 @@ fn what_is_not_a_file_cannot_be_read() {
     let gone = Model::load(folder.path().join("model.yml")).unwrap_err().to_string();
     assert!(gone.contains("cannot read the model's description: No such file") && gone.contains("MODEL is"), "{gone}");
     let folder = Model::load(folder.path()).unwrap_err().to_string();
-    assert!(folder.contains("it is not a file"), "{folder}");
+    assert!(folder.contains("it is a folder"), "{folder}");
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn writable_folder(path: &Path) -> Result<(), Refusal> {
         return Err(("which is no folder".to_owned(), None));
     }
     let may = access(path, Access::WRITE_OK | Access::EXEC_OK).and_then(|()| takes_files(path));
-    may.map_err(|error| (format!("which cannot be written into: {error}"), None))
+    may.map_err(|error| (format!("in which no file can be made: {error}"), None))
 }
 
 /// Whether a file can be made there: a file without a name is, or one that is removed at once where the file system has

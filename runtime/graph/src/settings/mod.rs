@@ -164,6 +164,10 @@ pub fn resolve<'a>(
             faults.push(fault(given, format!("the URL of a file here: {why}"), None));
             continue;
         }
+        if text.trim().is_empty() && is_path(property) && is_required(schema, key) {
+            faults.push(fault(FaultKind::Value { given: text.to_owned() }, "a path".to_owned(), None));
+            continue;
+        }
         let kind = Kind::of(property, schema);
         match kind.read(text) {
             Some(value) => {

@@ -74,8 +74,10 @@ struct New {
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
-    let sides = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.ok_or_else(|| format!("'{text}' is no size; write for example 640x480"))
+    let sides: Option<(u32, u32)> = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides
+        .filter(|&(width, height)| width > 0 && height > 0)
+        .ok_or_else(|| format!("'{text}' is no size; write for example 640x480"))
 }
 
 /// A detector's `main`: the node, or what `millrace model` asks.

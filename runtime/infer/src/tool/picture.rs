@@ -1,6 +1,7 @@
 //! A picture in a file, and boxes drawn on it.
 
 use jpeg_encoder::{ColorType, Encoder};
+use millrace_detect::open_file;
 use millrace_frame::{Colour, DetBox, ImageDesc, PixelFormat, Size};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -28,7 +29,7 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Picture, String> {
     let failed = |e: &dyn std::fmt::Display| {
         format!("'{}' cannot be read as a picture: {e}; give a JPEG or a PNG", path.display())
     };
-    let mut file = BufReader::new(File::open(path).map_err(|e| failed(&e))?);
+    let mut file = BufReader::new(open_file(path).map_err(|e| failed(&e))?);
     if file.fill_buf().map_err(|e| failed(&e))?.starts_with(PNG_START) {
         return png(file).map_err(|e| failed(&e));
     }
