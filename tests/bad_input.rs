@@ -124,7 +124,7 @@ fn a_model_file_that_is_cut_short_or_another_models_is_found_without_an_engine()
         ),
         ("output: detections", "output: boxes".into(), "it has no output 'boxes', which 'head' reads"),
         ("name: images", "name: picture".into(), "it has no input 'picture'"),
-        ("dtype: f32", "dtype: u8".into(), "is f32, 'input' of the description says u8"),
+        ("dtype: f32", "dtype: f16".into(), "is f32, 'input' of the description says f16"),
         ("[person, car, bicycle]", "[person, car]".into(), "expects"),
         ("thresholds:", "threshold:".into(), "did you mean 'thresholds'"),
     ] {
