@@ -173,7 +173,7 @@ fn what_settings_point_to_is_looked_at_before_anything_starts() {
         ("write.PATH=".to_owned(), "PATH is '', which is not a path"),
         ("detect.MODEL=".to_owned(), "MODEL is '', which is not a path"),
     ] {
-        let (ok, text) = checked(&[set.clone()]);
+        let (ok, text) = checked(std::slice::from_ref(&set));
         assert!(!ok && text.contains(says), "{set}: '{says}' is not in\n{text}");
     }
 }
