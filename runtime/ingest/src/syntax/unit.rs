@@ -122,11 +122,15 @@ impl UnitBuilder {
             Role::Damaged if !self.knows_sps => {
                 self.early_slices += 1;
                 self.early_pictures += u64::from(self.syntax.is_first_slice(nal));
+                self.forget_prefix();
                 return done;
             }
             Role::Damaged => {
                 match self.syntax.unreadable_set().filter(|_| !self.has_slices) {
-                    Some(why) => self.without_set.get_or_insert_with(|| (0, why.to_owned())).0 += 1,
+                    Some(why) => {
+                        self.without_set.get_or_insert_with(|| (0, why.to_owned())).0 += 1;
+                        self.forget_prefix();
+                    }
                     None => self.damaged_nals += 1,
                 }
                 return done;
@@ -185,6 +189,13 @@ impl UnitBuilder {
     /// Bytes collected so far.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.nals.len()
+    }
+
+    /// What was collected is of a picture that cannot be read: it says neither where the next one begins, nor when it is
+    /// shown. Parameter sets are known, and are put in front of the next key picture.
+    fn forget_prefix(&mut self) {
+        self.nals.clear();
+        self.has_sps = false;
     }
 
     /// A decoder that starts at a key picture needs the parameter sets in front of it. They are taken now, before the

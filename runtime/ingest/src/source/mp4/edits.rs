@@ -90,9 +90,9 @@ pub(super) fn read(
         let first = samples.iter().map(Sample::pts).min().unwrap_or(0).min(0);
         edits.push(Edit { from: first, until: i64::MAX, at: to_track(at) });
     }
-    let is_shown = |sample: &Sample| edits.iter().any(|edit| (edit.from..edit.until).contains(&sample.pts()));
-    if let Some(end) = samples.iter().map(Sample::pts).max()
-        && !samples.iter().any(is_shown)
+    let times = || samples.iter().map(Sample::pts);
+    if let (Some(first), Some(end)) = (times().min(), times().max())
+        && edits.iter().all(|edit| edit.from > end || edit.until <= first)
     {
         let seconds = |ticks: i64| ticks as f64 / f64::from(timescale);
         let [from, end] = [edits[0].from, end].map(seconds);

@@ -141,7 +141,7 @@ mod tests {
         let mut begins = |pts, dts| clock.place(Stamps { pts, dts }, Order { sequence: 1, poc: 0 }, false, true);
         // shown two frames after it is decoded; then recordings of one picture that are shown at once
         assert_eq!(begins(907_200, 900_000), (907_200, false));
-        assert_eq!(begins(100, 100), (910_800, true), "13 s back");
+        assert_eq!(begins(100, 100), (910_800, true), "10 s back");
         assert_eq!(begins(50, 50), (914_400, true), "less than a frame back");
     }
 

@@ -7,7 +7,7 @@ use super::{Damage, Slice};
 #[derive(Clone, Copy, Default)]
 pub(super) struct Macroblock {
     /// The slice that it is of; 0 is none.
-    slice: u32,
+    slice: u64,
     kind: Kind,
     /// `CodedBlockPatternLuma` and `CodedBlockPatternChroma`.
     pub luma_pattern: u8,
@@ -59,14 +59,14 @@ pub(super) struct Walk<'a> {
     pub(super) bins: Arithmetic<'a>,
     slice: &'a Slice,
     macroblocks: &'a mut [Macroblock],
-    number: u32,
+    number: u64,
     at: usize,
     /// The macroblock before changed the quantizer.
     changed_qp: bool,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(bins: Arithmetic<'a>, slice: &'a Slice, macroblocks: &'a mut [Macroblock], number: u32) -> Self {
+    pub(super) fn new(bins: Arithmetic<'a>, slice: &'a Slice, macroblocks: &'a mut [Macroblock], number: u64) -> Self {
         Self { bins, slice, macroblocks, number, at: slice.first, changed_qp: false }
     }
 

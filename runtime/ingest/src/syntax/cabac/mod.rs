@@ -60,7 +60,7 @@ pub(crate) struct SliceCheck {
     sps: BTreeMap<u32, SeqParameterSet>,
     pps: BTreeMap<u32, Pps>,
     macroblocks: Vec<Macroblock>,
-    slices: u32,
+    slices: u64,
 }
 
 impl SliceCheck {
