@@ -1,4 +1,4 @@
-//! The macroblocks of a slice (H.264, 7.3.4 and 7.3.5), read as far as it takes to know where they end.
+//! The macroblocks of a slice (H.264, 7.3.4 and 7.3.5), read as far as is needed to know where they end.
 
 use super::arithmetic::Arithmetic;
 use super::{Damage, Slice};
