@@ -7,6 +7,7 @@ use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
 use millrace_frame::{Orientation, Timebase, Timing, monotonic_ns, unix_ns};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,8 @@ pub struct AccessUnit {
     pub duration_ns: i64,
     /// Found in its slices: why a software decoder cannot decode it.
     pub unsupported: Option<&'static str>,
+    /// The file that is this picture alone, in a folder of pictures.
+    pub path: Option<Arc<Path>>,
 }
 
 /// What a source has to say next.
@@ -148,6 +151,11 @@ pub enum Event {
 }
 
 impl AccessUnit {
+    /// Why it is lost, with its file's name where it has one of its own.
+    pub(crate) fn lost_since(&self, why: &str) -> String {
+        self.path.as_ref().map_or_else(|| why.to_owned(), |path| format!("'{}': {why}", path.display()))
+    }
+
     /// What is known of its place in presentation order. `begins`: a decoder begins with it.
     pub fn place(&self, begins: bool) -> Place {
         Place {
@@ -322,6 +330,7 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool, earliest_next_p
         duration_ns: times.duration_ns,
         unsupported: facts.info.unsupported.or(facts.unsupported),
         info: facts.info,
+        path: unit.path,
     }
 }
 

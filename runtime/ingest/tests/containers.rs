@@ -159,6 +159,30 @@ fn recordings_that_were_joined_play_one_after_the_other() {
 }
 
 #[test]
+fn recordings_that_are_shorter_than_a_second_play_one_after_the_other() {
+    let packets = packets("pyramid.ts");
+    // a group of pictures, 0.4 s
+    let second_key = packets.iter().enumerate().filter(|(_, p)| begins_pes(p)).nth(12).unwrap().0;
+    let wanted = wanted("pyramid.ts");
+    let wanted: Vec<_> = wanted[..12].iter().map(|(md5, _)| md5).collect();
+    // their counters continue each other by chance, or not
+    for counter in 0..3 {
+        let mut joined = Vec::new();
+        for part in 0..4 {
+            for packet in &packets[..second_key] {
+                let mut packet = packet.clone();
+                packet[3] = packet[3] & 0xf0 | (packet[3] + counter * part) & 15;
+                joined.extend(packet);
+            }
+        }
+        let run = run("short.ts", &joined);
+        assert_eq!(run.lost_in_all(), 0, "{counter}: {:?}", run.lost);
+        assert_eq!(run.md5s(), wanted.iter().cycle().take(48).map(|md5| &md5[..]).collect::<Vec<_>>(), "{counter}");
+        assert!(run.frames.windows(2).all(|pair| pair[0].pts_ns < pair[1].pts_ns), "{counter}: times go on");
+    }
+}
+
+#[test]
 fn pictures_without_times_of_their_own_are_placed_between_those_that_have_some() {
     let mut packets = packets("pyramid.ts");
     for (n, packet) in packets.iter_mut().filter(|p| begins_pes(p)).enumerate() {

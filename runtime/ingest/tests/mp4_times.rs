@@ -134,6 +134,38 @@ fn edits_that_are_not_read_are_refused_by_name() {
     assert!(error.contains("its edit list has 4097 edits, more than 4096"), "{error}");
 }
 
+#[test]
+fn a_time_scale_of_0_costs_no_picture_in_silence() {
+    let (pictures, md5s) = coded("pyramid.264");
+    let movie = Movie::of(&pictures, false);
+    let count = md5s.len();
+    // version and flags, two dates, time scale, duration
+    let mvhd = |scale: u32, duration: u32| {
+        let head = words([0, 0, 0, scale, duration, SPEED, 0x0100_0000, 0, 0]);
+        [head, words([SPEED, 0, 0, 0, SPEED, 0, 0, 0, 0x4000_0000]), words([0, 0, 0, 0, 0, 0, 99])].concat()
+    };
+    let whole = [(count as u32 * FRAME, 0, SPEED)];
+    for (what, scale, duration) in [("scale 0", 0, 600), ("duration 0", 600, 0), ("duration unknown", 600, u32::MAX)] {
+        let movie = movie.clone().put(b"mvhd", mvhd(scale, duration));
+        assert_shows(what, &movie.clone().edits(&whole).file(), &md5s, &part(0..count, 0));
+        assert_shows(what, &movie.file(), &md5s, &part(0..count, 0));
+    }
+    let without_scale = movie.clone().put(b"mvhd", mvhd(0, 600));
+    let late = [(3 * FRAME, -1, SPEED), (FRAME, 5 * 40, SPEED)];
+    assert_shows("a delay", &without_scale.clone().edits(&late).file(), &md5s, &part(5..count, 0));
+    let refused = |movie: Movie| {
+        let file = Scratch::new("scale.mp4", &movie.file());
+        decode(&file.0, &Options::default()).err().expect("it is refused").to_string()
+    };
+    let error = refused(without_scale.edits(&[(FRAME, 0, SPEED), (FRAME, 40, SPEED)]));
+    assert!(error.contains("its edit list has 2 parts, and the movie's time scale"), "{error}");
+    let error = refused(Movie { timescale: 0, ..movie.clone() });
+    assert!(error.contains("its video track has a time scale of 0"), "{error}");
+    let error = refused(movie.edits(&[(FRAME, 12_000, SPEED)]));
+    let want = "its edit list shows none of its pictures: it begins at 12.000 s, and its last picture is at 1.640 s";
+    assert!(error.contains(want), "{error}");
+}
+
 fn fragmented(movie: &Movie, each: usize, how: impl Fn(usize) -> Fragment) -> Vec<u8> {
     let mut file = boxed(b"ftyp", b"isom\0\0\x02\0isom");
     let index = Movie { samples: Vec::new(), ..movie.clone() };

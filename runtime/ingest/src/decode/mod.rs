@@ -8,7 +8,7 @@ mod rusty_h265;
 mod still;
 
 use crate::reorder::{Place, Reorder, ReorderPolicy};
-use crate::syntax::permit_gaps;
+use crate::syntax::{SliceCheck, permit_gaps};
 use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
 use engine::{Engine, EngineError, Frame};
 use millrace_frame::{PacketCodec, Timing};
@@ -42,6 +42,8 @@ pub struct SoftwareDecoder {
 
 struct Running {
     engine: Box<dyn Engine>,
+    /// Sees damage that the engine decodes without a word.
+    slices: SliceCheck,
     kind: Kind,
     coded: millrace_frame::Size,
     /// Units handed in, of which no picture has come out yet.
@@ -117,7 +119,11 @@ impl SoftwareDecoder {
         let one = u64::from(unit.shown);
         if let Some(what) = unit.unsupported.filter(|_| Kind::of(&unit.info, false) == Kind::Still) {
             // the next picture may be of another kind
-            self.lose(Loss::new("decode_error", one, format!("a picture {what}, which is not decoded here")));
+            self.lose(Loss::new(
+                "decode_error",
+                one,
+                unit.lost_since(&format!("a picture {what}, which is not decoded here")),
+            ));
             return Ok(());
         }
         if let Some(what) = unit.unsupported {
@@ -172,7 +178,7 @@ impl SoftwareDecoder {
             match started {
                 Ok(running) => self.engine = Some(running),
                 Err(e) => {
-                    self.report(Loss::new("decode_error", one, e.0));
+                    self.report(Loss::new("decode_error", one, unit.lost_since(&e.0)));
                     return Ok(());
                 }
             }
@@ -198,7 +204,14 @@ impl SoftwareDecoder {
         let begins_within = (begins && !unit.key).then(|| AccessUnit { data: permit_gaps(&unit.data), ..unit.clone() });
         let unit = begins_within.as_ref().unwrap_or(unit);
         let mut frames = Vec::new();
-        let decoded = contained(|| running.engine.decode(unit, number, &mut frames));
+        let checked = match unit.info.codec {
+            PacketCodec::H264 => running.slices.check(&unit.data),
+            _ => Ok(()),
+        };
+        let decoded = match checked {
+            Ok(()) => contained(|| running.engine.decode(unit, number, &mut frames)),
+            Err(damage) => Err(EngineError(damage.as_str().to_owned())),
+        };
         if running.kind.filters_raw_macroblocks()
             && frames.iter().any(|frame| frame.number == number && raw::has_raw_macroblocks(&unit.data, frame))
         {
@@ -223,10 +236,10 @@ impl SoftwareDecoder {
                     self.frame(frame);
                 }
                 let in_order = unit.info.max_reorder == 0;
-                self.prefer_openh264 |= unit.info.codec == PacketCodec::H264 && in_order;
+                self.prefer_openh264 |= checked.is_ok() && unit.info.codec == PacketCodec::H264 && in_order;
                 self.stop(Some(number));
                 if is_exact {
-                    self.lose(Loss::new("decode_error", one, e.0));
+                    self.lose(Loss::new("decode_error", one, unit.lost_since(&e.0)));
                 }
             }
         }
@@ -326,6 +339,7 @@ impl Running {
         tracing::debug!(decoder = ?kind, profile = unit.info.profile, size = %unit.info.display_size(), "decoder starts");
         Ok(Self {
             engine: kind.start()?,
+            slices: SliceCheck::default(),
             kind,
             coded: unit.info.coded,
             pending: VecDeque::new(),
@@ -339,6 +353,7 @@ impl Running {
         tracing::debug!(frames, size = %unit.info.display_size(), "decoder starts at a recovery point");
         Ok(Self {
             engine: Kind::RustyH264.start()?,
+            slices: SliceCheck::default(),
             kind: Kind::RustyH264,
             coded: unit.info.coded,
             pending: VecDeque::new(),

@@ -2,7 +2,8 @@
 
 use super::jpegs::unreadable;
 use super::{Source, SourceEvent, probe};
-use crate::syntax::still::{JPEG_START, StillReader};
+use crate::syntax::ParsedUnit;
+use crate::syntax::still::{JPEG_START, PNG_START, StillReader};
 use crate::{IngestError, Loss};
 use millrace_frame::PacketCodec;
 use std::cmp::Ordering;
@@ -56,8 +57,13 @@ impl Pictures {
             return Err(Loss::new("oversized_unit", 1, format!("'{}' has {bytes} bytes", path.display())));
         }
         let data = std::fs::read(path).map_err(|e| lost(e.to_string()))?;
-        let codec = if data.starts_with(&JPEG_START) { PacketCodec::Jpeg } else { PacketCodec::Png };
+        let codec = match &data {
+            data if data.starts_with(&JPEG_START) => PacketCodec::Jpeg,
+            data if data.starts_with(&PNG_START) => PacketCodec::Png,
+            _ => return Err(lost("it is neither a JPEG nor a PNG picture".into())),
+        };
         let unit = self.reader.unit(codec, data).map_err(|why| lost(unreadable(&why).detail))?;
+        let unit = ParsedUnit { path: Some(path.into()), ..unit };
         Ok(SourceEvent::Unit { unit, times: None, after_loss: false })
     }
 }

@@ -122,6 +122,9 @@ impl Splitter {
         if early > 0 {
             return Some(Loss::new("waiting_for_key", early, "pictures before the stream's first parameter sets"));
         }
+        if let Some(loss) = self.units.take_without_set() {
+            return Some(loss);
+        }
         let lost = std::mem::take(&mut self.units.lost_nals);
         let detail = "slices without a readable header, picture or parameter set";
         (lost > 0).then(|| self.units.loss(LossOf::Parts, "damaged_slice", lost, detail))

@@ -108,27 +108,42 @@ impl H264 {
         Role::FirstSlice
     }
 
-    fn take_sps(&mut self, nal: &[u8]) {
+    fn take_sps(&mut self, nal: &[u8]) -> Role {
         match h264_sps::read(&rbsp(&nal[1..], usize::MAX)) {
             Ok((sps, info)) => {
                 let id = u32::from(sps.seq_parameter_set_id.id());
                 self.sps.insert(id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });
                 self.unreadable = None;
+                Role::Prefix
             }
-            Err(why) => self.unreadable = Some(format!("the stream's sequence parameter set cannot be read: {why}")),
+            Err(why) => {
+                self.unreadable = Some(format!("the stream's sequence parameter set cannot be read: {why}"));
+                // behind profile, constraints and level
+                if let Some(id) = nal.get(4..).and_then(set_id) {
+                    self.sps.remove(&id);
+                }
+                Role::UnreadableSet
+            }
         }
     }
 
-    fn take_pps(&mut self, nal: &[u8]) {
-        match Pps::parse(&rbsp(&nal[1..], HEADER_BYTES)) {
-            Ok(pps) => drop(self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps })),
-            Err(_) if self.unreadable.is_none() => {
-                let why = "it ends inside of a field, or a field is out of its range";
-                self.unreadable = Some(format!("the stream's picture parameter set cannot be read: {why}"));
+    fn take_pps(&mut self, nal: &[u8]) -> Role {
+        let Ok(pps) = Pps::parse(&rbsp(&nal[1..], HEADER_BYTES)) else {
+            let why = "it ends inside of a field, or a field is out of its range";
+            self.unreadable.get_or_insert_with(|| format!("the stream's picture parameter set cannot be read: {why}"));
+            if let Some(id) = set_id(&nal[1..]) {
+                self.pps.remove(&id);
             }
-            Err(_) => {}
-        }
+            return Role::UnreadableSet;
+        };
+        self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps });
+        Role::Prefix
     }
+}
+
+/// The id that a parameter set begins with. Where the set cannot be read, it replaces the one of that id all the same.
+fn set_id(payload: &[u8]) -> Option<u32> {
+    super::bits::Bits::new(&rbsp(payload, 16)).ue().ok()
 }
 
 impl Syntax for H264 {
@@ -153,14 +168,8 @@ impl Syntax for H264 {
                 self.recovery = exact_recovery_point(&rbsp(&nal[1..], 4096)).or(self.recovery);
                 Role::Prefix
             }
-            7 => {
-                self.take_sps(nal);
-                Role::Prefix
-            }
-            8 => {
-                self.take_pps(nal);
-                Role::Prefix
-            }
+            7 => self.take_sps(nal),
+            8 => self.take_pps(nal),
             9 | 14..=18 => Role::Prefix,
             _ => Role::Other,
         }

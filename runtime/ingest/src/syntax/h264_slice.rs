@@ -14,13 +14,18 @@ pub(crate) struct Pps {
     weighted_pred: bool,
     weighted_bipred_idc: u32,
     redundant_pic_cnt_present: bool,
+    pub cabac: bool,
+    qp: i32,
+    deblocking_control_present: bool,
+    /// What a profile without such transforms has here means nothing.
+    pub transform_8x8: bool,
 }
 
 impl Pps {
     pub(crate) fn parse(rbsp: &[u8]) -> Result<Self, OutOfBits> {
         let mut r = Bits::new(rbsp);
         let (id, sps_id) = (r.ue()?, r.ue()?);
-        let _entropy_coding_mode = r.flag()?;
+        let cabac = r.flag()?;
         let bottom_field_pic_order = r.flag()?;
         let groups = r.ue()? + 1;
         if id > 255 || sps_id > 31 || groups > 8 {
@@ -32,12 +37,13 @@ impl Pps {
         let num_ref_idx_default = [r.ue()?.saturating_add(1), r.ue()?.saturating_add(1)];
         let weighted_pred = r.flag()?;
         let weighted_bipred_idc = r.u(2)?;
-        r.se()?; // pic_init_qp
+        let qp = r.se()?.saturating_add(26);
         r.se()?; // pic_init_qs
         r.se()?; // chroma_qp_index_offset
-        r.flag()?; // deblocking_filter_control_present
+        let deblocking_control_present = r.flag()?;
         r.flag()?; // constrained_intra_pred
         let redundant_pic_cnt_present = r.flag()?;
+        let transform_8x8 = r.position() + 1 < data_bits(rbsp) && r.flag()?;
         Ok(Self {
             id,
             sps_id,
@@ -47,8 +53,18 @@ impl Pps {
             weighted_pred,
             weighted_bipred_idc,
             redundant_pic_cnt_present,
+            cabac,
+            qp,
+            deblocking_control_present,
+            transform_8x8,
         })
     }
+}
+
+/// The bits of an RBSP up to the one that ends it, that one included.
+pub(super) fn data_bits(rbsp: &[u8]) -> usize {
+    let last = rbsp.iter().rposition(|&byte| byte != 0);
+    last.map_or(0, |last| 8 * (last + 1) - rbsp[last].trailing_zeros() as usize)
 }
 
 fn skip_slice_groups(r: &mut Bits, groups: u32) -> Result<(), OutOfBits> {
@@ -84,6 +100,20 @@ pub(crate) struct SliceHeader {
     pub redundant: bool,
     /// memory_management_control_operation 5: all references dropped, counts begin again after this picture.
     pub resets_order: bool,
+    pub b: bool,
+    /// How many references of each list are used.
+    pub refs: [u32; 2],
+    /// `None` where the header ends before it.
+    pub data: Option<SliceData>,
+}
+
+/// What the macroblocks of a slice are read by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SliceData {
+    /// Where they begin.
+    pub bit: usize,
+    pub qp: i32,
+    pub cabac_init: u32,
 }
 
 impl SliceHeader {
@@ -154,6 +184,10 @@ impl SliceHeader {
             skip_weights(&mut r, &refs[..1 + usize::from(b)], sps)?;
         }
         let resets_order = nal_ref_idc != 0 && !idr && marking_resets_order(&mut r)?;
+        if nal_ref_idc != 0 && idr {
+            (r.flag()?, r.flag()?); // no_output_of_prior_pics, long_term_reference
+        }
+        let data = slice_data(&mut r, kind, pps).ok().filter(|data| data.cabac_init < 3);
         let sps_id = pps.sps_id;
         Ok(Self {
             first_mb,
@@ -169,6 +203,9 @@ impl SliceHeader {
             delta_poc,
             redundant,
             resets_order,
+            b,
+            refs,
+            data,
         })
     }
 }
@@ -221,6 +258,23 @@ fn marking_resets_order(r: &mut Bits) -> Result<bool, OutOfBits> {
         return Err(OutOfBits);
     }
     Ok(resets)
+}
+
+/// The rest of the header. Slice groups, which nothing is read of here, have one more field.
+fn slice_data(r: &mut Bits, kind: u32, pps: &Pps) -> Result<SliceData, OutOfBits> {
+    let intra = kind == 2 || kind == 4;
+    let cabac_init = if pps.cabac && !intra { r.ue()? } else { 0 };
+    let qp = pps.qp.saturating_add(r.se()?);
+    if kind == 3 {
+        r.flag()?; // sp_for_switch
+    }
+    if kind == 3 || kind == 4 {
+        r.se()?; // slice_qs_delta
+    }
+    if pps.deblocking_control_present && r.ue()? != 1 {
+        (r.se()?, r.se()?); // slice_alpha_c0_offset, slice_beta_offset
+    }
+    Ok(SliceData { bit: r.position(), qp, cabac_init })
 }
 
 /// The running state of 8.2.1, for frames.

@@ -175,23 +175,28 @@ impl Syntax for H265 {
                     Ok((sps, info)) => {
                         self.sps.insert(sps.id, Set { raw: nal.to_vec(), parsed: (sps, Arc::new(info)) });
                         self.unreadable = None;
+                        Role::Prefix
                     }
                     Err(why) => {
                         self.unreadable = Some(format!("the stream's sequence parameter set cannot be read: {why}"));
+                        Role::UnreadableSet
                     }
                 }
-                Role::Prefix
             }
-            34 => {
-                match contained(|| parse_pps(&rbsp(body, usize::MAX))) {
-                    Ok(pps) => drop(self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps })),
-                    Err(why) => {
-                        let words = || format!("the stream's picture parameter set cannot be read: {why}");
-                        self.unreadable.get_or_insert_with(words);
-                    }
+            34 => match contained(|| parse_pps(&rbsp(body, usize::MAX))) {
+                Ok(pps) => {
+                    self.pps.insert(pps.id, Set { raw: nal.to_vec(), parsed: pps });
+                    Role::Prefix
                 }
-                Role::Prefix
-            }
+                Err(why) => {
+                    let words = || format!("the stream's picture parameter set cannot be read: {why}");
+                    self.unreadable.get_or_insert_with(words);
+                    if let Some(id) = Bits::new(&rbsp(body, 16)).ue().ok().and_then(|id| u8::try_from(id).ok()) {
+                        self.pps.remove(&id);
+                    }
+                    Role::UnreadableSet
+                }
+            },
             36 | 37 => {
                 self.first_in_sequence = true;
                 Role::Other

@@ -2,6 +2,7 @@
 //! whether a decoder can start there, and what the parameter sets say of size, colour and timing.
 
 pub(crate) mod bits;
+mod cabac;
 pub(crate) mod config;
 mod h264;
 mod h264_gaps;
@@ -15,6 +16,7 @@ mod unit;
 use crate::reorder::BoundOrigin;
 use millrace_frame::{Colour, ImageDesc, Orientation, PacketCodec, PixelFormat, Rect, Size};
 
+pub(crate) use cabac::SliceCheck;
 pub(crate) use h264::H264;
 pub(crate) use h264_gaps::permit_gaps;
 pub(crate) use h265::H265;
@@ -92,8 +94,10 @@ pub(crate) enum Role {
     /// A further slice of it.
     Slice,
     /// A parameter set, delimiter or SEI: stands in front of a picture's slices, so behind slices it begins the next.
-    /// One that could not be parsed is passed on all the same: the decoder may know better.
     Prefix,
+    /// A parameter set that cannot be read. It ends a picture as others do, and no decoder gets it: pictures that need it
+    /// are lost by that name, and others are not harmed.
+    UnreadableSet,
     /// Anything that changes nothing (filler, suffix SEI, end of sequence).
     Other,
     /// A slice that could not be parsed.

@@ -77,7 +77,7 @@ impl StillReader {
             output: true,
             unsupported: None,
         };
-        Ok(ParsedUnit { data, facts, damaged_nals: 0 })
+        Ok(ParsedUnit { data, facts, damaged_nals: 0, path: None })
     }
 }
 
@@ -160,6 +160,8 @@ fn png(data: &[u8]) -> Result<Header, String> {
 
 /// What a JPEG picture begins with: a marker, and the beginning of the next.
 pub(crate) const JPEG_START: [u8; 3] = [0xff, 0xd8, 0xff];
+/// The eight bytes that a PNG picture begins with.
+pub(crate) const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
 /// Where its first marker behind that is.
 pub(crate) const JPEG_FIRST: usize = 2;

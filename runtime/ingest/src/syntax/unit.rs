@@ -4,6 +4,11 @@ use super::nal::push_annexb;
 use super::{H264, H265, PictureFacts, Role, Syntax};
 use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The cause of what is lost since a parameter set cannot be read.
+const UNREADABLE_SET: &str = "unreadable_parameter_set";
 
 /// An access unit in decoding order, as Annex-B.
 #[derive(Clone, Debug)]
@@ -12,6 +17,8 @@ pub(crate) struct ParsedUnit {
     pub facts: PictureFacts,
     /// Slices of this picture that could not be parsed.
     pub damaged_nals: u32,
+    /// The file that is this picture alone.
+    pub path: Option<Arc<Path>>,
 }
 
 /// Collects NAL units until a picture is complete.
@@ -27,6 +34,8 @@ pub(crate) struct UnitBuilder {
     /// Pictures before the first sequence parameter set: no slice of theirs can be parsed, and nothing is wrong with them.
     pub early_pictures: u64,
     early_slices: u64,
+    /// Slices that lack a parameter set which cannot be read: how many, and why it cannot.
+    without_set: Option<(u64, String)>,
     /// The container says that a decoder can start at the next picture. Believed of an intra picture.
     pub sync: bool,
     /// A sequence parameter set has come, within the stream or outside of it.
@@ -48,6 +57,7 @@ impl UnitBuilder {
             lost_nals: 0,
             early_pictures: 0,
             early_slices: 0,
+            without_set: None,
             sync: false,
             knows_sps: false,
         }
@@ -66,7 +76,16 @@ impl UnitBuilder {
     /// How many slices were lost since the last call: those that could not be read and belong to no picture.
     pub(crate) fn take_lost(&mut self) -> u64 {
         let of_no_picture = if self.has_slices { 0 } else { std::mem::take(&mut self.damaged_nals) };
-        std::mem::take(&mut self.lost_nals) + std::mem::take(&mut self.early_slices) + u64::from(of_no_picture)
+        std::mem::take(&mut self.lost_nals)
+            + std::mem::take(&mut self.early_slices)
+            + u64::from(of_no_picture)
+            + self.take_without_set().map_or(0, |loss| loss.count)
+    }
+
+    /// Slices that were lost since the last call because a parameter set cannot be read.
+    pub(crate) fn take_without_set(&mut self) -> Option<Loss> {
+        let (count, why) = self.without_set.take()?;
+        Some(Loss::of(LossOf::Parts, UNREADABLE_SET, count, why))
     }
 
     /// Forgets what is collected.
@@ -93,25 +112,37 @@ impl UnitBuilder {
         let before = self.has_slices.then(|| self.syntax.picture().cloned()).flatten();
         let role = self.syntax.nal(nal);
         let done = match role {
-            Role::FirstSlice | Role::Prefix => before.map(|facts| self.take(facts)),
+            Role::FirstSlice | Role::Prefix | Role::UnreadableSet => before.map(|facts| self.take(facts)),
             _ => None,
         };
-        if role == Role::Prefix && done.is_some() {
+        if matches!(role, Role::Prefix | Role::UnreadableSet) && done.is_some() {
             self.syntax.picture_ended();
         }
         match role {
             Role::Damaged if !self.knows_sps => {
                 self.early_slices += 1;
                 self.early_pictures += u64::from(self.syntax.is_first_slice(nal));
+                self.forget_prefix();
                 return done;
             }
             Role::Damaged => {
-                self.damaged_nals += 1;
+                match self.syntax.unreadable_set().filter(|_| !self.has_slices) {
+                    Some(why) => {
+                        self.without_set.get_or_insert_with(|| (0, why.to_owned())).0 += 1;
+                        self.forget_prefix();
+                    }
+                    None => self.damaged_nals += 1,
+                }
                 return done;
             }
             Role::Slice if !self.has_slices => {
                 // a slice whose picture's beginning is lost
                 self.damaged_nals += 1;
+                return done;
+            }
+            Role::UnreadableSet => {
+                self.knows_sps |= self.syntax.is_sps(nal);
+                self.lost_nals += u64::from(std::mem::take(&mut self.damaged_nals));
                 return done;
             }
             Role::FirstSlice => self.begin_picture(),
@@ -143,13 +174,14 @@ impl UnitBuilder {
         let mut found: Vec<ParsedUnit> = nals.into_iter().filter_map(|nal| self.push(nal)).collect();
         found.extend(self.finish());
         let last = found.pop();
-        (last, found.len() as u64 + std::mem::take(&mut self.lost_nals))
+        let lost = std::mem::take(&mut self.lost_nals) + self.take_without_set().map_or(0, |loss| loss.count);
+        (last, found.len() as u64 + lost)
     }
 
     /// What was lost, under its own name where a parameter set that cannot be read is the reason.
     pub(crate) fn loss(&self, of: LossOf, cause: &'static str, count: u64, detail: impl Into<String>) -> Loss {
         match self.syntax.unreadable_set() {
-            Some(why) => Loss::of(of, "unreadable_parameter_set", count, why),
+            Some(why) => Loss::of(of, UNREADABLE_SET, count, why),
             None => Loss::of(of, cause, count, detail),
         }
     }
@@ -157,6 +189,13 @@ impl UnitBuilder {
     /// Bytes collected so far.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.nals.len()
+    }
+
+    /// What was collected is of a picture that cannot be read: it says neither where the next one begins, nor when it is
+    /// shown. Parameter sets are known, and are put in front of the next key picture.
+    fn forget_prefix(&mut self) {
+        self.nals.clear();
+        self.has_sps = false;
     }
 
     /// A decoder that starts at a key picture needs the parameter sets in front of it. They are taken now, before the
@@ -178,6 +217,7 @@ impl UnitBuilder {
     fn take(&mut self, mut facts: PictureFacts) -> ParsedUnit {
         facts.key |= self.sync && facts.intra;
         (self.has_slices, self.has_sps) = (false, false);
-        ParsedUnit { data: std::mem::take(&mut self.nals), facts, damaged_nals: std::mem::take(&mut self.damaged_nals) }
+        let data = std::mem::take(&mut self.nals);
+        ParsedUnit { data, facts, damaged_nals: std::mem::take(&mut self.damaged_nals), path: None }
     }
 }

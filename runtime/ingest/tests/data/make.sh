@@ -37,6 +37,9 @@ sums open_gop.264
 # Constrained Baseline, four slices a picture, three references
 $FF $(test_picture 128x96 25 1) -pix_fmt yuv420p -profile:v baseline $X4 "slices=4:ref=3:keyint=10:crf=32" baseline_slices.264
 sums baseline_slices.264
+# High, CABAC, four slices a picture
+$FF $(test_picture 128x96 25 0.8) -pix_fmt yuv420p $X4 "slices=4:bframes=2:keyint=7:crf=32" slices.264
+sums slices.264
 # Main, CAVLC, temporal direct prediction
 $FF $(test_picture 96x64 25 1) -pix_fmt yuv420p -profile:v main $X4 "cabac=0:bframes=3:direct=temporal:keyint=20:crf=32" cavlc_b.264
 sums cavlc_b.264

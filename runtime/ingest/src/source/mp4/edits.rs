@@ -1,6 +1,7 @@
 //! Edit lists (ISO/IEC 14496-12, 8.6.6): which part of the recording is shown when.
 
 use super::Refusal;
+use super::movie::DAMAGED;
 use super::samples::{LATEST_S, Sample};
 use mp4_atom::{Atom, Elst};
 use std::ops::Range;
@@ -46,7 +47,15 @@ pub(super) fn read(
         let reason = format!("its edit list has {} edits, more than {MOST_EDITS}", entries.len());
         return refused(reason, "render what is to be shown with an editor");
     }
-    let movie_timescale = i128::from(movie_timescale.filter(|&scale| scale > 0).unwrap_or(timescale));
+    // one part needs no duration: it is shown to its end
+    let parts = entries.iter().filter(|entry| entry.media_time.is_some()).count();
+    let scale = movie_timescale.filter(|&scale| scale > 0);
+    if scale.is_none() && parts > 1 {
+        let reason =
+            format!("its edit list has {parts} parts, and the movie's time scale, which their durations need, is 0");
+        return refused(reason, DAMAGED);
+    }
+    let movie_timescale = i128::from(scale.unwrap_or(timescale));
     let to_track = |ticks: i128| {
         let doubled = ticks * i128::from(timescale) * 2 + movie_timescale;
         i64::try_from(doubled / (2 * movie_timescale)).unwrap_or(i64::MAX)
@@ -54,10 +63,10 @@ pub(super) fn read(
     let mut edits = Vec::new();
     let mut at = 0i128;
     for (n, entry) in entries.iter().enumerate() {
-        let duration = i128::from(entry.segment_duration);
+        let duration = if scale.is_some() { i128::from(entry.segment_duration) } else { 0 };
         if at > movie_timescale * i128::from(LATEST_S) {
             let reason = format!("edit {} of its edit list is shown later than any recording is", n + 1);
-            return refused(reason, "the file is damaged; remux it with another tool");
+            return refused(reason, DAMAGED);
         }
         if let Some(from) = entry.media_time {
             let rate = &entry.media_rate;
@@ -80,6 +89,17 @@ pub(super) fn read(
         // all of it; composition times may begin below 0
         let first = samples.iter().map(Sample::pts).min().unwrap_or(0).min(0);
         edits.push(Edit { from: first, until: i64::MAX, at: to_track(at) });
+    }
+    let times = || samples.iter().map(Sample::pts);
+    if let (Some(first), Some(end)) = (times().min(), times().max())
+        && edits.iter().all(|edit| edit.from > end || edit.until <= first)
+    {
+        let seconds = |ticks: i64| ticks as f64 / f64::from(timescale);
+        let [from, end] = [edits[0].from, end].map(seconds);
+        let reason = format!(
+            "its edit list shows none of its pictures: it begins at {from:.3} s, and its last picture is at {end:.3} s"
+        );
+        return refused(reason, "remux it without its edit list, or correct the list with an editor");
     }
     Ok(edits)
 }

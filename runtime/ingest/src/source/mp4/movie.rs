@@ -29,7 +29,7 @@ pub(super) struct Track {
     pub damaged: BTreeMap<u64, String>,
 }
 
-const DAMAGED: &str = "the file is damaged; remux it with another tool";
+pub(super) const DAMAGED: &str = "the file is damaged; remux it with another tool";
 
 /// A video track as its header describes it.
 struct Header<'a> {

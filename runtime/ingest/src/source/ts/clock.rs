@@ -16,7 +16,9 @@ pub(super) struct Clock {
     /// The last decoding time, before and after `shift`.
     last: Option<i64>,
     shift: i64,
-    /// How far apart the last two were.
+    /// The latest presentation time.
+    latest: Option<i64>,
+    /// How far apart the last two decoding times were.
     step: i64,
     /// The last picture that had times, and how many ticks one of order count is.
     known: Option<(Order, i64)>,
@@ -25,14 +27,16 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Whether these times are of another clock than those before them.
-    pub(super) fn is_elsewhere(&self, stamps: Stamps) -> bool {
+    /// `is_cut`: what comes does not continue what came.
+    pub(super) fn is_elsewhere(&self, stamps: Stamps, is_cut: bool) -> bool {
         let away = |last: i64| wrapped(stamps.dts as i64 - (last - self.shift));
-        self.last.is_some_and(|last| !(-MOST_BACK..=MOST_FORWARD).contains(&away(last)))
+        let most_back = if is_cut { 0 } else { MOST_BACK };
+        self.last.is_some_and(|last| !(-most_back..=MOST_FORWARD).contains(&away(last)))
     }
 
     /// The presentation time of a picture that has times of its own, on the recording's clock; and whether another clock
-    /// began with it.
-    pub(super) fn place(&mut self, stamps: Stamps, order: Order, may_change: bool) -> (i64, bool) {
+    /// began with it. `begins`: no picture that follows is shown before it.
+    pub(super) fn place(&mut self, stamps: Stamps, order: Order, may_change: bool, begins: bool) -> (i64, bool) {
         let mut ahead = wrapped(stamps.pts.wrapping_sub(stamps.dts) as i64);
         let mut raw = stamps.dts as i64;
         if !(-MOST_BACK..=MOST_FORWARD).contains(&ahead) {
@@ -43,10 +47,15 @@ impl Clock {
             None => raw,
             Some(last) => {
                 let away = wrapped(raw - (last - self.shift));
+                // a picture that nothing before it is shown behind is never decoded before one of them
+                let most_back = if begins { 0 } else { MOST_BACK };
                 changed =
-                    !(-MOST_BACK..=MOST_FORWARD).contains(&away) || may_change && !(0..=MOST_BACK).contains(&away);
+                    !(-most_back..=MOST_FORWARD).contains(&away) || may_change && !(0..=MOST_BACK).contains(&away);
                 if changed {
-                    let next = last + if self.step > 0 { self.step } else { 3600 };
+                    let step = if self.step > 0 { self.step } else { 3600 };
+                    // it is shown behind all that came before, however early those were decoded
+                    let behind = self.latest.filter(|_| begins).map_or(i64::MIN, |latest| latest + step - ahead);
+                    let next = behind.max(last + step);
                     self.shift = next - raw;
                     next
                 } else {
@@ -59,6 +68,7 @@ impl Clock {
         };
         self.last = Some(dts);
         let pts = dts + ahead;
+        self.latest = self.latest.max(Some(pts));
         if let Some((before, before_pts)) = self.known.filter(|(before, _)| before.sequence == order.sequence)
             && before.poc != order.poc
         {
@@ -101,7 +111,7 @@ mod tests {
     use super::*;
 
     fn place(clock: &mut Clock, pts: u64, dts: u64, poc: i32) -> (i64, bool) {
-        clock.place(Stamps { pts: pts % (1 << 33), dts: dts % (1 << 33) }, Order { sequence: 1, poc }, false)
+        clock.place(Stamps { pts: pts % (1 << 33), dts: dts % (1 << 33) }, Order { sequence: 1, poc }, false, false)
     }
 
     #[test]
@@ -123,6 +133,16 @@ mod tests {
         assert_eq!(place(&mut clock, 3_700, 3_700, 6), (910_800, false));
         assert_eq!(place(&mut clock, 3_603_700, 3_603_700, 8), (914_400, true), "40 s ahead");
         assert_eq!(place(&mut clock, 3_783_700, 3_783_700, 10), (1_094_400, false), "a gap of two seconds stays");
+    }
+
+    #[test]
+    fn a_recording_that_begins_is_shown_behind_the_one_before_it() {
+        let mut clock = Clock::default();
+        let mut begins = |pts, dts| clock.place(Stamps { pts, dts }, Order { sequence: 1, poc: 0 }, false, true);
+        // shown two frames after it is decoded; then recordings of one picture that are shown at once
+        assert_eq!(begins(907_200, 900_000), (907_200, false));
+        assert_eq!(begins(100, 100), (910_800, true), "10 s back");
+        assert_eq!(begins(50, 50), (914_400, true), "less than a frame back");
     }
 
     #[test]

@@ -124,10 +124,13 @@ impl<R: Read + Seek> Ts<R> {
             return;
         }
         // recordings that were joined do not continue each other's counters, and nothing is missing
-        let is_joined = step.begins.flatten().is_some_and(|stamps| self.clock.is_elsewhere(stamps));
+        let is_cut = step.lost > 0;
+        let is_joined = step.begins.flatten().is_some_and(|stamps| self.clock.is_elsewhere(stamps, is_cut));
         if is_joined {
             self.splitter.finish();
             self.take_units();
+            // the second may begin with pictures that refer to what is not in it
+            self.after_loss |= is_cut;
         } else if step.lost > 0 {
             let detail = "packets that are missing by the continuity counter, or marked as damaged";
             self.lose(Loss::of(LossOf::Packets, "ts_loss", u64::from(step.lost), detail));
@@ -190,7 +193,8 @@ impl<R: Read + Seek> Ts<R> {
             let pts = match own {
                 Some(stamps) => {
                     let may_change = std::mem::take(&mut self.may_change);
-                    let (pts, changed) = self.clock.place(stamps, facts.order, may_change);
+                    let begins = facts.first_shown || self.after_loss && facts.key;
+                    let (pts, changed) = self.clock.place(stamps, facts.order, may_change, begins);
                     if changed {
                         let detail = "the stream's times begin anew; they go on where they were".to_owned();
                         let counted = Counted { name: "ts_clock_changes", count: 1, detail };
@@ -202,7 +206,7 @@ impl<R: Read + Seek> Ts<R> {
             };
             self.ahead.push(unit, pts, std::mem::take(&mut self.after_loss));
         }
-        self.events.extend(self.splitter.take_loss().map(SourceEvent::Loss));
+        self.events.extend(std::iter::from_fn(|| self.splitter.take_loss()).map(SourceEvent::Loss));
     }
 }
 
