@@ -185,7 +185,8 @@ impl SliceHeader {
         }
         let resets_order = nal_ref_idc != 0 && !idr && marking_resets_order(&mut r)?;
         if nal_ref_idc != 0 && idr {
-            (r.flag()?, r.flag()?); // no_output_of_prior_pics, long_term_reference
+            r.flag()?; // no_output_of_prior_pics
+            r.flag()?; // long_term_reference
         }
         let data = slice_data(&mut r, kind, pps).ok().filter(|data| data.cabac_init < 3);
         let sps_id = pps.sps_id;
@@ -272,7 +273,8 @@ fn slice_data(r: &mut Bits, kind: u32, pps: &Pps) -> Result<SliceData, OutOfBits
         r.se()?; // slice_qs_delta
     }
     if pps.deblocking_control_present && r.ue()? != 1 {
-        (r.se()?, r.se()?); // slice_alpha_c0_offset, slice_beta_offset
+        r.se()?; // slice_alpha_c0_offset
+        r.se()?; // slice_beta_offset
     }
     Ok(SliceData { bit: r.position(), qp, cabac_init })
 }

@@ -23,7 +23,7 @@ impl<'a> Arithmetic<'a> {
     pub(super) fn new(data: &'a [u8], byte: usize, qp: i32, model: usize) -> Self {
         let contexts = CTX_INIT.map(|models| {
             let (m, n) = models[model];
-            let state = ((i32::from(m) * qp.clamp(0, 51) >> 4) + i32::from(n)).clamp(1, 126) as u8;
+            let state = (((i32::from(m) * qp.clamp(0, 51)) >> 4) + i32::from(n)).clamp(1, 126) as u8;
             if state < 64 { (63 - state, false) } else { (state - 64, true) }
         });
         let mut new = Self { data, loaded: byte, offset: 0, ahead: 0, range: 0, contexts };

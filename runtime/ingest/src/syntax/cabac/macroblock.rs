@@ -71,7 +71,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the slice; gives the macroblock that follows it.
-    pub(super) fn to_the_end(mut self, end: usize) -> Result<usize, Damage> {
+    pub(super) fn read_to_end(mut self, end: usize) -> Result<usize, Damage> {
         loop {
             if self.at >= self.macroblocks.len() {
                 return Err(Damage::TooLong);
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn left(&self) -> Option<&Macroblock> {
-        let is_first = self.at % self.slice.width == 0;
+        let is_first = self.at.is_multiple_of(self.slice.width);
         self.at.checked_sub(1).filter(|_| !is_first).and_then(|at| self.of_this_slice(at))
     }
 

@@ -121,7 +121,7 @@ impl SliceCheck {
         let bins = Arithmetic::new(&rbsp, data.bit.div_ceil(8), data.qp, model);
         self.slices += 1;
         self.macroblocks.resize(all, Macroblock::default());
-        let next = Walk::new(bins, &slice, &mut self.macroblocks, self.slices).to_the_end(data_bits(&rbsp))?;
+        let next = Walk::new(bins, &slice, &mut self.macroblocks, self.slices).read_to_end(data_bits(&rbsp))?;
         Ok(Some((next, all)))
     }
 
