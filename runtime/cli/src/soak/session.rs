@@ -224,14 +224,16 @@ impl<'a> Session<'a> {
             }
             Some(News::Over(fault)) => {
                 self.soak.pending_undo = None;
-                let number = |value: Option<f64>| value.map_or("not".to_owned(), |s| format!("after {s:.1} s"));
+                let when = |what: &str, value: Option<f64>| {
+                    value.map_or(format!("not {what}"), |s| format!("{what} after {s:.1} s"))
+                };
                 let trouble = if fault.trouble.is_empty() { String::new() } else { format!("; {}", fault.trouble) };
-                let (seen, healed) = (number(fault.seen_s), number(fault.healed_s));
-                self.say(format!(
-                    "{} fault {}: seen {seen}, healed {healed}{trouble}",
-                    crate::clock::now(),
-                    fault.name
-                ));
+                let seen = match fault.seen_s {
+                    None if !fault.has_to_be_seen => "not to be seen".to_owned(),
+                    seen => when("seen", seen),
+                };
+                let healed = when("healed", fault.healed_s);
+                self.say(format!("{} fault {}: {seen}, {healed}{trouble}", crate::clock::now(), fault.name));
                 self.soak.fault(fault);
             }
         }
