@@ -49,7 +49,8 @@ def arguments():
 def schedule(args, ids, tell):
     """The file of faults. Those that end processes come first, so that between them processes live long enough for a slope."""
     one = lambda n: ids[n % len(ids)]  # noqa: E731
-    inside = [{"kill": "each"}, {"segv": "each"}, {"kill": "dora"}, {"stop": "each", "for": "5s"}]
+    ends = [{"kill": "each"}, {"segv": "each"}, {"kill": "dora"}]
+    stops = [{"stop": "each", "for": "5s"}]
 
     def fault(name, kind, target, seconds=0, detail=None):
         words = " ".join(f"'{word}'" for word in [kind, target] + ([json.dumps(detail)] if detail is not None else []))
@@ -57,21 +58,22 @@ def schedule(args, ids, tell):
         made = {"name": name.format(target), "run": f"{tell} begin {words}"} | ({"cameras": hit} if hit else {})
         return made | ({"undo": f"{tell} end {words}", "for": f"{seconds}s"} if seconds else {})
 
+    # first what a process keeps room for from then on: a step late in its life would look like growth
     outside = [
+        fault("{} becomes larger", "media", one(9), 0, {"width": 640, "height": 360}), fault("{} becomes smaller", "media", one(9), 0, {"width": 320, "height": 180}),
+        fault("20 subscribers of the page never read", "deaf", "page", 20), fault("4 clients of the page send all the time", "flood", "page", 10),
+        fault("200 connections to the page say nothing", "idle", "page", 20), fault("clients of the page come and go", "visits", "page", 20),
         fault("{} is gone for 5 s", "gone", one(0), 5), fault("{} is gone for 60 s", "gone", one(1), 60),
         fault("{} answers 401", "status", one(2), 8, 401), fault("{} answers 404", "status", one(3), 8, 404), fault("{} answers 503", "status", one(4), 8, 503),
         fault("{} accepts connections and is silent", "silent", one(5), 12), fault("{} stalls", "stall", one(6), 10), fault("the process of {} is stopped", "freeze", one(7), 10),
         fault("{} ends its connection", "cut", one(8)), fault("all cameras end their connections", "cut", "all"),
-        fault("{} becomes larger", "media", one(9), 0, {"width": 640, "height": 360}), fault("{} becomes smaller", "media", one(9), 0, {"width": 320, "height": 180}),
         fault("{} leaves the cameras file and comes back", "remove", one(10), 5),
-        fault("20 subscribers of the page never read", "deaf", "page", 20), fault("4 clients of the page send all the time", "flood", "page", 10),
-        fault("200 connections to the page say nothing", "idle", "page", 20), fault("clients of the page come and go", "visits", "page", 20),
     ]  # fmt: skip
     machine = [
         {"name": "4 processes want all of the processor for 10 s", "run": CPU_HOG},
         {"name": "/dev/shm is full", "run": FILL, "undo": "rm -f /dev/shm/full", "for": "10s"},
     ]  # fmt: skip
-    faults = {"all": inside + outside, "outside": outside, "none": []}[args.faults]
+    faults = {"all": ends + outside + stops, "outside": outside, "none": []}[args.faults]
     return {"first": args.every, "every": args.every, "faults": faults + (machine if args.machine else [])}
 
 
