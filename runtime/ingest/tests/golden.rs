@@ -50,10 +50,12 @@ fn real_streams_are_exact() {
 }
 
 /// The streams that `data/make.sh` makes, each for the features in its name.
-const OWN: [&str; 22] = [
+const OWN: [&str; 24] = [
     "crop_b.mp4",
     "edit_list.mp4",
     "fragmented.mp4",
+    "stated_size.mp4",
+    "stated_size.mkv",
     "pyramid.264",
     "open_gop.264",
     "baseline_slices.264",

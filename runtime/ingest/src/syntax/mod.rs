@@ -10,6 +10,7 @@ mod h264_slice;
 mod h264_sps;
 mod h265;
 pub(crate) mod nal;
+mod stated;
 pub(crate) mod still;
 mod unit;
 
@@ -21,6 +22,7 @@ pub(crate) use h264::H264;
 pub(crate) use h264_gaps::permit_gaps;
 pub(crate) use h265::H265;
 pub use nal::annexb_nals;
+pub(crate) use stated::StatedSize;
 pub(crate) use unit::{ParsedUnit, UnitBuilder};
 
 /// What the active parameter sets say.

@@ -1,7 +1,7 @@
 //! Puts the NAL units of one picture together into an access unit.
 
 use super::nal::push_annexb;
-use super::{H264, H265, PictureFacts, Role, Syntax};
+use super::{H264, H265, PictureFacts, Role, StatedSize, Syntax};
 use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::path::Path;
@@ -38,6 +38,8 @@ pub(crate) struct UnitBuilder {
     without_set: Option<(u64, String)>,
     /// The container says that a decoder can start at the next picture. Believed of an intra picture.
     pub sync: bool,
+    /// What the container states of the size.
+    pub stated: StatedSize,
     /// A sequence parameter set has come, within the stream or outside of it.
     knows_sps: bool,
 }
@@ -59,6 +61,7 @@ impl UnitBuilder {
             early_slices: 0,
             without_set: None,
             sync: false,
+            stated: StatedSize::default(),
             knows_sps: false,
         }
     }
@@ -216,6 +219,7 @@ impl UnitBuilder {
 
     fn take(&mut self, mut facts: PictureFacts) -> ParsedUnit {
         facts.key |= self.sync && facts.intra;
+        self.stated.apply(&mut facts.info);
         (self.has_slices, self.has_sps) = (false, false);
         let data = std::mem::take(&mut self.nals);
         ParsedUnit { data, facts, damaged_nals: std::mem::take(&mut self.damaged_nals), path: None }

@@ -28,6 +28,17 @@ sums edit_list.mp4
 $FF -i crop_b.mp4 -c copy -movflags +frag_keyframe+empty_moov+default_base_moof fragmented.mp4
 sums fragmented.mp4
 
+# 96x64 are coded, and the bitstream crops nothing: the container alone says that 94x56 are shown
+$FF $(test_picture 96x64 25 0.4) -pix_fmt yuv420p $X4 "bframes=2:crf=30" stated_size.mp4
+python3 -c '
+data = bytearray(open("stated_size.mp4", "rb").read())
+at = data.index(b"avc1", data.index(b"stsd")) + 4
+data[at + 24 : at + 28] = (94).to_bytes(2, "big") + (56).to_bytes(2, "big")
+open("stated_size.mp4", "wb").write(data)'
+sums stated_size.mp4
+$FF -i stated_size.mp4 -c copy stated_size.mkv
+sums stated_size.mkv
+
 # 29.97 frames a second, several closed groups with B pyramids, weighted prediction
 $FF $(test_picture 128x96 30000/1001 1.4) -pix_fmt yuv420p $X4 "bframes=4:b-pyramid=normal:weightp=2:keyint=12:ref=4:crf=32" pyramid.264
 sums pyramid.264

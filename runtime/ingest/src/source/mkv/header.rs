@@ -4,12 +4,12 @@ use super::elements::{Element, Elements, Next};
 use super::ticks;
 use crate::IngestError;
 use crate::syntax::config::Config;
-use crate::syntax::{UnitBuilder, annexb_nals, contained};
+use crate::syntax::{StatedSize, UnitBuilder, annexb_nals, contained};
 use millrace_frame::{Orientation, PacketCodec, Timebase};
 use mkv_element::io::blocking_impl::ReadFrom as _;
 use mkv_element::prelude::{
     BlockGroup, Cluster, ContentEncoding, Element as _, Header as ElementHeader, Info, Segment, SimpleBlock, Timestamp,
-    TrackEntry, Tracks,
+    TrackEntry, Tracks, Video,
 };
 use std::path::Path;
 
@@ -204,6 +204,9 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
         private.splice(0..0, stripped.prefix.iter().copied());
     }
     let mut units = UnitBuilder::new(codec);
+    if let Some(size) = entry.video.as_ref().and_then(size) {
+        units.stated = size;
+    }
     let has_start_codes = codec == PacketCodec::Jpeg
         || private.is_empty()
         || private.starts_with(&[0, 0, 0, 1])
@@ -231,6 +234,12 @@ fn track(entry: &TrackEntry, path: &Path) -> Result<Track, IngestError> {
         orientation: orientation(entry),
         units,
     })
+}
+
+/// `PixelWidth` and `PixelHeight`.
+fn size(video: &Video) -> Option<StatedSize> {
+    let px = |value: u64| u32::try_from(value).ok();
+    Some(StatedSize::new(px(*video.pixel_width)?, px(*video.pixel_height)?))
 }
 
 /// How a track's projection turns its pictures: `ProjectionPoseYaw` mirrors them, then `ProjectionPoseRoll` turns them
@@ -296,7 +305,7 @@ pub(super) fn begins_file(element: &Element) -> bool {
 mod tests {
     use super::*;
     use mkv_element::prelude::{
-        Projection, ProjectionPosePitch, ProjectionPoseRoll, ProjectionPoseYaw, ProjectionType, Video,
+        Projection, ProjectionPosePitch, ProjectionPoseRoll, ProjectionPoseYaw, ProjectionType,
     };
 
     /// The examples are those of RFC 9559, 5.1.4.1.28.43 to 46.

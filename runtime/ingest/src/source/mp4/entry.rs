@@ -24,6 +24,8 @@ pub(super) struct Video {
     pub length_bytes: Option<usize>,
     /// Those outside of the samples. With avc3 and hev1 they may all be inside.
     pub sets: Vec<Vec<u8>>,
+    /// Width and height in pixels.
+    pub size_px: [u16; 2],
 }
 
 /// The entries of an `stsd` box.
@@ -44,7 +46,10 @@ fn entry(fourcc: FourCc, body: &[u8]) -> Entry {
         _ => return Entry::Other(other_codec(fourcc, boxes)),
     };
     match video {
-        Ok(video) => Entry::Video(video),
+        Ok(mut video) => {
+            video.size_px = size(body);
+            Entry::Video(video)
+        }
         Err(why) => {
             let reason = format!("the parameter sets of its '{fourcc}' video cannot be read: {why}");
             Entry::Other(Refusal { reason, fix: "the file is damaged; remux it with another tool" })
@@ -52,9 +57,14 @@ fn entry(fourcc: FourCc, body: &[u8]) -> Entry {
     }
 }
 
+/// `width` and `height` of a visual sample entry (ISO/IEC 14496-12, 12.1.3.2); 0 where the entry ends before them.
+fn size(body: &[u8]) -> [u16; 2] {
+    [24, 26].map(|at| body.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_be_bytes(*bytes)))
+}
+
 impl Video {
     fn bare(codec: PacketCodec) -> Self {
-        Self { codec, length_bytes: None, sets: Vec::new() }
+        Self { codec, length_bytes: None, sets: Vec::new(), size_px: [0; 2] }
     }
 }
 
@@ -104,6 +114,7 @@ fn avc(body: &[u8]) -> Result<Video, String> {
         codec: PacketCodec::H264,
         length_bytes: Some(usize::from(record.length_size_minus_one()) + 1),
         sets: sets.map(<[u8]>::to_vec).collect(),
+        size_px: [0; 2],
     })
 }
 
@@ -117,6 +128,7 @@ fn hevc(mut body: &[u8]) -> Result<Video, String> {
         codec: PacketCodec::H265,
         length_bytes: Some(usize::from(record.length_size_minus_one) + 1),
         sets: record.arrays.into_iter().flat_map(|array| array.nalus).collect(),
+        size_px: [0; 2],
     })
 }
 
@@ -160,12 +172,12 @@ mod tests {
         let bare = [(b"avc3", PacketCodec::H264, b"avcC"), (b"hev1", PacketCodec::H265, b"hvcC")];
         for (fourcc, codec, config) in bare {
             for boxes in [vec![], [&b"\0\0\0\x08"[..], config].concat()] {
-                let want = Video { codec, length_bytes: None, sets: vec![] };
+                let want = Video { codec, length_bytes: None, sets: vec![], size_px: [0; 2] };
                 assert!(matches!(visual(fourcc, &boxes), Entry::Video(video) if video == want), "{codec} {boxes:?}");
             }
         }
         let avcc = b"\0\0\0\x0favcC\x01\x64\0\x0c\xfd\xe0\0";
-        let want = Video { codec: PacketCodec::H264, length_bytes: Some(2), sets: vec![] };
+        let want = Video { codec: PacketCodec::H264, length_bytes: Some(2), sets: vec![], size_px: [0; 2] };
         assert!(matches!(visual(b"avc3", avcc), Entry::Video(video) if video == want));
     }
 

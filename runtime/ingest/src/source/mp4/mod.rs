@@ -14,7 +14,7 @@ mod tables;
 use super::{Source, SourceEvent};
 use crate::syntax::nal::{find_start_code, length_prefixed};
 use crate::syntax::still::StillReader;
-use crate::syntax::{ParsedUnit, UnitBuilder, annexb_nals};
+use crate::syntax::{ParsedUnit, StatedSize, UnitBuilder, annexb_nals};
 use crate::{IngestError, Loss, LossOf};
 use entry::Entry;
 use millrace_frame::{Orientation, PacketCodec, Timebase};
@@ -103,7 +103,7 @@ impl Mp4 {
         let is_first = self.entry.is_none();
         // nothing refers to a picture of another description
         self.after_loss |=
-            self.entry.is_some_and(|old| !matches!(&self.entries[old], Entry::Video(old) if old == video));
+            self.entry.is_some_and(|old| !matches!(&self.entries[old], Entry::Video(old) if old.sets == video.sets && old.codec == video.codec));
         self.entry = Some(entry);
         self.length_bytes = video.length_bytes;
         let other_codec = video.codec != self.codec;
@@ -111,6 +111,8 @@ impl Mp4 {
             (self.codec, self.units) = (video.codec, UnitBuilder::new(video.codec));
         }
         video.sets.iter().for_each(|set| self.units.out_of_band(set));
+        let [width_px, height_px] = video.size_px.map(u32::from);
+        self.units.stated = StatedSize::new(width_px, height_px);
         other_codec && !is_first
     }
 
