@@ -155,3 +155,22 @@ fn nothing_that_is_written_is_read_or_written_elsewhere_by_whatever_name() {
     }
     assert_eq!(report(folder.path(), &["OUT: a", "OUT: b", "IN: clip.mp4", "IN: hard"], &[]), "");
 }
+
+#[test]
+fn the_pictures_of_a_folder_and_the_files_that_a_model_names_are_read() {
+    let folder = folder();
+    for name in ["sub/1.jpg", "net.onnx", "names.txt"] {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    std::fs::write(folder.path().join("model.yml"), "file: net.onnx\nlabels: { file: names.txt }\n").unwrap();
+    for (first, second) in [
+        ("VIDEO: sub", "OUT: sub/1.jpg"),
+        ("MODEL: model.yml", "OUT: model.yml"),
+        ("MODEL: model.yml", "OUT: ./sub/../net.onnx"),
+        ("MODEL: model.yml", "OUT: names.txt"),
+    ] {
+        let text = report(folder.path(), &[first, second], &[]);
+        assert!(text.contains("of node 'n0' reads: it would be emptied"), "{first}, {second}: {text}");
+    }
+    assert_eq!(report(folder.path(), &["VIDEO: sub", "OUT: sub/2.jpg", "MODEL: model.yml"], &[]), "");
+}

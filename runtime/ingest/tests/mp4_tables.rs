@@ -4,7 +4,7 @@
 mod common;
 
 use common::mp4_writer::{Movie, Sample, boxed, coded, description, other_track, table, tkhd, visual, words};
-use common::{Run, Scratch, decode, decode_with, reference, shared_data};
+use common::{Run, Scratch, decode, decode_with, own_data, reference, shared_data};
 use millrace_ingest::{Event, Ingest, Options, ReorderPolicy};
 use std::path::Path;
 
@@ -154,6 +154,25 @@ fn a_recording_behind_the_first_is_named() {
     let twice = decoded("twice.mp4", &[&file[..], &file].concat());
     assert_eq!(twice.md5s(), md5s);
     assert_eq!(twice.lost.into_iter().collect::<Vec<_>>(), [("unread_recording", 1)]);
+}
+
+#[test]
+fn fragments_of_a_recording_behind_the_first_are_none_of_its_own() {
+    for first in ["stated_size.mp4", "fragmented.mp4"] {
+        let (_, want) = reference(&own_data(&format!("{first}.framemd5")));
+        let other = if first == "fragmented.mp4" {
+            Movie::of(&coded("flat.264").0, false).file()
+        } else {
+            data("fragmented.mp4")
+        };
+        let run = decoded("two.mp4", &[data(first), other].concat());
+        assert_eq!(run.md5s(), want.iter().map(|frame| frame.md5.as_str()).collect::<Vec<_>>(), "{first}");
+        assert_eq!(run.lost.into_iter().collect::<Vec<_>>(), [("unread_recording", 1)], "{first}");
+    }
+}
+
+fn data(name: &str) -> Vec<u8> {
+    std::fs::read(own_data(name)).unwrap()
 }
 
 #[test]

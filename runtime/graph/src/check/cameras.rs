@@ -3,7 +3,7 @@
 use super::files::{self, Use};
 use super::parts::{self, Served};
 use super::{CheckedNode, Effective, From, World, place};
-use crate::cameras::{self, Camera, Cameras, Choice, Part, Source, id_fault};
+use crate::cameras::{self, Camera, Cameras, Choice, Part, Password, Source, id_fault};
 use crate::dora::Feed;
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node};
@@ -35,20 +35,25 @@ struct Named {
 }
 
 impl Named {
-    /// The files that its cameras are.
+    /// The files that its cameras are, and those of their passwords.
     fn files(&self, folder: &Path) -> Vec<Use> {
-        let of = |camera: &Camera| match &camera.source.it {
-            Source::File(file) => {
-                let path = folder.join(file_path(file).ok()?);
-                Use::of(format!("camera '{}' of {}", camera.id.it, self.name), &path)
+        let mut files = Vec::new();
+        for camera in &self.cameras.cameras {
+            let what = format!("camera '{}' of {}", camera.id.it, self.name);
+            if let Source::File(file) = &camera.source.it
+                && let Ok(path) = file_path(file)
+            {
+                files.extend(Use::of_source(&what, &folder.join(path)));
             }
-            Source::Url(_) => None,
-        };
-        self.cameras.cameras.iter().filter_map(of).collect()
+            if let Some(Password::File(path)) = camera.password.as_ref().map(|password| &password.it) {
+                files.extend(Use::of(what, &folder.join(path)));
+            }
+        }
+        files
     }
 }
 
-/// Finds faults of cameras and their files; gives the cameras that reach each node, and the files that cameras are.
+/// Finds faults of cameras and their files; gives the cameras that reach each node, and the files that are read for them.
 pub(super) fn check(
     graph: &Graph,
     nodes: &[CheckedNode],
@@ -58,11 +63,13 @@ pub(super) fn check(
     report: &mut Report,
 ) -> (Reach, Vec<Use>) {
     let mut files: BTreeMap<PathBuf, Option<Named>> = BTreeMap::new();
+    let mut read = Vec::new();
     let mut own: Reach = vec![BTreeSet::new(); graph.nodes.len()];
     for (index, (node, checked)) in graph.nodes.iter().zip(nodes).enumerate() {
         if is_decoder(checked) {
             let decoder = Decoder { graph, node, checked, index, folder, file, world };
             own[index] = decoder.members(&mut files, report);
+            read.extend(decoder.listed());
         }
     }
     for named in files.values().flatten() {
@@ -71,7 +78,11 @@ pub(super) fn check(
     }
     let reach = spread(graph, own);
     check_unique(graph, nodes, &reach, report);
-    (reach, files.values().flatten().flat_map(|named| named.files(folder)).collect())
+    for (path, named) in &files {
+        read.extend(Use::of("CAMERAS".to_owned(), path));
+        read.extend(named.iter().flat_map(|named| named.files(folder)));
+    }
+    (reach, read)
 }
 
 /// It decodes cameras: it says so by its settings.
@@ -204,6 +215,17 @@ impl Decoder<'_> {
             ids.push(id.to_owned());
         }
         ids
+    }
+
+    /// The files that SOURCES names.
+    fn listed(&self) -> Vec<Use> {
+        let value = self.given("SOURCES").map(|(_, value)| value).unwrap_or_default();
+        let listed = value.split_whitespace().filter_map(|text| {
+            let (id, source) = text.split_once('=')?;
+            let path = self.folder.join(file_path(source).ok()?);
+            Some(Use::of_source(&format!("camera '{id}' of node '{}'", self.node.id.it), &path))
+        });
+        listed.flatten().collect()
     }
 
     /// The decoder says that it reads the file of SOURCE, and so those of SOURCES.

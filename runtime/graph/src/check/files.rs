@@ -6,6 +6,7 @@ use crate::fault::{Fault, Report};
 use crate::model::{Graph, Node};
 use crate::nearest::nearest;
 use crate::settings::{FileUse, file_path, is_url};
+use crate::yaml::Yaml;
 use rustix::fs::{Access, Mode, OFlags, access, open, unlink};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -33,7 +34,34 @@ impl Use {
     pub(super) fn of(what: String, path: &Path) -> Option<Self> {
         Some(Self { what, identity: identity(path)? })
     }
+
+    /// A source that is read: a video file, or each picture of a folder.
+    pub(super) fn of_source(what: &str, path: &Path) -> Vec<Self> {
+        let pictures = std::fs::read_dir(path).into_iter().flatten().flatten().take(MOST_PICTURES);
+        let pictures = pictures.filter(|entry| is_picture(&entry.path()));
+        Self::of(what.to_owned(), path)
+            .into_iter()
+            .chain(pictures.filter_map(|entry| Self::of(what.to_owned(), &entry.path())))
+            .collect()
+    }
+
+    /// A model's description, and the files that it names.
+    fn of_model(what: &str, path: &Path) -> Vec<Self> {
+        let yaml = std::fs::read_to_string(path).ok().and_then(|text| Yaml::parse(&text).ok());
+        let named = |keys: &[&str]| {
+            let mut at = yaml.as_ref()?;
+            for key in keys {
+                at = at.get(key)?;
+            }
+            at.text().map(|name| path.with_file_name(name))
+        };
+        let files = [Some(path.to_owned()), named(&["file"]), named(&["labels", "file"])];
+        files.into_iter().flatten().filter_map(|path| Self::of(what.to_owned(), &path)).collect()
+    }
 }
+
+/// Pictures of a folder that are held against what is written.
+const MOST_PICTURES: usize = 100_000;
 
 /// Checks the described settings of all nodes. `read` is what the graph reads besides: its own file, those of cameras.
 pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut read: Vec<Use>, report: &mut Report) {
@@ -66,10 +94,12 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
                 report.push(fault(format!("{whose}: {} names '{value}', {why}", setting.key)).fix_with(fix));
                 continue;
             }
-            match (file, Use::of(what.clone(), &path)) {
-                (FileUse::Read | FileUse::Source | FileUse::Model, used) => read.extend(used),
-                (FileUse::Write, Some(used)) => written.push((used, fault(String::new()))),
-                _ => {}
+            match file {
+                FileUse::Read => read.extend(Use::of(what, &path)),
+                FileUse::Source => read.extend(Use::of_source(&what, &path)),
+                FileUse::Model => read.extend(Use::of_model(&what, &path)),
+                FileUse::Write => written.extend(Use::of(what, &path).map(|used| (used, fault(String::new())))),
+                FileUse::Folder => {}
             }
         }
     }
@@ -143,16 +173,17 @@ pub(super) fn source(path: &Path) -> Result<(), Refusal> {
 fn pictures(folder: &Path) -> Result<(), Refusal> {
     let unreadable = |error: std::io::Error| (format!("which cannot be read: {error}"), None);
     access(folder, Access::READ_OK | Access::EXEC_OK).map_err(|error| unreadable(error.into()))?;
-    let is_picture = |path: &Path| {
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        !is_hidden && ["jpg", "jpeg", "jpe", "png"].iter().any(|known| extension == *known) && path.is_file()
-    };
     let mut entries = std::fs::read_dir(folder).map_err(unreadable)?;
     let found = entries.any(|entry| entry.is_ok_and(|entry| is_picture(&entry.path())));
     let why =
         "which is a folder without pictures (.jpg, .jpeg, .png); a video file or a folder of pictures is expected";
     if found { Ok(()) } else { Err((why.to_owned(), None)) }
+}
+
+fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !is_hidden && ["jpg", "jpeg", "jpe", "png"].iter().any(|known| extension == *known) && path.is_file()
 }
 
 fn writable(path: &Path) -> Result<(), Refusal> {

@@ -47,7 +47,8 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
                     b"moov" if moov.is_none() => moov = Some(found),
                     // of the same data, a second one would contradict the first
                     b"moov" if data_behind => further.push(found),
-                    b"mdat" => data_behind |= moov.is_some(),
+                    // a file begins within the file
+                    b"mdat" | b"ftyp" => data_behind |= moov.is_some(),
                     b"moof" if found.end > found.body => fragments.push(found),
                     _ => {}
                 }
@@ -94,6 +95,7 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
                  them with a tool that knows MP4",
                 other.start
             ));
+            fragments.retain(|fragment| fragment.start < other.start);
             break;
         }
     }
