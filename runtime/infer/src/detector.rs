@@ -188,8 +188,10 @@ impl<E: Engine> Detector<E> {
             TensorDtype::U8 => self.run(Elements::U8(&vec![0; elements]), to),
             TensorDtype::F16 => self.run(Elements::F16(&vec![0; elements]), to),
             TensorDtype::F32 => self.run(Elements::F32(&vec![0.0; elements]), to),
-        }
-        .map(|_| ())
+        }?;
+        // a doubt is said once: of the first pictures, and not here, where nobody reads it
+        self.reader.decoder.begin();
+        Ok(())
     }
 
     fn run(&mut self, data: Elements<'_>, to: Mapping) -> Result<Boxes, DetectError> {

@@ -197,6 +197,32 @@ fn a_truncated_mp4_gives_what_is_there_and_counts_the_rest() {
     }
 }
 
+/// These files state their own length, so that nothing of them is missing in silence.
+#[test]
+fn a_file_that_is_cut_anywhere_gives_all_its_pictures_or_says_that_some_are_missing() {
+    for (name, mark) in [
+        ("pyramid.mkv", &b"\x1f\x43\xb6\x75"[..]),
+        ("pyramid.mkv", b"\xa3"),
+        ("h264.avi", b"00dc"),
+        ("h265.avi", b"00dc"),
+        ("crop_b.mp4", b"\0\0\x01"),
+    ] {
+        let whole = std::fs::read(own_data(name)).unwrap();
+        let all = decode_bytes(name, &whole).frames.len();
+        let marks = (whole.len() / 4..whole.len() - mark.len()).filter(|&at| whole[at..].starts_with(mark));
+        for cut in marks.chain((whole.len() / 4..whole.len() - 8).step_by(97)) {
+            let file = Scratch::new(name, &whole[..cut]);
+            // where the headers are cut it is refused
+            let Ok(run) = decode(&file.0, &Options::default()) else { continue };
+            assert!(
+                run.frames.len() == all || !run.lost.is_empty(),
+                "{name} of {cut} bytes gives {} of {all} pictures without a word",
+                run.frames.len()
+            );
+        }
+    }
+}
+
 #[test]
 fn files_that_are_not_video_are_refused_with_what_they_are() {
     let whole = std::fs::read(own_data("edit_list.mp4")).unwrap();

@@ -227,6 +227,30 @@ fn a_folder_is_played_in_the_natural_order_of_its_names() {
 }
 
 #[test]
+fn of_several_pictures_in_a_png_file_the_first_is_shown_and_the_others_are_counted() {
+    let folder = Folder::new("several");
+    let whole = std::fs::read(still("rgb.png")).unwrap();
+    // the control of an animation (PNG, 11.3.4.1) stands in front of the pictures
+    let mut control = [&8u32.to_be_bytes()[..], b"acTL", &3u32.to_be_bytes(), &0u32.to_be_bytes()].concat();
+    control.extend(crc(&control[4..]).to_be_bytes());
+    let data = whole.windows(4).position(|bytes| bytes == b"IDAT").unwrap() - 4;
+    std::fs::write(folder.0.join("1.png"), [&whole[..data], &control, &whole[data..]].concat()).unwrap();
+    std::fs::write(folder.0.join("2.png"), [&whole[..], &whole].concat()).unwrap();
+    std::fs::write(folder.0.join("3.png"), &whole).unwrap();
+    let (pictures, lost) = shown(&folder.0, &Options::default());
+    assert_eq!(pictures.len(), 3, "{lost:?}");
+    let [(cause, first), (_, second)] = &lost[..] else { panic!("{lost:?}") };
+    assert!(*cause == "unread_picture" && first.contains("1.png' holds 2 more"), "{lost:?}");
+    assert!(second.contains("2.png' holds 1 more"), "{lost:?}");
+}
+
+/// Of a chunk's kind and body (PNG, annex D).
+fn crc(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+}
+
+#[test]
 fn a_photograph_is_turned_as_its_exif_says_and_a_setting_comes_first() {
     let upright = one(&still("exif_90.jpg"));
     assert_eq!((upright.size, upright.info.orientation), ((48, 64), Orientation::Turn90));

@@ -72,6 +72,11 @@ impl Decoder {
         self.thresholds = thresholds;
     }
 
+    /// Forgets what it has seen: a run on zeros, say, which is no picture.
+    pub fn begin(&mut self) {
+        self.doubt = Doubt::default();
+    }
+
     /// What an engine has to know to leave out candidates that cannot become boxes.
     pub fn grid(&self) -> Option<Grid> {
         self.head.grid(&self.canvas)

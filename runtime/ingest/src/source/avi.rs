@@ -27,6 +27,8 @@ pub(super) struct Avi {
     path: PathBuf,
     len_bytes: u64,
     at: u64,
+    /// Where its pictures end, by the word of the lists that hold them.
+    stated_end: u64,
     stream: Stream,
     units: UnitBuilder,
     stills: StillReader,
@@ -58,7 +60,17 @@ impl Avi {
         let mut units = UnitBuilder::new(stream.codec);
         stream.sets.iter().for_each(|set| units.out_of_band(set));
         let path = path.into();
-        Ok(Self { file, path, len_bytes, at, stream, units, stills: StillReader::default(), after_loss: false })
+        Ok(Self {
+            file,
+            path,
+            len_bytes,
+            at,
+            stated_end: 0,
+            stream,
+            units,
+            stills: StillReader::default(),
+            after_loss: false,
+        })
     }
 
     /// What is at this place, and moves on behind it. `None` for what is of no interest.
@@ -67,13 +79,17 @@ impl Avi {
         let mut head = [0; 12];
         let left = self.len_bytes.saturating_sub(at);
         if left < 8 {
-            return Ok(Some(SourceEvent::End));
+            return Ok(Some(self.end()));
         }
         self.file.read_exact_at(&mut head[..left.min(12) as usize], at)?;
         let [k0, k1, k2, k3, s0, s1, s2, s3, list @ ..] = head;
         let (kind, size) = ([k0, k1, k2, k3], u32::from_le_bytes([s0, s1, s2, s3]));
         if matches!(&kind, b"RIFF" | b"LIST") && matches!(&list, b"AVI " | b"AVIX" | b"movi" | b"rec ") {
             self.at += 12;
+            // a recorder that cannot go back in its file leaves all bits set
+            if size != u32::MAX {
+                self.stated_end = self.stated_end.max(at + 8 + u64::from(size));
+            }
             return Ok(None);
         }
         if !kind.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b' ') {
@@ -82,7 +98,7 @@ impl Avi {
         let end = at + 8 + u64::from(size);
         let is_ours = kind[..2] == self.stream.number && matches!(&kind[2..], b"dc" | b"db");
         if end > self.len_bytes {
-            self.at = self.len_bytes;
+            (self.at, self.stated_end) = (self.len_bytes, 0);
             let detail = format!("the file ends early at byte {}, within the chunk at byte {at}", self.len_bytes);
             let of = if is_ours { LossOf::Pictures } else { LossOf::Parts };
             return Ok(Some(self.lose(Loss::of(of, "truncated", 1, detail))));
@@ -102,6 +118,17 @@ impl Avi {
         let mut body = vec![0; size as usize];
         self.file.read_exact_at(&mut body, at + 8)?;
         Ok(Some(self.picture(body, at)))
+    }
+
+    /// The end of the file, which may be an early one.
+    fn end(&mut self) -> SourceEvent {
+        let stated = std::mem::take(&mut self.stated_end);
+        // the last chunk may lack its byte to an even place
+        if stated <= self.len_bytes + 1 {
+            return SourceEvent::End;
+        }
+        let detail = format!("the file ends early at byte {}: its pictures end at byte {stated}", self.len_bytes);
+        SourceEvent::Loss(Loss::of(LossOf::Parts, "truncated", 1, detail))
     }
 
     fn picture(&mut self, body: Vec<u8>, at: u64) -> SourceEvent {

@@ -3,8 +3,8 @@
 use super::jpegs::unreadable;
 use super::{Source, SourceEvent, probe};
 use crate::syntax::ParsedUnit;
-use crate::syntax::still::{JPEG_START, PNG_START, StillReader};
-use crate::{IngestError, Loss};
+use crate::syntax::still::{JPEG_START, PNG_START, StillReader, further_png};
+use crate::{IngestError, Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::cmp::Ordering;
 use std::ffi::OsStr;
@@ -19,6 +19,8 @@ const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "jpe", "png"];
 pub(super) struct Pictures {
     paths: IntoIter<PathBuf>,
     reader: StillReader,
+    /// What is reported behind the last picture.
+    queued: Option<Loss>,
 }
 
 impl Pictures {
@@ -43,7 +45,7 @@ impl Pictures {
 
     /// These pictures.
     pub(super) fn of(paths: Vec<PathBuf>, by_exif: bool) -> Self {
-        Self { paths: paths.into_iter(), reader: StillReader::new(by_exif) }
+        Self { paths: paths.into_iter(), reader: StillReader::new(by_exif), queued: None }
     }
 
     fn picture(&mut self, path: &Path) -> Result<SourceEvent, Loss> {
@@ -62,6 +64,11 @@ impl Pictures {
             data if data.starts_with(&PNG_START) => PacketCodec::Png,
             _ => return Err(lost("it is neither a JPEG nor a PNG picture".into())),
         };
+        let further = if codec == PacketCodec::Png { further_png(&data) } else { 0 };
+        if further > 0 {
+            let detail = format!("'{}' holds {further} more (an animation, or files that were joined)", path.display());
+            self.queued = Some(Loss::of(LossOf::Parts, "unread_picture", further, detail));
+        }
         let unit = self.reader.unit(codec, data).map_err(|why| lost(unreadable(&why).detail))?;
         let unit = ParsedUnit { path: Some(path.into()), ..unit };
         Ok(SourceEvent::Unit { unit, times: None, after_loss: false })
@@ -70,6 +77,9 @@ impl Pictures {
 
 impl Source for Pictures {
     fn next(&mut self) -> Result<SourceEvent, IngestError> {
+        if let Some(loss) = self.queued.take() {
+            return Ok(SourceEvent::Loss(loss));
+        }
         let Some(path) = self.paths.next() else { return Ok(SourceEvent::End) };
         Ok(self.picture(&path).unwrap_or_else(SourceEvent::Loss))
     }

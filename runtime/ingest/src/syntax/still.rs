@@ -158,6 +158,28 @@ fn png(data: &[u8]) -> Result<Header, String> {
     Ok(Header { size, profile: "PNG", unsupported: None, exif: Orientation::Upright })
 }
 
+/// How many pictures are behind the first one of a PNG file: those of an animation (PNG, 11.3.4.1), and further files.
+pub(crate) fn further_png(data: &[u8]) -> u64 {
+    let mut at = PNG_START.len();
+    let mut animated = 0;
+    while let Some(&[l0, l1, l2, l3, ref kind @ ..]) = data.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let body = at + 8;
+        match kind {
+            b"acTL" => {
+                let frames = data.get(body..).and_then(<[u8]>::first_chunk).map_or(0, |n| u32::from_be_bytes(*n));
+                animated = u64::from(frames.saturating_sub(1));
+            }
+            b"IEND" => {
+                let behind = data.get(body..).unwrap_or_default();
+                return animated + behind.windows(PNG_START.len()).filter(|bytes| *bytes == PNG_START).count() as u64;
+            }
+            _ => {}
+        }
+        at = body.saturating_add(u32::from_be_bytes([l0, l1, l2, l3]) as usize).saturating_add(4);
+    }
+    animated
+}
+
 /// What a JPEG picture begins with: a marker, and the beginning of the next.
 pub(crate) const JPEG_START: [u8; 3] = [0xff, 0xd8, 0xff];
 /// The eight bytes that a PNG picture begins with.

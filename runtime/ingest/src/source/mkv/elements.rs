@@ -1,7 +1,7 @@
 //! The elements of an EBML file (RFC 8794), one after the other, whether or not they say how long they are.
 
 use mkv_element::io::blocking_impl::ReadFrom as _;
-use mkv_element::prelude::{Cluster, Element as _, Header, VInt64};
+use mkv_element::prelude::{Cluster, Element as _, Header, Segment, VInt64};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,12 +31,14 @@ pub(super) struct Elements {
     file: File,
     len: u64,
     pub(super) at: u64,
+    /// Where the last segment ends, by its own word.
+    segment_end: Option<u64>,
 }
 
 impl Elements {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, len, at: 0 })
+        Ok(Self { file, len, at: 0, segment_end: None })
     }
 
     /// The element that begins here. Its body is next: [`Self::skip`] or [`Self::body`] go past it.
@@ -51,7 +53,15 @@ impl Elements {
         self.at += (there - rest.len()) as u64;
         // all bits of a size set: unknown
         let size = (!size.is_unknown && *size < (1 << 56) - 1).then_some(*size);
+        if id == Segment::ID {
+            self.segment_end = size.and_then(|size| self.at.checked_add(size));
+        }
         Ok(Next::Element(Element { id, body_at: self.at, size }))
+    }
+
+    /// Where the segment ends that the file does not hold to its end.
+    pub(super) fn is_cut_before(&self) -> Option<u64> {
+        self.segment_end.filter(|&end| end > self.len)
     }
 
     /// Whether the whole element is in the file.

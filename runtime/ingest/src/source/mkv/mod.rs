@@ -65,6 +65,10 @@ impl Mkv {
             Next::Element(element) => element,
             Next::Damaged => return self.resume_behind(at),
             Next::End => {
+                if let Some(end) = self.elements.is_cut_before() {
+                    let detail = format!("the file ends early at byte {at}: its segment ends at byte {end}");
+                    self.events.push_back(SourceEvent::Loss(Loss::of(LossOf::Parts, "truncated", 1, detail)));
+                }
                 self.ended = true;
                 return Ok(());
             }
