@@ -1,5 +1,6 @@
 //! One run of a graph under dora, from its start to its end; and when the next one begins, where it is started again.
 
+use crate::load::{Loaded, absolute_sets};
 use crate::procs::Family;
 use crate::run::{log_file, start};
 use crate::scratch::Scratch;
@@ -73,6 +74,19 @@ pub(crate) struct Launch<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) sets: Vec<Set>,
     pub(crate) stem: String,
+}
+
+impl<'a> Launch<'a> {
+    /// Of a graph that was loaded from `file`.
+    pub(crate) fn of(dora: PathBuf, file: &Path, loaded: &'a Loaded) -> anyhow::Result<Self> {
+        Ok(Self {
+            dora,
+            graph: loaded.checked.graph.as_ref().context("there is no graph")?,
+            folder: loaded.folder.clone(),
+            sets: absolute_sets(&loaded.checked)?,
+            stem: file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph").to_owned(),
+        })
+    }
 }
 
 /// The graph while it runs.

@@ -11,7 +11,7 @@ mod store;
 
 use crate::ab::{command, shown};
 use crate::life::Launch;
-use crate::load::{absolute_sets, ready};
+use crate::load::ready;
 use crate::run::Signals;
 use crate::trial::machine;
 use crate::trial::plan::Plan;
@@ -53,13 +53,7 @@ fn try_soak(args: &Args) -> anyhow::Result<u8> {
     fresh.sets = args.sets.iter().map(|set| format!("{}.{}={}", set.node, set.key, set.value)).collect();
     fresh.schedule = text;
     let soak = store.go_on(fresh)?;
-    let launch = Launch {
-        dora,
-        graph,
-        folder: loaded.folder.clone(),
-        sets: absolute_sets(&loaded.checked)?,
-        stem: args.graph.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph").to_owned(),
-    };
+    let launch = Launch::of(dora, &args.graph, &loaded)?;
     let signals = Signals::listen()?;
     let mut session = Session::new(&launch, &loaded.checked, soak, schedule, args.quiet);
     session.run(&store, &signals)?;

@@ -6,7 +6,7 @@ mod keeper;
 mod notify;
 
 use crate::life::Launch;
-use crate::load::{Loaded, absolute_sets, ready};
+use crate::load::{Loaded, ready};
 use crate::run::Signals;
 use crate::set_parser;
 use anyhow::{Context, bail};
@@ -62,13 +62,7 @@ pub(crate) fn supervise(args: &Args) -> anyhow::Result<ExitCode> {
             node.id.it
         );
     }
-    let launch = Launch {
-        dora,
-        graph,
-        folder: loaded.folder.clone(),
-        sets: absolute_sets(&loaded.checked)?,
-        stem: args.graph.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph").to_owned(),
-    };
+    let launch = Launch::of(dora, &args.graph, &loaded)?;
     let signals = Signals::listen()?;
     Keeper::new(&launch, &loaded.checked, args.hang, args.quiet).run(&signals)
 }
