@@ -4,6 +4,7 @@
 #define HOST
 #include "candidates.cu"
 #include "kernels.cu"
+#include "turn.cu"
 
 template <class Parameter>
 static int run(void (*kernel)(const Parameter &), const unsigned grid[3], const unsigned block[3], void **args) {
@@ -28,5 +29,6 @@ extern "C" int millrace_host_launch(const char *kernel_name, const unsigned grid
     }
     CHOSEN(FIND)
     KERNELS_OF_CANDIDATES(FIND)
+    KERNELS_OF_TURN(FIND)
     return 1;
 }

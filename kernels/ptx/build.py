@@ -94,7 +94,7 @@ def main(arguments):
         sys.exit(__doc__)
     status = 0
     texts = {name: compile_ptx(library, f"CHOSEN(X)=KERNELS_{name.upper()}(X)") for name in ("f32", "f16", "u8")}
-    texts["candidates"] = compile_ptx(library, name="candidates.cu")
+    texts |= {name: compile_ptx(library, name=f"{name}.cu") for name in ("candidates", "turn")}
     for name, ptx in texts.items():
         path = HERE / f"{name}.ptx"
         if not arguments:

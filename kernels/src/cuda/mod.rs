@@ -10,6 +10,7 @@
 //! | `whole` | frames whose scale is a whole number |
 //! | `separate` | the same job as separate passes over full-size RGB |
 //! | `candidates` | of a detector's candidates those that can become boxes |
+//! | `turn` | a plane as it is shown |
 //! | `download` | an output of a network on its way to the host |
 //!
 //! The kernels are in `kernels/cuda`; those of the pass compute the bits that [`Converter`](crate::Converter) computes.
@@ -21,6 +22,7 @@ mod grid;
 mod launch;
 mod plan;
 mod separate;
+mod turn;
 mod whole;
 
 pub use candidates::{Candidates, Layout, NoBox};
@@ -29,6 +31,7 @@ pub use download::{Arrived, Download, KeptPlaces};
 pub use grid::{Kernel, Launch, MAX_FRAMES, Tile};
 pub use plan::Plan;
 pub use separate::CudaSeparatePasses;
+pub use turn::{CudaTurn, TurnParameter, TurnedPlane};
 
 use crate::ConvertError;
 use millrace_cuda::CudaError;

@@ -41,6 +41,8 @@ pub(crate) struct Lane {
 pub(crate) struct Nvidia {
     /// `None` only while this is dropped.
     session: Option<Session>,
+    /// Its frames can be turned.
+    turns: bool,
     stop: StopFlag,
 }
 
@@ -107,6 +109,7 @@ impl Backend for Cuda {
 
     fn decoder(&self, _: &str, sink: Sink<Picture>) -> Result<Stream<Nvidia>, String> {
         let (gpu, nvdec, options, stop) = (self.gpu.clone(), self.nvdec, self.options, self.stop.clone());
+        let turns = self.writer.turns();
         let make = move |codec, mut sink: NumberedSink<Picture>| {
             let codec = match codec {
                 PacketCodec::H264 => Codec::H264,
@@ -119,7 +122,7 @@ impl Backend for Cuda {
             };
             let sink = Box::new(move |picture: Picture| sink(picture.timestamp(), picture));
             let session = Session::new(nvdec, &gpu, codec, options, sink).map_err(classified)?;
-            Ok(Nvidia { session: Some(session), stop: stop.clone() })
+            Ok(Nvidia { session: Some(session), turns, stop: stop.clone() })
         };
         let given = match options.order {
             PictureOrder::Presentation => Given::InOrder,
@@ -199,7 +202,7 @@ impl Parser for Nvidia {
     type Picture = Picture;
 
     fn feed(&mut self, unit: &AccessUnit, number: i64) -> Result<(), DecodeError> {
-        if let Some(what) = refusal(unit) {
+        if let Some(what) = refusal(unit, self.turns) {
             return Err(DecodeError::Hopeless(what));
         }
         self.session
@@ -213,13 +216,13 @@ impl Parser for Nvidia {
     }
 }
 
-/// What is known to be wrong before the GPU sees it. Depths are the GPU's to judge.
-pub(crate) fn refusal(unit: &AccessUnit) -> Option<String> {
+/// What is known to be wrong before the GPU sees it, where frames can be turned, or cannot. Depths are the GPU's to judge.
+pub(crate) fn refusal(unit: &AccessUnit, turns: bool) -> Option<String> {
     let info = &unit.info;
-    if info.orientation != Orientation::Upright {
+    if info.orientation != Orientation::Upright && !turns {
         return Some(format!(
-            "its pictures are stored turned or mirrored (to be shown by '{}'), which is not undone on the GPU; \
-             use sw-nv12, or set ORIENTATION: none to have them as they are stored",
+            "its pictures are stored turned or mirrored (to be shown by '{}'), which the conversion to BGR24 does not undo; \
+             set FORMAT: nv12, or ORIENTATION: none to have them as they are stored",
             info.orientation
         ));
     }

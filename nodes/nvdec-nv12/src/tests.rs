@@ -33,11 +33,13 @@ fn units(name: &str) -> Vec<AccessUnit> {
 }
 
 #[test]
-fn pictures_that_have_to_be_turned_are_refused_with_what_to_use() {
-    let why = crate::node::refusal(&units("turned/turned.mp4")[0]).unwrap();
+fn pictures_that_have_to_be_turned_are_refused_as_bgr24_with_what_to_set() {
+    let turned = &units("turned/turned.mp4")[0];
+    let why = crate::node::refusal(turned, false).unwrap();
     assert!(why.contains("turned or mirrored (to be shown by '270')"), "{why}");
-    assert!(why.contains("use sw-nv12, or set ORIENTATION: none"), "{why}");
-    assert_eq!(crate::node::refusal(&units("crop_b.mp4")[0]), None);
+    assert!(why.contains("set FORMAT: nv12, or ORIENTATION: none"), "{why}");
+    assert_eq!(crate::node::refusal(turned, true), None);
+    assert_eq!(crate::node::refusal(&units("crop_b.mp4")[0], false), None);
 }
 
 /// Decodes in software, and gives up on the unit with the number `fails_at`.
