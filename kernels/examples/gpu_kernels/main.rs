@@ -10,6 +10,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod correct;
+mod replay;
 mod speed;
 
 use millrace_cuda::Gpu;

@@ -7,17 +7,17 @@ use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses, CudaToR
 use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
 use std::collections::BTreeSet;
 
-type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// Frames in memory, each with its tensor: over 740 MB, many times what a GPU keeps in its cache.
 const FRAMES: usize = 128;
-const SOURCE: Size = Size::new(1920, 1080);
+pub(crate) const SOURCE: Size = Size::new(1920, 1080);
 const SECTOR_BYTES: u64 = 32;
 const SAMPLES: usize = 15;
 const BATCHES: [usize; 5] = [1, 4, 16, 32, 64];
 
 /// What is measured.
-struct Arm {
+pub(crate) struct Arm {
     name: &'static str,
     dtype: TensorDtype,
     /// Width and height of the tensor.
@@ -26,7 +26,7 @@ struct Arm {
     padded: bool,
 }
 
-const ARMS: [Arm; 5] = [
+pub(crate) const ARMS: [Arm; 5] = [
     Arm { name: "fused", dtype: TensorDtype::F16, side: 640, padded: true },
     Arm { name: "fused with padding", dtype: TensorDtype::F16, side: 640, padded: false },
     Arm { name: "fused f32", dtype: TensorDtype::F32, side: 640, padded: true },
@@ -35,7 +35,7 @@ const ARMS: [Arm; 5] = [
 ];
 
 impl Arm {
-    fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         Target {
             size: Size::new(self.side, self.side),
             layout: TensorLayout::Nchw,
@@ -59,8 +59,8 @@ impl Arm {
 }
 
 /// Work that keeps the GPU busy while launches are queued behind it, so that none of them waits for the CPU.
-struct Bench {
-    stream: Stream,
+pub(crate) struct Bench {
+    pub(crate) stream: Stream,
     busy: [DeviceMemory; 2],
     start: Event,
     end: Event,
@@ -140,8 +140,8 @@ fn sector_bytes(image: &ImageDesc, placed: Size) -> u64 {
         + plane(touched(width_px, w, Some(ox)), touched(height_px, h, Some(oy)), 2)
 }
 
-struct Frames {
-    image: ImageDesc,
+pub(crate) struct Frames {
+    pub(crate) image: ImageDesc,
     sources: DeviceMemory,
     source_bytes: u64,
     tensors: DeviceMemory,
@@ -149,7 +149,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(stream: &Stream, tensor_bytes: u64) -> Result<Self, Failure> {
+    pub(crate) fn new(stream: &Stream, tensor_bytes: u64) -> Result<Self, Failure> {
         let tagged = colour(Matrix::Bt709, Range::Limited, ChromaSiting::Left);
         // the pitch of a hardware decoder's surfaces
         let (image, source_bytes) = ImageDesc::packed(PixelFormat::Nv12, SOURCE, tagged, 256);
@@ -161,6 +161,11 @@ impl Frames {
             stream.upload(&noise(index as u64, source_bytes as usize), frames.source(index))?;
         }
         Ok(frames)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        FRAMES
     }
 
     fn source(&self, index: usize) -> Span {
@@ -179,7 +184,7 @@ impl Frames {
     }
 
     /// Microseconds of a frame, in batches that go once through all of memory.
-    fn us_per_frame(
+    pub(crate) fn us_per_frame(
         &self,
         bench: &Bench,
         batch: usize,
@@ -249,7 +254,12 @@ pub(crate) fn run(gpu: &Gpu, variants: Option<&str>) -> Result<String, Failure> 
         "1920x1080 nv12 -> bgr24, batch 16: {us:.3} us/frame, {rate:.3} TB/s, {:.1} % of a copy",
         100.0 * rate / copy
     );
-    Ok(format!("{{\"copy_tb_per_s\": {copy:.4}, \"bgr24_us_per_frame\": {us:.4}, \"rows\": [{}]}}", rows.join(", ")))
+    drop(frames);
+    let replayed = crate::replay::run(gpu, &bench)?;
+    Ok(format!(
+        "{{\"copy_tb_per_s\": {copy:.4}, \"bgr24_us_per_frame\": {us:.4}, \"replayed\": {replayed}, \"rows\": [{}]}}",
+        rows.join(", ")
+    ))
 }
 
 /// Other tiles of the f16 kernels, each from a file named by its kernel and its numbers.

@@ -71,6 +71,8 @@ def kernels(suite, step):
         in_goal = batch in ("16", "32", "64")
         goal, met = ("kernel-copy", row["of_copy"] >= 0.8) if in_goal else (None, None)
         step.figure(name, 100 * row["of_copy"], "% of the copy rate", goal, met)
+    for row in found["speed"]["replayed"]:
+        step.figure(f"surfaces replayed, batch {row['batch']}: time by way of BGR24 over NV12's", row["bgr24_us"] / row["nv12_us"], "x")
     # the same job in torch, right after
     file = suite.out / "torch.json"
     step.run([suite.need_python("torch"), suite.root / "tests/gpu/torch_kernels.py", "--json", file], 150)
