@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
+use millrace_tests::dataflow::Talk;
 use millrace_tests::{Running, Traces, finish, millrace, printed, python, root, succeed};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
@@ -67,6 +68,26 @@ fn independent_clients_read_the_detections_and_ctrl_c_leaves_nothing() {
     assert!(status.is_some(), "Ctrl-C ends everything within 3 s");
     println!("ended {:?} after Ctrl-C", asked.elapsed());
     Traces::left_since(&before, &mark, Duration::from_millis(500)).unwrap();
+}
+
+#[test]
+fn a_router_with_tls_lets_those_with_a_certificate_read_and_nobody_write() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut clients) = python() else { return };
+    if Command::new("openssl").arg("version").output().is_err() {
+        return millrace_tests::skipped("no openssl, which makes the certificates");
+    }
+    let (page, router) = (free_port(), free_port());
+    let mut clients = Talk::begin(clients.arg("tests/clients/zenoh_tls.py").args(["--tcp", &router.to_string()]));
+    clients.until("the router listens");
+    let connect = format!("zenoh.CONNECT=tcp/127.0.0.1:{router}");
+    let sets = ["decode.LOOP=true", "zenoh.MODE=client", "zenoh.SCOUTING=false", &connect];
+    let mut running = demo(page, "tls", &sets);
+    let (code, said) = clients.end();
+    println!("{said}");
+    assert_eq!(code, 0, "{said}");
+    running.signal(Signal::INT);
+    assert!(running.wait(Duration::from_secs(10)).is_some());
 }
 
 /// Whether there is a browser; says so where there is none.

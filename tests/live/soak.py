@@ -24,6 +24,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "target/tools/python")]
 
+import memory  # noqa: E402
+
 # not where that would take the machine's memory
 FILL = "test $(df --output=avail /dev/shm | tail -1) -lt 1048576 && { head -c 1G /dev/zero > /dev/shm/full 2>/dev/null; test -s /dev/shm/full; }"
 CPU_HOG = "for n in 1 2 3 4; do timeout 10 sh -c 'while :; do :; done' & done; wait"
@@ -73,6 +75,9 @@ def schedule(args, ids, tell):
         {"name": "4 processes want all of the processor for 10 s", "run": CPU_HOG},
         {"name": "/dev/shm is full", "run": FILL, "undo": "rm -f /dev/shm/full", "for": "10s"},
     ]  # fmt: skip
+    if memory.is_there():
+        limit = fault("no memory is left for the nodes for 5 s", "memory", "nodes", 5)
+        machine.append(limit | {"cameras": ids})
     faults = {"all": ends + outside + stops, "outside": outside, "none": []}[args.faults]
     return {"first": args.every, "every": args.every, "faults": faults + (machine if args.machine else [])}
 
@@ -83,7 +88,7 @@ class Tell(threading.Thread):
     def __init__(self, path, cameras, port, folder, judge):
         super().__init__(daemon=True)
         self.cameras, self.port, self.folder, self.judge = {c.id: c for c in cameras}, port, folder, judge
-        self.clients = {}
+        self.clients, self.limit = {}, None
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -111,6 +116,11 @@ class Tell(threading.Thread):
                 client = self.clients.pop(kind)
                 client.close()
                 self.judge.visits += client.visits
+        elif kind == "memory":
+            if when == "begin":
+                self.limit = memory.Limit(graph.PROGRAMS)
+            else:
+                self.limit.close()
         elif kind == "remove":
             graph.cameras_file(self.folder, [c for id, c in self.cameras.items() if when == "end" or id != target])
         else:
