@@ -23,13 +23,18 @@ OPTIONS = {
 OF_16_BITS = {"GRID_SAMPLE_F32: false": ["--grid-sample-f16"]}
 
 
+def usual_batch(suite):
+    """Frames in a batch of a model that was given."""
+    return suite.args.batch or USUAL_BATCH
+
+
 def models(suite):
     """{name: (model.yml, frames in a batch)}: the demo's, a real one for one frame at a time, and those that were given."""
     found = {"demo": (live.demo(suite), 32)}
     if suite.data is not None and (suite.data / "models/yolox_nano.onnx").exists():
         found["yolox-nano"] = (suite.yolox(), 1)
     for model in suite.args.models:
-        found[model.resolve().parent.name] = (model.resolve(), USUAL_BATCH)
+        found[model.resolve().parent.name] = (model.resolve(), usual_batch(suite))
     return found
 
 

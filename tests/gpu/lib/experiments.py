@@ -47,6 +47,7 @@ EXPERIMENTS = {
     "batch": Experiment("gpu-batch-vs-single", ("gpu-batch1", "gpu-full"), "On a GPU: batches of up to 8 frames against frame by frame", loads="saturated"),
     "cuda-graph": Experiment("gpu-cuda-graph", ("gpu-full", "gpu-cuda-graph"), "On a GPU: inferences as CUDA graphs against launches one by one", loads="saturated", until=None),
     "one-process": Experiment("gpu-one-process", ("gpu-full", "gpu-one-process"), "On a GPU: decoder, converter and detector in one process against three, 64 cameras of 960x540", clip=DEMO, cameras=64, frames=1000, warm_up=300, quality_frames=12, loads="saturated", until=None),
+    "baseline": Experiment("gpu-baseline-vs-full", ("gpu-baseline", "gpu-full"), "On a GPU: every optimization off at once against all of them", loads="saturated"),
     "fp16": Experiment("gpu-fp16", ("gpu-full", "gpu-fp16"), "On a GPU: a model of 16 bits against one of 32", loads="saturated", until=None),
 }
 

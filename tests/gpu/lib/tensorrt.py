@@ -187,6 +187,7 @@ def yolox(suite, step):
 def engine(suite, step):
     """Each model of --models in 16-bit floats: what trt-infer computes against TensorRT's own loop over the same engine, the graph around
     it in one process, and how many cameras hold."""
+    batch = detector.usual_batch(suite)
     for model in suite.args.models:
         model, name = model.resolve(), model.resolve().parent.name
         # TensorRT's own level and tactics: this engine is judged for its speed
@@ -195,18 +196,18 @@ def engine(suite, step):
             more["BUILD_LEVEL"] = str(suite.args.build_level)
         try:
             built = [word for pair in more.items() for word in ("--set", "=".join(pair))]
-            done = step.run([suite.target / "millrace", "model", "build", model, "--set", f"BATCH={detector.USUAL_BATCH}", *built], 560)
+            done = step.run([suite.target / "millrace", "model", "build", model, "--set", f"BATCH={batch}", *built], 560)
             detector.said(step, f"{name}: {done.text.strip().splitlines()[-1]}; {done.seconds:.0f} s")
             file = suite.out / f"trt-{name}.json"
-            command = [example(suite, "trt_infer"), "--model", model, "--batch", str(detector.USUAL_BATCH), "--in-flight", "2", "--frames", str(detector.USUAL_FRAMES), "--json", file]
+            command = [example(suite, "trt_infer"), "--model", model, "--batch", str(batch), "--in-flight", "2", "--frames", str(detector.USUAL_FRAMES), "--json", file]
             step.run([*command, *built], 120)
             report = json.loads(file.read_text())
             step.figure(f"{name}: trt_infer", report, "as named")
             ours, own = detector.rates(report)[2], report["own"]["frames_per_s"]
-            detector.said(step, f"{name}, batch {detector.USUAL_BATCH}: trt-infer alone {ours:.0f} frames/s, TensorRT's own loop {own:.0f} ({ours / own:.2f} x)")
+            detector.said(step, f"{name}, batch {batch}: trt-infer alone {ours:.0f} frames/s, TensorRT's own loop {own:.0f} ({ours / own:.2f} x)")
             step.figure(f"{name}: trt-infer against TensorRT's own loop", 100 * ours / own, "%", "trt-own", ours >= 0.9 * own)
-            detector.around(suite, step, name, model, detector.USUAL_BATCH, 2, ours, "one process", placement.TOGETHER, None, "trt-infer", more)
-            hold.most(suite, step, f"{name}, trt-infer", model, detector.USUAL_BATCH, ours, "trt-infer", more)
+            detector.around(suite, step, name, model, batch, 2, ours, "one process", placement.TOGETHER, None, "trt-infer", more)
+            hold.most(suite, step, f"{name}, trt-infer", model, batch, ours, "trt-infer", more)
         except Failed as e:
             step.fault(f"{name}: {e}")
 
