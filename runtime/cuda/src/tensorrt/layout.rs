@@ -248,7 +248,7 @@ impl std::fmt::Display for Version {
 }
 
 /// The versions that are understood, for messages.
-pub(crate) const UNDERSTOOD: &str = "TensorRT 8.5, 8.6, 10.0 to 10.16 and 11.0 to 11.4, and TensorRT-RTX 1.5 to 1.7";
+pub(crate) const UNDERSTOOD: &str = "TensorRT 8.5, 8.6, 10.0 to 10.16, 11.0 and 11.1, and TensorRT-RTX 1.5 to 1.7";
 
 impl Version {
     /// The version of a library that answers `number`.
@@ -265,7 +265,7 @@ impl Version {
             (false, 8, 5) => Some(&V8_5),
             (false, 8, 6) => Some(&V8_6),
             (false, 10, 0..=16) => Some(&V10),
-            (false, 11, 0..=4) | (true, 1, 5..=7) => Some(&V11),
+            (false, 11, 0..=1) | (true, 1, 5..=7) => Some(&V11),
             _ => None,
         }
     }
