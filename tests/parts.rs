@@ -65,6 +65,11 @@ fn the_graph_for_two_gpus_is_sound_and_a_crossing_is_refused() {
         !sound && text.contains("node 'detect-1' works on GPU 0, and its input 'tensor' brings frames of 'decode-1'"),
         "{text}"
     );
+    let (sound, text) = check(&["--set", "decode-0.PROCESS=gpu", "--set", "decode-1.PROCESS=gpu"]);
+    let says = "node 'decode-1' works on GPU 1 and 'decode-0' on GPU 0, and they share the process 'gpu'";
+    assert!(!sound && text.contains(says) && text.contains("such as gpu-0 and gpu-1"), "{text}");
+    let (sound, text) = check(&["--set", "decode-0.PROCESS=gpu-0", "--set", "to-rgb-0.PROCESS=gpu-0"]);
+    assert!(sound, "{text}");
     let (sound, text) = check(&["--set", "decode-1.PART=1/2"]);
     assert!(!sound && text.contains("nodes 'decode-0' and 'decode-1' both have PART 1/2"), "{text}");
 }

@@ -388,6 +388,10 @@ fn frames_do_not_go_from_one_gpu_to_another() {
     assert!(
         on(0, "PROVIDER: cuda, DEVICE: 1").contains("works on GPU 1, and its input 'tensor' brings frames of 'decode'")
     );
+    // a detector on the CPU reads none of them
+    let report = on(0, "PROVIDER: cpu");
+    let says = "node 'detect' computes on the CPU, and its input 'tensor' brings frames of 'decode', which are in the memory of GPU 0";
+    assert!(report.contains(says) && report.contains("fix: PROVIDER: cuda, or MEMORY: host in 'decode'"), "{report}");
     // two decoders into one converter, which works on both, and one detector, which does not
     let two = decoder("zero", "SOURCE: a.mp4") + &decoder("one", "SOURCE: b.mp4, DEVICE: 1");
     let two = two + &converter("frame: zero/frame, frame.one: one/frame");
@@ -395,8 +399,10 @@ fn frames_do_not_go_from_one_gpu_to_another() {
     assert!(report.contains("brings frames of 'one', which are on GPU 1") && report.contains("1 error"), "{report}");
     // what is copied to host memory is read anywhere
     let host = decoder("decode", "SOURCE: a.mp4, DEVICE: 1, MEMORY: host") + &converter("frame: decode/frame");
-    let report = folder.report(&(host + &detector("detect", "to-rgb/tensor", "PROVIDER: cuda")));
-    assert_eq!(report, "graphs/g.yml: no faults\n");
+    for provider in ["cuda", "cpu"] {
+        let detector = detector("detect", "to-rgb/tensor", &format!("PROVIDER: {provider}"));
+        assert_eq!(folder.report(&(host.clone() + &detector)), "graphs/g.yml: no faults\n", "{provider}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Frames in a GPU's memory stay on that GPU: a node that works on another cannot read them.
+//! Frames in a GPU's memory stay on that GPU: a node that works on another, or on the CPU, cannot read them.
 
 use super::cameras::producer;
 use super::{CheckedNode, place};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// The GPUs that the frames of a node's outputs are on, each with the node that put them there.
 type OnGpus = BTreeMap<u32, usize>;
 
-/// Finds nodes that work on another GPU than their frames are on.
+/// Finds nodes that work on another GPU than their frames are on, and detectors on the CPU with frames on a GPU.
 pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], report: &mut Report) {
     let mut on: Vec<OnGpus> = nodes.iter().enumerate().map(|(index, node)| of_source(index, node)).collect();
     // each round goes one node further
@@ -27,6 +27,12 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], report: &mut Report) {
         }
     }
     for (node, checked) in graph.nodes.iter().zip(nodes) {
+        if value(checked, "PROVIDER") == Some("cpu") {
+            let inputs = frames(graph, nodes, node, checked);
+            for (input, (gpu, maker)) in inputs.filter_map(|(input, from)| Some((input, on[from].first_key_value()?))) {
+                report.push(for_the_cpu(graph, node, checked, input, (*gpu, *maker)));
+            }
+        }
         let Some(own) = device(checked).filter(|_| !is_source(checked)) else { continue };
         for (input, from) in frames(graph, nodes, node, checked) {
             for (gpu, maker) in on[from].iter().filter(|(gpu, _)| **gpu != own) {
@@ -58,15 +64,29 @@ fn crossing(
     }
 }
 
+/// A detector that computes on the CPU, and frames on a GPU.
+fn for_the_cpu(graph: &Graph, node: &Node, checked: &CheckedNode, input: &Input, (gpu, maker): (u32, usize)) -> Fault {
+    let (id, name, maker) = (&node.id.it, &input.name.it, &graph.nodes[maker].id.it);
+    let message = format!(
+        "node '{id}' computes on the CPU, and its input '{name}' brings frames of '{maker}', which are in the memory of GPU {gpu}"
+    );
+    let fault = Fault::error(node.id.at, message).fix(format!("PROVIDER: cuda, or MEMORY: host in '{maker}'"));
+    match checked.settings.iter().find(|setting| setting.key == "PROVIDER") {
+        Some(setting) => fault.at(place(node, checked, setting)),
+        None => fault,
+    }
+}
+
 /// The number of the GPU that a node works on, by its setting. A detector that could work on one and does not says so by
 /// its PROVIDER.
-fn device(node: &CheckedNode) -> Option<u32> {
-    let value = |key: &str| {
-        let setting = node.settings.iter().find(|setting| setting.described && setting.key == key);
-        setting.and_then(|setting| setting.value.as_deref())
-    };
-    let on_host = value("PROVIDER") == Some("cpu") || value("MEMORY") == Some("host");
-    value("DEVICE").filter(|_| !on_host)?.trim().parse().ok()
+pub(super) fn device(node: &CheckedNode) -> Option<u32> {
+    let on_host = value(node, "PROVIDER") == Some("cpu") || value(node, "MEMORY") == Some("host");
+    value(node, "DEVICE").filter(|_| !on_host)?.trim().parse().ok()
+}
+
+fn value<'a>(node: &'a CheckedNode, key: &str) -> Option<&'a str> {
+    let setting = node.settings.iter().find(|setting| setting.described && setting.key == key);
+    setting.and_then(|setting| setting.value.as_deref())
 }
 
 fn is_source(node: &CheckedNode) -> bool {

@@ -1,6 +1,6 @@
 //! Nodes that share a process: whether they can.
 
-use super::{CheckedNode, Effective, From, place};
+use super::{CheckedNode, Effective, From, devices, place};
 use crate::describe::{Describer, GROUP_PROGRAM, GROUP_SETTING as SETTING, find_program};
 use crate::fault::{Fault, Place, Report};
 use crate::model::{Graph, Node};
@@ -42,6 +42,7 @@ pub(super) fn check(
             same_folder(name, first, node, checked, folder, report);
             same_environment(name, &members, (first, of_first), (node, checked), report);
         }
+        same_gpu(name, &members, report);
     }
 }
 
@@ -97,6 +98,19 @@ fn same_folder(name: &str, first: &Node, node: &Node, checked: &CheckedNode, fol
             other.it, one.it
         );
         report.push(fault(node, checked, SETTING, message));
+    }
+}
+
+/// A process works on one GPU: its members share one CUDA context, and an error of one GPU would end the nodes of the other.
+fn same_gpu(name: &str, members: &[(&Node, &CheckedNode)], report: &mut Report) {
+    let mut on = members.iter().filter_map(|(node, checked)| Some((*node, *checked, devices::device(checked)?)));
+    let Some((first, _, gpu)) = on.next() else { return };
+    for (node, checked, other) in on.filter(|(.., other)| *other != gpu) {
+        let (id, first) = (&node.id.it, &first.id.it);
+        let message =
+            format!("node '{id}' works on GPU {other} and '{first}' on GPU {gpu}, and they share the process '{name}'");
+        let fix = format!("a {SETTING} of its own for the nodes of each GPU, such as {name}-{gpu} and {name}-{other}");
+        report.push(fault(node, checked, SETTING, message).fix(fix));
     }
 }
 
