@@ -6,7 +6,7 @@ use millrace_detect::model::Thresholds;
 use millrace_detect::{FileError, Grid, RawTensor, Signature};
 use millrace_frame::TensorDtype;
 use millrace_kernels::cuda::KeptPlaces;
-use millrace_node::{FilePath, Flow};
+use millrace_node::{FilePath, Findings, Flow};
 use std::path::Path;
 
 /// The settings that every detector node has. One that has more flattens these into its own.
@@ -265,6 +265,11 @@ pub trait Engine: Sized + 'static {
     fn in_flow(settings: Self::Settings, flow: Flow) -> Self::Settings {
         let _ = flow;
         settings
+    }
+
+    /// Says which of the settings exclude each other or have no effect, as [`Node::check`](millrace_node::Node::check) does.
+    fn check(settings: &Self::Settings, findings: &mut Findings<'_>) {
+        let _ = (settings, findings);
     }
 
     /// How many copies of the model compute at the same time, and by how many threads each.

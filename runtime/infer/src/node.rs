@@ -5,7 +5,7 @@ use crate::order::{Frame, InOrder};
 use crate::{Common, DetectError, Engine, Found};
 use millrace_detect::model::Thresholds;
 use millrace_frame::{PayloadKind, counted};
-use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
+use millrace_node::{Context, Findings, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,10 @@ impl<E: Engine> Node for InferNode<E> {
         }],
     };
     type Settings = E::Settings;
+
+    fn check(settings: &E::Settings, findings: &mut Findings<'_>) {
+        E::check(settings, findings);
+    }
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {
         let settings = E::in_flow(settings, cx.flow());
