@@ -46,6 +46,8 @@ fn it_refuses_integers_that_it_would_pad_wrongly() {
 fn it_adds_and_checks_models() {
     testing::adds_and_checks_models::<Rten>();
     testing::adds_models_of_each_task::<Rten>();
+    testing::writes_over_nothing_of_others::<Rten>();
+    testing::adds_models_by_their_numbers::<Rten>();
 }
 
 #[test]

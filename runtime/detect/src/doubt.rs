@@ -146,10 +146,10 @@ impl Tally {
             )
         } else if score >= LEAST_SCORE && last.boxes >= MANY_ALIKE && last.alike * 10 >= last.boxes * ALIKE_OF_TEN {
             let boxes = last.boxes;
-            format!(
-                "nearly all of the {boxes} boxes of one picture are the same box, as of a model that was not exported whole or that \
-                 is given pictures that it was not trained on: look at 'input' in model.yml, too"
-            )
+            return Some(format!(
+                "the boxes are most likely wrong: nearly all of the {boxes} boxes of one picture are the same box. 'head' or \
+                 'input' in model.yml is not that of the model, or the model was not exported whole"
+            ));
         } else {
             return None;
         };

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod tasks;
+mod writes;
 
 pub use tasks::{adds_models_of_each_task, finds_shapes_and_classes};
+pub use writes::{adds_models_by_their_numbers, writes_over_nothing_of_others};
 
 use crate::{Detector, Elements, Engine, InferNode};
 use millrace_frame::{Item, Letterbox, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timebase, Timing};
