@@ -229,6 +229,14 @@ impl Engine for Ort {
         settings.check(findings);
     }
 
+    fn asked_batch(settings: &Settings) -> u32 {
+        settings.batch.unwrap_or(1)
+    }
+
+    fn feeds_sizes(settings: &Settings) -> bool {
+        settings.provider == Provider::Cpu
+    }
+
     fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {
         settings.share(flow)
     }

@@ -126,6 +126,20 @@ fn what_has_no_part_in_a_provider_is_said_before_the_start() {
     let tensorrt = [("PROVIDER", "tensorrt"), ("ENGINE_CACHE", "/e"), ("DEVICE", "1")];
     assert_eq!(found(&tensorrt), (none(), none()));
     assert_eq!(found(&[&tensorrt[..], &[("CUDA_GRAPH", "true"), ("BATCH", "2")]].concat()).0, ["CUDA_GRAPH"]);
+
+    // what the model file shows
+    let of = |file: &str, head: &str, more: &[(&str, &str)]| {
+        let (_folder, model) = testing::describe(file, &[("kind: centre, output: detections, stride_px: 8", head)]);
+        let model = model.display().to_string();
+        let found = remarks::<InferNode<Ort>>(&[&[("MODEL", &*model), ("PROVIDER", "cuda")][..], more].concat());
+        found.refused.into_iter().map(|r| format!("{}: {}", r.setting, r.why)).collect::<Vec<_>>().join("\n")
+    };
+    let centre = "kind: centre, output: detections, stride_px: 8";
+    let fixed = of("tiny.onnx", centre, &[("BATCH", "4")]);
+    assert!(fixed.starts_with("BATCH: ") && fixed.contains("is for 1 frame at a time, and BATCH is 4"), "{fixed}");
+    assert_eq!(of("tiny_open.onnx", centre, &[("BATCH", "4")]), "");
+    let sizes = of("tiny_dfine.onnx", "kind: dfine", &[]);
+    assert!(sizes.starts_with("MODEL: ") && sizes.contains("a second input, 'orig_target_sizes'"), "{sizes}");
 }
 
 #[test]

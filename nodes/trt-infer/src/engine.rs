@@ -97,6 +97,14 @@ impl Engine for Trt {
         settings.check(findings);
     }
 
+    fn asked_batch(settings: &Settings) -> u32 {
+        settings.batch
+    }
+
+    fn feeds_sizes(_: &Settings) -> bool {
+        false
+    }
+
     fn share(settings: &Settings, _flow: Flow) -> Result<(usize, usize), EngineError> {
         Ok(settings.share())
     }

@@ -1,5 +1,6 @@
 //! The node around a [`Detector`].
 
+use crate::fit::foreseen;
 use crate::lanes::{Answer, EngineTime, Event, Lanes};
 use crate::order::{Frame, InOrder};
 use crate::{Common, DetectError, Engine, Found};
@@ -56,6 +57,9 @@ impl<E: Engine> Node for InferNode<E> {
 
     fn check(settings: &E::Settings, findings: &mut Findings<'_>) {
         E::check(settings, findings);
+        if let Some((setting, why)) = foreseen::<E>(settings) {
+            findings.refuse(setting, why);
+        }
     }
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {

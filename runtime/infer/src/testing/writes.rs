@@ -1,6 +1,7 @@
 //! What `millrace model` writes, and what it leaves alone; and what it makes of numbers that are not as their shapes promise.
 
-use super::{ask, data};
+use super::data;
+use super::tool::ask;
 use crate::Engine;
 use std::path::Path;
 

@@ -77,9 +77,7 @@ impl Target<'_> {
             (false, true, false) => {
                 Err(format!("'{shown}' exists and is no {kind}, so that --force does not replace it; {other}"))
             }
-            (false, false, true) => {
-                Err(format!("'{shown}' exists and may be somebody's work; {other}, or replace it with --force"))
-            }
+            (false, false, true) => Err(format!("'{shown}' exists; {other}, or replace it with --force")),
             (false, false, false) => Err(format!("'{shown}' exists and is no {kind}; {other}")),
         }
     }
