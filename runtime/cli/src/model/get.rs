@@ -59,8 +59,8 @@ const SOURCES: [Source; 6] = [
         finds: "the 80 classes of COCO",
         licence: "Apache-2.0",
         address: "https://github.com/roboflow/rf-detr",
-        fetch: "pip install 'rfdetr[onnxexport]' && python -c 'import rfdetr; rfdetr.RFDETRNano().export()'",
-        file: "output/inference_model.onnx",
+        fetch: "pip install 'rfdetr[onnx]' && python -c 'import rfdetr; rfdetr.RFDETRNano().export()'",
+        file: "output/rfdetr-nano.onnx",
         options: " --labels docs/labels/coco-91.txt",
         remark: "COCO's ids have gaps, which the file of labels has, too",
     },
@@ -69,7 +69,7 @@ const SOURCES: [Source; 6] = [
         finds: "one of 1000 classes for the whole picture; no boxes",
         licence: "BSD-3-Clause",
         address: "https://docs.pytorch.org/vision/stable/models.html",
-        fetch: "python -c 'import torch, torchvision.models as m; w = m.ResNet18_Weights.DEFAULT; \
+        fetch: "pip install torchvision onnxscript && python -c 'import torch, torchvision.models as m; w = m.ResNet18_Weights.DEFAULT; \
                 open(\"classes.txt\", \"w\").write(\"\\n\".join(w.meta[\"categories\"])); \
                 torch.onnx.export(m.resnet18(weights=w).eval(), torch.zeros(1, 3, 224, 224), \"resnet18.onnx\")'",
         file: "resnet18.onnx",
@@ -125,7 +125,7 @@ fn where_had(name: Option<&str>) -> Result<String, String> {
             let near = nearest(name, names()).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
             let known = names().collect::<Vec<_>>().join(", ");
             return Err(format!(
-                "no model is known as '{name}'{near} (known: {known}); `millrace model add FILE.onnx` takes any file that you have"
+                "no model is known as '{name}'{near} (known: {known}); `millrace model add` describes any .onnx file that you have"
             ));
         }
         Some(name) => format!("'{name}' is had from its authors; Millrace does not fetch it."),
@@ -183,9 +183,9 @@ mod tests {
         assert!(SOURCES.iter().all(|source| all.contains(source.address)), "{all}");
         let unknown = where_had(Some("frigate")).unwrap_err();
         assert!(unknown.starts_with("no model is known as 'frigate' (known: YOLOX-nano, "), "{unknown}");
-        assert!(unknown.contains("YOLO26") && unknown.contains("millrace model add"), "{unknown}");
+        assert!(unknown.contains("YOLO26") && unknown.contains("`millrace model add`"), "{unknown}");
         assert!(where_had(Some("YOLOZ-nano")).unwrap_err().contains("did you mean 'YOLOX-nano'?"));
-        assert!(get(&["yolox".to_owned()]).is_ok() && get(&[]).is_ok());
+        assert!(get(&["yolox".to_owned()]).is_ok() && get(&[]).is_ok() && get(&["--help".to_owned()]).is_ok());
         for refused in [&["frigate"][..], &["--all"], &["yolox", "rf-detr"]] {
             assert!(get(&refused.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).is_err(), "{refused:?}");
         }
