@@ -137,6 +137,7 @@ fn where_had(name: Option<&str>) -> Result<String, String> {
 pub(super) fn get(names: &[String]) -> anyhow::Result<ExitCode> {
     let name = match names {
         [] => None,
+        [name] if ["-h", "--help"].contains(&name.as_str()) => None,
         [name] if name.starts_with('-') => {
             bail!("'millrace model get' has no option {name}; it takes a name, or nothing")
         }
