@@ -233,6 +233,23 @@ impl Keys<'_, '_> {
         }
     }
 
+    /// Whether these strides are in the order in which one output has the cells of all levels.
+    pub(super) fn in_order(&mut self, strides_px: &[u32]) -> Option<()> {
+        if strides_px.is_sorted_by(|a, b| a < b) {
+            return Some(());
+        }
+        let mut sorted = strides_px.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let text = format!(
+            "'strides_px' is {strides_px:?}; an output has the cells of the smallest stride first, so every box would be elsewhere: \
+             write {sorted:?}"
+        );
+        let node = self.at.get("strides_px").unwrap_or_else(|| self.at.node());
+        self.faults.at(node, text);
+        None
+    }
+
     pub(super) fn integer(
         &mut self,
         key: &'static str,

@@ -31,6 +31,7 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     let (output, strides_px) = (keys.name("output"), keys.strides());
     let scores = keys.scores(Scores::Probabilities);
     let strides_px = strides_px?.unwrap_or_else(|| vec![8, 16, 32]);
+    keys.in_order(&strides_px)?;
     Some(Arc::new(Yolox { output: output?, strides_px, scores: scores? }))
 }
 
