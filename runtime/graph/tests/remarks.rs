@@ -71,7 +71,7 @@ fn report(common: &str, nodes: &[&str], sets: &[&str]) -> (String, Vec<Asked>) {
 }
 
 #[test]
-fn a_refusal_stands_at_its_setting_wherever_that_is_written() {
+fn a_refusal_is_shown_at_its_setting_wherever_that_is_written() {
     let (text, asked) = report("B: x", &["A: y"], &[]);
     assert!(text.contains("g.yml:3:") && text.contains("^"), "{text}");
     assert!(text.contains("node 'n0' (new): A and B exclude each other"), "{text}");

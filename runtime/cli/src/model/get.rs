@@ -139,10 +139,10 @@ pub(super) fn get(names: &[String]) -> anyhow::Result<ExitCode> {
         [] => None,
         [name] if ["-h", "--help"].contains(&name.as_str()) => None,
         [name] if name.starts_with('-') => {
-            bail!("'millrace model get' has no option {name}; it takes a name, or nothing")
+            bail!("'millrace model get' has no option {name}; give a name, or nothing")
         }
         [name] => Some(name.trim()).filter(|name| !name.is_empty()),
-        _ => bail!("'millrace model get' takes one name, and there are {}: {}", names.len(), names.join(", ")),
+        _ => bail!("'millrace model get' answers for one name, and there are {}: {}", names.len(), names.join(", ")),
     };
     let text = where_had(name).map_err(anyhow::Error::msg)?;
     // a reader that closes the pipe early has what it wanted

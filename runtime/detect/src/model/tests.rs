@@ -216,7 +216,7 @@ fn a_key_of_another_head_is_a_fault() {
 }
 
 #[test]
-fn strides_stand_in_the_order_of_an_outputs_cells() {
+fn strides_are_in_the_order_of_an_outputs_cells() {
     let centre = "{kind: centre, stride_px: 8, output: detections}";
     let with = |head: &str| load(&WHOLE.replace(centre, head));
     for kind in ["yolox", "nanodet"] {
