@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Stands in the pictures that are drawn here, in a segment for applications.
+/// In the pictures that are drawn here, in a segment for applications.
 pub(super) const MARK: &[u8] = b"millrace model\0";
 /// Number of the segment.
 pub(super) const SEGMENT: u8 = 15;
