@@ -210,6 +210,27 @@ fn an_unknown_setting_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn settings_that_the_nodes_refuse_together_are_found_before_anything_starts() {
+    for (set, says) in [
+        ("to-rgb.WIDTH_PX=320", "MODEL and WIDTH_PX are both set; WIDTH_PX would contradict the model.yml"),
+        ("decode.SANDBOX_READ=/nowhere", "SANDBOX_READ names '/nowhere', which is not there"),
+        ("decode.SANDBOX_PORTS=554,none", "SANDBOX_PORTS has 'none'"),
+        ("decode.CAMERA=a\u{7}b", "control character"),
+        ("detect.SANDBOX=required", "opens the memory of its producers, which no sandbox allows"),
+    ] {
+        let (ok, text) = checked(&[set.to_owned()]);
+        assert!(!ok && text.contains(says), "{set}: '{says}' is not in\n{text}");
+        assert_eq!(text.matches(says).count(), 1, "{text}");
+    }
+    let (ok, text) = checked(&["write.ALLOW_LOSS=true".to_owned(), "to-rgb.BACKLOG=4".to_owned()]);
+    assert!(
+        ok && text.contains("warning: node 'to-rgb' (nv12-to-rgb): BACKLOG has no effect where FLOW is lossless"),
+        "{text}"
+    );
+    assert!(!text.contains("ALLOW_LOSS"), "{text}");
+}
+
+#[test]
 fn a_truncated_clip_gives_what_is_there_and_says_what_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(root().join("tests/data/demo/clip.mp4")).unwrap();

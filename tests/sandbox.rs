@@ -164,6 +164,8 @@ fn a_sandbox_that_a_node_cannot_have_is_refused_where_it_is_required() {
     );
     let (ok, text) = run("decode.SANDBOX_PORTS=554,none");
     assert!(!ok && text.contains("SANDBOX_PORTS has 'none', and ports from 1 to 65535"), "{text}");
+    let (ok, text) = run("decode.SANDBOX_READ=/nowhere");
+    assert!(!ok && text.contains("SANDBOX_READ names '/nowhere', which is not there"), "{text}");
     let (ok, text) = run("decode.SANDBOX=of");
     assert!(!ok && text.contains("SANDBOX"), "{text}");
 }

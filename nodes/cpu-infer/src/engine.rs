@@ -81,6 +81,17 @@ impl Engine for Rten {
         settings
     }
 
+    fn refuses(declared: &onnx::Declared) -> Option<String> {
+        (declared.padded_integer_convolutions > 0).then(|| {
+            format!(
+                "{} of its nodes are convolutions of 8-bit integers with padding (ConvInteger), of which rten gets the picture's \
+                 edges wrong: it pads with 0 in place of the zero point. Use the model before it was quantized, one that was \
+                 quantized to QuantizeLinear and DequantizeLinear (QDQ), or ort-infer",
+                declared.padded_integer_convolutions
+            )
+        })
+    }
+
     fn open(file: &Path, threads: usize, _settings: &Common) -> Result<(Self, Signature), EngineError> {
         // weights packed once at load instead of at every frame
         let load = || ModelOptions::with_all_ops().prepack_weights(true).load_file(file);
@@ -90,13 +101,7 @@ impl Engine for Rten {
         let pool = Arc::new(ThreadPool::with_num_threads(threads));
         let engine = Self { model, pool, input: None, outputs: Vec::new(), names: Arc::default(), fixed: None };
         let declared = onnx::declared(file)?;
-        if declared.padded_integer_convolutions > 0 {
-            let why = format!(
-                "{} of its nodes are convolutions of 8-bit integers with padding (ConvInteger), of which rten gets the picture's \
-                 edges wrong: it pads with 0 in place of the zero point. Use the model before it was quantized, one that was \
-                 quantized to QuantizeLinear and DequantizeLinear (QDQ), or ort-infer",
-                declared.padded_integer_convolutions
-            );
+        if let Some(why) = Self::refuses(&declared) {
             return Err(EngineError::Unsupported { file: file.display().to_string(), why });
         }
         // rten's own list has the types that it computes with

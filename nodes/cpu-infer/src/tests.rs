@@ -46,6 +46,8 @@ fn it_refuses_integers_that_it_would_pad_wrongly() {
 fn it_adds_and_checks_models() {
     testing::adds_and_checks_models::<Rten>();
     testing::adds_models_of_each_task::<Rten>();
+    testing::writes_over_nothing_of_others::<Rten>();
+    testing::adds_models_by_their_numbers::<Rten>();
 }
 
 #[test]
@@ -140,4 +142,17 @@ fn milliseconds_per_inference() {
     for threads in [1, 2] {
         testing::measure::<Rten>(&file, threads, &settings(file.clone()), &format!("rten, {threads} threads"));
     }
+}
+
+#[test]
+fn a_file_that_it_does_not_compute_is_known_before_the_start() {
+    let refused = |file: &str, more: &[(&str, &str)]| {
+        let (_folder, model) = testing::describe(file, &[]);
+        let model = model.display().to_string();
+        millrace_node::testing::remarks::<millrace_infer::InferNode<Rten>>(&[&[("MODEL", &*model)][..], more].concat())
+            .refused
+    };
+    let found = refused("tiny_int8.onnx", &[]);
+    assert!(found.len() == 1 && found[0].setting == "MODEL" && found[0].why.contains("ConvInteger"), "{found:?}");
+    assert_eq!(refused("tiny.onnx", &[("WORKERS", "2")]), []);
 }

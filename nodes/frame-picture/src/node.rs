@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::jpeg;
 use millrace_frame::{Payload, PayloadKind};
-use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
+use millrace_node::{Context, Findings, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
 
 /// `frame-picture`.
 pub(crate) struct FramePicture {
@@ -26,6 +26,12 @@ impl Node for FramePicture {
         outputs: &[],
     };
     type Settings = Settings;
+
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        if settings.frames.is_empty() {
+            findings.warn("FRAMES", "FRAMES names no frame, so no picture is written");
+        }
+    }
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         if !settings.folder.is_dir() {

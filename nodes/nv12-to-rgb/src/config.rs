@@ -2,8 +2,8 @@
 
 use millrace_detect::Model;
 use millrace_frame::{Size, TensorDtype, TensorLayout};
-use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target};
-use millrace_node::{FilePath, GpuSettings};
+use millrace_kernels::{Anchor, ChannelOrder, Fit, Rounding, Target, TargetError};
+use millrace_node::{FilePath, Findings, GpuSettings};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
@@ -134,8 +134,6 @@ pub(crate) enum AnchorKind {
 pub(crate) enum SettingsError {
     #[error("neither MODEL nor WIDTH_PX and HEIGHT_PX are set; set MODEL to the path of a model.yml, or both sizes")]
     NoTarget,
-    #[error("MODEL and {0} are both set; {0} would contradict the model.yml: remove one of them")]
-    Both(&'static str),
     #[error("{name} is '{text}'; expected one number, or three with commas, as 0.5 or 123.7,116.3,103.5")]
     Numbers { name: &'static str, text: String },
     #[error("ANCHOR and PAD belong to FIT letterbox, but FIT is {0}; remove {1}")]
@@ -145,10 +143,39 @@ pub(crate) enum SettingsError {
     #[error("{0}")]
     Model(#[from] millrace_detect::ModelError),
     #[error("{0}")]
-    Target(#[from] millrace_kernels::TargetError),
+    Target(#[from] TargetError),
+}
+
+impl SettingsError {
+    /// The setting that it is about.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::NoTarget | Self::Model(_) => "MODEL",
+            Self::Numbers { name, .. } | Self::NoLetterbox(_, name) => name,
+            Self::NoCrop | Self::Target(TargetError::Crop { .. }) => "RESIZE_PX",
+            Self::Target(TargetError::Size(_)) => "WIDTH_PX",
+            Self::Target(TargetError::Normalize { .. } | TargetError::HalfRange { .. }) => "SCALE",
+        }
+    }
 }
 
 impl Settings {
+    /// Which of them exclude each other, or ask for no tensor. That the model can be read is for [`Self::target`].
+    pub(crate) fn check(&self, findings: &mut Findings<'_>) {
+        if self.model.is_some() {
+            for name in self.explicit() {
+                let why =
+                    format!("MODEL and {name} are both set; {name} would contradict the model.yml: remove one of them");
+                findings.refuse(name, why);
+            }
+        } else if let Err(why) = self.of_settings().and_then(|target| Ok(target.validate()?)) {
+            findings.refuse(why.setting(), why);
+        }
+        if self.batch == 1 && self.batch_wait_ms.is_some_and(|ms| ms > 0) {
+            findings.no_effect(&["BATCH_WAIT_MS"], "where BATCH is 1: no frame waits for another");
+        }
+    }
+
     /// `None` where nothing is set: as long as pays.
     pub(crate) fn batch_wait(&self) -> Option<Duration> {
         self.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
@@ -157,20 +184,15 @@ impl Settings {
     /// The tensor that the settings ask for; reads the `model.yml` where one is named.
     pub(crate) fn target(&self) -> Result<Target, SettingsError> {
         let target = match &self.model {
-            Some(path) => {
-                if let Some(name) = self.explicit() {
-                    return Err(SettingsError::Both(name));
-                }
-                Model::load(path)?.target()
-            }
+            Some(path) => Model::load(path)?.target(),
             None => self.of_settings()?,
         };
         target.validate()?;
         Ok(target)
     }
 
-    /// The first setting that describes the tensor by itself.
-    fn explicit(&self) -> Option<&'static str> {
+    /// The settings that describe the tensor by themselves.
+    fn explicit(&self) -> impl Iterator<Item = &'static str> {
         [
             ("WIDTH_PX", self.width_px.is_some()),
             ("HEIGHT_PX", self.height_px.is_some()),
@@ -185,7 +207,7 @@ impl Settings {
             ("RESIZE_PX", self.resize_px.is_some()),
         ]
         .into_iter()
-        .find_map(|(name, set)| set.then_some(name))
+        .filter_map(|(name, set)| set.then_some(name))
     }
 
     fn of_settings(&self) -> Result<Target, SettingsError> {

@@ -5,7 +5,9 @@ use crate::gpu::OnGpu;
 use millrace_cuda::Gpu;
 use millrace_frame::{ImageDesc, Item, Payload, PayloadKind, TensorDesc};
 use millrace_kernels::{ConvertError, Converter, Placement, SeparatePasses, Target};
-use millrace_node::{Context, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
+use millrace_node::{
+    Context, Findings, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports,
+};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
@@ -91,6 +93,10 @@ impl Node for Nv12ToRgb {
         }],
     };
     type Settings = Settings;
+
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        settings.check(findings);
+    }
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let target = settings.target().map_err(NodeError::fatal)?;

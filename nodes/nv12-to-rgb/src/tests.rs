@@ -93,8 +93,6 @@ fn a_model_says_it_all() {
         pad: 113,
     };
     assert_eq!(settings(json!({"MODEL": path})).target().unwrap(), expected);
-    let both = error(json!({"MODEL": path, "PAD": 3}));
-    assert_eq!(both, "MODEL and PAD are both set; PAD would contradict the model.yml: remove one of them");
 
     std::fs::write(&path, text.replace("letterbox: {anchor: top_left, pad: 113}", "fit: stretch")).unwrap();
     let stretched = settings(json!({"MODEL": path})).target().unwrap();
@@ -265,6 +263,43 @@ fn wrong_settings_end_the_node_before_the_first_frame() {
     let unknown = [&SMALL[..], &[("WIDHT_PX", "4")]].concat();
     let text = Bench::start::<Nv12ToRgb>(&unknown).finish().1.unwrap_err();
     assert!(text.contains("WIDHT_PX"), "{text}");
+}
+
+#[test]
+fn settings_that_exclude_each_other_are_refused_before_the_model_is_read() {
+    use millrace_node::testing::remarks;
+    let refused = |settings: &[(&str, &str)]| {
+        let found = remarks::<Nv12ToRgb>(settings).refused;
+        found.into_iter().map(|remark| (remark.setting, remark.why)).collect::<Vec<_>>()
+    };
+    let both = refused(&[("MODEL", "absent.yml"), ("WIDTH_PX", "320"), ("PAD", "3")]);
+    let [(first, _), (second, why)] = &both[..] else { panic!("{both:?}") };
+    assert_eq!((first.as_str(), second.as_str()), ("WIDTH_PX", "PAD"));
+    assert_eq!(why, "MODEL and PAD are both set; PAD would contradict the model.yml: remove one of them");
+    for (more, setting, says) in [
+        (&[("RESIZE_PX", "64")][..], "RESIZE_PX", "belongs to FIT crop"),
+        (&[("FIT", "crop"), ("RESIZE_PX", "40")], "RESIZE_PX", "does not cover it"),
+        (&[("FIT", "stretch"), ("PAD", "4")], "PAD", "remove PAD"),
+        (&[("MEAN", "1,2")], "MEAN", "expected one number"),
+        (&[("SCALE", "0")], "SCALE", "the scale not 0"),
+        (&[("WIDTH_PX", "99999")], "WIDTH_PX", "outside 1x1"),
+        (&[("SANDBOX", "required")], "SANDBOX", "opens the memory of its producers"),
+    ] {
+        let all: std::collections::BTreeMap<&str, &str> =
+            [("WIDTH_PX", "48"), ("HEIGHT_PX", "48")].iter().chain(more).copied().collect();
+        let found = refused(&all.into_iter().collect::<Vec<_>>());
+        let [(about, why)] = &found[..] else { panic!("{more:?}: {found:?}") };
+        assert!(about == setting && why.contains(says), "{about}: {why}");
+    }
+    assert_eq!(refused(&[("WIDTH_PX", "48")])[0].0, "MODEL");
+    assert!(refused(&[("MODEL", "absent.yml")]).is_empty(), "whether it is there is found where it is read");
+    let warned = |settings: &[(&str, &str)]| {
+        remarks::<Nv12ToRgb>(settings).warned.into_iter().map(|r| r.setting).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(&[("MODEL", "m"), ("BATCH", "1"), ("BATCH_WAIT_MS", "5")]), ["BATCH_WAIT_MS"]);
+    assert_eq!(warned(&[("MODEL", "m"), ("FLOW", "lossless"), ("BACKLOG", "5")]), ["BACKLOG"]);
+    assert_eq!(warned(&[("MODEL", "m"), ("ALLOW_LOSS", "true")]), ["ALLOW_LOSS"]);
+    assert!(warned(&[("MODEL", "m"), ("BATCH_WAIT_MS", "5"), ("BACKLOG", "5")]).is_empty());
 }
 
 /// Tests that need a driver: on the stand-in, or on a GPU where one is asked for.

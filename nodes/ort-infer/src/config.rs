@@ -1,7 +1,7 @@
 //! Settings of `ort-infer`.
 
 use millrace_infer::{Common, EngineError};
-use millrace_node::{FilePath, Flow};
+use millrace_node::{FilePath, Findings, Flow};
 use ort::ep::cuda::ConvAlgorithmSearch;
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ pub struct Settings {
     #[serde(default = "yes")]
     pub grid_sample_f32: bool,
     /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "made"))]
     pub engine_cache: Option<FilePath>,
 }
 
@@ -165,33 +165,53 @@ impl Settings {
         self.common.in_flight.map_or(usual, |n| n as usize).max(1)
     }
 
-    /// Copies of the model, and threads for each. A GPU computes one batch with all that it has, and one thread feeds it.
-    pub(crate) fn share(&self, flow: Flow) -> Result<(usize, usize), EngineError> {
+    /// Those that exclude each other, and why.
+    fn excluded(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
         if self.provider == Provider::Cpu {
-            let only = |setting: &str| {
-                Err(EngineError::setup(format!(
-                    "{setting} is for a GPU, and PROVIDER is cpu: set PROVIDER=cuda, or leave {setting} out"
-                )))
-            };
-            return match self {
-                Self { batch: Some(2..), .. } => only("BATCH"),
-                Self { cuda_graph: true, .. } => only("CUDA_GRAPH"),
-                Self { prefer_nhwc: true, .. } => only("PREFER_NHWC"),
-                _ => Ok(self.common.share(flow)),
-            };
+            let for_gpu =
+                [("BATCH", self.batch > Some(1)), ("CUDA_GRAPH", self.cuda_graph), ("PREFER_NHWC", self.prefer_nhwc)];
+            for (setting, _) in for_gpu.into_iter().filter(|(_, asked)| *asked) {
+                let cure = format!("set PROVIDER=cuda, or leave {setting} out");
+                all.push((setting, format!("{setting} is for a GPU, and PROVIDER is cpu: {cure}")));
+            }
+            return all;
         }
         if let Some(workers @ 2..) = self.common.workers {
-            return Err(EngineError::setup(format!(
-                "WORKERS is {workers}, and at most 1 where PROVIDER is {}: {ONE_COPY}",
-                self.provider.name()
-            )));
+            let provider = self.provider.name();
+            all.push((
+                "WORKERS",
+                format!("WORKERS is {workers}, and at most 1 where PROVIDER is {provider}: {ONE_COPY}"),
+            ));
         }
         if self.cuda_graph && self.provider == Provider::Tensorrt && (self.most(false) > 1 || self.in_flight() > 1) {
             let text = "CUDA_GRAPH of TensorRT is for one size of input and one batch in flight: leave BATCH and IN_FLIGHT \
                         out, or CUDA_GRAPH";
-            return Err(EngineError::setup(text));
+            all.push(("CUDA_GRAPH", text.to_owned()));
         }
-        Ok((1, self.common.threads.map_or(1, |n| n as usize).max(1)))
+        all
+    }
+
+    /// Says which of them exclude each other or have no effect.
+    pub(crate) fn check(&self, findings: &mut Findings<'_>) {
+        self.excluded().into_iter().for_each(|(setting, why)| findings.refuse(setting, why));
+        let provider = self.provider.name();
+        let on_gpu = ["DEVICE", "TF32", "CONV_SEARCH", "CONV_MAX_WORKSPACE", "GRID_SAMPLE_F32"];
+        if self.provider == Provider::Cpu {
+            findings.no_effect(&on_gpu, format!("where PROVIDER is {provider}: it is for a GPU"));
+        }
+        if self.provider != Provider::Tensorrt {
+            findings.no_effect(&["ENGINE_CACHE"], format!("where PROVIDER is {provider}: it is for tensorrt"));
+        }
+    }
+
+    /// Copies of the model, and threads for each. A GPU computes one batch with all that it has, and one thread feeds it.
+    pub(crate) fn share(&self, flow: Flow) -> Result<(usize, usize), EngineError> {
+        match self.excluded().into_iter().next() {
+            Some((_, why)) => Err(EngineError::setup(why)),
+            None if self.provider == Provider::Cpu => Ok(self.common.share(flow)),
+            None => Ok((1, self.common.threads.map_or(1, |n| n as usize).max(1))),
+        }
     }
 
     /// The folder of TensorRT's cache.

@@ -11,7 +11,7 @@ use millrace_infer::{
     Batch, Common, Elements, Engine, EngineError, Flight, Grid, Port, RawTensor, Signature, Tensor, contained,
     second_input,
 };
-use millrace_node::Flow;
+use millrace_node::{Findings, Flow};
 use ort::session::Session;
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
@@ -223,6 +223,18 @@ impl Engine for Ort {
 
     fn in_flow(settings: Settings, flow: Flow) -> Settings {
         settings.in_flow(flow)
+    }
+
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        settings.check(findings);
+    }
+
+    fn asked_batch(settings: &Settings) -> u32 {
+        settings.batch.unwrap_or(1)
+    }
+
+    fn feeds_sizes(settings: &Settings) -> bool {
+        settings.provider == Provider::Cpu
     }
 
     fn share(settings: &Settings, flow: Flow) -> Result<(usize, usize), EngineError> {

@@ -6,8 +6,9 @@ use crate::engine::Ort;
 use crate::provider::cure;
 use crate::{device, library, provider};
 use millrace_frame::{Device, Item, Letterbox, Payload, Size, TensorDesc, Timebase, Timing};
-use millrace_infer::{Detector, Engine, testing};
+use millrace_infer::{Detector, Engine, InferNode, testing};
 use millrace_node::Flow;
+use millrace_node::testing::remarks;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ fn it_adds_and_checks_models() {
     if have_library() {
         testing::adds_and_checks_models::<Ort>();
         testing::adds_models_of_each_task::<Ort>();
+        testing::writes_over_nothing_of_others::<Ort>();
+        testing::adds_models_by_their_numbers::<Ort>();
     }
 }
 
@@ -103,6 +106,40 @@ fn settings_are_read() {
     assert_eq!((settings.engine_cache().unwrap(), settings.tf32), (PathBuf::from("e"), false));
     let text = read(r#"{"MODEL": "m", "PROVIDER": "gpu"}"#).unwrap_err().to_string();
     assert!(text.contains("`cpu`, `cuda`, `tensorrt`"), "{text}");
+}
+
+#[test]
+fn what_has_no_part_in_a_provider_is_said_before_the_start() {
+    let found = |more: &[(&str, &str)]| {
+        let found = remarks::<InferNode<Ort>>(&[&[("MODEL", "m")][..], more].concat());
+        let [refused, warned] = [found.refused, found.warned]
+            .map(|remarks| remarks.into_iter().map(|remark| remark.setting).collect::<Vec<_>>());
+        (refused, warned)
+    };
+    let none = Vec::<String>::new;
+    assert_eq!(found(&[("BATCH", "4"), ("CUDA_GRAPH", "true")]).0, ["BATCH", "CUDA_GRAPH"]);
+    assert_eq!(
+        found(&[("DEVICE", "0"), ("ENGINE_CACHE", "/e")]),
+        (none(), ["DEVICE", "ENGINE_CACHE"].map(str::to_owned).to_vec())
+    );
+    assert_eq!(found(&[("PROVIDER", "cuda"), ("ENGINE_CACHE", "/e")]).1, ["ENGINE_CACHE"]);
+    let tensorrt = [("PROVIDER", "tensorrt"), ("ENGINE_CACHE", "/e"), ("DEVICE", "1")];
+    assert_eq!(found(&tensorrt), (none(), none()));
+    assert_eq!(found(&[&tensorrt[..], &[("CUDA_GRAPH", "true"), ("BATCH", "2")]].concat()).0, ["CUDA_GRAPH"]);
+
+    // what the model file shows
+    let of = |file: &str, head: &str, more: &[(&str, &str)]| {
+        let (_folder, model) = testing::describe(file, &[("kind: centre, output: detections, stride_px: 8", head)]);
+        let model = model.display().to_string();
+        let found = remarks::<InferNode<Ort>>(&[&[("MODEL", &*model), ("PROVIDER", "cuda")][..], more].concat());
+        found.refused.into_iter().map(|r| format!("{}: {}", r.setting, r.why)).collect::<Vec<_>>().join("\n")
+    };
+    let centre = "kind: centre, output: detections, stride_px: 8";
+    let fixed = of("tiny.onnx", centre, &[("BATCH", "4")]);
+    assert!(fixed.starts_with("BATCH: ") && fixed.contains("is for 1 frame at a time, and BATCH is 4"), "{fixed}");
+    assert_eq!(of("tiny_open.onnx", centre, &[("BATCH", "4")]), "");
+    let sizes = of("tiny_dfine.onnx", "kind: dfine", &[]);
+    assert!(sizes.starts_with("MODEL: ") && sizes.contains("a second input, 'orig_target_sizes'"), "{sizes}");
 }
 
 #[test]

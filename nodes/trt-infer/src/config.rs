@@ -1,7 +1,7 @@
 //! Settings of `trt-infer`.
 
 use millrace_infer::{Common, EngineError};
-use millrace_node::FilePath;
+use millrace_node::{FilePath, Findings};
 use std::path::PathBuf;
 
 /// Settings of `trt-infer`. The harness has refused unknown names, which serde cannot do beside a flattened field.
@@ -38,7 +38,7 @@ pub struct Settings {
     #[serde(default)]
     pub serve_while_building: bool,
     /// Where built engines are kept. Left out, `millrace/trt-infer` in the user's cache folder.
-    #[schemars(extend("x-millrace-kind" = "path"))]
+    #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "made"))]
     pub engine_cache: Option<FilePath>,
     /// In what the engine computes: in the types of the model file (`model`), or in 16-bit floats where that is faster (`f16`,
     /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
@@ -115,6 +115,13 @@ fn half_an_hour_s() -> u32 {
 }
 
 impl Settings {
+    /// Says which of them have no effect.
+    pub(crate) fn check(&self, findings: &mut Findings<'_>) {
+        if self.batch == 1 {
+            findings.no_effect(&["PROFILE_FOR_ONE"], "where BATCH is 1: all kernels are for a frame alone");
+        }
+    }
+
     /// Copies of the model, and threads for each. A GPU computes one batch with all that it has, and one thread feeds it.
     pub(crate) fn share(&self) -> (usize, usize) {
         (self.common.workers.map_or(1, |n| n as usize).max(1), 1)

@@ -6,7 +6,7 @@ use millrace_cuda::tensorrt::{self, Input, Session, TensorrtError};
 use millrace_cuda::{Span, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{Batch, Common, Engine, EngineError, Flight, Grid, Outlet, Port, RawTensor, Signature, Tensor};
-use millrace_node::Flow;
+use millrace_node::{Findings, Flow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -91,6 +91,18 @@ impl Engine for Trt {
 
     fn in_flight(settings: &Settings) -> usize {
         settings.in_flight()
+    }
+
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        settings.check(findings);
+    }
+
+    fn asked_batch(settings: &Settings) -> u32 {
+        settings.batch
+    }
+
+    fn feeds_sizes(_: &Settings) -> bool {
+        false
     }
 
     fn share(settings: &Settings, _flow: Flow) -> Result<(usize, usize), EngineError> {

@@ -6,7 +6,7 @@ use crate::pictures::Pictures;
 use crate::queue::View;
 use crate::server::{Server, parse_bind};
 use millrace_frame::{CameraStatus, Detections, PacketCodec, Payload, PayloadKind};
-use millrace_node::{Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
+use millrace_node::{Context, Findings, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
 use std::sync::Arc;
 
 /// `ws-publisher`.
@@ -50,6 +50,13 @@ impl Node for WsPublisher {
         outputs: &[],
     };
     type Settings = Settings;
+
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        match parse_bind(&settings.bind) {
+            Ok(ip) => findings.listens("PORT", (ip, settings.port).into()),
+            Err(why) => findings.refuse("BIND", why),
+        }
+    }
 
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
         let ip = parse_bind(&settings.bind).map_err(NodeError::fatal)?;

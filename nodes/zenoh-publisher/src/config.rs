@@ -1,7 +1,10 @@
 //! The settings of `zenoh-publisher`.
 
+use crate::link::configuration;
+use millrace_node::Findings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Settings of `zenoh-publisher`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -71,4 +74,53 @@ fn default_true() -> bool {
 }
 fn default_queue_frames() -> u32 {
     64
+}
+
+impl Settings {
+    /// Which of them zenoh does not take, and where it would listen.
+    pub(crate) fn check(&self, findings: &mut Findings<'_>) {
+        if self.graph.is_empty() {
+            findings.refuse("GRAPH", "GRAPH is empty: it is the second part of every key, such as 'yard'");
+        }
+        if let Err((setting, why)) = configuration(self) {
+            findings.refuse(setting, why);
+        }
+        for (setting, list) in [("CONNECT", &self.connect), ("LISTEN", &self.listen)] {
+            if let Some(wrong) = endpoints(list).find(|endpoint| port(endpoint) == Some(None)) {
+                let why =
+                    format!("{setting}: the endpoint '{wrong}' has no port from 0 to 65535, as tcp/127.0.0.1:7447 has");
+                findings.refuse(setting, why);
+            }
+        }
+        let alone = endpoints(&self.connect).next().is_none() && !self.scouting;
+        match self.mode {
+            Mode::Client if alone => findings.refuse(
+                "MODE",
+                "MODE is client, and no router can be found: CONNECT names none, and SCOUTING is false",
+            ),
+            Mode::Peer if alone && endpoints(&self.listen).next().is_none() => findings
+                .warn("LISTEN", "nobody can subscribe: LISTEN and CONNECT name no endpoint, and SCOUTING is false"),
+            _ => {}
+        }
+        match self.mode {
+            Mode::Client => findings.no_effect(&["LISTEN"], "where MODE is client"),
+            Mode::Peer => {
+                let at = |endpoint: &str| endpoint.strip_prefix("tcp/").and_then(|at| at.parse::<SocketAddr>().ok());
+                endpoints(&self.listen).filter_map(at).for_each(|at| findings.listens("LISTEN", at));
+            }
+        }
+    }
+}
+
+/// The endpoints of a list.
+pub(crate) fn endpoints(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty())
+}
+
+/// The port of an endpoint whose protocol has ports; `Some(None)` where it is none.
+fn port(endpoint: &str) -> Option<Option<u16>> {
+    let (protocol, address) = endpoint.split_once('/')?;
+    let address = address.split(['?', '#']).next().unwrap_or_default();
+    let has_ports = ["tcp", "udp", "tls", "quic", "ws"].contains(&protocol);
+    has_ports.then(|| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()))
 }

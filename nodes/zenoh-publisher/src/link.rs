@@ -1,6 +1,6 @@
 //! The zenoh session, as a sink of the outbox.
 
-use crate::config::{Mode, Settings};
+use crate::config::{Mode, Settings, endpoints};
 use crate::key::chunk;
 use crate::message::{JSON, encode_state};
 use crate::outbox::{Put, Sink};
@@ -81,11 +81,11 @@ impl States {
 }
 
 /// The session's configuration.
-pub(crate) fn configuration(settings: &Settings) -> Result<zenoh::Config, String> {
-    let list = |text: &str| {
-        let items: Vec<&str> = text.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
-        serde_json::Value::from(items).to_string()
-    };
+///
+/// # Errors
+/// The setting that zenoh does not take, and why.
+pub(crate) fn configuration(settings: &Settings) -> Result<zenoh::Config, (&'static str, String)> {
+    let list = |text: &str| serde_json::Value::from(endpoints(text).collect::<Vec<_>>()).to_string();
     let (mode, listen) = match settings.mode {
         Mode::Peer => ("\"peer\"", list(&settings.listen)),
         Mode::Client => ("\"client\"", list("")),
@@ -102,7 +102,8 @@ pub(crate) fn configuration(settings: &Settings) -> Result<zenoh::Config, String
         ("", "transport/link/tx/queue/congestion_control/block/wait_before_close", stalled.to_string()),
     ] {
         config.insert_json5(key, &value).map_err(|e| {
-            format!("{setting}: zenoh does not take {value} ({e}); endpoints look like tcp/127.0.0.1:7447, separated by commas")
+            let like = "endpoints look like tcp/127.0.0.1:7447, separated by commas";
+            (setting, format!("{setting}: zenoh does not take {value} ({e}); {like}"))
         })?;
     }
     Ok(config)

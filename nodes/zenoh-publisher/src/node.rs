@@ -7,7 +7,7 @@ use crate::message::{self, MessageError};
 use crate::outbox::{Lost, Outbox, Put};
 use millrace_frame::{CameraStatus, PayloadKind};
 use millrace_node::{
-    Cameras, Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, StopFlag,
+    Cameras, Context, Findings, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, StopFlag,
 };
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -47,10 +47,13 @@ impl Node for ZenohPublisher {
     };
     type Settings = Settings;
 
+    fn check(settings: &Settings, findings: &mut Findings<'_>) {
+        settings.check(findings);
+    }
+
     fn open(settings: Settings, cx: &Context) -> Result<Self, NodeError> {
-        let graph = chunk(&settings.graph)
-            .ok_or_else(|| NodeError::fatal("GRAPH is empty: it is the second part of every key, such as 'yard'"))?;
-        let config = configuration(&settings).map_err(NodeError::fatal)?;
+        let graph = chunk(&settings.graph).ok_or_else(|| NodeError::fatal("GRAPH is empty"))?;
+        let config = configuration(&settings).map_err(|(_, why)| NodeError::fatal(why))?;
         let keys = format!("millrace/{graph}/*/detections");
         let (metrics, failures) = (cx.metrics().clone(), cx.metrics().clone());
         let outbox = Outbox::start(

@@ -5,11 +5,11 @@ use crate::camera::{Camera, Common};
 use crate::config::{Config, Origin};
 use crate::queue::{Event, Policy};
 use crate::reach;
-use crate::settings::Members;
+use crate::settings::{Members, Unclear};
 use crate::watch::{Found, Refused, Watch};
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
 use millrace_ingest::{AccessUnit, Feed};
-use millrace_node::{Context, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress, Sandbox};
+use millrace_node::{Context, Findings, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress, Sandbox};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -54,6 +54,20 @@ impl<B: Backend> Node for Decode<B> {
     };
     type Settings = B::Settings;
 
+    fn check(settings: &B::Settings, findings: &mut Findings<'_>) {
+        let settings = settings.as_ref();
+        if let Err(Unclear { setting, why }) = settings.members(findings.node()) {
+            findings.refuse(setting, why);
+        }
+        let with = if B::OPENS_DEVICES {
+            Some(format!("on {}, whose sandbox leaves files and ports in reach", B::NAME))
+        } else {
+            (!findings.is_confined()).then(|| "where SANDBOX is off".to_owned())
+        };
+        with.into_iter().for_each(|with| findings.no_effect(&["SANDBOX_READ", "SANDBOX_PORTS"], with));
+        reach::check(settings, findings);
+    }
+
     fn sandbox(settings: &B::Settings, node: &str) -> Sandbox {
         if B::OPENS_DEVICES { Sandbox::Calls } else { Sandbox::Files(reach::needs(settings.as_ref(), node)) }
     }
@@ -61,7 +75,6 @@ impl<B: Backend> Node for Decode<B> {
     fn open(settings: B::Settings, cx: &Context) -> Result<Self, NodeError> {
         let of_cameras = settings.as_ref().clone();
         let members = of_cameras.members(cx.node_id()).map_err(NodeError::fatal)?;
-        reach::ports(&of_cameras.sandbox_ports).map_err(NodeError::fatal)?;
         let backend = Arc::new(B::open(&settings, cx)?);
         // before a byte of any source is read
         cx.seal()?;
@@ -112,7 +125,7 @@ impl<B: Backend> Node for Decode<B> {
     fn change(&mut self, settings: B::Settings) -> Result<(), String> {
         let (before, now) = (&self.common.settings, settings.as_ref());
         if before.cameras != now.cameras {
-            match now.members(self.common.cx.node_id())? {
+            match now.members(self.common.cx.node_id()).map_err(|e| e.why)? {
                 Members::File { path, choice } => {
                     let cx = &self.common.cx;
                     let (watch, found) = Watch::start(&path, &choice, cx.waker(), cx.stopping())?;

@@ -6,7 +6,7 @@ use crate::settings::Members;
 use crate::watch::load;
 use millrace_graph::cameras::Password;
 use millrace_graph::settings::file_path;
-use millrace_node::{Needs, Sandboxed, sandboxed};
+use millrace_node::{Findings, Needs, Sandboxed, sandboxed};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 pub(crate) fn needs(settings: &CameraSettings, node: &str) -> Needs {
     let mut needs = Needs {
         read: listed(settings.sandbox_read.as_deref().unwrap_or_default()).map(PathBuf::from).collect(),
-        // a fault is reported by `ports`, when the node is made
+        // a fault is reported by `check`, before the node is made
         connect: ports(&settings.sandbox_ports).unwrap_or_default(),
     };
-    // as above: faults are reported when the node is made
+    // as above
     let cameras = match settings.members(node) {
         Ok(Members::One(config)) => vec![config],
         Ok(Members::Several(configs)) => configs,
@@ -55,8 +55,32 @@ fn listed(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
+/// Refuses settings of the sandbox that cannot be: what is to be in its reach is there when it is made.
+pub(crate) fn check(settings: &CameraSettings, findings: &mut Findings<'_>) {
+    if let Err(why) = ports(&settings.sandbox_ports) {
+        findings.refuse("SANDBOX_PORTS", why);
+    }
+    // one that was removed since is no reason for cameras to stay down
+    if findings.is_restarted() {
+        return;
+    }
+    for named in listed(settings.sandbox_read.as_deref().unwrap_or_default()) {
+        if let Err(error) = std::fs::metadata(named) {
+            let looked = std::path::absolute(named).unwrap_or_else(|_| named.into());
+            findings.refuse(
+                "SANDBOX_READ",
+                format!(
+                    "SANDBOX_READ names '{named}', which is not there when the decoder starts ({}: {error}); make it, or \
+                     leave it out",
+                    looked.display()
+                ),
+            );
+        }
+    }
+}
+
 /// The ports of `SANDBOX_PORTS`.
-pub(crate) fn ports(text: &str) -> Result<BTreeSet<u16>, String> {
+fn ports(text: &str) -> Result<BTreeSet<u16>, String> {
     let port = |part: &str| match part.parse() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("SANDBOX_PORTS has '{part}', and ports from 1 to 65535 with commas in between are expected")),

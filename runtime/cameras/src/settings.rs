@@ -77,51 +77,75 @@ pub enum Members {
     },
 }
 
+/// Why settings name no cameras.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unclear {
+    /// The setting that is wrong.
+    pub setting: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Unclear {
+    fn new(setting: &'static str, why: impl Into<String>) -> Self {
+        Self { setting, why: why.into() }
+    }
+}
+
 impl CameraSettings {
     /// Whom the settings name.
     ///
     /// # Errors
     /// They name nobody, or by two settings at once.
-    pub fn members(&self, node_id: &str) -> Result<Members, String> {
+    pub fn members(&self, node_id: &str) -> Result<Members, Unclear> {
         let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
         // a file's name may have blanks at its ends
         let named = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         let (source, sources, cameras) = (named(&self.source), given(&self.sources), named(&self.cameras));
-        let named: Vec<&str> = [("SOURCE", &source), ("SOURCES", &sources), ("CAMERAS", &cameras)]
+        let named: Vec<&'static str> = [("SOURCE", &source), ("SOURCES", &sources), ("CAMERAS", &cameras)]
             .into_iter()
             .filter_map(|(name, value)| value.is_some().then_some(name))
             .collect();
         if let [first, second, ..] = named.as_slice() {
-            return Err(format!("{first} and {second} are both set; set one of SOURCE, SOURCES and CAMERAS"));
+            let why = format!("{first} and {second} are both set; set one of SOURCE, SOURCES and CAMERAS");
+            return Err(Unclear::new(second, why));
         }
         if given(&self.camera).is_some() && source.is_none() {
-            return Err(
-                "CAMERA names the camera of SOURCE; in SOURCES and in a cameras file each has its id".to_owned()
-            );
+            let why = "CAMERA names the camera of SOURCE; in SOURCES and in a cameras file each has its id";
+            return Err(Unclear::new("CAMERA", why));
         }
         let group = given(&self.group);
         if group.is_some() && cameras.is_none() {
-            return Err("GROUP chooses cameras of the file that CAMERAS names, and CAMERAS is not set".to_owned());
+            let why = "GROUP chooses cameras of the file that CAMERAS names, and CAMERAS is not set";
+            return Err(Unclear::new("GROUP", why));
         }
-        let part = given(&self.part).map(|part| part.parse()).transpose()?;
+        let part =
+            given(&self.part).map(|part| part.parse()).transpose().map_err(|why: String| Unclear::new("PART", why))?;
         if part.is_some() && cameras.is_none() {
-            return Err("PART chooses cameras of the file that CAMERAS names, and CAMERAS is not set".to_owned());
+            let why = "PART chooses cameras of the file that CAMERAS names, and CAMERAS is not set";
+            return Err(Unclear::new("PART", why));
         }
         match (source, sources, cameras) {
             (Some(source), ..) => {
                 let camera = given(&self.camera).unwrap_or_else(|| node_id.to_owned());
-                Ok(Members::One(Config::new(checked(camera)?, Origin::of(&source))))
+                let id = checked(camera).map_err(|why| Unclear::new("CAMERA", why))?;
+                Ok(Members::One(Config::new(id, Origin::of(&source))))
             }
-            (_, Some(sources), _) => several(&sources).map(Members::Several),
+            (_, Some(sources), _) => {
+                several(&sources).map(Members::Several).map_err(|why| Unclear::new("SOURCES", why))
+            }
             (.., Some(named)) => {
-                let path = file_path(&named)?.into_os_string().into_string();
-                let path = path.map_err(|_| format!("CAMERAS is '{named}', whose name is not UTF-8; rename it"))?;
+                let unclear = |why| Unclear::new("CAMERAS", why);
+                let path = file_path(&named).map_err(unclear)?.into_os_string().into_string();
+                let path =
+                    path.map_err(|_| unclear(format!("CAMERAS is '{named}', whose name is not UTF-8; rename it")))?;
                 Ok(Members::File { path, choice: Choice { group, part } })
             }
-            (None, None, None) => Err(
-                "one of SOURCE (one camera), SOURCES (several, 'id=url ...') and CAMERAS (a cameras file) is required"
-                    .to_owned(),
-            ),
+            (None, None, None) => {
+                let why = "one of SOURCE (one camera), SOURCES (several, 'id=url ...') and CAMERAS (a cameras file) is required";
+                Err(Unclear::new("SOURCE", why))
+            }
         }
     }
 }
@@ -192,10 +216,10 @@ mod tests {
             (&[("SOURCES", "rtsp://h/s?a=1")], "in SOURCES is not"),
             (&[("SOURCE", "a"), ("CAMERA", "x\u{7}")], "control character"),
         ] {
-            let error = of(pairs).unwrap_err();
+            let error = of(pairs).unwrap_err().why;
             assert!(error.contains(says), "{pairs:?}: {error}");
         }
-        let error = of(&[("SOURCES", "rtsp://user:secret@h/s?a=1")]).unwrap_err();
+        let error = of(&[("SOURCES", "rtsp://user:secret@h/s?a=1")]).unwrap_err().why;
         assert!(!error.contains("secret"), "{error}");
     }
 }

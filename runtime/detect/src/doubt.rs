@@ -17,6 +17,33 @@ pub struct Tally {
     pub in_corner: u64,
     /// Those that reach outside the input by more than a quarter of it.
     pub outside: u64,
+    /// By how many boxes of one picture those that are nearly the same outnumber the others; see [`Alike`].
+    pub alike: u64,
+}
+
+/// Finds whether most boxes of a picture are one and the same: a vote of boxes that come one by one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Alike {
+    like: [f32; 4],
+    votes: u64,
+}
+
+/// Edges that differ by at most this share of the input's extent are nearly the same.
+const NEARLY: f32 = 0.01;
+
+impl Alike {
+    pub(crate) fn add(&mut self, edges: [f32; 4], input: Size) {
+        let near = NEARLY * input.width_px.max(input.height_px) as f32;
+        if self.votes == 0 {
+            self.like = edges;
+        }
+        let is_alike = self.like.iter().zip(edges).all(|(a, b)| (a - b).abs() <= near);
+        self.votes = if is_alike { self.votes + 1 } else { self.votes.saturating_sub(1) };
+    }
+
+    pub(crate) fn outnumber(&self) -> u64 {
+        self.votes
+    }
 }
 
 /// A box reaches outside the input by at most this share of its extent.
@@ -70,6 +97,9 @@ const FEW: u64 = 5;
 const ONE_IN: u64 = 5;
 /// A grid of at least this many places of which more than a quarter hold an object is no grid of objects.
 const MANY_PLACES: u64 = 100;
+/// No object is found in so many places; nine boxes of ten that are alike outnumber the others by eight.
+const MANY_ALIKE: u64 = 100;
+const ALIKE_OF_TEN: u64 = 8;
 /// Below this score a box at every place is what was asked for.
 const LEAST_SCORE: f32 = 0.2;
 
@@ -114,6 +144,12 @@ impl Tally {
                 "{boxes} of the {places} places of one picture hold a box of at least the score {score}, so these are not the \
                  scores of objects"
             )
+        } else if score >= LEAST_SCORE && last.boxes >= MANY_ALIKE && last.alike * 10 >= last.boxes * ALIKE_OF_TEN {
+            let boxes = last.boxes;
+            return Some(format!(
+                "the boxes are most likely wrong: nearly all of the {boxes} boxes of one picture are the same box. 'head' or \
+                 'input' in model.yml is not that of the model, or the model was not exported whole"
+            ));
         } else {
             return None;
         };
@@ -166,6 +202,34 @@ mod tests {
     fn numbers_that_are_none_are_said() {
         let nan = Tally { places: 300, not_finite: 300, ..Tally::default() };
         assert!(Doubt::default().add(&nan, 0.3, false).is_some_and(|text| text.contains("300 of 300 boxes are NaN")));
+    }
+
+    #[test]
+    fn boxes_that_are_nearly_all_the_same_are_a_doubt() {
+        let picture = |n: u64, box_of: fn(u64) -> [f32; 4]| {
+            let (mut tally, mut alike) = (Tally::default(), Alike::default());
+            (0..n).for_each(|i| {
+                tally.add(box_of(i), INPUT);
+                alike.add(box_of(i), INPUT);
+            });
+            Tally { alike: alike.outnumber(), ..tally }
+        };
+        let said = |tally: Tally, score: f32| Doubt::default().add(&tally, score, false);
+        let jitter = |i: u64| [100.0, 100.0, 200.0, 200.0].map(|edge| edge + (i % 4) as f32);
+        let one_in_twelve =
+            |i: u64| if i % 12 == 0 { [i as f32, 9.0, i as f32 + 50.0, 90.0] } else { [100.0, 100.0, 200.0, 200.0] };
+        let two_objects = |i: u64| if i % 2 == 0 { [10.0, 10.0, 90.0, 90.0] } else { [300.0, 100.0, 400.0, 200.0] };
+        for alike in [picture(300, jitter), picture(400, one_in_twelve), picture(100, jitter)] {
+            let text = said(alike, 0.3).unwrap_or_default();
+            assert!(
+                text.contains(&format!("nearly all of the {} boxes of one picture are the same box", alike.boxes)),
+                "{text}"
+            );
+            assert_eq!(said(alike, 0.05), None, "so few a score finds much");
+        }
+        // an object in the middle of many cells, and a crowd of two
+        assert_eq!(said(picture(60, jitter), 0.3), None);
+        assert_eq!(said(picture(400, two_objects), 0.3), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! it gives it to their model.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use millrace_detect::heads::{Seen, Task, guesses};
+use millrace_detect::heads::{Guess, Seen, Task, guesses};
 use millrace_detect::{Model, Port};
 use millrace_frame::Size;
 use millrace_kernels::{Anchor, ChannelOrder, Fit};
@@ -200,4 +200,49 @@ fn other_models_with_the_same_outputs_are_named_with_their_keys() {
     assert!(nanodet.contains("letterbox: {anchor: centre, pad: 0}") && nanodet.contains("mean: [127, 127, 127]"));
     // YOLOX docs/updates_note.md: weights of before are used with --legacy
     assert!(said(&[("output", &[1, 8400, 85])], 640).contains("YOLOX 0.1.0 and before"));
+}
+
+#[test]
+fn a_head_is_guessed_with_what_its_shapes_leave_open() {
+    let heads = |name: &str, shape: [usize; 3], size: u32| -> Vec<String> {
+        let port = Port { name: name.to_owned(), dtype: None, shape: Some(shape.iter().map(|&n| Some(n)).collect()) };
+        guesses(&Seen::shapes(&[port], Size::new(size, size))).into_iter().map(|guess| guess.head).collect()
+    };
+    // planes of YOLOv8 are no queries with 2100 classes
+    assert_eq!(heads("output0", [1, 6, 2100], 320), ["{kind: yolov8, output: output0}"]);
+    assert_eq!(heads("output0", [1, 300, 84], 640), ["{kind: rtdetr, output: output0}"]);
+    // YOLOX, its boxes to be computed or computed; 13600 = 8400 + 5200 is no sum of known levels, 34000 is that of 4 to 32
+    assert_eq!(
+        heads("output", [1, 3549, 85], 416)[..2],
+        ["{kind: yolox, output: output}", "{kind: yolov5, output: output}"]
+    );
+    assert_eq!(heads("output", [1, 34000, 85], 640)[0], "{kind: yolox, output: output, strides_px: [4, 8, 16, 32]}");
+    assert!(heads("output", [1, 13600, 85], 640).is_empty());
+    // four levels up to 64 and room for distances: NanoDet-Plus
+    assert!(heads("output", [1, 2125, 112], 320)[0].starts_with("{kind: nanodet"));
+}
+
+#[test]
+fn scores_of_the_other_kind_are_written_where_a_head_has_both() {
+    let guess = |head: &str| Guess { head: head.to_owned(), ..any() };
+    let with = |head: &str, scores: &str| guess(head).with_scores(scores).map(|guess| guess.head);
+    assert_eq!(
+        with("{kind: yolov8, output: a, oriented: true}", "logits").as_deref(),
+        Some("{kind: yolov8, output: a, oriented: true, scores: logits}")
+    );
+    assert_eq!(
+        with("{kind: rtdetr, boxes: b, logits: l}", "probabilities").as_deref(),
+        Some("{kind: rtdetr, boxes: b, logits: l, scores: probabilities}")
+    );
+    // said already; the name of an output; no such key
+    for head in ["{kind: classify, output: o, scores: logits}", "{kind: yolonas, boxes: b, scores: s}", "{kind: dfine}"]
+    {
+        assert_eq!(with(head, "logits"), None, "{head}");
+    }
+    assert_eq!(with("{kind: end2end, output: o}", "logits"), None);
+}
+
+fn any() -> Guess {
+    let port = Port { name: "output0".to_owned(), dtype: None, shape: Some([1, 6, 2100].map(Some).to_vec()) };
+    guesses(&Seen::shapes(&[port], Size::new(320, 320))).remove(0)
 }

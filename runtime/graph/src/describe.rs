@@ -1,12 +1,13 @@
 //! What a node says of itself: its ports and the schema of its settings.
 
 use crate::nearest::nearest;
+use crate::remarks::{Asked, Remarks};
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -37,6 +38,9 @@ pub struct Description {
     /// It can run in a process of several nodes.
     #[serde(default)]
     pub shares_process: bool,
+    /// It answers `--check`: what it says of its settings.
+    #[serde(default)]
+    pub checks: bool,
     /// Its inputs.
     #[serde(default)]
     pub inputs: Vec<PortIn>,
@@ -139,6 +143,11 @@ pub trait Describer {
         None
     }
 
+    /// What the node at `path` says of its settings; `None` from one that is not asked.
+    fn remarks(&self, _path: &str, _folder: &Path, _asked: &Asked) -> Option<Result<Remarks, String>> {
+        None
+    }
+
     /// The path that was most likely meant by one where nothing is.
     fn near(&self, _path: &str, _folder: &Path) -> Option<String> {
         None
@@ -210,6 +219,17 @@ impl Describer for Programs {
         let program = find_program(path, folder)?.canonicalize().ok()?.with_file_name(GROUP_PROGRAM);
         let known = || ask_for_stages(&program);
         Some(self.stages.borrow_mut().entry(program.clone()).or_insert_with(known).clone())
+    }
+
+    fn remarks(&self, path: &str, folder: &Path, asked: &Asked) -> Option<Result<Remarks, String>> {
+        let Described::Node(found) = self.describe(path, folder) else { return None };
+        let program = find_program(path, folder).filter(|_| found.checks)?;
+        let question = serde_json::to_vec(asked).map_err(|error| error.to_string());
+        // where dora starts it: its settings' paths count from there
+        let answer = question.and_then(|question| run(&program, "--check", &question, folder));
+        Some(answer.and_then(|json| {
+            serde_json::from_slice(&json).map_err(|error| format!("'--check' printed no answer: {error}"))
+        }))
     }
 
     fn near(&self, path: &str, folder: &Path) -> Option<String> {
@@ -285,14 +305,15 @@ fn ask_for_stages(program: &Path) -> Stages {
     struct Contents {
         stages: Vec<String>,
     }
-    let contents = run(program).and_then(|json| serde_json::from_slice(&json).map_err(|e| e.to_string()));
+    let contents = run(program, "--describe", &[], Path::new("."))
+        .and_then(|json| serde_json::from_slice(&json).map_err(|e| e.to_string()));
     contents
         .map(|Contents { stages }| stages)
         .map_err(|why| (format!("'{name}' does not say what it contains: {why}"), build()))
 }
 
 fn ask(program: &Path) -> Described {
-    match run(program) {
+    match run(program, "--describe", &[], Path::new(".")) {
         Ok(json) => match Description::parse(&json) {
             Ok(found) => Described::Node(Arc::new(found)),
             Err(error) => Described::Failed(format!("'--describe' printed {error}")),
@@ -301,29 +322,37 @@ fn ask(program: &Path) -> Described {
     }
 }
 
-fn run(program: &Path) -> Result<Vec<u8>, String> {
+/// What the program prints that is started in `folder` with this one argument, and reads `input`.
+fn run(program: &Path, argument: &str, input: &[u8], folder: &Path) -> Result<Vec<u8>, String> {
+    let program = std::path::absolute(program).map_err(|error| format!("its path is not known: {error}"))?;
     let mut child = Command::new(program)
-        .arg("--describe")
-        .stdin(Stdio::null())
+        .arg(argument)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
-    let pipe = child.stdout.take();
-    let reader = std::thread::spawn(move || {
+    let pipes = (child.stdin.take(), child.stdout.take());
+    let input = input.to_vec();
+    let talk = std::thread::spawn(move || {
+        let (stdin, stdout) = pipes;
+        // A broken pipe shows as text that does not parse.
+        if let Some(mut stdin) = stdin {
+            let _ = stdin.write_all(&input);
+        }
         let mut json = Vec::new();
-        if let Some(pipe) = pipe {
-            // A broken pipe shows as text that does not parse.
-            let _ = pipe.take(LONGEST_BYTES).read_to_end(&mut json);
+        if let Some(stdout) = stdout {
+            let _ = stdout.take(LONGEST_BYTES).read_to_end(&mut json);
         }
         json
     });
-    let status = wait(&mut child, PATIENCE)?;
-    let json = reader.join().map_err(|_| "its answer could not be read".to_owned())?;
-    if status.success() { Ok(json) } else { Err(format!("'--describe' ended with {status}")) }
+    let status = wait(&mut child, argument, PATIENCE)?;
+    let json = talk.join().map_err(|_| "its answer could not be read".to_owned())?;
+    if status.success() { Ok(json) } else { Err(format!("'{argument}' ended with {status}")) }
 }
 
-fn wait(child: &mut Child, patience: Duration) -> Result<std::process::ExitStatus, String> {
+fn wait(child: &mut Child, argument: &str, patience: Duration) -> Result<std::process::ExitStatus, String> {
     let start = Instant::now();
     loop {
         match child.try_wait() {
@@ -333,7 +362,7 @@ fn wait(child: &mut Child, patience: Duration) -> Result<std::process::ExitStatu
                 // It may have ended just now; either way it is gone after this.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("'--describe' did not end within {} s", patience.as_secs()));
+                return Err(format!("'{argument}' did not end within {} s", patience.as_secs()));
             }
             Err(error) => return Err(format!("it cannot be waited for: {error}")),
         }

@@ -164,6 +164,11 @@ impl Report {
         faults.into_iter().for_each(|fault| self.push(fault));
     }
 
+    /// Whether an error of this very place is known.
+    pub(crate) fn has_error_at(&self, at: &Place) -> bool {
+        self.faults.iter().any(|fault| fault.severity == Severity::Error && fault.at == *at)
+    }
+
     /// The findings, in the order of the file.
     pub fn faults(&self) -> Vec<&Fault> {
         let mut faults: Vec<&Fault> = self.faults.iter().collect();

@@ -2,7 +2,7 @@
 //!
 //! Knows dora's graph format (1.1) but uses no part of dora. The way of a graph through the modules:
 //! [`yaml`] (a tree with places) → `modules` (their nodes put in place) → [`model`] (nodes, inputs, `env:`) → [`check`] (wiring, and settings by what each
-//! node [`describe`]s of itself) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`]. [`schema`] is for editors.
+//! node [`describe`]s of itself and [`remarks`] of its settings) → a [`fault::Report`]; from the outcome, [`explain`] and [`resolved`]. [`schema`] is for editors.
 
 pub mod cameras;
 pub mod check;
@@ -14,6 +14,7 @@ pub mod model;
 mod modules;
 pub mod nearest;
 pub mod redact;
+pub mod remarks;
 pub mod resolved;
 mod restarts;
 pub mod schedule;

@@ -21,7 +21,7 @@ impl Describer for New {
             "describe": 1, "name": "new",
             "settings": { "properties": {
                 "IN": path("read"), "VIDEO": path("source"), "MODEL": path("model"), "OUT": path("write"), "FOLDER": path("folder"),
-                "CACHE": { "type": ["string", "null"], "x-millrace-kind": "path" },
+                "CACHE": { "type": ["string", "null"], "x-millrace-kind": "path" }, "MADE": path("made"),
             } },
         });
         Described::Node(Arc::new(Description::parse(description.to_string().as_bytes()).unwrap()))
@@ -63,6 +63,8 @@ fn what_is_there_is_no_fault() {
         "VIDEO: rtsp://camera/1, OUT: /dev/null",
         "IN: '', OUT: /dev/null",
         "IN: $$a b.mp4",
+        "MADE: not/yet/there",
+        "MADE: sub",
         url.as_str(),
     ];
     assert_eq!(report(folder.path(), &graph, &[]), "");
@@ -122,6 +124,9 @@ fn what_is_not_there_is_named_with_where_it_was_looked_for() {
         ("FOLDER: 'file:///a%zz'", &[], "%25"),
         ("FOLDER: clip.mp4", &[], "which is no folder"),
         ("FOLDER: new", &[], "which does not exist"),
+        ("MADE: clip.mp4", &[], "MADE names 'clip.mp4', which is no folder"),
+        ("MADE: clip.mp4/engines", &[], "clip.mp4, which is no folder"),
+        ("MADE: /proc/engines/8", &[], "in the folder /proc, in which no file can be made"),
     ] {
         let text = report(folder.path(), &[env], sets);
         assert!(text.contains(says), "{env}: '{says}' is not in\n{text}");

@@ -3,10 +3,11 @@
 use crate::DetectError;
 use millrace_cuda::{Span, Stream};
 use millrace_detect::model::Thresholds;
+use millrace_detect::onnx::Declared;
 use millrace_detect::{FileError, Grid, RawTensor, Signature};
 use millrace_frame::TensorDtype;
 use millrace_kernels::cuda::KeptPlaces;
-use millrace_node::{FilePath, Flow};
+use millrace_node::{FilePath, Findings, Flow};
 use std::path::Path;
 
 /// The settings that every detector node has. One that has more flattens these into its own.
@@ -265,6 +266,29 @@ pub trait Engine: Sized + 'static {
     fn in_flow(settings: Self::Settings, flow: Flow) -> Self::Settings {
         let _ = flow;
         settings
+    }
+
+    /// Says which of the settings exclude each other or have no effect, as [`Node::check`](millrace_node::Node::check) does.
+    fn check(settings: &Self::Settings, findings: &mut Findings<'_>) {
+        let _ = (settings, findings);
+    }
+
+    /// How many frames are asked to go through the model together.
+    fn asked_batch(settings: &Self::Settings) -> u32 {
+        let _ = settings;
+        1
+    }
+
+    /// Whether a second input ([`fix`](Self::fix)) is fed with these settings.
+    fn feeds_sizes(settings: &Self::Settings) -> bool {
+        let _ = settings;
+        true
+    }
+
+    /// Why the engine does not compute a model file that declares this, whatever the settings.
+    fn refuses(declared: &Declared) -> Option<String> {
+        let _ = declared;
+        None
     }
 
     /// How many copies of the model compute at the same time, and by how many threads each.

@@ -1,11 +1,12 @@
 //! The node around a [`Detector`].
 
+use crate::fit::foreseen;
 use crate::lanes::{Answer, EngineTime, Event, Lanes};
 use crate::order::{Frame, InOrder};
 use crate::{Common, DetectError, Engine, Found};
 use millrace_detect::model::Thresholds;
 use millrace_frame::{PayloadKind, counted};
-use millrace_node::{Context, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
+use millrace_node::{Context, Findings, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,13 @@ impl<E: Engine> Node for InferNode<E> {
         }],
     };
     type Settings = E::Settings;
+
+    fn check(settings: &E::Settings, findings: &mut Findings<'_>) {
+        E::check(settings, findings);
+        if let Some((setting, why)) = foreseen::<E>(settings) {
+            findings.refuse(setting, why);
+        }
+    }
 
     fn open(settings: E::Settings, cx: &Context) -> Result<Self, NodeError> {
         let settings = E::in_flow(settings, cx.flow());

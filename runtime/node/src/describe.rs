@@ -24,6 +24,7 @@ pub(crate) fn describe<N: Node>() -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "summary": N::SUMMARY,
         "shares_process": N::SHARES_PROCESS,
+        "checks": true,
         "inputs": N::PORTS.inputs.iter().map(input).collect::<Vec<_>>(),
         "outputs": N::PORTS.outputs.iter().map(output).collect::<Vec<_>>(),
         "settings": schema::<N::Settings>(),

@@ -1,6 +1,6 @@
 //! What a node is.
 
-use crate::{Context, Input, NodeError, Outputs, Sandbox};
+use crate::{Context, Findings, Input, NodeError, Outputs, Sandbox};
 use millrace_frame::{CameraStatus, PayloadKind};
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ pub trait Node: Sized {
     /// Its settings, as they stand in the `env:` of a graph. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
     /// has a default where there is a sensible one.
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
+
+    /// Says which of the settings, each of which can be read, exclude each other or have no effect, and where the node listens.
+    /// Asked before [`open`](Self::open), which is not called where something is refused, and by `millrace check`. Looks at
+    /// files and folders at most, and opens no library, device or connection.
+    fn check(settings: &Self::Settings, findings: &mut Findings<'_>) {
+        let _ = (settings, findings);
+    }
 
     /// How far the node's process can be put into a sandbox. Asked before the node is connected to dora, in a process that
     /// has one thread.

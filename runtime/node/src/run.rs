@@ -4,6 +4,7 @@ use crate::batch::Pace;
 use crate::context::{Context, StopFlag};
 use crate::describe::describe;
 use crate::error::{Kind, NodeError};
+use crate::findings;
 use crate::group::Group;
 use crate::inputs::{Change, Inputs, port_of};
 use crate::launch::Launch;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A node's `main`: `--describe` prints its ports and settings, otherwise it runs as the node that dora started.
+/// A node's `main`: `--describe` prints its ports and settings, `--check` says what it thinks of some; otherwise it runs as the node that dora started.
 pub fn main<N: Node>() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("--describe") => {
@@ -34,6 +35,15 @@ pub fn main<N: Node>() -> ExitCode {
             // a reader that closes the pipe early has what it wanted
             let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
             return ExitCode::SUCCESS;
+        }
+        Some("--check") => {
+            return match findings::answer::<N>() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => {
+                    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{why}\n").as_bytes());
+                    ExitCode::FAILURE
+                }
+            };
         }
         Some("--version") => {
             let text = format!("{} {}\n", N::NAME, env!("CARGO_PKG_VERSION"));
@@ -156,6 +166,7 @@ fn live<N: Node>(
             return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
         }
     }
+    findings::check::<N>(graph, &sheet, &own, &common)?;
     sandbox::check::<N>(&own, common.sandbox, graph)?;
     let seat = Seat::take(graph, seat::PATIENCE);
     let stop = StopFlag::default();

@@ -188,19 +188,35 @@ impl Sandboxed {
     }
 }
 
-/// Refuses a node that `SANDBOX: required` is said of and that has none here.
+/// Why `SANDBOX: required` is nothing that such a node can have, whatever the machine. What the graph says of all its nodes
+/// (`is_own` is false) concerns those that can have a sandbox.
+pub(crate) fn impossible<N: Node>(
+    own: &N::Settings,
+    setting: SandboxSetting,
+    node: &str,
+    is_own: bool,
+    group: Option<&str>,
+) -> Option<String> {
+    let why = match (group, N::sandbox(own, node)) {
+        _ if setting != SandboxSetting::Required => return None,
+        (Some(group), _) => format!("a node that shares the process of PROCESS '{group}' has none"),
+        (None, Sandbox::None) if is_own => {
+            format!("{} opens the memory of its producers, which no sandbox allows", N::NAME)
+        }
+        _ => return None,
+    };
+    Some(required_but(&why))
+}
+
+fn required_but(why: &str) -> String {
+    format!("SANDBOX is 'required', and {why}; set it to auto or off")
+}
+
+/// Refuses a node that `SANDBOX: required` is said of, that can have a sandbox, and that has none.
 pub(crate) fn check<N: Node>(own: &N::Settings, setting: SandboxSetting, graph: &Topology) -> Result<(), String> {
-    if setting != SandboxSetting::Required || sandboxed().is_some() {
+    let has_it = setting != SandboxSetting::Required || sandboxed().is_some();
+    if has_it || matches!(N::sandbox(own, &graph.node), Sandbox::None) {
         return Ok(());
     }
-    let refused = |why: String| Err(format!("SANDBOX is 'required', and {why}; set it to auto or off"));
-    if let Some(member) = &graph.launch.member {
-        return refused(format!("a node that shares the process of PROCESS '{}' has none", member.group));
-    }
-    match N::sandbox(own, &graph.node) {
-        // what the graph says of all its nodes concerns those that can have one
-        Sandbox::None if graph.env.iter().all(|(key, _)| key != "SANDBOX") => Ok(()),
-        Sandbox::None => refused(format!("{} opens the memory of its producers, which no sandbox allows", N::NAME)),
-        _ => refused("dora's configuration of this node cannot be read before its start".to_owned()),
-    }
+    Err(required_but("dora's configuration of this node cannot be read before its start"))
 }

@@ -190,6 +190,7 @@ pub(crate) struct Sheet {
     own: Value,
     common: Value,
     given: Vec<(String, String)>,
+    own_keys: Vec<String>,
     set: BTreeMap<String, String>,
 }
 
@@ -206,12 +207,18 @@ impl Sheet {
             given.retain(|(k, _)| k != key);
             given.push((key.clone(), value.clone()));
         }
-        Self { node: graph.node.clone(), own, common, given, set: BTreeMap::new() }
+        let own_keys = graph.env.iter().filter(|(_, value)| !value.is_empty()).map(|(key, _)| key.clone()).collect();
+        Self { node: graph.node.clone(), own, common, given, own_keys, set: BTreeMap::new() }
     }
 
     /// The node's id.
     pub(crate) fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The settings that the graph gives to this node alone.
+    pub(crate) fn own_keys(&self) -> &[String] {
+        &self.own_keys
     }
 
     /// The same with another value of one setting; `None` puts the graph's back.

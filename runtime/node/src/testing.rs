@@ -14,7 +14,9 @@ use arrow::array::StructArray;
 use millrace_cuda::Gpu;
 use millrace_frame::wire::row::{self, Announcement};
 use millrace_frame::{Detections, Device, Item, Timing};
+use millrace_graph::remarks::{Asked, Remarks};
 use millrace_pool::Bell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -84,6 +86,15 @@ impl Seen {
             Input::Detections(found) => Self::Detections(found),
         }
     }
+}
+
+/// What `N` says of these settings, all given to it alone, before it is opened: what it refuses, and what it warns of, each
+/// with the setting that it is about.
+pub fn remarks<N: Node>(settings: &[(&str, &str)]) -> Remarks {
+    let given = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let settings: BTreeMap<String, String> = settings.iter().map(given).collect();
+    let asked = Asked { node: "node".to_owned(), own: settings.keys().cloned().collect(), settings };
+    crate::findings::remarks::<N>(&asked).expect("settings that can be read")
 }
 
 /// A node under test, on a thread of its own, with a test for all its neighbours.

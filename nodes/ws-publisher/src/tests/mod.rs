@@ -110,3 +110,13 @@ fn close_of(message: Message) -> (u16, String) {
         other => panic!("{other:?} instead of a close frame with a code"),
     }
 }
+
+#[test]
+fn where_it_would_listen_is_known_before_the_start() {
+    let found = |settings: &[(&str, &str)]| millrace_node::testing::remarks::<crate::node::WsPublisher>(settings);
+    let at = |settings: &[(&str, &str)]| found(settings).listens[0].at.to_string();
+    assert_eq!(at(&[]), "127.0.0.1:8080");
+    assert_eq!(at(&[("BIND", "::"), ("PORT", "9000")]), "[::]:9000");
+    let refused = found(&[("BIND", "all")]).refused;
+    assert!(refused[0].setting == "BIND" && refused[0].why.contains("'all' is not an address"), "{refused:?}");
+}

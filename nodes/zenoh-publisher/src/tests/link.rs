@@ -154,8 +154,8 @@ fn what_cannot_be_opened_is_named() {
     let nobody = Settings { mode: Mode::Client, ..settings(&format!("tcp/127.0.0.1:{}", free_port()), "") };
     let alone = Link::open(configuration(&nobody).unwrap(), "test".into());
     assert!(alone.err().unwrap().contains("does the router run?"));
-    let text = configuration(&settings("127.0.0.1:7447", "")).unwrap_err();
-    assert!(text.starts_with("CONNECT: zenoh does not take [\"127.0.0.1:7447\"]"), "{text}");
+    let (setting, text) = configuration(&settings("127.0.0.1:7447", "")).unwrap_err();
+    assert!(setting == "CONNECT" && text.starts_with("CONNECT: zenoh does not take [\"127.0.0.1:7447\"]"), "{text}");
 }
 
 #[test]

@@ -42,3 +42,24 @@ fn found(source: &str, seq: u64) -> Detections {
 fn put(n: u8) -> Put {
     Put { source: format!("cam{n}").into(), payloads: vec![(JSON, vec![n])] }
 }
+
+#[test]
+fn settings_that_reach_nobody_are_found_before_the_start() {
+    let found = |settings: &[(&str, &str)]| millrace_node::testing::remarks::<crate::node::ZenohPublisher>(settings);
+    for (settings, setting, says) in [
+        (&[("GRAPH", "")][..], "GRAPH", "second part of every key"),
+        (&[("CONNECT", "127.0.0.1:7447")], "CONNECT", "zenoh does not take"),
+        (&[("CONNECT", "tcp/10.0.0.1:99999")], "CONNECT", "'tcp/10.0.0.1:99999' has no port"),
+        (&[("LISTEN", "tcp/0.0.0.0")], "LISTEN", "has no port"),
+        (&[("MODE", "client"), ("SCOUTING", "false")], "MODE", "no router can be found"),
+    ] {
+        let refused = found(settings).refused;
+        assert!(refused.iter().any(|r| r.setting == setting && r.why.contains(says)), "{settings:?}: {refused:?}");
+    }
+    let warned = |settings: &[(&str, &str)]| found(settings).warned.into_iter().map(|r| r.setting).collect::<Vec<_>>();
+    assert_eq!(warned(&[("MODE", "client"), ("LISTEN", "tcp/0.0.0.0:7447")]), ["LISTEN"]);
+    assert_eq!(warned(&[("LISTEN", ""), ("SCOUTING", "false")]), ["LISTEN"]);
+    let at = found(&[("LISTEN", "tcp/0.0.0.0:7447, udp/0.0.0.0:7447,tcp/[::1]:0")]).listens;
+    assert_eq!(at.iter().map(|l| l.at.to_string()).collect::<Vec<_>>(), ["0.0.0.0:7447", "[::1]:0"]);
+    assert_eq!(found(&[]).refused, []);
+}

@@ -22,6 +22,29 @@ fn clip(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../ingest/tests/data").join(name).to_str().unwrap().to_owned()
 }
 
+#[test]
+fn settings_that_serve_nobody_are_found_before_the_start() {
+    let found = |more: &[(&str, &str)]| {
+        millrace_node::testing::remarks::<Fakes>(&[&[("SOURCE", "clip.mp4")][..], more].concat())
+    };
+    let here = env!("CARGO_MANIFEST_DIR");
+    for (more, setting, says) in [
+        (&[("CAMERAS", "c.yml")][..], "CAMERAS", "SOURCE and CAMERAS are both set"),
+        (&[("GROUP", "a")], "GROUP", "CAMERAS is not set"),
+        (&[("CAMERA", "a\u{7}")], "CAMERA", "control character"),
+        (&[("PART", "3/2")], "PART", "a part of the cameras file is expected"),
+        (&[("SANDBOX_PORTS", "80,http")], "SANDBOX_PORTS", "has 'http'"),
+        (&[("SANDBOX_READ", "/nowhere, /tmp")], "SANDBOX_READ", "names '/nowhere', which is not there"),
+    ] {
+        let refused = found(more).refused;
+        assert!(refused.iter().any(|r| r.setting == setting && r.why.contains(says)), "{more:?}: {refused:?}");
+    }
+    assert_eq!(found(&[("SANDBOX_READ", here)]).refused, []);
+    let warned: Vec<String> =
+        found(&[("SANDBOX", "off"), ("SANDBOX_READ", here)]).warned.into_iter().map(|r| r.setting).collect();
+    assert_eq!(warned, ["SANDBOX_READ"]);
+}
+
 /// Presentation times of the frames and packets of each camera, in the order in which they came.
 #[derive(Debug, Default, PartialEq)]
 struct Came {

@@ -1,6 +1,7 @@
 //! `millrace model get`: where well-known models are had. None is fetched: docs/models.md says why.
 
-use std::fmt::Write;
+use anyhow::bail;
+use millrace_graph::nearest::nearest;
 use std::process::ExitCode;
 
 /// Models of one family. docs/models.md has the same table: a test compares.
@@ -58,8 +59,8 @@ const SOURCES: [Source; 6] = [
         finds: "the 80 classes of COCO",
         licence: "Apache-2.0",
         address: "https://github.com/roboflow/rf-detr",
-        fetch: "pip install 'rfdetr[onnxexport]' && python -c 'import rfdetr; rfdetr.RFDETRNano().export()'",
-        file: "output/inference_model.onnx",
+        fetch: "pip install 'rfdetr[onnx]' && python -c 'import rfdetr; rfdetr.RFDETRNano().export()'",
+        file: "output/rfdetr-nano.onnx",
         options: " --labels docs/labels/coco-91.txt",
         remark: "COCO's ids have gaps, which the file of labels has, too",
     },
@@ -68,7 +69,7 @@ const SOURCES: [Source; 6] = [
         finds: "one of 1000 classes for the whole picture; no boxes",
         licence: "BSD-3-Clause",
         address: "https://docs.pytorch.org/vision/stable/models.html",
-        fetch: "python -c 'import torch, torchvision.models as m; w = m.ResNet18_Weights.DEFAULT; \
+        fetch: "pip install torchvision onnxscript && python -c 'import torch, torchvision.models as m; w = m.ResNet18_Weights.DEFAULT; \
                 open(\"classes.txt\", \"w\").write(\"\\n\".join(w.meta[\"categories\"])); \
                 torch.onnx.export(m.resnet18(weights=w).eval(), torch.zeros(1, 3, 224, 224), \"resnet18.onnx\")'",
         file: "resnet18.onnx",
@@ -107,28 +108,46 @@ impl Source {
     }
 }
 
-/// Says where models are had, all or those that are called `name`. A name is the wish for a file, which is not fetched.
-pub(super) fn get(name: Option<&str>) -> ExitCode {
+const HOW: &str = "The first command gets it from its authors, and the second makes it a model of Millrace's; street.jpg is a picture \
+of yours that shows what the model finds. docs/models.md says more.";
+
+/// Where models are had: all, or those that are called `name`.
+///
+/// # Errors
+/// None is called so; with the names that are known.
+fn where_had(name: Option<&str>) -> Result<String, String> {
     let wanted = |source: &&Source| name.is_none_or(|name| source.is_called(name));
-    let mut found: Vec<&Source> = SOURCES.iter().filter(wanted).collect();
-    let mut text = String::new();
-    if let Some(name) = name.filter(|_| found.is_empty()) {
-        let _ = writeln!(text, "No model here is called '{name}'. These are known:\n");
-        found = SOURCES.iter().collect();
-    }
-    text += "Millrace fetches no model, since no package with a small general detector in it was found. The first command gets\n\
-             it from its authors, and the second makes it a model of Millrace's; street.jpg is a picture of yours that shows what\n\
-             the model finds. docs/models.md says more.\n\n";
-    text += &found.iter().map(|source| source.text()).collect::<Vec<_>>().join("\n");
+    let found: Vec<String> = SOURCES.iter().filter(wanted).map(Source::text).collect();
+    let who = match name {
+        None => "Millrace fetches no model, since no package with a small general detector in it was found.".to_owned(),
+        Some(name) if found.is_empty() => {
+            let names = || SOURCES.iter().flat_map(|source| source.names).copied();
+            let near = nearest(name, names()).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+            let known = names().collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "no model is known as '{name}'{near} (known: {known}); `millrace model add` describes any .onnx file that you have"
+            ));
+        }
+        Some(name) => format!("'{name}' is had from its authors; Millrace does not fetch it."),
+    };
+    Ok(format!("{who} {HOW}\n\n{}", found.join("\n")))
+}
+
+/// Says where models are had. That a model is not fetched is no failure: to say where is all that is asked for.
+pub(super) fn get(names: &[String]) -> anyhow::Result<ExitCode> {
+    let name = match names {
+        [] => None,
+        [name] if ["-h", "--help"].contains(&name.as_str()) => None,
+        [name] if name.starts_with('-') => {
+            bail!("'millrace model get' has no option {name}; give a name, or nothing")
+        }
+        [name] => Some(name.trim()).filter(|name| !name.is_empty()),
+        _ => bail!("'millrace model get' answers for one name, and there are {}: {}", names.len(), names.join(", ")),
+    };
+    let text = where_had(name).map_err(anyhow::Error::msg)?;
     // a reader that closes the pipe early has what it wanted
     let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-    match name {
-        None => ExitCode::SUCCESS,
-        Some(name) => {
-            eprintln!("millrace model: '{name}' was not fetched; the commands above bring it");
-            ExitCode::FAILURE
-        }
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
@@ -153,6 +172,24 @@ mod tests {
             assert_eq!(found(name), [first], "{name}");
         }
         assert!(found("frigate").is_empty());
+    }
+
+    #[test]
+    fn a_name_is_answered_by_where_it_is_had_or_by_the_names_that_are_known() {
+        let had = where_had(Some("yolox-s")).unwrap();
+        assert!(had.starts_with("'yolox-s' is had from its authors; Millrace does not fetch it."), "{had}");
+        assert!(had.contains("releases/tag/0.1.1rc0") && had.contains("model add yolox_nano.onnx"), "{had}");
+        assert!(!had.contains("rf-detr"), "{had}");
+        let all = where_had(None).unwrap();
+        assert!(SOURCES.iter().all(|source| all.contains(source.address)), "{all}");
+        let unknown = where_had(Some("frigate")).unwrap_err();
+        assert!(unknown.starts_with("no model is known as 'frigate' (known: YOLOX-nano, "), "{unknown}");
+        assert!(unknown.contains("YOLO26") && unknown.contains("`millrace model add`"), "{unknown}");
+        assert!(where_had(Some("YOLOZ-nano")).unwrap_err().contains("did you mean 'YOLOX-nano'?"));
+        assert!(get(&["yolox".to_owned()]).is_ok() && get(&[]).is_ok() && get(&["--help".to_owned()]).is_ok());
+        for refused in [&["frigate"][..], &["--all"], &["yolox", "rf-detr"]] {
+            assert!(get(&refused.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

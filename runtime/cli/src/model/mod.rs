@@ -23,8 +23,8 @@ pub(crate) struct Args {
 /// Runs the detector's program, which is built beside this one, and ends as it ends.
 pub(crate) fn model(args: &Args) -> anyhow::Result<ExitCode> {
     if args.request[0] == "get" {
-        let name = args.request.get(1).map(|name| name.to_string_lossy()).filter(|name| !name.starts_with('-'));
-        return Ok(get::get(name.as_deref()));
+        let names: Vec<String> = args.request[1..].iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        return get::get(&names);
     }
     let verb = args.request[0].to_string_lossy();
     if !VERBS.contains(&&*verb) && !verb.starts_with('-') {

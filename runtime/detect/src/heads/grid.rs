@@ -31,6 +31,11 @@ pub(super) fn count(input: Size, strides_px: &[u32]) -> usize {
 /// The levels that detectors have whose description does not say.
 const LEVELS: [&[u32]; 5] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32], &[4, 8, 16, 32, 64], &[16, 32]];
 
+/// The levels of a detector that has so many cells.
+pub(super) fn levels(input: Size, cells: usize) -> Option<&'static [u32]> {
+    LEVELS.into_iter().find(|levels| count(input, levels) == cells)
+}
+
 /// How many boxes a detector may have that makes up to `each` in every cell, and where that comes from.
 pub(super) fn boxes(canvas: &Canvas, strides_px: Option<&Vec<u32>>, each: usize) -> (Axis, String) {
     let levels: Vec<&[u32]> = strides_px.map_or(LEVELS.to_vec(), |strides| vec![strides]);

@@ -1,6 +1,6 @@
 //! What is known of a head before a model is there: its name, its keys in `model.yml`, and the models that look like it.
 
-use super::Head;
+use super::{Head, KINDS};
 use crate::model::Scores;
 use crate::signature::Port;
 use crate::yaml::{Faults, Section};
@@ -48,6 +48,11 @@ impl Key {
         default: Some("`probabilities`"),
         doc: "`logits` when the model ends without a sigmoid",
     };
+
+    /// Whether it chooses between probabilities and logits; `scores` of other heads is the name of an output.
+    fn is_kind_of_scores(&self) -> bool {
+        self.name == "scores" && self.default.is_some_and(|default| default.contains("`probabilities`"))
+    }
 }
 
 /// What is known of a model file before it has a description.
@@ -105,6 +110,17 @@ pub struct Guess {
     pub classes: Option<usize>,
     /// How pictures are prepared for models of this family.
     pub recipe: Recipe,
+}
+
+impl Guess {
+    /// The same with scores of this kind, `logits` or `probabilities`; none where the head does not leave that open, or the text
+    /// says it.
+    pub fn with_scores(&self, scores: &str) -> Option<Self> {
+        let inside = self.head.strip_suffix('}')?;
+        let kind = KINDS.iter().find(|kind| inside.starts_with(&format!("{{kind: {},", kind.name)))?;
+        let is_open = kind.keys.iter().any(Key::is_kind_of_scores) && !inside.contains("scores:");
+        is_open.then(|| Self { head: format!("{inside}, scores: {scores}}}"), ..self.clone() })
+    }
 }
 
 /// How a picture is prepared for a model; what no model file says.
@@ -215,6 +231,23 @@ impl Keys<'_, '_> {
                 None
             }
         }
+    }
+
+    /// Whether these strides are in the order in which one output has the cells of all levels.
+    pub(super) fn in_order(&mut self, strides_px: &[u32]) -> Option<()> {
+        if strides_px.is_sorted_by(|a, b| a < b) {
+            return Some(());
+        }
+        let mut sorted = strides_px.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let text = format!(
+            "'strides_px' is {strides_px:?}; an output has the cells of the smallest stride first, so every box would be elsewhere: \
+             write {sorted:?}"
+        );
+        let node = self.at.get("strides_px").unwrap_or_else(|| self.at.node());
+        self.faults.at(node, text);
+        None
     }
 
     pub(super) fn integer(

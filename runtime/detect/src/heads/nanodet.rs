@@ -86,6 +86,9 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
         ));
         return None;
     }
+    if let Outputs::Joined(_) = &outputs {
+        keys.in_order(&strides_px)?;
+    }
     let usual = if strides_px.len() == 3 { 0.5 } else { 0.0 };
     let cell_offset = cell_offset?.unwrap_or(usual);
     Some(Arc::new(Nanodet { outputs, strides_px, bins: reg_max? as usize + 1, cell_offset, scores: scores? }))

@@ -58,10 +58,12 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
 /// The family has 300 queries, or 900. More than this are the cells of a grid, whose numbers mean something else.
 const MOST: usize = 1000;
 
-fn guess(&Seen { outputs, .. }: &Seen<'_>) -> Option<Guess> {
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
     if let [output] = outputs {
         let [_, queries, numbers] = output.extents::<3>()?;
-        return (queries <= MOST && numbers > 6).then(|| Guess {
+        // as many numbers as a grid has cells are a plane for each number: YOLOv8's
+        let is_plane = grid::levels(input, numbers).is_some();
+        return (queries <= MOST && numbers > 6 && !is_plane).then(|| Guess {
             head: format!("{{kind: rtdetr, output: {}}}", output.name),
             classes: Some(numbers - 4),
             recipe: Recipe::STRETCHED,

@@ -1,7 +1,7 @@
 //! Where a head's boxes go, and what shows there that the head is not the model's.
 
 use super::{Canvas, HeadError};
-use crate::doubt::Tally;
+use crate::doubt::{Alike, Tally};
 use crate::model::Scores;
 use crate::nms::Candidate;
 use millrace_kernels::cuda::KeptPlaces;
@@ -19,6 +19,7 @@ pub struct Sink<'a> {
     canvas: Canvas,
     min_score: f32,
     pub(super) tally: Tally,
+    alike: Alike,
     not_probability: Option<f32>,
     logits: u64,
     is_logits: bool,
@@ -31,8 +32,8 @@ impl<'a> Sink<'a> {
         canvas: Canvas,
         min_score: f32,
     ) -> Self {
-        let tally = Tally::default();
-        Self { found, best, canvas, min_score, tally, not_probability: None, logits: 0, is_logits: false }
+        let (tally, alike) = (Tally::default(), Alike::default());
+        Self { found, best, canvas, min_score, tally, alike, not_probability: None, logits: 0, is_logits: false }
     }
 
     /// The probability that a number of the model means.
@@ -91,6 +92,8 @@ impl<'a> Sink<'a> {
             return;
         }
         self.tally.add([x1, y1, x2, y2], self.canvas.size);
+        self.alike.add([x1, y1, x2, y2], self.canvas.size);
+        self.tally.alike = self.alike.outnumber();
         if x2 > x1 && y2 > y1 {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             self.found.push(Candidate { x1, y1, x2, y2, angle_rad, score: score.min(1.0), class_id, index });

@@ -397,12 +397,14 @@ fn another_familys_outputs_of_the_same_shape_are_noticed() {
     has(doubt("{kind: yolonas, boxes: a, scores: b}", &outputs), "end before they begin");
 
     // suppression inside: a list of 300 is no grid
-    let list: Vec<f32> = (0..300).flat_map(|_| [100.0, 60.0, 300.0, 260.0, 0.9, 0.0]).collect();
+    let list: Vec<f32> = (0..300).flat_map(|i| [i as f32, 60.0, i as f32 + 200.0, 260.0, 0.9, 0.0]).collect();
     has(
         doubt("{kind: yolov5, output: a}", &[("a", &[1, 300, 6], &list)]),
         "boxes: 8400 for cells of [8, 16, 32] px, times 1 to 9",
     );
     assert_eq!(doubt("{kind: end2end, output: a}", &[("a", &[1, 300, 6], &list)]), "");
+    let same: Vec<f32> = (0..300).flat_map(|_| [100.0, 60.0, 300.0, 260.0, 0.9, 0.0]).collect();
+    has(doubt("{kind: end2end, output: a}", &[("a", &[1, 300, 6], &same)]), "nearly all of the 300 boxes");
 
     // a segmentation's map of classes: something at every place
     let map: Vec<f32> = (0..5 * 80 * 80).map(|i| if i < 4 * 6400 { 9.0 } else { (i % 2) as f32 * 0.8 }).collect();

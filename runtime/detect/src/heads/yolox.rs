@@ -17,7 +17,7 @@ pub(super) const KIND: Kind = Kind {
         Key::SCORES,
     ],
     read,
-    guess: |seen| guess(seen).into_iter().collect(),
+    guess,
 };
 
 #[derive(Debug)]
@@ -31,18 +31,29 @@ fn read(keys: &mut Keys<'_, '_>) -> Option<Arc<dyn Head>> {
     let (output, strides_px) = (keys.name("output"), keys.strides());
     let scores = keys.scores(Scores::Probabilities);
     let strides_px = strides_px?.unwrap_or_else(|| vec![8, 16, 32]);
+    keys.in_order(&strides_px)?;
     Some(Arc::new(Yolox { output: output?, strides_px, scores: scores? }))
 }
 
-fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Option<Guess> {
-    let [output] = outputs else { return None };
-    let [_, cells, numbers] = output.extents::<3>()?;
+/// YOLOX, and YOLOX that was exported with `decode_in_inference`: its graph computes the boxes, as YOLOv5's does.
+fn guess(&Seen { outputs, input, .. }: &Seen<'_>) -> Vec<Guess> {
     // YOLOv6 has as many boxes, and its authors another name for the output
-    (cells == grid::count(input, &[8, 16, 32]) && numbers > 5 && output.name == "output").then(|| Guess {
-        head: format!("{{kind: yolox, output: {}}}", output.name),
-        classes: Some(numbers - 5),
-        recipe: Recipe::YOLOX,
-    })
+    let [output] = outputs else { return Vec::new() };
+    let Some([_, cells, numbers]) = output.extents::<3>().filter(|_| output.name == "output") else {
+        return Vec::new();
+    };
+    // four such levels and so many numbers has NanoDet-Plus
+    let is_other = |strides: &&[u32]| *strides == [8, 16, 32, 64] && numbers > 4 * 8;
+    let strides = grid::levels(input, cells).filter(|strides| numbers > 5 && !is_other(strides));
+    let Some(strides) = strides else { return Vec::new() };
+    let usual = strides == [8, 16, 32];
+    let of_cells = if usual { String::new() } else { format!(", strides_px: {strides:?}") };
+    let one = |head: String| Guess { head, classes: Some(numbers - 5), recipe: Recipe::YOLOX };
+    let name = &output.name;
+    vec![
+        one(format!("{{kind: yolox, output: {name}{of_cells}}}")),
+        one(format!("{{kind: yolov5, output: {name}{of_cells}}}")),
+    ]
 }
 
 impl Head for Yolox {

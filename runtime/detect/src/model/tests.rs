@@ -216,6 +216,27 @@ fn a_key_of_another_head_is_a_fault() {
 }
 
 #[test]
+fn strides_are_in_the_order_of_an_outputs_cells() {
+    let centre = "{kind: centre, stride_px: 8, output: detections}";
+    let with = |head: &str| load(&WHOLE.replace(centre, head));
+    for kind in ["yolox", "nanodet"] {
+        for (given, cure) in [("[32, 16, 8]", "[8, 16, 32]"), ("[8, 32, 16]", "[8, 16, 32]"), ("[8, 8, 16]", "[8, 16]")]
+        {
+            let text = with(&format!("{{kind: {kind}, output: a, strides_px: {given}}}")).unwrap_err();
+            assert!(text.starts_with("model.yml:6:"), "{text}");
+            assert!(
+                text.contains(&format!("'strides_px' is {given}; ")) && text.contains(&format!("write {cure}")),
+                "{text}"
+            );
+        }
+        assert!(with(&format!("{{kind: {kind}, output: a, strides_px: [4, 8, 64]}}")).is_ok());
+    }
+    // each output has its own; and a number of boxes has no order
+    assert!(with("{kind: nanodet, classes: [a, b], distances: [c, d], strides_px: [16, 8]}").is_ok());
+    assert!(with("{kind: yolov8, output: a, strides_px: [32, 16, 8]}").is_ok());
+}
+
+#[test]
 fn values_that_cannot_be_meant() {
     assert!(fault("scale: [0.5,", "scale: [0,").contains("'scale' has a 0"));
     assert!(fault("file: model.onnx", "file: 'file:///m.onnx'").contains("3:7: 'file' is the URL 'file:///m.onnx'"));

@@ -87,6 +87,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
                 FileUse::Source => source(&path),
                 FileUse::Write => writable(&path),
                 FileUse::Folder => writable_folder(&path),
+                FileUse::Made => makable_folder(&path),
             };
             if let Err((why, fix)) = found {
                 let whose = whose(node, checked, setting);
@@ -99,7 +100,7 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
                 FileUse::Source => read.extend(Use::of_source(&what, &path)),
                 FileUse::Model => read.extend(Use::of_model(&what, &path)),
                 FileUse::Write => written.extend(Use::of(what, &path).map(|used| (used, fault(String::new())))),
-                FileUse::Folder => {}
+                FileUse::Folder | FileUse::Made => {}
             }
         }
     }
@@ -217,6 +218,14 @@ fn writable_folder(path: &Path) -> Result<(), Refusal> {
     }
     let may = access(path, Access::WRITE_OK | Access::EXEC_OK).and_then(|()| takes_files(path));
     may.map_err(|error| (format!("in which no file can be made: {error}"), None))
+}
+
+/// A folder that is writable, or can be made with those above it.
+fn makable_folder(path: &Path) -> Result<(), Refusal> {
+    let there = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let above = |(why, fix): Refusal| (format!("in the folder {}, {why}", there.display()), fix);
+    writable_folder(there).map_err(|refused| if there == path { refused } else { above(refused) })
 }
 
 /// Whether a file can be made there: a file without a name is, or one that is removed at once where the file system has

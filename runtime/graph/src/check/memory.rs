@@ -1,7 +1,7 @@
 //! What the pools of a graph need: an estimate, and what cannot work.
 
 use super::cameras::{Reach, producer};
-use super::{CheckedNode, Effective, From};
+use super::{CheckedNode, Effective, From, place};
 use crate::describe::Description;
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Node};
@@ -123,7 +123,7 @@ fn check_leases(
 ) {
     // In live flow a batch is whatever waits, of whichever cameras; in lossless flow it would never be full.
     if text(checked, "FLOW") != Some("lossless") {
-        return;
+        return check_backlogs(node, output, slots, readers, report);
     }
     for (reader, is) in readers {
         // a default BATCH is an upper bound that nobody has asked for
@@ -148,6 +148,22 @@ fn check_leases(
         let at = node.env.iter().find(|value| value.key.it == "SLOTS").map_or(node.id.at, |value| value.value.at);
         let fix = format!("SLOTS: {needed} in node '{}', or a smaller BATCH in node '{}'", checked.id, reader.id.it);
         report.push(Fault::error(at, message).fix(fix));
+    }
+}
+
+/// In live flow one slot is written and one is read while the others wait.
+fn check_backlogs(node: &Node, output: &str, slots: u64, readers: &[(&Node, &CheckedNode)], report: &mut Report) {
+    let room = slots.saturating_sub(2).max(2);
+    for (reader, is) in readers {
+        let Some(backlog) = setting(is, "BACKLOG").filter(|backlog| backlog.from != From::Default) else { continue };
+        let Some(frames) = number(is, "BACKLOG").filter(|frames| *frames > room) else { continue };
+        let message = format!(
+            "BACKLOG of node '{}' is {frames}, and the pools of '{}/{output}' have {slots} slots, room for {room} frames that \
+             wait: more are lost as 'gone'",
+            reader.id.it, node.id.it
+        );
+        let fix = format!("SLOTS: {} in node '{}', or a BACKLOG of {room}", (frames + 2).min(64), node.id.it);
+        report.push(Fault::warning(reader.id.at, message).at(place(reader, is, backlog)).fix(fix));
     }
 }
 

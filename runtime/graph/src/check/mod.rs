@@ -8,6 +8,7 @@ mod memory;
 mod parts;
 pub(crate) mod process;
 mod programs;
+mod remarks;
 mod wiring;
 
 pub use memory::{Memory, PortMemory};
@@ -182,6 +183,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         let name = Path::new(file).file_name().unwrap_or_default();
         read.extend(files::Use::of("the graph".to_owned(), &folder.join(name)));
         files::check(&graph, &nodes, folder, read, &mut report);
+        remarks::check(&graph, &nodes, folder, world.describer, &mut report);
     }
     devices::check(&graph, &nodes, &mut report);
     let memory = memory::estimate(&graph, &nodes, &reach, &mut report);

@@ -127,6 +127,8 @@ pub enum FileUse {
     Write,
     /// `folder`: the node writes into it, and it is there.
     Folder,
+    /// `made`: as `folder`, and the node makes it where it is not there.
+    Made,
 }
 
 /// The typed values of the `given` settings, or all that is wrong with them.
@@ -342,6 +344,7 @@ fn file_use(property: &Value) -> Option<FileUse> {
         "model" => Some(FileUse::Model),
         "write" => Some(FileUse::Write),
         "folder" => Some(FileUse::Folder),
+        "made" => Some(FileUse::Made),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What an engine must do for models that find more than upright boxes.
 
-use super::{ask, data, describe, tiny};
+use super::tool::ask;
+use super::{data, describe, tiny};
 use crate::{Detector, Engine};
 use millrace_frame::{Detections, TensorDtype};
 use std::path::PathBuf;

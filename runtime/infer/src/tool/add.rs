@@ -1,12 +1,14 @@
 //! `millrace model add`.
 
 use super::check::{report, try_out};
+use super::replace::Target;
 use super::{New, picture};
 use crate::Engine;
 use millrace_detect::heads::{Guess, Recipe, Seen, Task, guesses, shape_text};
 use millrace_detect::onnx::{Declared, declared};
 use millrace_detect::{Model, Port, labels_of};
 use millrace_frame::{Size, counted};
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -39,31 +41,52 @@ pub(super) fn add<E: Engine>(new: &New, out: &mut String) -> Result<(), String> 
     }
     let picture = picture::load(new.picture.as_deref())?;
     let path = new.output.clone().unwrap_or_else(|| new.onnx.with_file_name("model.yml"));
-    if path.exists() {
-        return Err(format!("'{}' exists; give another path with --output", path.display()));
-    }
+    let drawn = path.with_extension("boxes.jpg");
+    may_write(new, &path, &drawn)?;
+    // what is there stays until another is known to be right
+    let trying = path.with_file_name(format!(".{}.{}", std::process::id(), NAME_WHILE_TRYING));
+    let named = |text: String| text.replace(&trying.display().to_string(), &path.display().to_string());
     let mut refused = String::new();
-    for guess in &guesses {
-        let (text, assumed) = describe(new, &declared, &input, guess, &path)?;
-        std::fs::write(&path, &text).map_err(|e| format!("'{}' cannot be written: {e}", path.display()))?;
-        let trial = try_out::<E>(&path, &picture, &[]);
+    let mut left: VecDeque<Guess> = guesses.into();
+    while let Some(guess) = left.pop_front() {
+        let (text, assumed) = describe(new, &declared, &input, &guess, &path)?;
+        std::fs::write(&trying, &text).map_err(|e| format!("'{}' cannot be written: {e}", path.display()))?;
+        let trial = try_out::<E>(&trying, &picture, &[]);
         match trial {
             Ok(trial) if trial.doubt.is_none() => {
+                std::fs::rename(&trying, &path).map_err(|e| format!("'{}' cannot be written: {e}", path.display()))?;
                 let _ = writeln!(out, "{} is written: head {}", path.display(), guess.head);
                 for line in &assumed {
                     let _ = writeln!(out, "  not in the file: {line}");
                 }
-                return report(&trial, new.picture.as_deref(), picture, &path.with_extension("boxes.jpg"), out);
+                return report(&trial, new.picture.as_deref(), picture, &drawn, out);
             }
-            Ok(trial) => _ = write!(refused, "\nas {}: {}", guess.head, trial.doubt.unwrap_or_default()),
-            Err(why) => {
-                let why = names_beside(guess, &path).unwrap_or(why);
-                let _ = write!(refused, "\nas {}: {why}", guess.head);
+            Ok(trial) => _ = write!(refused, "\nas {}: {}", guess.head, named(trial.doubt.unwrap_or_default())),
+            Err(failed) => {
+                let other = failed.scores().and_then(|scores| guess.with_scores(scores));
+                if other.is_none() {
+                    let why = names_beside(&guess, &trying).unwrap_or_else(|| named(failed.to_string()));
+                    let _ = write!(refused, "\nas {}: {why}", guess.head);
+                }
+                other.into_iter().for_each(|other| left.push_front(other));
             }
         }
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(&trying);
     }
     Err(format!("'{file}' can be read by no head that its outputs look like:{refused}"))
+}
+
+/// End of the name of a description that is being tried, beside the one that is to be written.
+const NAME_WHILE_TRYING: &str = "trying.yml";
+
+/// Whether the description and the picture can be written, before anything is computed.
+fn may_write(new: &New, path: &Path, drawn: &Path) -> Result<(), String> {
+    let mut read = vec![("the model file", new.onnx.as_path())];
+    read.extend(new.labels.as_deref().map(|labels| ("the file of labels", labels)));
+    read.extend(new.picture.as_deref().map(|picture| ("the picture that is read", picture)));
+    let target = |path| Target { path, option: "--output", force: new.force, read: &read };
+    target(path).is_for_a_description()?;
+    if new.picture.is_some() { target(drawn).is_for_a_picture() } else { Ok(()) }
 }
 
 /// What to do about a description that names more or fewer classes than its outputs have room for.
@@ -98,7 +121,18 @@ fn input(declared: &Declared, size: Option<(u32, u32)>) -> Result<Input<'_>, Str
         [height, width] => Some((width, height)),
         _ => None,
     };
-    let (width_px, height_px) = of_file(width).zip(of_file(height)).or(size).or(of_exporter).ok_or_else(|| {
+    let fixed = (of_file(width), of_file(height));
+    if let Some((width, height)) = size.filter(|&(width, height)| {
+        fixed.0.is_some_and(|fixed| fixed != width) || fixed.1.is_some_and(|fixed| fixed != height)
+    }) {
+        return Err(format!(
+            "its input '{}' {} has a fixed size, which is not the {width}x{height} of --size; leave --size out, or export the \
+             model for that size",
+            port.name,
+            shape_text(shape)
+        ));
+    }
+    let (width_px, height_px) = fixed.0.zip(fixed.1).or(size).or(of_exporter).ok_or_else(|| {
         format!("its input '{}' {} leaves width and height open; give `--size 640x640`", port.name, shape_text(shape))
     })?;
     Ok(Input { port, layout, size: Size::new(width_px, height_px) })

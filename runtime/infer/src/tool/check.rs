@@ -1,13 +1,16 @@
 //! `millrace model check`.
 
+use super::Tried;
 use super::picture::{self, Picture};
-use crate::{Detector, Engine, Found};
+use super::replace::Target;
+use crate::{DetectError, Detector, Engine, Found};
 use millrace_detect::model::Thresholds;
+use millrace_detect::{HeadError, Model};
 use millrace_frame::{DetBox, Detections, Item, Payload, Size, Timebase, Timing, counted};
-use millrace_kernels::Converter;
+use millrace_kernels::{ConvertError, Converter};
 use millrace_node::{Flow, file_text};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// For the judgement of a head also boxes count that no one would report.
 const LEAST_SCORE: f32 = 0.05;
@@ -27,6 +30,26 @@ pub(super) struct Trial {
     pub(super) classifies: bool,
     /// What the engine says of how it computes the model.
     pub(super) notes: Vec<String>,
+}
+
+/// Why a model could not be tried.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    #[error(transparent)]
+    Model(#[from] DetectError),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failed {
+    /// The kind of scores that the model has in place of those that its head expects.
+    pub(super) fn scores(&self) -> Option<&'static str> {
+        match self {
+            Self::Model(DetectError::Head { cause: HeadError::NotProbability { .. }, .. }) => Some("logits"),
+            Self::Model(DetectError::Head { cause: HeadError::NotLogits { .. }, .. }) => Some("probabilities"),
+            _ => None,
+        }
+    }
 }
 
 /// The detector's settings with this model, where `sets` are others of them, as `NAME=VALUE`.
@@ -51,20 +74,20 @@ fn settings<E: Engine>(model: &Path, sets: &[String]) -> Result<E::Settings, Str
 }
 
 /// Opens the model and runs it on the picture.
-pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String]) -> Result<Trial, String> {
-    let settings = settings::<E>(model, sets)?;
+pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String]) -> Result<Trial, Failed> {
+    let settings = settings::<E>(model, sets).map_err(Failed::Other)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut detector = Detector::<E>::open(&settings, threads).map_err(|e| e.to_string())?;
+    let mut detector = Detector::<E>::open(&settings, threads)?;
     let image = picture.describe();
-    let mut converter = Converter::new(&image, &detector.model().target()).map_err(|e| e.to_string())?;
+    let other = |e: ConvertError| Failed::Other(e.to_string());
+    let mut converter = Converter::new(&image, &detector.model().target()).map_err(other)?;
     let tensor = converter.tensor();
     // 64-bit words, so that elements of any type are aligned
     let mut words = vec![0u64; (tensor.bytes() as usize).div_ceil(size_of::<u64>())];
-    converter.convert(&picture.rgb, bytemuck::cast_slice_mut(&mut words)).map_err(|e| e.to_string())?;
+    converter.convert(&picture.rgb, bytemuck::cast_slice_mut(&mut words)).map_err(other)?;
     let timing = Timing { pts_ns: 0, timebase: Timebase::NANOSECONDS, capture_ns: 0, ..Timing::default() };
     let item = Item::on_host("picture", 0, timing, Payload::Tensor(tensor));
-    let detect =
-        |detector: &mut Detector<E>| detector.detect(&item, bytemuck::cast_slice(&words)).map_err(|e| e.to_string());
+    let detect = |detector: &mut Detector<E>| detector.detect(&item, bytemuck::cast_slice(&words));
     let usual = detector.model().thresholds;
     detector.set_thresholds(Thresholds { score: usual.score.min(LEAST_SCORE), ..usual });
     let all = detect(&mut detector)?;
@@ -86,21 +109,34 @@ pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String
 }
 
 /// Checks the model, and says in `out` what was seen.
-pub(super) fn check<E: Engine>(
-    model: &Path,
-    picture: Option<&Path>,
-    drawn: Option<PathBuf>,
-    sets: &[String],
-    out: &mut String,
-) -> Result<(), String> {
+pub(super) fn check<E: Engine>(tried: &Tried, out: &mut String) -> Result<(), String> {
+    let Tried { model, picture, drawn, force, sets } = tried;
+    let picture = picture.as_deref();
+    let drawn = drawn.clone().unwrap_or_else(|| model.with_extension("boxes.jpg"));
     let shown = picture::load(picture)?;
-    let trial = try_out::<E>(model, &shown, sets)?;
+    if let Some(read) = picture {
+        may_be_drawn(&drawn, "--drawn", *force, (model, read))?;
+    }
+    let trial = try_out::<E>(model, &shown, sets).map_err(|failed| failed.to_string())?;
     let _ = writeln!(out, "{}: the model file fits its description", model.display());
     trial.notes.iter().for_each(|note| {
         let _ = writeln!(out, "{note}");
     });
-    let drawn = drawn.unwrap_or_else(|| model.with_extension("boxes.jpg"));
     report(&trial, picture, shown, &drawn, out)
+}
+
+/// Whether the picture with boxes can be written, before anything is computed.
+pub(super) fn may_be_drawn(
+    drawn: &Path,
+    option: &'static str,
+    force: bool,
+    (model, picture): (&Path, &Path),
+) -> Result<(), String> {
+    let described = Model::load(model).ok();
+    let file = described.as_ref().and_then(|model| model.file().ok());
+    let mut read = vec![("the model's description", model), ("the picture that is read", picture)];
+    read.extend(file.map(|file| ("the model file", file)));
+    Target { path: drawn, option, force, read: &read }.is_for_a_picture()
 }
 
 /// What a box has beside its edges, in words.

@@ -4,6 +4,7 @@
 mod add;
 mod check;
 pub(crate) mod picture;
+mod replace;
 
 use crate::{Engine, InferNode};
 use clap::Parser;
@@ -36,6 +37,9 @@ struct Tried {
     /// Where the picture with the boxes drawn is written, a JPEG; by default beside the description.
     #[arg(long)]
     drawn: Option<PathBuf>,
+    /// Write the picture over another that is there, and that no `millrace model` has drawn.
+    #[arg(long)]
+    force: bool,
     /// A setting of the detector, as in a graph's `env:`; for example PROVIDER=cuda. May be given several times.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     sets: Vec<String>,
@@ -65,12 +69,15 @@ struct New {
     /// A text with the names of the classes, one a line, where the file does not have them.
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// Size of the input as 640x480, where the file leaves it open.
+    /// Size of the input as 640x480, where the file leaves it open. One that the file fixes is refused.
     #[arg(long, value_parser = size)]
     size: Option<(u32, u32)>,
     /// Where the description is written; by default model.yml beside the file.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Write over a description, and a picture with boxes, that are there.
+    #[arg(long)]
+    force: bool,
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
@@ -101,9 +108,7 @@ pub fn main<E: Engine>() -> ExitCode {
 /// Does what the arguments ask; the first is [`VERB`].
 pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: &mut String) -> Result<(), String> {
     match Request::parse_from(arguments) {
-        Request::Check(tried) => {
-            check::check::<E>(&tried.model, tried.picture.as_deref(), tried.drawn, &tried.sets, out)
-        }
+        Request::Check(tried) => check::check::<E>(&tried, out),
         Request::Add(new) => add::add::<E>(&new, out),
         Request::Build(ahead) => build::<E>(ahead, out),
     }

@@ -1,5 +1,6 @@
 //! A picture in a file, and boxes drawn on it.
 
+use super::replace;
 use jpeg_encoder::{ColorType, Encoder};
 use millrace_detect::open_file;
 use millrace_frame::{Colour, DetBox, ImageDesc, PixelFormat, Size};
@@ -11,7 +12,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 const QUALITY: u8 = 92;
-const PNG_START: &[u8] = b"\x89PNG\r\n";
+pub(super) const PNG_START: &[u8] = b"\x89PNG\r\n";
 /// Of memory that a PNG picture is decoded with.
 const PNG_BYTES: usize = 1 << 30;
 /// Of a line that ends far outside the picture not every pixel is drawn.
@@ -130,7 +131,8 @@ impl Picture {
     pub(crate) fn save(&self, path: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("'{}' cannot be written: {e}", path.display());
         let side = |n: u32| u16::try_from(n).map_err(|e| failed(&e));
-        let encoder = Encoder::new_file(path, QUALITY).map_err(|e| failed(&e))?;
+        let mut encoder = Encoder::new_file(path, QUALITY).map_err(|e| failed(&e))?;
+        encoder.add_app_segment(replace::SEGMENT, replace::MARK.to_vec()).map_err(|e| failed(&e))?;
         encoder
             .encode(&self.rgb, side(self.size.width_px)?, side(self.size.height_px)?, ColorType::Rgb)
             .map_err(|e| failed(&e))

@@ -190,6 +190,16 @@ def tasks(folder):
     pose = {"output0": one_box([6, 4, 0.75, 18, 12, 0.25])}
     (folder / "tiny_pose.onnx").write_bytes(constant("tiny_pose", pose, said | {"task": "pose", "kpt_shape": "[2, 3]"}))
     (folder / "tiny_obb.onnx").write_bytes(constant("tiny_obb", {"output0": one_box([0.5])}, said | {"task": "obb"}))
+    logits = {"output0": one_box([])}
+    logits["output0"][0, 4:] = -6
+    logits["output0"][0, 5, 3] = 2
+    (folder / "tiny_logits.onnx").write_bytes(constant("tiny_logits", logits, said | {"task": "detect"}))
+    # YOLOX with decode_in_inference: rows of centre, size, objectness and classes
+    rows = np.zeros((1, 9, 5 + CLASSES))
+    rows[0, 3] = [12, 8, 16, 12, 0.9, 0, 1]
+    (folder / "tiny_yolox.onnx").write_bytes(constant("tiny_yolox", {"output": rows}, {}))
+    same = np.tile([4, 2, 20, 14, 0.9, 1], (1, 150, 1))
+    (folder / "tiny_alike.onnx").write_bytes(constant("tiny_alike", {"output0": same}, said | {"task": "detect"}))
     (folder / "tiny_classify.onnx").write_bytes(constant("tiny_classify", {"output": np.array([[0.25, 0.75]])}, {}))
 
 
