@@ -149,7 +149,8 @@ fn unsafe_code_is_where_memory_is_shared_and_libraries_are_called() {
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 // addresses of a GPU's memory, to ONNX Runtime's C interface and to kernels; copies that nobody waits for
-                let of_a_gpu = ["launch", "candidates", "download", "turn"].map(|name| format!("kernels/src/cuda/{name}.rs"));
+                let of_a_gpu =
+                    ["launch", "candidates", "download", "turn"].map(|name| format!("kernels/src/cuda/{name}.rs"));
                 if of_a_gpu.iter().any(|of| path.ends_with(of)) || path.ends_with("nodes/ort-infer/src/device.rs") {
                     continue;
                 }

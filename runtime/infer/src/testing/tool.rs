@@ -118,12 +118,12 @@ pub fn adds_and_checks_models<E: Engine>() {
     // with the detector's settings
     let check = ["check", &at("dfine.yml"), "--set", "SCORE=0.95"];
     assert!(ask::<E>(&check).is_ok());
-    has(
-        &ask::<E>(&[&check[..3], &["SCORES=0.95"]].concat()).unwrap_err(),
-        &["has no setting SCORES; it has ", "SCORE"],
-    );
-    has(&ask::<E>(&[&check[..3], &["SCORE"]].concat()).unwrap_err(), &["'SCORE' sets nothing; write NAME=VALUE"]);
-    has(&ask::<E>(&[&check[..3], &["SCORE=high"]].concat()).unwrap_err(), &["invalid type: string \"high\""]);
+    let refused = |set: &str| ask::<E>(&[&check[..3], &[set]].concat()).unwrap_err();
+    has(&refused("SCORES=0.95"), &["no setting is called SCORES; did you mean 'SCORE'?"]);
+    has(&refused("SCORE=high"), &["SCORE is 'high', which is not "]);
+    has(&refused("SCORE=7"), &["SCORE is '7', which is not "]);
+    has(&refused("IN_FLIGHT=99"), &["IN_FLIGHT is '99', which is not "]);
+    has(&refused("MODEL=other.yml"), &["MODEL is set twice"]);
 
     let wrong = std::fs::read_to_string(at("dfine.yml")).unwrap().replace("kind: dfine", "kind: dfine, sizes: s");
     std::fs::write(at("wrong.yml"), wrong).unwrap();

@@ -1,14 +1,14 @@
 //! `millrace model check`.
 
-use super::Tried;
 use super::picture::{self, Picture};
 use super::replace::Target;
+use super::{Pair, Tried, settings};
 use crate::{DetectError, Detector, Engine, Found};
 use millrace_detect::model::Thresholds;
 use millrace_detect::{HeadError, Model};
 use millrace_frame::{DetBox, Detections, Item, Payload, Size, Timebase, Timing, counted};
 use millrace_kernels::{ConvertError, Converter};
-use millrace_node::{Flow, file_text};
+use millrace_node::Flow;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -52,30 +52,10 @@ impl Failed {
     }
 }
 
-/// The detector's settings with this model, where `sets` are others of them, as `NAME=VALUE`.
-fn settings<E: Engine>(model: &Path, sets: &[String]) -> Result<E::Settings, String> {
-    let known = schemars::schema_for!(E::Settings);
-    let known: Vec<&String> =
-        known.get("properties").and_then(|all| all.as_object()).into_iter().flat_map(|all| all.keys()).collect();
-    let mut settings = serde_json::Map::from_iter([("MODEL".to_owned(), file_text(model).into())]);
-    for set in sets {
-        let (name, value) = set.split_once('=').ok_or_else(|| format!("'{set}' sets nothing; write NAME=VALUE"))?;
-        if !known.iter().any(|known| *known == name) {
-            let names = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(format!("{} has no setting {name}; it has {names}", E::NAME));
-        }
-        // a number, true or false; what is nothing of it is text
-        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-        settings.insert(name.to_owned(), value);
-    }
-    let settings = serde_json::from_value(settings.into()).map_err(|e| e.to_string())?;
-    E::share(&settings, Flow::Live).map_err(|e| e.to_string())?;
-    Ok(settings)
-}
-
 /// Opens the model and runs it on the picture.
-pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[String]) -> Result<Trial, Failed> {
+pub(super) fn try_out<E: Engine>(model: &Path, picture: &Picture, sets: &[Pair]) -> Result<Trial, Failed> {
     let settings = settings::<E>(model, sets).map_err(Failed::Other)?;
+    E::share(&settings, Flow::Live).map_err(|e| Failed::Other(e.to_string()))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut detector = Detector::<E>::open(&settings, threads)?;
     let image = picture.describe();

@@ -10,7 +10,7 @@ use crate::{Engine, InferNode};
 use clap::Parser;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The first argument of a detector's program that is no node.
@@ -41,8 +41,8 @@ struct Tried {
     #[arg(long)]
     force: bool,
     /// A setting of the detector, as in a graph's `env:`; for example PROVIDER=cuda. May be given several times.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    sets: Vec<String>,
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    sets: Vec<Pair>,
 }
 
 #[derive(clap::Args)]
@@ -50,11 +50,14 @@ struct Ahead {
     /// The model's description, a model.yml file.
     model: PathBuf,
     /// A setting of the node as the graph has it; may be repeated. An engine is used by a node that has the same.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
-    sets: Vec<(String, String)>,
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    sets: Vec<Pair>,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+/// A setting's name and its value.
+type Pair = (String, String);
+
+fn pair(text: &str) -> Result<Pair, String> {
     let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     pair.ok_or_else(|| format!("'{text}' is no setting; write for example BATCH=8"))
 }
@@ -116,9 +119,15 @@ pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: 
 
 fn build<E: Engine>(ahead: Ahead, out: &mut String) -> Result<(), String> {
     millrace_node::log_to_stderr("info");
-    let model = millrace_node::file_text(&ahead.model);
-    let given: Vec<(String, String)> = ahead.sets.into_iter().chain([("MODEL".to_owned(), model)]).collect();
-    let settings = millrace_node::settings_from(&given)?;
+    let settings = settings::<E>(&ahead.model, &ahead.sets)?;
+    // before a library is looked for
+    millrace_detect::Model::load(&ahead.model).map_err(|e| e.to_string())?;
     let _ = writeln!(out, "{}", E::build(&settings).map_err(|e| e.to_string())?);
     Ok(())
+}
+
+/// The node's settings with this model, where `sets` are others of them: the values that a graph may have, and no others.
+fn settings<E: Engine>(model: &Path, sets: &[Pair]) -> Result<E::Settings, String> {
+    let model = ("MODEL".to_owned(), millrace_node::file_text(model));
+    millrace_node::settings_from(&[sets, &[model]].concat())
 }
