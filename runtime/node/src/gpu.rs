@@ -50,7 +50,7 @@ pub enum ShareSetting {
     Descriptor,
 }
 
-/// A stream of a node's own on a GPU. A node has one for each row of work that is not to wait for the others.
+/// A stream of a node's own on a GPU. A node has one for each independent sequence of work.
 #[derive(Debug)]
 pub struct Queue {
     stream: Stream,

@@ -398,7 +398,7 @@ impl Lease {
         unsafe { memory.slot(self.inner.writing.slot) }
     }
 
-    /// The GPU that the slot lies on; `None` for host memory.
+    /// The GPU whose memory has the slot; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
         match self.inner.shared.memory() {
             Memory::Host(_) => None,
@@ -406,7 +406,8 @@ impl Lease {
         }
     }
 
-    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins after `fence`, which the frame's
+    /// The slot's address on its GPU. Work that is queued in `stream` from here on begins after `fence`, which the
+    /// frame's
     /// description names. The lease has to be held until that work is done.
     ///
     /// # Errors

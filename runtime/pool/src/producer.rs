@@ -154,8 +154,8 @@ impl Pool {
         self.shared.contents.len() as u32
     }
 
-    /// A slot to write; `None` while every one is leased or written. In live flow that loses the frame at hand, in lossless flow
-    /// the producer [`wait`](Self::wait)s and tries again.
+    /// Acquires a slot to write. Returns `None` if every slot is leased or being written. In live flow the caller then loses
+    /// its frame; in lossless flow it [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
         let writing = protocol::acquire(self.shared.block(), self.slots())?;
@@ -192,9 +192,10 @@ impl Pool {
         Ok(SlotRef { ticket, slot, generation, ..self.locator() })
     }
 
-    /// Rings the bells of the consumers, after a publication or for a look around. `true`: some consumer has no bell that
-    /// this process can ring, or has not come yet, so that it has to be told in another way. One that died keeps its bell
-    /// until its place is taken back, so its successor has to be told now and then all the same.
+    /// Rings the bells of the consumers, after a publication or so that they check their pools. Returns `true` if some
+    /// consumer has no bell that this process can ring, or has not attached yet: the caller then has to notify that
+    /// consumer by a message. A dead consumer keeps its bell until its place is cleared, so the caller also has to send
+    /// such messages now and then when this returns `false`.
     pub fn ring(&mut self) -> bool {
         let mut deaf = false;
         for (place, known) in self.shared.block().consumers.iter().zip(&mut self.bells) {
@@ -287,15 +288,15 @@ impl Pool {
         owners.any(|owner| others(owner) && !Owner(owner).is_dead())
     }
 
-    /// The consumers that the graph names and that have not come yet.
+    /// The consumers that the graph names and that have not attached yet.
     pub fn expected(&self) -> Vec<String> {
         self.listen();
         let places = self.shared.block().consumers.iter();
         places.filter(|place| place.owner.load(Ordering::Acquire) == EXPECTED).map(name_of).collect()
     }
 
-    /// No further ticket will come. Consumers read what stands in the pool and then see its end. So does a drop; but
-    /// then only those can still read that have the pool open.
+    /// States that no further ticket will be published. Consumers read the frames that are left in the pool and then see
+    /// its end. Dropping the pool does the same, but then only consumers that have the pool open can still read.
     pub fn close(&mut self) {
         self.shared.block().header.closed.store(1, Ordering::Release);
     }
@@ -316,7 +317,7 @@ impl Drop for Pool {
     }
 }
 
-/// A slot that this process writes. Dropped unpublished, it goes back to the pool.
+/// A slot that this process writes. If it is dropped before it is published, it goes back to the pool.
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
@@ -326,7 +327,9 @@ pub struct Slot {
 
 #[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
 impl Slot {
-    /// Copies bytes into the start of the slot, wherever it lies, and waits for it. For tests and small records.
+    /// Copies bytes into the start of the slot, in host or GPU memory, and waits until they are there. For tests and
+    /// small
+    /// records.
     ///
     /// # Errors
     /// Those of the GPU.
@@ -341,10 +344,10 @@ impl Slot {
         Ok(())
     }
 
-    /// The bytes of a slot in host memory, whatever a former frame left in them.
+    /// The bytes of a slot in host memory. They still have the contents of an earlier frame.
     ///
     /// # Panics
-    /// When the slot lies on a GPU.
+    /// When the slot is in a GPU's memory.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let Memory::Host(memory) = &self.shared.memory else { panic!("the pool was made in host memory") };
         // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
@@ -364,7 +367,7 @@ impl Slot {
         self.shared.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
     }
 
-    /// Where the slot lies on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
+    /// The slot's address on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
     /// follows the work.
     pub fn span(&self) -> Option<Span> {
         match &self.shared.memory {

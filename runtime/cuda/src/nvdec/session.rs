@@ -239,7 +239,8 @@ impl Session {
             ext_video_info: std::ptr::null_mut(),
         };
         let mut parser = std::ptr::null_mut();
-        // a place for the handle, and a whole description; its user data is the state, which outlives the parser
+        // the pointer to the handle is valid for writes until the call returns, and the description is fully
+        // initialized; its user data is the state, which outlives the parser
         cuvid!(nvdec, &gpu, format!("a stream of {codec}"), cuvidCreateVideoParser(&raw mut parser, &raw mut params))?;
         self.parser = parser;
         Ok(())
