@@ -83,8 +83,7 @@ impl Bell {
     }
 
     /// Sleeps until the bell is rung, for `limit` at most. It does not sleep if the bell was rung since it returned
-    /// `heard`.
-    /// Only one thread may call this at a time.
+    /// `heard`. Only one thread may call this at a time.
     pub fn wait(&self, heard: u32, limit: Duration) {
         wait(&self.page.bell().bell, heard, limit);
     }

@@ -407,8 +407,7 @@ impl Lease {
     }
 
     /// The slot's address on its GPU. Work that is queued in `stream` from here on begins after `fence`, which the
-    /// frame's
-    /// description names. The lease has to be held until that work is done.
+    /// frame's description names. The lease has to be held until that work is done.
     ///
     /// # Errors
     /// Those of the GPU; a slot in host memory.

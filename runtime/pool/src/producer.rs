@@ -328,8 +328,7 @@ pub struct Slot {
 #[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
 impl Slot {
     /// Copies bytes into the start of the slot, in host or GPU memory, and waits until they are there. For tests and
-    /// small
-    /// records.
+    /// small records.
     ///
     /// # Errors
     /// Those of the GPU.

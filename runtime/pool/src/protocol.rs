@@ -269,8 +269,7 @@ pub enum Attached {
     /// The place belonged to a process that is dead.
     Inherited {
         /// In live flow, the frames that the dead process had leased. 0 in lossless flow, where these frames are
-        /// delivered
-        /// again.
+        /// delivered again.
         lost: u64,
     },
 }
