@@ -190,7 +190,7 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // the address is not used again; whoever queued work on it keeps the memory until that is done
+        // the address is not used again; the code that queued work on it keeps the memory until that work is done
         let freed = match &self.origin {
             Origin::Allocated => driver!(&self.gpu, "memory to free", cuMemFree_v2(self.ptr)),
             Origin::Opened => driver!(&self.gpu, "memory to let go", cuIpcCloseMemHandle(self.ptr)),

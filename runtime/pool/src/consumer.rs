@@ -22,7 +22,7 @@ const IMPOSSIBLE: u64 = 1 << 40;
 /// Looks at a newest ticket that is overwritten each time.
 const LOOKS: u32 = 64;
 
-/// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
+/// A pool, in a process that reads it. It detaches when it is dropped together with its last lease.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -362,7 +362,7 @@ impl Lease {
         self.inner.shared.slot_bytes
     }
 
-    /// Copies the first `len` bytes out, wherever they lie; on a GPU, after `fence`, which the frame's description names.
+    /// Copies the first `len` bytes out, from host or GPU memory; on a GPU, after `fence`, which the frame's description names.
     /// This thread waits for the copy.
     ///
     /// # Errors
@@ -388,10 +388,10 @@ impl Lease {
         }
     }
 
-    /// The bytes of a slot in host memory, where they lie.
+    /// The bytes of a slot in host memory, in place.
     ///
     /// # Panics
-    /// When they lie on a GPU.
+    /// When they are in a GPU's memory.
     pub fn bytes(&self) -> &[u8] {
         let Memory::Host(memory) = self.inner.shared.memory() else { panic!("asked for after `gpu` gave none") };
         // SAFETY: the lease is held for as long as `self`, and so the slice, lives.

@@ -30,7 +30,7 @@ pub struct PoolSpec {
     /// The consumers that the graph names, as `node/input`: in lossless flow the producer waits for each from the first
     /// frame on, also while it has not attached yet.
     pub consumers: Vec<String>,
-    /// Where the slots lie.
+    /// The memory that the slots are in.
     pub place: Place,
 }
 
@@ -144,7 +144,7 @@ impl Pool {
         self.shared.slot_bytes
     }
 
-    /// Whether its slots lie where `place` says.
+    /// Whether its slots are in the memory that `place` names.
     pub fn is_in(&self, place: &Place) -> bool {
         place.is_of(&self.shared.memory)
     }

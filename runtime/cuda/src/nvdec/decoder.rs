@@ -362,7 +362,7 @@ impl Mapped {
         }))
     }
 
-    /// All of the surface, what is not shown included: both planes lie in it.
+    /// The whole surface, with both planes, including the part that is not shown.
     pub fn whole(&self) -> Span {
         let (_, height) = self.picture.format().target_px();
         let bytes = u64::from(self.pitch_bytes) * u64::from(height) * 3 / 2;
