@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// What a pool is to be.
+/// The properties of a new pool.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
     /// `node/port`, for errors and `/proc/<pid>/maps`.
@@ -43,7 +43,7 @@ pub struct Pool {
     pool: u128,
     incarnation: u64,
     pid: u32,
-    /// What the bell showed before the last look at slots and cursors.
+    /// The bell's count before the last look at slots and cursors.
     heard: AtomicU32,
     /// The bells of the consumers, by place.
     bells: Vec<Known>,
@@ -58,7 +58,7 @@ struct Known {
 }
 
 impl Known {
-    /// Its consumer has a bell, which may still be posted to this process.
+    /// The consumer has a bell, and may still send it to this process.
     fn awaits_post(&self) -> bool {
         self.bell.is_none() && self.fd > 0 && letterbox::is_there()
     }
@@ -69,7 +69,7 @@ struct Shared {
     control: Mapping,
     memory: Memory,
     slot_bytes: u64,
-    /// What the producer has said of each slot's bytes.
+    /// The producer's note on each slot's bytes.
     contents: Box<[AtomicU64]>,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
             return Err(PoolError::Consumers { name, count: spec.consumers.len() });
         }
         for (i, consumer) in spec.consumers.iter().enumerate() {
-            // the second would find its place taken by the first, and a lossless producer would wait for it for ever
+            // the first would occupy the place of the second, and a lossless producer would wait for the second for ever
             if spec.consumers[..i].iter().any(|other| clipped(other) == clipped(consumer)) {
                 return Err(PoolError::SameName { name, consumer: consumer.clone() });
             }
@@ -162,9 +162,9 @@ impl Pool {
         Some(Slot { shared: self.shared.clone(), writing, published: false })
     }
 
-    /// Sleeps until a consumer does something (gives a lease back, moves its cursor, comes or leaves), at most for
-    /// `limit`. What happened since the last [`acquire`](Self::acquire) or [`behind`](Self::behind) counts: then it
-    /// returns at once. A consumer's death rings no bell; [`reap`](Self::reap) finds it.
+    /// Sleeps until a consumer does something (gives a lease back, moves its cursor, attaches or leaves), for `limit` at
+    /// most. It returns at once if that has happened since the last [`acquire`](Self::acquire) or
+    /// [`behind`](Self::behind). A consumer's death rings no bell; [`reap`](Self::reap) finds it.
     pub fn wait(&self, limit: Duration) {
         let block = self.shared.block();
         bell::wait(&block.header.bell, self.heard.load(Ordering::Relaxed), limit);
@@ -217,7 +217,7 @@ impl Pool {
         deaf
     }
 
-    /// Where the pool is, for a doorbell that names no new frame: its ticket is the newest one's.
+    /// The pool's location, for a doorbell that announces no new frame. Its ticket is the newest.
     pub fn locator(&self) -> SlotRef {
         SlotRef {
             pool: self.pool,
@@ -235,8 +235,8 @@ impl Pool {
         self.shared.block().header.head.load(Ordering::Relaxed)
     }
 
-    /// Takes back the leases of consumers that are gone, and returns the names of those that died. In lossless flow
-    /// the dead are left in place for a successor, which inherits what they had not done with; `give_up` ends that.
+    /// Clears the leases of consumers that have left or died, and returns the names of those that died. In lossless flow a
+    /// dead consumer keeps its place for a successor, which inherits its unfinished frames; `give_up` ends that.
     pub fn reap(&mut self, give_up: bool) -> Vec<String> {
         let block = self.shared.block();
         let mut dead = Vec::new();
@@ -259,7 +259,7 @@ impl Pool {
         dead
     }
 
-    /// Consumers that have not done with everything published, as `(name, tickets behind, attached)`.
+    /// Consumers that have not finished all published frames, as `(name, tickets behind, attached)`.
     pub fn behind(&self) -> Vec<(String, u64, bool)> {
         self.listen();
         let head = self.published();
@@ -281,7 +281,7 @@ impl Pool {
         protocol::heard(&self.shared.block().header.bell)
     }
 
-    /// Another process that lives has the slots' memory open. (Readers in this one share the mapping itself.)
+    /// Whether another living process has the slots' memory open. (Readers in this process share the mapping itself.)
     pub fn is_mapped(&self) -> bool {
         let others = |owner| !matches!(owner, FREE | LEFT | EXPECTED) && Owner(owner).pid() != std::process::id();
         let mut owners = self.shared.block().consumers.iter().map(|place| place.owner.load(Ordering::Acquire));
@@ -354,14 +354,15 @@ impl Slot {
         unsafe { memory.slot_mut(self.writing.slot) }
     }
 
-    /// What this process said of the slot's bytes when it wrote them last, by [`set_contents`](Self::set_contents); 0 where
-    /// it said nothing, as in a new pool. It is asked for once: a slot that is then left half written says nothing.
-    /// Consumers write to no slot, so it is true after they have read it.
+    /// Takes the number that this process gave to the slot's bytes when it wrote them last, by
+    /// [`set_contents`](Self::set_contents); 0 if it gave none, as in a new pool. The call resets the number to 0, so a slot
+    /// that is then left half written has none. Consumers write to no slot, so the number is still right after they have
+    /// read it.
     pub fn take_contents(&mut self) -> u64 {
         self.shared.contents[self.writing.slot as usize].swap(0, Ordering::Relaxed)
     }
 
-    /// Says what the slot holds, by a number of the producer's own.
+    /// Notes the contents of the slot, as a number that the producer chooses.
     pub fn set_contents(&mut self, contents: u64) {
         self.shared.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
     }
@@ -375,8 +376,8 @@ impl Slot {
         }
     }
 
-    /// What is queued in `stream` from here on begins after the slot's former frame was complete: one that nobody read
-    /// may still be being written, in another stream.
+    /// Work that is queued in `stream` from here on begins after the slot's previous frame is complete. Another stream may
+    /// still be writing that frame, if nobody has read it.
     ///
     /// # Errors
     /// Those of the GPU.
@@ -387,7 +388,7 @@ impl Slot {
         }
     }
 
-    /// The slot is complete when everything queued in `stream` so far is done.
+    /// Marks the slot as complete when all work that is queued in `stream` so far is done.
     ///
     /// # Errors
     /// Those of the GPU.

@@ -3,7 +3,10 @@
 //!
 //! A slot's state is one 64-bit word. The high half is the slot's generation: how often the slot was reused. The low
 //! half has a bit for each process that uses the slot: bit `i` for consumer `i`, and the top bit for the producer while
-//! it writes.
+//! it writes. Below, `(g, bits)` is a state.
+//!
+//! Each publication has a *ticket*: its number on the pool. In live flow a consumer leases a slot by setting its bit. In
+//! lossless flow a publication sets the bits of all consumers, which reserves the frame for them until they release it.
 //!
 //! | step | state before | state after |
 //! |---|---|---|
@@ -33,7 +36,7 @@ use crate::control::{Bell, Block, EXPECTED, FREE, ITEM_BYTES, LEFT, MAX_CONSUMER
 use crate::sync::{AtomicU64, Ordering, fence};
 
 const WRITING: u64 = 1 << 31;
-/// The most iterations of a loop that repeats when another process changed the same word.
+/// The most iterations of a loop that repeats while other processes change the same word.
 const MOST_RACES: u32 = 1000;
 const _: () = assert!(MAX_CONSUMERS <= 31); // the bits below WRITING
 const _: () = assert!(ITEM_BYTES.is_multiple_of(8));
@@ -104,8 +107,8 @@ pub fn publish(block: &Block, flow: Flow, writing: Writing, item: &[u8]) -> u64 
     let bits = match flow {
         Flow::Live => 0,
         Flow::Lossless => {
-            // Pairs with the fence in `attach`: a consumer that did not see the head that we stored last time is seen
-            // here.
+            // Pairs with the fence in `attach`: if a consumer did not see the head that we stored last time, then we see
+            // the consumer here.
             fence(Ordering::SeqCst);
             block
                 .consumers
