@@ -1,8 +1,8 @@
-//! Where the source's picture lies in the model's input, and how the model's boxes lead back to the source.
+//! The position of the source's picture in the model's input, and how the model's boxes lead back to the source.
 
 use millrace_frame::{ImageDesc, Letterbox, Rect, Size};
 
-/// Where a letterboxed picture stands in the model's input.
+/// The position of a letterboxed picture in the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Anchor {
     /// In the top left corner; padding on the right or at the bottom (YOLOX).
@@ -25,7 +25,7 @@ pub enum Rounding {
 pub enum Fit {
     /// Scaled by one factor so that all of it fits; the rest is padding.
     Letterbox {
-        /// Where the picture stands.
+        /// The picture's position.
         anchor: Anchor,
         /// How its size is rounded.
         rounding: Rounding,

@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`geometry`] | where the picture lies in the model's input, and the way back for boxes |
+//! | [`geometry`] | the picture's position in the model's input, and the way back for boxes |
 //! | [`target`] | what a model wants: size, layout, element type, channel order, normalization |
 //! | [`convert`] | the fused pass: colour, resize, letterbox, normalization, layout |
 //! | [`cuda`] | the same pass on a GPU, many frames in one launch; and the way of a detector's outputs from there |

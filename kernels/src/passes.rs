@@ -72,7 +72,7 @@ impl SeparatePasses {
         self.tensor.clone()
     }
 
-    /// Where the picture lies in the tensor.
+    /// The picture's position in the tensor.
     pub fn placement(&self) -> Placement {
         self.placement
     }

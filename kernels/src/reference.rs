@@ -22,7 +22,7 @@ pub enum Order {
 
 /// All values of the tensor, before they are rounded to its element type; in the order of its bytes.
 ///
-/// `bytes` is the slot that the description's offsets count from; panics where the description does not lie in it.
+/// `bytes` is the slot that the description's offsets count from; panics if the description exceeds the slot.
 pub fn tensor(source: &ImageDesc, bytes: &[u8], target: &Target, order: Order) -> Vec<f64> {
     let (w, h) = (target.size.width_px as usize, target.size.height_px as usize);
     let picture = Picture { source, bytes };
@@ -58,7 +58,7 @@ fn clamp(rgb: [f64; 3]) -> [f64; 3] {
     rgb.map(|v| v.clamp(0.0, 255.0))
 }
 
-/// Where the picture stands in the model's input.
+/// The picture's position in the model's input.
 struct Window {
     left: usize,
     top: usize,

@@ -117,7 +117,7 @@ impl Converter {
         }
     }
 
-    /// Where the picture lies in the tensor.
+    /// The picture's position in the tensor.
     pub fn placement(&self) -> Placement {
         self.placement
     }

@@ -23,7 +23,7 @@ pub(crate) struct PlaneTaps {
     pub(crate) y: Vec<Tap>,
 }
 
-/// How the samples of a plane lie along an axis.
+/// The positions of a plane's samples along an axis.
 #[derive(Clone, Copy)]
 enum Grid {
     /// One sample per pixel.
@@ -72,7 +72,7 @@ fn axis(whole: Span, part: Span, outputs: u32, grid: Grid) -> Vec<Tap> {
 /// The taps of the luma plane (or of the only plane of an RGB image), and of the chroma planes where there are any.
 ///
 /// Chroma is read where the output pixel lies in the chroma plane, with the samples at their stated siting. Samples
-/// outside the picture are not read: what lies there is padding of the codec. Beside the part, but in the picture, they are.
+/// outside the picture are not read: the samples there are padding of the codec. Beside the part, but in the picture, they are.
 pub(crate) fn plane_taps(
     format: PixelFormat,
     picture: Rect,

@@ -60,7 +60,7 @@ impl CudaConverter {
     /// description waits for the stream, while its plan is copied.
     ///
     /// # Errors
-    /// A frame that does not lie in its span, a tensor that has no room in its own: then nothing is queued. The driver's.
+    /// A frame or a tensor that exceeds its span: then nothing is queued. The driver's.
     pub fn queue(&mut self, stream: &Stream, jobs: &[CudaJob<'_>]) -> Result<(), CudaConvertError> {
         let Self { modules, pass, target } = self;
         pass.queue(modules, stream, jobs, |index| Plan::new(jobs[index].source, target))

@@ -61,7 +61,7 @@ impl Modules {
             let mut launch = Launch::new(*tile, part);
             let mut arguments = [(&raw mut *launch.frames).cast()];
             // SAFETY: each kernel has one parameter, a `Batch`: MAX_FRAMES times three addresses, as `frames` is, of which
-            // it looks at the first `blocks[2]`. `known` has checked that source and tensor lie in their spans; that those
+            // it looks at the first `blocks[2]`. `known` has checked that source and tensor fit in their spans; that those
             // stay is what their owners answer for, as with all work on a `Span`. The plan's memory is freed by `cuMemFree`
             // alone, which waits for the launch.
             unsafe { function.launch(stream, launch.grid, 0, &mut arguments) }?;

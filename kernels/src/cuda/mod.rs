@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `plan` | what a kernel is told of the frames of one description |
+//! | `plan` | a kernel's parameters for the frames of one description |
 //! | `grid` | which kernel, how many threads, which frames |
 //! | `launch` | the modules, and checked jobs to launches |
 //! | `converter` | the fused pass, and pictures for previews |

@@ -1,4 +1,4 @@
-//! What a kernel is told of the frames of one description: `Plan` of `kernels/cuda/plan.cuh`, byte by byte.
+//! A kernel's parameters for the frames of one description: `Plan` of `kernels/cuda/plan.cuh`, byte by byte.
 
 use super::{Kernel, whole::Whole};
 use crate::convert::{ConvertError, colour, taps};
@@ -6,7 +6,7 @@ use crate::geometry::{Placement, place};
 use crate::target::Target;
 use millrace_frame::{ImageDesc, PixelFormat, Rect, Size, TensorDesc};
 
-/// All that a kernel has to know before a frame is there: where its samples lie, its taps, its affine map.
+/// Everything that a kernel needs before a frame is there: the positions of its samples, its taps, its affine map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     bytes: Vec<u8>,

@@ -19,7 +19,7 @@ pub struct CudaSeparatePasses {
     scratch: Option<DeviceMemory>,
 }
 
-/// What lies between the passes of one frame.
+/// The buffers between the passes of one frame.
 struct Between {
     placement: Placement,
     full: ImageDesc,

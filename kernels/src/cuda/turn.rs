@@ -41,7 +41,7 @@ pub struct TurnParameter {
 }
 
 impl TurnedPlane {
-    /// What the kernel is told, and how many threads it needs. A plane that does not fit its spans is a misuse.
+    /// The kernel's parameters, and how many threads it needs. A plane that does not fit its spans is a misuse.
     pub fn launch(&self, orientation: Orientation) -> Result<(TurnParameter, Grid), CudaError> {
         let (stored, sample) = (self.stored, u64::from(self.sample_bytes));
         let (stored_width, stored_height) = (stored.0 as usize, stored.1 as usize);

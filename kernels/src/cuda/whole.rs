@@ -1,4 +1,4 @@
-//! Whether a frame's scale is a whole number, for `kernels/cuda/whole.cuh`, and what that kernel is told.
+//! Whether a frame's scale is a whole number, for `kernels/cuda/whole.cuh`, and that kernel's parameters.
 
 use crate::convert::taps::{ONE, PlaneTaps, Tap};
 use millrace_frame::{ImageDesc, PixelFormat, Rect, Size};

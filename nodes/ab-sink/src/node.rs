@@ -12,7 +12,7 @@ pub(crate) struct AbSink {
     written: bool,
 }
 
-/// A port that takes everything, wherever it lies.
+/// A port that accepts everything, in any memory.
 const fn port(name: &'static str) -> PortIn {
     PortIn {
         name,

@@ -20,7 +20,7 @@ pub(crate) enum LinesError {
 /// The MD5 of what is shown of an image, rows packed, planes one after the other: what FFmpeg hashes.
 ///
 /// `bytes` is the slot that `image` was validated against. Chroma rows and columns of an odd size are rounded up; a
-/// display area that begins at an odd sample takes the chroma sample that this sample lies on.
+/// display area that begins at an odd sample uses the chroma sample that this sample belongs to.
 pub(crate) fn image_md5(image: &ImageDesc, bytes: &[u8]) -> (String, u64) {
     let d = image.display;
     // bytes per luma sample and per chroma step, in a row: by the row of one luma pixel, and of two

@@ -24,7 +24,7 @@ fn chosen_frames_are_written_and_no_others() {
     assert_eq!(names, ["gate_2-1.jpg", "gate_2-3.jpg"]);
     let jpeg = std::fs::read(folder.path().join("gate_2-3.jpg")).unwrap();
     assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "the marks of JPEG");
-    // SOF0: height and width stand behind its length and the precision
+    // SOF0: height and width follow its length and the precision
     let sof = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     assert_eq!(jpeg[sof + 5..sof + 9], [0, 8, 0, 16]);
 }

@@ -40,7 +40,8 @@ pub(crate) struct Settings {
     /// How the picture is fitted in. Default: `letterbox`.
     #[serde(default)]
     pub(crate) fit: Option<FitKind>,
-    /// Where a letterboxed picture stands. Its size is rounded down for `top_left` (YOLOX) and to the nearest for `centre` (YOLOv5 and later). Default: `centre`.
+    /// Position of a letterboxed picture in the tensor. Its size is rounded down for `top_left` (YOLOX) and to the
+    /// nearest for `centre` (YOLOv5 and later). Default: `centre`.
     #[serde(default)]
     pub(crate) anchor: Option<AnchorKind>,
     /// Grey of the padding, 0 to 255. Default: `114`.
@@ -52,13 +53,13 @@ pub(crate) struct Settings {
     /// With `FIT: crop`: the tensor's shorter side before the crop, in pixels, as 256 for a tensor of 224. Default: that side itself.
     #[serde(default)]
     pub(crate) resize_px: Option<u32>,
-    /// How many frames of all cameras are taken at once, where so many are there: on a GPU they are one launch.
+    /// The most frames, of all cameras, that are converted together. On a GPU they are one kernel launch.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 32))]
     pub(crate) batch: u32,
-    /// How long a frame waits for others to be converted with it, in milliseconds: until `BATCH` of them are there, or this
-    /// time is over. 0 waits for none. Left out, a frame on a GPU waits up to 4 ms, and only where about six are expected in
-    /// that time by the rate at which they come.
+    /// How long a frame waits for others to be converted with it, in milliseconds: until `BATCH` frames are there, or
+    /// this time is over. With 0 no frame waits. Left out, a frame on a GPU waits up to 4 ms, but only if about six
+    /// frames are expected in that time at their current rate.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
     pub(crate) batch_wait_ms: Option<u32>,

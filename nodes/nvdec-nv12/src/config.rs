@@ -14,15 +14,16 @@ pub(crate) struct Settings {
     /// The GPU, by its number among those that the process sees.
     #[serde(default)]
     pub(crate) device: u32,
-    /// Give each picture out as soon as its place in presentation order is known. Otherwise up to four more are held back, so
-    /// that the decoder is never without work. By default `true` in live flow and `false` in lossless flow, as the node starts.
+    /// Give out each picture as soon as its place in presentation order is known. With `false` up to four more pictures
+    /// are held back, so that the decoder is never without work. The default is `true` in live flow and `false` in
+    /// lossless flow, by the flow when the node starts.
     #[serde(default)]
     pub(crate) low_delay: Option<bool>,
     /// Where the frames are published.
     #[serde(default)]
     pub(crate) memory: Memory,
-    /// In how many CUDA streams the cameras' work is queued: each camera's beside the others' (`per_camera`), or all in one
-    /// row (`one`, the slower arm of a comparison).
+    /// CUDA streams for the cameras' work: one for each camera (`per_camera`), or one for all (`one`), as the slower
+    /// arm of a comparison.
     #[serde(default)]
     pub(crate) streams: Streams,
     #[serde(flatten)]

@@ -19,45 +19,47 @@ pub struct Settings {
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
     pub library: Option<FilePath>,
-    /// Whether the threads wait for work in a busy loop. Only for a machine with cores to spare: on cores that are
-    /// shared with other nodes it slows all of them, this one too.
+    /// Whether the threads wait for work in a busy loop. Use it only on a machine with idle cores: on cores that other
+    /// nodes use too, it slows all of them, including this node.
     #[serde(default)]
     pub spin: bool,
-    /// What computes the model. `cuda` and `tensorrt` need an NVIDIA GPU and the GPU build of the library; nothing is
-    /// computed elsewhere for want of them.
+    /// The library that computes the model. `cuda` and `tensorrt` need an NVIDIA GPU and the GPU build of the library.
+    /// If they are missing, the node ends: it never uses another provider instead.
     #[serde(default)]
     pub provider: Provider,
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]
     pub device: u32,
-    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1
-    /// requires a model whose batch axis is open. Left out, 8 in live flow with `PROVIDER: cuda` and such a model, else 1.
+    /// The most frames on the GPU that go through the model together, of those that are there at once. More than 1
+    /// requires a model whose batch axis is open. Left out, 8 in live flow with `PROVIDER: cuda` and such a model, else
+    /// 1.
     #[schemars(range(min = 1, max = 64))]
     pub batch: Option<u32>,
     /// Set by the flow: `BATCH` is left out, and frames are to go through the model together where it can do that.
     #[serde(skip)]
     #[schemars(skip)]
     pub batch_by_model: bool,
-    /// Whether the GPU's work of a frame is recorded once and then started as a whole: less work for the CPU. Takes a model
-    /// whose work is all on the GPU and whose shapes are fixed.
+    /// Whether the GPU's work of a frame is recorded once and then launched as a whole, which is less work for the CPU.
+    /// It requires a model whose layers all run on the GPU and whose shapes are fixed.
     #[serde(default)]
     pub cuda_graph: bool,
-    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
+    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, which is faster on some GPUs.
     #[serde(default = "yes")]
     pub tf32: bool,
-    /// Whether the CUDA provider computes convolutions with the channels last, which some GPUs are faster with. Nodes that turn
-    /// tensors are added where that pays for the provider.
+    /// Whether the CUDA provider computes convolutions with the channels last, which is faster on some GPUs. The
+    /// provider adds operations that transpose tensors if that is faster in total.
     #[serde(default)]
     pub prefer_nhwc: bool,
-    /// How cuDNN's algorithm for each convolution is chosen: by trying all of them, which takes longest at the start, by its
-    /// own estimate, or always the same.
+    /// How cuDNN's algorithm for each convolution is chosen: by trying all of them (the slowest start), by cuDNN's
+    /// estimate, or always the same algorithm.
     #[serde(default)]
     pub conv_search: ConvSearch,
-    /// Whether cuDNN's algorithms may use as much memory as they want. With less some fast ones are left out.
+    /// Whether cuDNN's algorithms may use as much memory as they want. With `false` some fast algorithms are left out.
     #[serde(default = "yes")]
     pub conv_max_workspace: bool,
-    /// Whether a model of 16-bit floats has its GridSample nodes computed with 32-bit floats: the CUDA provider has none of 16
-    /// bits, and what it does not have is computed on the CPU. Results are rounded to 16 bits as before.
+    /// Whether the GridSample operations of a 16-bit model are computed with 32-bit floats. The CUDA provider has no
+    /// 16-bit GridSample, and operations that it does not have run on the CPU. Results are rounded to 16 bits as
+    /// before.
     #[serde(default = "yes")]
     pub grid_sample_f32: bool,
     /// Where TensorRT keeps what it has built of models. Left out, `millrace/tensorrt` in the user's cache folder.
@@ -74,7 +76,7 @@ pub enum Provider {
     Cpu,
     /// A GPU, by ONNX Runtime's CUDA provider.
     Cuda,
-    /// A GPU, by TensorRT; what that does not take goes to the CUDA provider.
+    /// A GPU, by TensorRT. Layers that TensorRT does not support run on the CUDA provider.
     Tensorrt,
 }
 

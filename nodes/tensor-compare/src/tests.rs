@@ -13,7 +13,7 @@ fn tensor(dtype: TensorDtype, width: u32) -> TensorDesc {
     TensorDesc { shape, dtype, layout, source_from_model, source_size: Size::new(width, 2) }
 }
 
-/// What stands in the file after these frames came, each as its side, number, tensor and bytes, in this order.
+/// The contents of the file after these frames came, each as its side, number, tensor and bytes, in this order.
 fn run(frames: &[(&'static str, u64, TensorDesc, Vec<u8>)]) -> (Vec<TensorPair>, Metrics) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pairs.jsonl");

@@ -27,7 +27,7 @@ pub(crate) fn asked() -> Option<ExitCode> {
         let mut out = std::io::stdout();
         match out.write_all(&answer).and_then(|()| out.flush()) {
             Ok(()) => code,
-            Err(_) => ExitCode::FAILURE, // whoever asked is gone
+            Err(_) => ExitCode::FAILURE, // the process that asked has ended
         }
     })
 }

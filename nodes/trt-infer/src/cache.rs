@@ -1,7 +1,8 @@
 //! Engines that were built, kept in a folder.
 //!
 //! An engine is machine code: TensorRT believes it. So a file has a header of ours, and one that is cut short, changed or
-//! made for anything else is built anew. The folder is the user's alone; who may write there may run code as the user.
+//! made for anything else is built again. Only the user can access the folder: a process that can write to it can run
+//! code as the user.
 
 use md5::{Digest, Md5};
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -18,13 +18,13 @@ pub struct Settings {
     /// Number of the GPU, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` count.
     #[serde(default)]
     pub device: u32,
-    /// How many frames that lie on the GPU go through the model together, where so many are there at once. More than 1 takes
-    /// a model whose batch axis is open.
+    /// The most frames on the GPU that go through the model together, of those that are there at once. More than 1
+    /// requires a model whose batch axis is open.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub batch: u32,
-    /// Whether, where `BATCH` is more than 1, the engine has kernels chosen for a frame alone, too. A build takes about twice as
-    /// long, and a frame alone is not computed by kernels that are fastest for the full batch.
+    /// If `BATCH` is more than 1: whether the engine also has kernels chosen for a single frame. A build then takes
+    /// about twice as long, and a single frame is not computed by kernels that are fastest for the full batch.
     #[serde(default)]
     pub profile_for_one: bool,
     /// Whether the GPU's work of a batch is recorded once and then started as a whole: less work for the CPU. Recorded for one
@@ -44,7 +44,7 @@ pub struct Settings {
     /// TensorRT 8 only). Later releases have types from the file alone: export it in 16 bits.
     #[serde(default)]
     pub precision: Precision,
-    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, where the GPU is faster so.
+    /// Whether 32-bit floats are multiplied with a mantissa of 10 bits, which is faster on some GPUs.
     #[serde(default = "yes")]
     pub tf32: bool,
     /// How long a build searches for fast implementations, 0 to 5: a low level builds sooner, a high one may compute faster.

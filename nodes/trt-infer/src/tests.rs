@@ -28,7 +28,7 @@ fn settings(model: PathBuf) -> Settings {
     settings
 }
 
-/// Engines beside the description, which lies in a folder of its test.
+/// Engines beside the description, which is in a folder of its test.
 fn beside(model: PathBuf) -> Settings {
     let engine_cache = model.parent().map(|folder| folder.join("engines").into());
     Settings { engine_cache, ..settings(model) }

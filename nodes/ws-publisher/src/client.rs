@@ -83,7 +83,7 @@ async fn write(mut tx: SplitSink<WebSocket, Message>, queue: &ClientQueue) {
     }
 }
 
-/// Reads until the connection ends, and has the writer say goodbye where the client did something that it must not.
+/// Reads until the connection ends, and has the writer close the connection if the client broke the protocol.
 /// Reading goes on after a close frame in either direction: that is what completes the handshake.
 async fn read(mut rx: SplitStream<WebSocket>, queue: &ClientQueue) {
     loop {

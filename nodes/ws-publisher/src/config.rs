@@ -8,11 +8,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// IP address to listen on. The default is for this machine alone; `0.0.0.0` lets every machine of its networks in,
-    /// who then see the pictures without a password.
+    /// IP address to listen on. With the default only this machine can connect. With `0.0.0.0` every machine of its
+    /// networks can connect, and sees the pictures without a password.
     #[serde(default = "default_bind")]
     pub(crate) bind: String,
-    /// TCP port to listen on. 0 takes any free one, which the page's address then tells.
+    /// TCP port to listen on. With 0 the system chooses a free port; the page's address has its number.
     #[serde(default = "default_port")]
     pub(crate) port: u16,
     /// Most WebSocket clients at a time. Each may hold about 36 MiB when it is slow.

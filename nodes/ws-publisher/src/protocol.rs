@@ -64,7 +64,7 @@ pub(crate) struct CameraInfo<'a> {
     pub(crate) source: &'a str,
     /// The camera's number in the header of binary messages.
     pub(crate) index: u8,
-    /// 0 until the first detections or packet told it.
+    /// 0 until it is known from the first detections or packet.
     pub(crate) width_px: u32,
     pub(crate) height_px: u32,
 }

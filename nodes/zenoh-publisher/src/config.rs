@@ -13,27 +13,29 @@ pub(crate) struct Settings {
     /// Name of the graph in the keys: `millrace/<graph>/<camera>/detections`.
     #[serde(default = "default_graph")]
     pub(crate) graph: String,
-    /// How detections are written; with `both`, each frame is put twice on its key, told apart by the encoding field.
+    /// How detections are written. With `both`, each frame is put twice on its key; the encoding field says which is
+    /// which.
     #[serde(default)]
     pub(crate) encodings: Encodings,
-    /// `peer` talks to subscribers directly, `client` through a zenoh router.
+    /// `peer` sends to subscribers directly, `client` through a zenoh router.
     #[serde(default)]
     pub(crate) mode: Mode,
     /// Endpoints to connect to, separated by commas, such as `tcp/192.168.1.5:7447`.
     #[serde(default)]
     pub(crate) connect: String,
-    /// Endpoints to listen on as a peer, separated by commas. The default, any free port of this machine's loopback, is
-    /// for subscribers on this machine alone; `tcp/0.0.0.0:7447` lets every machine of its networks in. Empty for none.
+    /// Endpoints to listen on as a peer, separated by commas. The default is a free port on the loopback address, which
+    /// only subscribers on this machine can reach. With `tcp/0.0.0.0:7447` every machine of its networks can connect.
+    /// Empty for none.
     #[serde(default = "default_listen")]
     pub(crate) listen: String,
     /// Find subscribers and routers of the local network by multicast.
     #[serde(default = "default_true")]
     pub(crate) scouting: bool,
-    /// Hold up the pipeline rather than drop a frame when subscribers are slow. Off, the oldest frames that wait are
-    /// dropped and counted.
+    /// With `true`, slow subscribers delay the pipeline, and no frame is dropped. With `false`, the oldest waiting
+    /// frames are dropped and counted.
     #[serde(default)]
     pub(crate) reliable: bool,
-    /// Most frames that wait to be sent.
+    /// The most frames that wait to be sent.
     #[serde(default = "default_queue_frames")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) queue_frames: u32,

@@ -1,6 +1,6 @@
 //! Key expressions of cameras whose ids may hold anything.
 
-/// A key's chunk that stands for `id`: what has a meaning in a key expression (`/ * $ # ? @`), `%` and control
+/// The key's chunk for `id`: what has a meaning in a key expression (`/ * $ # ? @`), `%` and control
 /// characters become `%XX`, so that any URL decoder gives the id back. `None` for an empty id, for which zenoh has no chunk.
 pub(crate) fn chunk(id: &str) -> Option<String> {
     if id.is_empty() {

@@ -144,7 +144,7 @@ impl Sink for Link {
         let key = self.camera(&put.source)?.detections.clone();
         for (encoding, bytes) in put.payloads {
             // Block: this thread may wait, and what cannot be sent is then dropped, and counted, in the outbox. With Drop
-            // zenoh would lose messages without a word, also when nothing but the processor is short.
+            // zenoh would lose messages without counting them, even if only the processor is busy.
             self.session
                 .put(&key, bytes)
                 .encoding(Encoding::from(encoding))

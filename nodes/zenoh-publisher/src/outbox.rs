@@ -146,7 +146,7 @@ impl Outbox {
 }
 
 impl Drop for Outbox {
-    /// A node that is told to stop sends no more. The session is to be closed when the node is gone: its port is waited for.
+    /// A node that is asked to stop sends no more. The session is to be closed when the node is gone: its port is waited for.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.waiting.clear();

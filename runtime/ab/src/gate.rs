@@ -226,7 +226,7 @@ impl Requirement {
                 .filter_map(|l| Some((l.title(), Measured::of(l.metric(metric)?, self.ratio)?)))
                 .collect(),
         };
-        // without a load it has to hold at each: the worst outcome stands
+        // without a load it has to hold at each: the worst outcome counts
         let outcome = measured.iter().map(|(_, m)| self.outcome(*m)).max_by_key(|o| match o {
             Outcome::Met => 0,
             Outcome::NotMeasured => 1,

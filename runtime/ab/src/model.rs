@@ -1,4 +1,4 @@
-//! What was measured: the raw record of an experiment, as it stands in the JSON report.
+//! What was measured: the raw record of an experiment, as the JSON report has it.
 
 use millrace_frame::DetBox;
 use serde::{Deserialize, Serialize};

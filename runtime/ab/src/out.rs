@@ -44,7 +44,7 @@ impl Report {
         Self { experiment, analysis, requirements }
     }
 
-    /// Reads a stored report; what follows from it is worked out anew.
+    /// Reads a stored report, and evaluates it again.
     ///
     /// # Errors
     /// The text is no report, or one of another version.

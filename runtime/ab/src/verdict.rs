@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A change that is shown, but lies within this share of A on both ends, is none that matters.
+/// A shown change does not matter if both ends of its interval are within this share of A.
 pub(crate) const SMALL: f64 = 0.005;
 /// A tensor below this is a changed one. Of 8-bit pixels, an error of one level in every element is 48.1 dB and of two
 /// levels 42.1 dB (20 log10(255 / levels)): rounding in another order stays above it.

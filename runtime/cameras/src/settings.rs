@@ -18,8 +18,8 @@ pub struct CameraSettings {
     #[serde(default)]
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "source"))]
     pub source: Option<String>,
-    /// In place of SOURCE, what to decode for several cameras: `id=file` or `id=rtsp://...`, with blanks or line ends in
-    /// between. A file's path is absolute, or from the folder that the graph is started in.
+    /// In place of SOURCE, what to decode for several cameras: `id=file` or `id=rtsp://...`, with blanks or line ends
+    /// in between. A file's path is absolute, or relative to the folder that the graph is started in.
     #[serde(default)]
     pub sources: Option<String>,
     /// In place of SOURCE, a cameras file, which lists the cameras with their fields. It may change while the node runs: cameras
@@ -30,19 +30,19 @@ pub struct CameraSettings {
     /// Of the cameras file, serve only the cameras of this group. By default all.
     #[serde(default)]
     pub group: Option<String>,
-    /// Of the cameras file, serve only this part: `1/2` and `2/2` share the cameras out to two decoders. A camera's part follows
-    /// from its id, so that one that is added or removed moves no other. By default all.
+    /// Of the cameras file, serve only this part: `1/2` and `2/2` divide the cameras between two decoders. A camera's
+    /// part follows from its id, so adding or removing a camera moves no other camera. By default all.
     #[serde(default)]
     pub part: Option<String>,
     /// The id of SOURCE's camera, which every frame carries. By default the node's id.
     #[serde(default)]
     pub camera: Option<String>,
-    /// Files and folders that the decoder may read in its sandbox, beyond those that its settings and the cameras file name
-    /// when it starts: for cameras that are added later. A list with commas.
+    /// Files and folders that the decoder may read in its sandbox, in addition to those that its settings and the
+    /// cameras file name when it starts: for cameras that are added later. A list with commas.
     #[serde(default)]
     pub sandbox_read: Option<String>,
-    /// Ports that the decoder may connect to by TCP in its sandbox, beyond those of its cameras when it starts: for cameras
-    /// that are added to the cameras file later. A list with commas.
+    /// TCP ports that the decoder may connect to in its sandbox, in addition to those of its cameras when it starts:
+    /// for cameras that are added to the cameras file later. A list with commas.
     #[serde(default = "default_ports")]
     pub sandbox_ports: String,
     /// How the sources are read.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// The version that the graphs and the nodes are made for.
 pub(crate) const VERSION: &str = "1.1.0";
 
-/// Starts the installed module from wherever the folder lies; the script that pip writes holds an absolute path.
+/// Starts the installed module wherever its folder is; the script that pip writes holds an absolute path.
 /// `dora up` starts further doras by name, hence PATH. When millrace is killed, the kernel interrupts dora, which then
 /// stops its nodes (1 = PR_SET_PDEATHSIG, 2 = SIGINT).
 const WRAPPER: &str = r#"#!/bin/sh

@@ -67,7 +67,7 @@ impl Family {
         self.members.iter().filter(|process| stat(process.pid).is_some_and(|(_, started)| started == process.started))
     }
 
-    /// What the process `pid` does; 0 stands for one that is not known.
+    /// What the process `pid` does; 0 means an unknown process.
     pub(crate) fn process(&self, pid: u32) -> Process {
         let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Process::Unknown };
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

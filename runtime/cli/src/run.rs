@@ -260,7 +260,7 @@ impl Running {
                 self.looked = now;
             }
             if let Some(status) = self.child.try_wait()? {
-                // What nodes said at their end may still lie in the socket.
+                // The last reports of nodes may still be in the socket.
                 while let Some(status) = self.inbox.next(Duration::from_millis(1)) {
                     self.take(status);
                 }

@@ -64,7 +64,7 @@ impl Scratch {
 
     /// Writes the graph as dora is to run it, and gives its path.
     ///
-    /// dora starts nodes in the graph file's folder, and this file lies elsewhere. So each node gets a script as its
+    /// dora starts nodes in the graph file's folder, and this file is in another folder. So each node gets a script as its
     /// `path:` that changes to the graph's own folder and becomes the program.
     pub(crate) fn write_graph(
         &self,

@@ -76,7 +76,7 @@ fn library(name: &str, code: &str) -> tempfile::TempDir {
     folder
 }
 
-/// All that a machine without a GPU is told of; a line for each, whatever happens.
+/// Everything that is reported on a machine without a GPU: always one line for each.
 const LINES: [&str; 30] = [
     "cores",
     "memory",

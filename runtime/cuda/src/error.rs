@@ -67,7 +67,8 @@ pub(crate) fn call_error(
     let text_of = |lookup: unsafe extern "C" fn(u32, *mut *const std::ffi::c_char) -> u32| {
         let mut text = std::ptr::null();
         #[allow(unsafe_code, reason = "asks the driver for a static string")]
-        // SAFETY: `text` is a place for the pointer; on success it points to a string that the driver keeps for ever.
+        // SAFETY: `&raw mut text` is valid for writes until the call returns; on success it points to a string that the
+        // driver keeps for ever.
         unsafe {
             if lookup(code, &raw mut text) == sys::SUCCESS && !text.is_null() {
                 return CStr::from_ptr(text).to_string_lossy().into_owned();

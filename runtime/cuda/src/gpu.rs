@@ -45,7 +45,7 @@ pub(crate) fn api() -> Result<&'static Api, CudaError> {
 pub fn driver_version() -> Result<u32, CudaError> {
     let api = api()?;
     let mut version = 0;
-    // SAFETY: a place for the number.
+    // SAFETY: the pointer to the number is valid for writes until the call returns.
     match unsafe { (api.cuDriverGetVersion)(&raw mut version) } {
         sys::SUCCESS => Ok(version.unsigned_abs()),
         code => Err(call_error(api, "cuDriverGetVersion", "the driver", 0, code)),
@@ -59,7 +59,7 @@ pub fn driver_version() -> Result<u32, CudaError> {
 pub fn device_count() -> Result<u32, CudaError> {
     let api = api()?;
     let mut count = 0;
-    // SAFETY: a place for the number.
+    // SAFETY: the pointer to the number is valid for writes until the call returns.
     match unsafe { (api.cuDeviceGetCount)(&raw mut count) } {
         sys::SUCCESS => Ok(count.unsigned_abs()),
         sys::NO_DEVICE => Ok(0),
@@ -75,7 +75,7 @@ pub fn device_uuid(ordinal: u32) -> Result<[u8; 16], CudaError> {
     let api = api()?;
     let device = device(api, ordinal)?;
     let mut uuid = [0; 16];
-    // SAFETY: a place of the size that the call writes, and the driver's own answer.
+    // SAFETY: `uuid` has the 16 bytes that the call writes, and the device is one that the driver gave.
     match unsafe { (api.cuDeviceGetUuid_v2)(&raw mut uuid, device) } {
         sys::SUCCESS => Ok(uuid),
         code => Err(call_error(api, "cuDeviceGetUuid", "its name", ordinal, code)),
@@ -88,7 +88,7 @@ fn device(api: &'static Api, ordinal: u32) -> Result<sys::Device, CudaError> {
         return Err(CudaError::NoSuchDevice { ordinal, count });
     }
     let mut device = 0;
-    // SAFETY: a place for the answer.
+    // SAFETY: the pointer to the answer is valid for writes until the call returns.
     match unsafe { (api.cuDeviceGet)(&raw mut device, ordinal as i32) } {
         sys::SUCCESS => Ok(device),
         code => Err(call_error(api, "cuDeviceGet", "opening it", ordinal, code)),
@@ -185,7 +185,8 @@ impl Gpu {
     /// A driver that does not know the attribute.
     pub fn attribute(&self, attribute: Attribute) -> Result<i32, CudaError> {
         let mut value = 0;
-        // a place for the number, and the driver's own device
+        // the pointer to the number is valid for writes until the call returns, and the device is one that the driver
+        // gave
         driver!(
             self,
             format!("{attribute:?}"),
@@ -219,7 +220,7 @@ impl Gpu {
     /// The driver's.
     pub fn pci_bus_id(&self) -> Result<String, CudaError> {
         let mut text = [0; 32];
-        // the driver writes at most the 32 characters that it is told of
+        // the driver writes at most the 32 characters that `text` has
         driver!(self, "its bus id", cuDeviceGetPCIBusId(text.as_mut_ptr(), 32, self.inner.device))?;
         let text: Vec<u8> = text.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -40,12 +40,13 @@ impl Stream {
         driver!(gpu, "a recording", cuStreamBeginCapture_v2(self.raw(), sys::CAPTURE_THREAD_LOCAL))?;
         let queued = queue();
         let mut recording = Recording { gpu, raw: std::ptr::null_mut() };
-        // a place for the handle; also after an error, or else the stream would record for ever
+        // The pointer to the handle is valid for writes until the call returns. This is called also after an error: without
+        // it the stream would record for ever.
         let ended = driver!(gpu, "a recording", cuStreamEndCapture(self.raw(), &raw mut recording.raw));
         queued?;
         ended?;
         let mut raw = std::ptr::null_mut();
-        // a place for the handle, and a recording that has ended
+        // the pointer to the handle is valid for writes until the call returns, and the recording has ended
         driver!(gpu, "a recording", cuGraphInstantiateWithFlags(&raw mut raw, recording.raw, 0))?;
         Ok(Graph { gpu: gpu.clone(), raw })
     }

@@ -158,7 +158,7 @@ pub fn onnxruntime(path: &Path) -> Result<Found, String> {
     Ok(Found { file, version })
 }
 
-/// Finds a provider that lies beside an ONNX Runtime library, with every library that it needs. It is not opened: its
+/// Finds a provider beside an ONNX Runtime library, with every library that it needs. It is not opened: its
 /// initializers call back into ONNX Runtime, and without one they break the process down.
 ///
 /// # Errors

@@ -71,7 +71,7 @@ impl DeviceMemory {
     /// The GPU's memory is full.
     pub fn allocate(gpu: &Gpu, bytes: u64, what: &str) -> Result<Self, CudaError> {
         let mut ptr = 0;
-        // a place for the address
+        // the pointer to the address is valid for writes until the call returns
         driver!(gpu, format!("{bytes} B of {what}"), cuMemAlloc_v2(&raw mut ptr, bytes as usize))?;
         Ok(Self { gpu: gpu.clone(), ptr, bytes, origin: Origin::Allocated })
     }
@@ -82,7 +82,8 @@ impl DeviceMemory {
     /// The driver's: legacy IPC is not offered everywhere.
     pub fn export_ipc(&self) -> Result<[u8; 64], CudaError> {
         let mut handle = IpcHandle([0; 64]);
-        // a place for the handle; the address is the start of our allocation
+        // the pointer to the handle is valid for writes until the call returns; the address is the start of our
+        // allocation
         driver!(&self.gpu, format!("{} B to share", self.bytes), cuIpcGetMemHandle(&raw mut handle, self.ptr))?;
         Ok(handle.0)
     }
@@ -94,7 +95,7 @@ impl DeviceMemory {
     pub fn open_ipc(gpu: &Gpu, handle: [u8; 64], bytes: u64) -> Result<Self, CudaError> {
         let mut ptr = 0;
         let flags = sys::IPC_MEM_LAZY_ENABLE_PEER_ACCESS;
-        // a place for the address; the driver checks the handle
+        // the pointer to the address is valid for writes until the call returns; the driver checks the handle
         driver!(
             gpu,
             format!("{bytes} B of another process"),
@@ -120,16 +121,16 @@ impl DeviceMemory {
             reserved: [0; 4],
         };
         let mut granularity = 0;
-        // a place for the number, and a whole description
+        // the pointer to the number is valid for writes until the call returns, and the description is fully initialized
         driver!(gpu, what, cuMemGetAllocationGranularity(&raw mut granularity, &raw const prop, 0))?;
         let mapped_bytes = (bytes as usize).next_multiple_of(granularity.max(1));
         let mut handle = 0;
         let described = || format!("{mapped_bytes} B of {what}");
-        // a place for the handle, and a whole description
+        // the pointer to the handle is valid for writes until the call returns, and the description is fully initialized
         driver!(gpu, described(), cuMemCreate(&raw mut handle, mapped_bytes, &raw const prop, 0))?;
         let physical = Physical { gpu, handle };
         let mut fd: i32 = -1;
-        // a place for the descriptor
+        // the pointer to the descriptor is valid for writes until the call returns
         driver!(
             gpu,
             described(),
@@ -157,7 +158,8 @@ impl DeviceMemory {
         let mapped_bytes = bytes.next_multiple_of(granularity_bytes.max(1)) as usize;
         let mut handle = 0;
         let raw = fd.as_raw_fd() as usize as *mut std::ffi::c_void;
-        // a place for the handle; the descriptor is open, and passed by value as the page of the call says
+        // the pointer to the handle is valid for writes until the call returns; the descriptor is open, and passed by
+        // value as the page of the call says
         driver!(
             gpu,
             format!("{bytes} B of another process"),
@@ -188,7 +190,7 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // the address is not used again; whoever queued work on it keeps the memory until that is done
+        // the address is not used again; the code that queued work on it keeps the memory until that work is done
         let freed = match &self.origin {
             Origin::Allocated => driver!(&self.gpu, "memory to free", cuMemFree_v2(self.ptr)),
             Origin::Opened => driver!(&self.gpu, "memory to let go", cuIpcCloseMemHandle(self.ptr)),
@@ -209,7 +211,7 @@ impl Physical<'_> {
     fn map(&self, bytes: usize, access: u32) -> Result<DevicePtr, CudaError> {
         let what = || format!("{bytes} B of addresses");
         let mut ptr = 0;
-        // a place for the address
+        // the pointer to the address is valid for writes until the call returns
         driver!(self.gpu, what(), cuMemAddressReserve(&raw mut ptr, bytes, 0, 0, 0))?;
         // the range that was reserved, and the handle that we hold
         driver!(self.gpu, what(), cuMemMap(ptr, bytes, 0, self.handle, 0)).inspect_err(|_| {
@@ -264,7 +266,7 @@ impl PinnedMemory {
     /// The host's memory, or what may be pinned of it, is full.
     pub fn allocate(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self, CudaError> {
         let mut start = std::ptr::null_mut();
-        // a place for the address
+        // the pointer to the address is valid for writes until the call returns
         driver!(gpu, format!("{bytes} pinned B of {what}"), cuMemHostAlloc(&raw mut start, bytes.max(1), 0))?;
         let start = std::ptr::NonNull::new(start.cast::<u8>())
             .ok_or_else(|| CudaError::misuse(what, "the driver gave no address for pinned memory"))?;

@@ -55,7 +55,7 @@ impl Module {
     pub fn function(self: &Arc<Self>, name: &str) -> Result<Function, CudaError> {
         let symbol = CString::new(name).map_err(|e| CudaError::misuse(format!("kernel {name}"), e.to_string()))?;
         let mut raw = std::ptr::null_mut();
-        // a place for the handle; the name ends with a zero
+        // the pointer to the handle is valid for writes until the call returns; the name ends with a zero
         driver!(
             &self.gpu,
             format!("kernel {name} of module {}", self.name),

@@ -151,7 +151,7 @@ impl Monitor {
         let name = uuid_text(device_uuid(ordinal)?);
         let text = CString::new(name.clone()).map_err(|e| CudaError::misuse(name.clone(), e.to_string()))?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: a string that ends in a zero, and a place for the handle.
+        // SAFETY: the string ends with a zero, and the pointer to the handle is valid for writes until the call returns.
         match unsafe { (api.nvmlDeviceGetHandleByUUID)(text.as_ptr(), &raw mut handle) } {
             SUCCESS => Ok(Self { handle }),
             code => Err(api.error("nvmlDeviceGetHandleByUUID", &name, ordinal, code)),
@@ -160,7 +160,7 @@ impl Monitor {
 
     /// Its name, as `nvidia-smi` has it.
     pub fn name(&self) -> Option<String> {
-        // SAFETY: the library's own handle, and a place of the length that it is told of.
+        // SAFETY: the handle is one that the library gave, and the buffer has the length that is passed.
         text(|place, length| Some(unsafe { (api().ok()?.nvmlDeviceGetName)(self.handle, place, length) }))
     }
 
@@ -189,7 +189,7 @@ impl Monitor {
 
 /// The driver's version, as `nvidia-smi` has it.
 pub fn driver_version() -> Option<String> {
-    // SAFETY: a place of the length that the library is told of.
+    // SAFETY: the buffer has the length that is passed.
     text(|place, length| Some(unsafe { (api().ok()?.nvmlSystemGetDriverVersion)(place, length) }))
 }
 

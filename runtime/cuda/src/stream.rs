@@ -24,7 +24,7 @@ impl Stream {
     /// The driver's.
     pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         let mut raw = std::ptr::null_mut();
-        // a place for the handle
+        // the pointer to the handle is valid for writes until the call returns
         driver!(gpu, "a stream", cuStreamCreate(&raw mut raw, sys::STREAM_NON_BLOCKING))?;
         Ok(Self { gpu: gpu.clone(), raw })
     }
@@ -134,7 +134,7 @@ unsafe impl Sync for Event {}
 impl Event {
     fn create(gpu: &Gpu, what: &str, flags: u32) -> Result<Self, CudaError> {
         let mut raw = std::ptr::null_mut();
-        // a place for the handle
+        // the pointer to the handle is valid for writes until the call returns
         driver!(gpu, what, cuEventCreate(&raw mut raw, flags))?;
         Ok(Self { gpu: gpu.clone(), raw })
     }
@@ -169,7 +169,7 @@ impl Event {
     /// An event that is not [`interprocess`](Self::interprocess).
     pub fn export(&self) -> Result<[u8; 64], CudaError> {
         let mut handle = IpcHandle([0; 64]);
-        // a place for the handle
+        // the pointer to the handle is valid for writes until the call returns
         driver!(&self.gpu, "an event", cuIpcGetEventHandle(&raw mut handle, self.raw))?;
         Ok(handle.0)
     }
@@ -180,7 +180,7 @@ impl Event {
     /// A handle of this process, of a process that has ended, or of another device.
     pub fn open(gpu: &Gpu, handle: [u8; 64]) -> Result<Self, CudaError> {
         let mut raw = std::ptr::null_mut();
-        // a place for the handle; the driver checks the 64 bytes
+        // the pointer to the handle is valid for writes until the call returns; the driver checks the 64 bytes
         driver!(gpu, "another process's event", cuIpcOpenEventHandle(&raw mut raw, IpcHandle(handle)))?;
         Ok(Self { gpu: gpu.clone(), raw })
     }
@@ -213,7 +213,7 @@ impl Event {
     /// One of them is not.
     pub fn ms_since(&self, start: &Self) -> Result<f32, CudaError> {
         let mut ms = 0.0;
-        // a place for the number
+        // the pointer to the number is valid for writes until the call returns
         driver!(&self.gpu, "two events", cuEventElapsedTime(&raw mut ms, start.raw, self.raw))?;
         Ok(ms)
     }

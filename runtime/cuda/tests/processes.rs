@@ -213,7 +213,7 @@ mod suite {
         owner.end();
     }
 
-    /// So whoever queues a wait for another process has to be ended when that process is killed.
+    /// So a process that queues a wait for another process has to be ended when that process is killed.
     #[test]
     fn what_waits_for_an_owner_that_is_killed_waits_for_ever_and_everything_else_goes_on() {
         let Some(_) = gpu() else { return };

@@ -132,7 +132,7 @@ mod tests {
 
     /// Whether intersection / union > num / den, in integers.
     fn overlaps_more(a: &Whole, b: &Whole, num: i64, den: i64) -> bool {
-        // counts the unit squares that lie in both
+        // counts the unit squares that are in both
         let inside =
             |b: &Whole, x: i64, y: i64| b.corners[0] <= x && x < b.corners[2] && b.corners[1] <= y && y < b.corners[3];
         let (mut shared, mut whole) = (0, 0);

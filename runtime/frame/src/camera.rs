@@ -12,7 +12,7 @@ pub enum CameraState {
     Connecting,
     /// Pictures come.
     Live,
-    /// The connection stands and no picture has come for longer than the stall timeout.
+    /// The connection is open, but no picture has arrived for longer than the stall timeout.
     Stalled,
     /// The camera or its server says no (401, 403, 404, 503, an unknown codec). It is tried again.
     Refused,

@@ -39,7 +39,7 @@ impl<T> Tagged<T> {
 }
 
 named! {
-    /// Matrix coefficients, H.273 table 4. `Bt601` stands for codes 5 and 6, whose coefficients are the same.
+    /// Matrix coefficients, H.273 table 4. `Bt601` is used for codes 5 and 6, whose coefficients are the same.
     Matrix {
         /// BT.709: Kr = 0.2126, Kb = 0.0722.
         Bt709 = 1, "bt709";
@@ -119,7 +119,7 @@ named! {
 }
 
 named! {
-    /// Where a 4:2:0 chroma sample lies among its four luma samples: H.273 `ChromaLocType`, and what becomes of it in a
+    /// The position of a 4:2:0 chroma sample among its four luma samples: H.273 `ChromaLocType`, and what becomes of it in a
     /// picture that is turned or mirrored, from code 16 on.
     ChromaSiting {
         /// Between the two left luma samples (type 0: MPEG-2, H.264, H.265 by default).

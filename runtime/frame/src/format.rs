@@ -1,4 +1,4 @@
-//! Formats of images, tensors and packets, and where their bytes lie in a slot.
+//! Formats of images, tensors and packets, and the layout of their bytes in a slot.
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ impl PixelFormat {
     }
 }
 
-/// Where a plane lies in its slot.
+/// The position of a plane in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Plane {
     /// From the start of the slot.
@@ -148,7 +148,7 @@ impl ImageDesc {
         ends.max().unwrap_or(0)
     }
 
-    /// Checks that every row of every plane lies in a slot of `have_bytes`, and the display area in the coded size.
+    /// Checks that every row of every plane fits in a slot of `have_bytes`, and the display area in the coded size.
     /// Whoever reads a description from another process calls this once, before touching a byte.
     pub fn validate(&self, have_bytes: u64) -> Result<(), LayoutError> {
         const MAX_PX: u32 = 32_768;
@@ -253,7 +253,7 @@ impl TensorDesc {
     pub fn bytes(&self) -> u64 {
         self.shape.iter().fold(self.dtype.bytes(), |n, &d| n.saturating_mul(u64::from(d)))
     }
-    /// Checks that the tensor lies in a slot of `have_bytes`.
+    /// Checks that the tensor fits in a slot of `have_bytes`.
     pub fn validate(&self, have_bytes: u64) -> Result<(), LayoutError> {
         let need_bytes = self.bytes();
         if need_bytes == 0 || need_bytes > have_bytes {

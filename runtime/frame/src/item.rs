@@ -1,4 +1,4 @@
-//! One thing that crosses from node to node: which slot of which pool, of which frame, and what lies there.
+//! One item that a node publishes to others: its slot and pool, its frame, and the contents of the slot.
 
 use crate::{Detections, ImageDesc, LayoutError, PacketDesc, TensorDesc, Timing};
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ impl Payload {
         }
     }
 
-    /// Checks that all of it lies in a slot of `have_bytes`.
+    /// Checks that all of it fits in a slot of `have_bytes`.
     pub fn validate(&self, have_bytes: u64) -> Result<(), LayoutError> {
         match self {
             Self::Image(image) => image.validate(have_bytes),
@@ -117,7 +117,7 @@ impl Payload {
     }
 }
 
-/// One publication: the frame's identity and times, and what lies in its slot.
+/// One publication: the frame's identity and times, and the contents of its slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     /// Camera id.

@@ -11,7 +11,7 @@ macro_rules! named {
             /// Every variant, in the order of its code.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The code that stands on the wire (H.273's own where H.273 has one).
+            /// The code on the wire (H.273's own if H.273 has one).
             pub const fn code(self) -> u8 {
                 match self { $(Self::$variant => $code,)* }
             }

@@ -24,26 +24,28 @@ pub struct Common {
     /// 0 to 1. In place of `thresholds.iou` of the model.
     #[schemars(range(min = 0.0, max = 1.0), extend("x-millrace-live" = true))]
     pub iou: Option<f32>,
-    /// How many frames are computed at the same time, each by its own copy of the model. One frame by all cores is done
-    /// soonest; as many frames as cores, each by one, are most frames a second. Left out, 1 in live flow, and in
-    /// lossless flow one for each core, at most 4. Each holds a slot of the converter's pool: see `SLOTS`.
+    /// How many frames are computed at the same time, each by its own copy of the model. One worker gives the lowest
+    /// latency; one worker for each core gives the highest rate. Left out, 1 in live flow, and in lossless flow one for
+    /// each core, at most 4. Each worker holds a slot of the converter's pool: set `SLOTS` of the converter higher than
+    /// `WORKERS`.
     #[schemars(range(min = 1, max = 32))]
     pub workers: Option<u32>,
     /// How many threads compute one frame. Left out, the cores of the machine divided among `WORKERS`.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
-    /// How long a frame waits for others to be computed with it, in milliseconds: until the frames that go through the model
-    /// together are there, or this time is over. 0 waits for none. Left out, a frame waits up to 4 ms, and only where about six
-    /// (or as many as go together, where those are fewer) are expected in that time by the rate at which they come.
+    /// How long a frame waits for others to be computed with it, in milliseconds: until the frames that go through the
+    /// model together are there, or this time is over. With 0 no frame waits. Left out, a frame waits up to 4 ms, but
+    /// only if about six frames (or a full batch, if that is fewer) are expected in that time at their current rate.
     #[serde(default)]
     #[schemars(range(max = 10_000), extend("x-millrace-live" = true))]
     pub batch_wait_ms: Option<u32>,
-    /// How many batches each of `WORKERS` has in work at once: while one is computed, the next is copied in and the boxes of
-    /// the one before are made. Left out, 2 on a GPU and 1 on the CPU. Each holds slots of the converter's pool: see `SLOTS`.
+    /// How many batches each of `WORKERS` has in flight at once: while one batch is computed, the next is copied in,
+    /// and the boxes of the previous one are made. Left out, 2 on a GPU and 1 on the CPU. Each batch holds slots of the
+    /// converter's pool: see `SLOTS`.
     #[schemars(range(min = 1, max = 8))]
     pub in_flight: Option<u32>,
-    /// How long nothing may come back from the engine while a batch is in work, in milliseconds. Then its frames are counted
-    /// as lost, and the node ends.
+    /// How long the engine may return nothing while a batch is in flight, in milliseconds. After that the batch's
+    /// frames are counted as lost, and the node ends.
     #[serde(default = "batch_timeout_ms")]
     #[schemars(range(min = 100, max = 3_600_000))]
     pub batch_timeout_ms: u32,

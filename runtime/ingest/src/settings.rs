@@ -10,18 +10,18 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub struct FeedSettings {
-    /// Frames per second of a byte stream, an AVI file or a folder of pictures, over what it states. By default what it states,
-    /// else 25. Sources with times of their own keep them: `frame_rate_ignored`.
+    /// Frames per second of a byte stream, an AVI file or a folder of pictures. It overrides what the source states. By
+    /// default what the source states, else 25. Sources with times of their own keep them: `frame_rate_ignored`.
     #[serde(default)]
     #[schemars(range(min = 0.001, max = 1000.0))]
     pub frame_rate: Option<f64>,
-    /// Play a file again and again, with times and numbers going on.
+    /// Play a file again and again; times and sequence numbers keep rising.
     #[serde(default, rename = "LOOP")]
     pub repeat: bool,
     /// How fast a file is played.
     #[serde(default)]
     pub pace: Pace,
-    /// The source ends when so many pictures have come out of it, also of one that is repeated. Left out, at its own end.
+    /// The source ends after this many pictures, also with `LOOP`. Left out, at its own end.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub frames: Option<u64>,
@@ -29,20 +29,20 @@ pub struct FeedSettings {
     /// first, as programs do that know no YCbCr: the slow arm of a comparison.
     #[serde(default)]
     pub format: FrameFormat,
-    /// The YCbCr matrix, over what the bitstream says.
+    /// The YCbCr matrix. It overrides the bitstream's.
     #[serde(default)]
     pub matrix: Option<MatrixName>,
-    /// The sample range, over what the bitstream says.
+    /// The sample range. It overrides the bitstream's.
     #[serde(default)]
     pub range: Option<RangeName>,
-    /// How the pictures are turned and mirrored to be upright: mirrored left to right first, then turned clockwise by so many
-    /// degrees. `auto` does what the file says, and shows a camera's pictures as they are.
+    /// How pictures are turned upright: first mirrored left to right, then turned clockwise by that many degrees.
+    /// `auto` follows the file, and leaves a camera's pictures as they are.
     #[serde(default)]
     pub orientation: OrientationName,
     /// How a camera sends its packets.
     #[serde(default)]
     pub rtsp_transport: Transport,
-    /// A camera that gives no picture for this long has stalled: it is connected to again. By default 2500.
+    /// A camera without a picture for this long has stalled; the node connects to it again. By default 2500.
     #[serde(default)]
     #[schemars(range(min = 500, max = 60000))]
     pub stall_timeout_ms: Option<u32>,

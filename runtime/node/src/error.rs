@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 
 impl NodeError {
     /// The node cannot go on: it ends with exit code 1, and `message` is what the user sees. It says what, where, what
-    /// was expected and how to mend it.
+    /// was expected and how to correct it.
     pub fn fatal(message: impl Display) -> Self {
         Self { kind: Kind::Fatal, message: message.to_string() }
     }

@@ -22,8 +22,8 @@ pub struct GpuSettings {
     #[serde(default)]
     #[schemars(extend("x-millrace-live" = true))]
     pub sync: Sync,
-    /// How other processes come by this node's frames on a GPU: by IPC handles, or by file descriptors where those are
-    /// not offered (`millrace doctor` tells).
+    /// How other processes open this node's frames on a GPU: by IPC handles, or by file descriptors on systems without
+    /// IPC handles (`millrace doctor` shows which a system has).
     #[serde(default)]
     pub share: ShareSetting,
 }
@@ -50,7 +50,7 @@ pub enum ShareSetting {
     Descriptor,
 }
 
-/// A stream of a node's own on a GPU. A node has one for each row of work that is not to wait for the others.
+/// A stream of a node's own on a GPU. A node has one for each independent sequence of work.
 #[derive(Debug)]
 pub struct Queue {
     stream: Stream,

@@ -201,7 +201,7 @@ impl Metrics {
         self.state().notes.push(text);
     }
 
-    /// What the node has told its user; for tests.
+    /// The notes that the node has shown to its user; for tests.
     pub fn notes(&self) -> Vec<String> {
         self.state().notes.clone()
     }

@@ -17,7 +17,7 @@ pub trait Node: Sized {
     /// It can run in a process of several nodes (`PROCESS`): it changes nothing that concerns a whole process, and
     /// `millrace-stages` contains it.
     const SHARES_PROCESS: bool = false;
-    /// Its settings, as they stand in the `env:` of a graph. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
+    /// Its settings, as the `env:` of a graph gives them. Each field is documented, in `SCREAMING_SNAKE_CASE`, and
     /// has a default where there is a sensible one.
     type Settings: serde::de::DeserializeOwned + schemars::JsonSchema;
 
@@ -145,7 +145,7 @@ pub struct PortIn {
     pub name: &'static str,
     /// What it takes.
     pub accepts: &'static [PayloadKind],
-    /// It reads frames that lie on a GPU as well as those in host memory.
+    /// It reads frames in a GPU's memory as well as in host memory.
     pub on_gpu: bool,
     /// What it does when it falls behind in live flow.
     pub order: Order,

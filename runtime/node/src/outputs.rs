@@ -71,7 +71,7 @@ pub struct SlotMut {
 }
 
 impl SlotMut {
-    /// The slot's bytes; what a former frame left stands in them.
+    /// The slot's bytes. They still have the contents of an earlier frame.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.apart {
             Some(apart) => apart,
@@ -101,7 +101,7 @@ pub struct DeviceSlotMut {
 }
 
 impl DeviceSlotMut {
-    /// Where it lies. It is written by work in the queue that it was asked for with.
+    /// The slot's address. Work in the queue that the slot was asked for with writes it.
     pub fn span(&self) -> Span {
         self.span
     }

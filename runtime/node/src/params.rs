@@ -1,6 +1,6 @@
 //! Settings that change while the node runs: `dora param set` and `dora param delete`.
 //!
-//! A change is read as the graph's text is: the whole sheet anew, by the same schema, into the same types. What does not
+//! A change is read as the graph's text is: all settings again, by the same schema, into the same types. What does not
 //! fit changes nothing. dora's command hears nothing of it: the log and the node's counters say what came of it.
 
 use crate::inputs::Inputs;
@@ -75,7 +75,7 @@ fn attempt<N: Node>(
     Ok(())
 }
 
-/// The sheet with the change, read anew.
+/// All settings with the change, read again.
 fn plan<S: DeserializeOwned>(sheet: &Sheet, key: &str, value: Option<&Value>) -> Result<(Sheet, S, Common), Refusal> {
     let docs = sheet.document();
     let Some(doc) = docs.iter().find(|doc| doc.key == key) else {
@@ -92,7 +92,7 @@ fn plan<S: DeserializeOwned>(sheet: &Sheet, key: &str, value: Option<&Value>) ->
     Ok((changed, own, common))
 }
 
-/// The value as it would stand in a graph.
+/// The value as a graph would have it.
 fn text_of(key: &str, value: &Value) -> Result<String, Refusal> {
     let nested = |value: &Value| value.is_array() || value.is_object();
     let found = match value {

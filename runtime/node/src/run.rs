@@ -79,7 +79,7 @@ pub(crate) fn start<N: Node>(launch: Launch, line: Line) -> Result<u8, String> {
 }
 
 /// An inference engine frees its blocks after each frame and asks for the same ones at the next; glibc gives them back to
-/// the kernel meanwhile, which clears each page anew. It stops doing so with blocks as big as the biggest that was ever
+/// the kernel meanwhile, which clears each page again. It stops doing so with blocks as big as the biggest that was ever
 /// freed (mallopt(3), `M_MMAP_THRESHOLD`: at most 32 MiB, and twice as much for the top of a heap), so one is.
 fn keep_freed_pages() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity((32 << 20) - (64 << 10))));
@@ -341,7 +341,7 @@ impl<N: Node> Turn<'_, N> {
             Flow::Live => REST.saturating_sub(self.woke.elapsed()).min(wait),
             Flow::Lossless => Duration::ZERO,
         };
-        // not by the bell: whoever rings it meanwhile has nobody to wake. What is in work ends the rest (`Context::waker`)
+        // not by the bell: a process that rings it meanwhile wakes nobody. What is in work ends the rest (`Context::waker`)
         if self.node.in_work() == 0 {
             std::thread::sleep(rest);
         } else if !rest.is_zero() {

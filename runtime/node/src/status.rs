@@ -1,4 +1,4 @@
-//! The node's reports to whoever watches: a JSON datagram, twice a second, to the socket that `MILLRACE_STATUS` names and
+//! The node's reports to its observer: a JSON datagram, twice a second, to the socket that `MILLRACE_STATUS` names and
 //! to each socket in the dataflow's own folder. No watcher is needed: a datagram that finds no reader is dropped.
 //!
 //! A thread of its own sends them, so that the event loop never waits for a watcher, and so that a node whose event loop

@@ -1,7 +1,7 @@
 //! Work on a GPU that never ends, since the process that it waits for was killed.
 //!
 //! An event that was recorded, and is not complete when its process is killed, never completes for other processes, whatever
-//! work was before it (seen on an H200, driver 580.159.04). A stream that waits for it stands still for ever, and so does every call that waits
+//! work was before it (seen on an H200, driver 580.159.04). A stream that waits for it makes no progress for ever, and so does every call that waits
 //! for the context: freeing memory, closing a handle. Nothing but the end of the process helps, so a thread of its own sees
 //! to it, and `restart_policy` brings the node back.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long work may go on, or the event loop stand still, behind a producer that has died. Work that ends takes milliseconds.
+/// How long work may go on, or the event loop make no progress, behind a producer that has died. Work that ends takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Work that waits for a dead producer is queued within this time of its death: frames that wait longer are too old.
 const WATCHED: Duration = Duration::from_secs(10);

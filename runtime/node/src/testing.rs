@@ -228,7 +228,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Publishes an item whose bytes lie on `gpu`.
+    /// Publishes an item whose bytes are in the memory of `gpu`.
     pub fn send_on(&mut self, gpu: &Gpu, port: &'static str, item: &Item, bytes: &[u8]) -> Result<(), NodeError> {
         let (share, sync) = (GpuSettings::default().share, Arc::default());
         let queue = Queue::synced_by(gpu, share, sync)?;
@@ -286,7 +286,7 @@ impl Bench {
         node.join().unwrap_or_else(|_| Err("the node panicked".into())).map(|_| self.metrics)
     }
 
-    /// The node's counters, as they stand.
+    /// The current values of the node's counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -1,4 +1,4 @@
-//! A bell in shared memory: what a process sleeps on, whoever it waits for.
+//! A bell in shared memory: the wake-up counter that a process sleeps on. Other processes ring it to wake the process.
 
 use crate::PoolError;
 use crate::control;
@@ -24,7 +24,8 @@ pub(crate) struct Page {
     bell: control::Bell,
 }
 
-/// The bell of a process that reads from pools: their producers ring it at each publication, and its own threads may too.
+/// The bell of a process that reads from pools. The producers of these pools ring it at each publication, and the
+/// process's own threads may ring it too.
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bell {
@@ -75,12 +76,14 @@ impl Bell {
         self.page.raw_fd()
     }
 
-    /// How often it was rung: to be read before looking for work, and given to [`wait`](Self::wait) when there was none.
+    /// How often the bell was rung. Read it before you look for work, and pass it to [`wait`](Self::wait) if there is
+    /// none.
     pub fn heard(&self) -> u32 {
         protocol::heard(&self.page.bell().bell)
     }
 
-    /// Sleeps until it is rung, at most for `limit`; not at all if it was rung since `heard`. One thread at a time.
+    /// Sleeps until the bell is rung, for `limit` at most. It does not sleep if the bell was rung since it returned
+    /// `heard`. Only one thread may call this at a time.
     pub fn wait(&self, heard: u32, limit: Duration) {
         wait(&self.page.bell().bell, heard, limit);
     }
@@ -97,7 +100,7 @@ pub(crate) fn wait(bell: &control::Bell, heard: u32, limit: Duration) {
         tv_nsec: limit.subsec_nanos().into(),
     };
     protocol::announce_sleep(bell);
-    // an error is a signal, a timeout or a changed count: in each case the caller looks again
+    // An error is a signal, a timeout or a changed count. In each case the caller checks again.
     let _ = futex::wait(&bell.rung, futex::Flags::empty(), heard, Some(&limit));
     protocol::announce_awake(bell);
 }

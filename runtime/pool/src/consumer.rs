@@ -14,52 +14,52 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How far behind the newest ticket a consumer in live flow goes through the tickets one by one, and how many it looks at in
-/// one call: an older one is lost, whatever the control block says.
+/// A consumer in live flow looks only at tickets that are at most this far behind the newest, and at this many in one call.
+/// Older tickets are lost, whatever the control block says.
 const FAR: u64 = 1 << 16;
-/// No consumer is ever so far behind: a control block that says so was overwritten.
+/// No consumer is ever this far behind: a control block that says so was overwritten.
 const IMPOSSIBLE: u64 = 1 << 40;
-/// Looks at a newest ticket that is overwritten each time.
+/// The most attempts to lease the newest ticket, if it is overwritten each time.
 const LOOKS: u32 = 64;
 
-/// A pool, in a process that reads it. Dropped with its last lease, it says goodbye.
+/// A pool, in a process that reads it. It detaches when it is dropped together with its last lease.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
     next: u64,
-    /// The ticket that [`newest`](Self::newest) gave last.
+    /// The ticket that [`newest`](Self::newest) returned last.
     newest: Option<u64>,
     attached: Attached,
-    /// The control block says what cannot be: it is read no more.
+    /// The control block has an impossible value, so it is not read any more.
     broken: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     control: Mapping,
-    /// Gone when the place is left: a producer frees what nobody has mapped.
+    /// Unmapped before the place is left, because a producer frees memory that no consumer has mapped.
     memory: Option<Memory>,
     index: usize,
     me: Owner,
     pool: u128,
     flow: Flow,
-    /// What the control block said when the pool was opened, and was checked then: it may say anything later.
+    /// The values of the control block that were checked when the pool was opened. The block itself may change later.
     slots: u32,
     slot_bytes: u64,
-    /// Tickets leased and not given back, and the next one to look at: the lowest of both is the cursor.
+    /// The tickets that are leased, and the next ticket to look at. The lowest of all is the cursor.
     open: Mutex<(BTreeSet<u64>, u64)>,
 }
 
-/// What comes next on a pool.
+/// The next item on a pool.
 #[derive(Debug)]
 pub enum Next {
     /// A frame.
     Frame(Lease),
     /// This ticket's frame was overwritten before it was read. Never in lossless flow.
     Gone(u64),
-    /// Nothing yet.
+    /// No further frame is published yet.
     Empty,
-    /// Nothing any more.
+    /// The pool has ended: no further frame will come.
     End,
 }
 
@@ -108,7 +108,7 @@ impl Reader {
             return Err(PoolError::Ended { pool, pid });
         }
         let memory = Memory::open(kind, pool, pid, &export, slots, slot_bytes);
-        // a producer in this process frees its memory without regard to who is attached
+        // a producer in this process frees its memory without checking who is attached
         if memory.is_err() && shared.block().header.closed.load(Ordering::Acquire) == FREED {
             return Err(PoolError::Ended { pool, pid });
         }
@@ -132,7 +132,7 @@ impl Reader {
         self.shared.block().header.incarnation.load(Ordering::Relaxed)
     }
 
-    /// Whether this process goes on where a dead one of the same name stopped.
+    /// Whether this process continues where a dead process with the same name stopped.
     pub fn attached(&self) -> Attached {
         self.attached
     }
@@ -147,8 +147,8 @@ impl Reader {
         self.shared.slots
     }
 
-    /// The process that made the pool runs no more. What it had published until then can still be read: this has come
-    /// to its end when [`pending`](Self::pending) is 0 *after* this was true.
+    /// Whether the process that made the pool has ended. The frames that it had published can still be read. The pool is
+    /// at its end when [`pending`](Self::pending) is 0 *after* this was true.
     pub fn producer_is_dead(&self) -> bool {
         Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).is_dead()
     }
@@ -159,12 +159,12 @@ impl Reader {
         if self.broken { 0 } else { pending.min(IMPOSSIBLE) }
     }
 
-    /// The producer publishes no more, or the control block says what cannot be.
+    /// Whether the producer publishes no more, or the control block has an impossible value.
     pub fn is_closed(&self) -> bool {
         self.broken || self.shared.block().header.closed.load(Ordering::Acquire) != 0
     }
 
-    /// In live flow, passes over the tickets that are so old that they are lost without a look; so many were.
+    /// In live flow, skips the tickets that are too old to be looked at, and returns their number.
     pub fn pass_over(&mut self) -> u64 {
         self.check();
         let old = self.pending().saturating_sub(FAR);
@@ -189,10 +189,10 @@ impl Reader {
         }
     }
 
-    /// The newest publication, also one from before this consumer attached; [`Next::Empty`] where it was given already.
-    /// For pools whose publications replace each other, in live flow.
+    /// The newest publication, also one from before this consumer attached. Returns [`Next::Empty`] if it was returned
+    /// already. For pools in live flow whose publications replace each other.
     pub fn newest(&mut self) -> Next {
-        // each further look means a newer publication, which rings again
+        // a further attempt means that there was a newer publication, which rings again
         for _ in 0..LOOKS {
             let block = self.shared.block();
             let closed = self.is_closed();
@@ -200,7 +200,7 @@ impl Reader {
             let Some(ticket) = head.checked_sub(1).filter(|ticket| self.newest != Some(*ticket)) else {
                 return if closed { Next::End } else { Next::Empty };
             };
-            // it may be overwritten between the two looks: then the head has moved on
+            // The frame may be overwritten between the two steps. Then the head has moved on.
             if let Taken::Lease(writing, item) = self.shared.take(ticket) {
                 self.newest = Some(ticket);
                 self.next = head;
@@ -217,7 +217,7 @@ impl Reader {
 
     /// From here on the producer rings `bell` at each publication.
     pub fn listen(&self, bell: &Bell) {
-        // before the producer sees it in its place
+        // posted before the producer sees the bell in the consumer's place
         bell.post(self.shared.me, Owner(self.shared.block().header.producer.load(Ordering::Relaxed)));
         let place = &self.shared.block().consumers[self.shared.index];
         place.bell.store(u64::from(bell.raw_fd()) + 1, Ordering::Release);
@@ -228,11 +228,11 @@ impl Reader {
         matches!(self.shared.memory(), Memory::Cuda(_))
     }
 
-    /// The next ticket, by the order of publication. Tickets that are not owed to this consumer are passed over.
+    /// The next ticket, in the order of publication. In lossless flow, skips tickets that are not reserved for this consumer.
     pub fn poll(&mut self) -> Next {
         self.check();
         for _ in 0..FAR {
-            // before the head: what was published before the end is not lost with it
+            // Read before the head, so that frames that were published before the end are not lost.
             let closed = self.is_closed();
             let ticket = self.next;
             let taken = if self.broken { Taken::NotYet } else { self.shared.take(ticket) };
@@ -264,8 +264,8 @@ fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> R
     wanted.resize(NAME_BYTES, 0);
     let named = |place: &control::Consumer| load_bytes(&place.name, NAME_BYTES) == wanted;
     let is_dead = |owner| Owner(owner).is_dead();
-    // Two states last for microseconds: the producer takes back a predecessor's leases, and somebody else has just taken
-    // a place that had our name and not yet written its own.
+    // Two states last for microseconds: the producer clears a predecessor's leases, and another process has just claimed
+    // a place that had our name and has not written its own name yet.
     let mut taken_by = control::REAPING;
     for _ in 0..1000 {
         let Some(index) = block.consumers.iter().position(named) else { break };
@@ -278,7 +278,7 @@ fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> R
     if taken_by != control::REAPING && block.consumers.iter().any(named) {
         return Err(PoolError::NameTaken { name: name.to_owned(), pool, pid: Owner(taken_by).pid() });
     }
-    // a consumer that the graph did not name: a place that nobody has a claim on
+    // a consumer that the graph does not name: any place that is free
     for (index, place) in block.consumers.iter().enumerate() {
         let nobodys = matches!(place.owner.load(Ordering::Acquire), FREE | LEFT);
         if nobodys && protocol::attach(block, flow, index, me.0, |_| false).is_ok() {
@@ -325,7 +325,7 @@ fn ring(block: &Block) {
     bell::ring(&block.header.bell);
 }
 
-/// The right to read one frame. Clones share it; the last one dropped gives it back.
+/// The right to read one frame. Clones share it; dropping the last clone gives it back.
 #[derive(Debug)]
 pub struct Lease {
     inner: Arc<Held>,
@@ -362,14 +362,14 @@ impl Lease {
         self.inner.shared.slot_bytes
     }
 
-    /// Copies the first `len` bytes out, wherever they lie; on a GPU, after `fence`, which the frame's description names.
+    /// Copies the first `len` bytes out, from host or GPU memory; on a GPU, after `fence`, which the frame's description names.
     /// This thread waits for the copy.
     ///
     /// # Errors
     /// Those of the GPU.
     ///
     /// # Panics
-    /// When the slot has fewer: its description was to be checked against [`slot_bytes`](Self::slot_bytes).
+    /// When the slot has fewer bytes: the caller has to check the description against [`slot_bytes`](Self::slot_bytes).
     pub fn read(&self, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
         match self.inner.shared.memory() {
             Memory::Host(_) => Ok(self.bytes()[..len].to_vec()),
@@ -377,7 +377,7 @@ impl Lease {
         }
     }
 
-    /// Waits, in this thread, until the frame is complete by `fence`, which its description names. Touches no byte of it.
+    /// Waits, in this thread, until the frame is complete by `fence`, which its description names. Accesses none of its bytes.
     ///
     /// # Errors
     /// Those of the GPU.
@@ -388,17 +388,17 @@ impl Lease {
         }
     }
 
-    /// The bytes of a slot in host memory, where they lie.
+    /// The bytes of a slot in host memory, in place.
     ///
     /// # Panics
-    /// When they lie on a GPU.
+    /// When they are in a GPU's memory.
     pub fn bytes(&self) -> &[u8] {
         let Memory::Host(memory) = self.inner.shared.memory() else { panic!("asked for after `gpu` gave none") };
         // SAFETY: the lease is held for as long as `self`, and so the slice, lives.
         unsafe { memory.slot(self.inner.writing.slot) }
     }
 
-    /// The GPU that the slot lies on; `None` for host memory.
+    /// The GPU whose memory has the slot; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
         match self.inner.shared.memory() {
             Memory::Host(_) => None,
@@ -406,8 +406,8 @@ impl Lease {
         }
     }
 
-    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins after `fence`, which the frame's
-    /// description names. The lease has to be held until that work is done.
+    /// The slot's address on its GPU. Work that is queued in `stream` from here on begins after `fence`, which the
+    /// frame's description names. The lease has to be held until that work is done.
     ///
     /// # Errors
     /// Those of the GPU; a slot in host memory.

@@ -1,13 +1,13 @@
-//! The control block: what the processes that share a pool know of each other.
+//! The control block: the state of a pool that the producer and its consumers share.
 //!
-//! It is one `repr(C)` struct of atomics, so that a mapping of it is a plain reference. Offsets and indices stand in it,
-//! pointers never.
+//! It is one `repr(C)` struct of atomics, so that a mapping of it is a plain reference. It has offsets and indices, but
+//! no pointers.
 
 use crate::sync::{AtomicU32, AtomicU64};
 
 /// `MILLRACE` as a big-endian number.
 pub const MAGIC: u64 = 0x4d49_4c4c_5241_4345;
-/// Version of the layout below; another one is refused.
+/// Version of the layout below. A block with another version is refused.
 pub const LAYOUT: u32 = 4;
 
 /// The most slots of a pool.
@@ -26,7 +26,7 @@ pub const NAME_BYTES: usize = 96;
 #[cfg(not(loom))]
 pub const EXPORT_BYTES: usize = 128;
 
-// loom's state space grows with every atomic: the same protocol on the smallest block that can go wrong
+// loom's state space grows with every atomic, so loom checks the protocol on the smallest block that can go wrong.
 #[cfg(loom)]
 #[allow(missing_docs)]
 pub const MAX_SLOTS: usize = 2;
@@ -47,21 +47,21 @@ pub const EXPORT_BYTES: usize = 8;
 #[repr(C)]
 #[derive(Debug)]
 pub struct Block {
-    /// What does not change after the pool was made, and the two words that all sides watch.
+    /// The facts of the pool, which do not change after it was made, and the words that all processes watch.
     pub header: Header,
     /// One state word a slot; see [`crate::protocol`].
     pub slots: [AtomicU64; MAX_SLOTS],
-    /// Those who read.
+    /// The consumers' places.
     pub consumers: [Consumer; MAX_CONSUMERS],
-    /// What lies in each slot; changed in writing state only, so whoever may read the slot may read this.
+    /// The description of each slot. It changes only while the slot is written, so a lease on the slot protects it too.
     pub descriptions: [Description; MAX_SLOTS],
 }
 
-/// The head of the block.
+/// The first part of the block.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Header {
-    /// [`MAGIC`], stored last, when all else is in place.
+    /// [`MAGIC`], stored last, after all other fields.
     pub magic: AtomicU64,
     /// [`LAYOUT`].
     pub layout: AtomicU32,
@@ -85,19 +85,19 @@ pub struct Header {
     pub closed: AtomicU32,
     /// How the slots' memory is opened.
     pub export: [AtomicU64; EXPORT_BYTES / 8],
-    /// Tickets published so far: the next one's number.
+    /// The number of tickets published so far, which is the number of the next ticket.
     pub head: AtomicU64,
     /// The producer's bell. Consumers ring it when they give a lease back, move their cursor, attach or leave.
     pub bell: Bell,
 }
 
-/// What one process sleeps on and others ring.
+/// The wake-up counter that one process sleeps on and other processes ring.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Bell {
-    /// How often it was rung.
+    /// How often the bell was rung.
     pub rung: AtomicU32,
-    /// 1 while its process sleeps, or is about to.
+    /// 1 while the bell's process sleeps, or is about to.
     pub asleep: AtomicU32,
 }
 
@@ -107,36 +107,37 @@ impl Default for Bell {
     }
 }
 
-/// One who reads.
+/// The place of one consumer.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Consumer {
     /// [`FREE`], [`EXPECTED`], [`LEFT`], or the process.
     pub owner: AtomicU64,
-    /// The lowest ticket that this consumer has not done with.
+    /// The lowest ticket that this consumer has not finished.
     pub cursor: AtomicU64,
-    /// The next ticket that this consumer will look at; those from the cursor up to it are leased or done with.
+    /// The next ticket that this consumer will look at. Tickets from the cursor up to it are leased or finished.
     pub next: AtomicU64,
-    /// Frames that dead predecessors had leased in live flow, until a successor counts them.
+    /// In live flow, the number of frames that dead predecessors had leased. A successor counts them and sets this to 0.
     pub lost: AtomicU64,
-    /// The descriptor, plus one, at which its process has its own bell; 0 for none.
+    /// The file descriptor of the consumer's own bell in its process, plus one; 0 for none.
     pub bell: AtomicU64,
     /// `node/input`, padded with zeros.
     pub name: [AtomicU64; NAME_BYTES / 8],
 }
 
-/// A place for a consumer that nobody has.
+/// The owner of a place that no consumer has.
 pub const FREE: u64 = 0;
-/// A place for a consumer that the graph names and that has not come yet.
+/// The owner of a place that is reserved for a consumer which the graph names and which has not attached yet.
 pub const EXPECTED: u64 = 1;
-/// A consumer that said goodbye.
+/// The owner of a place whose consumer has detached.
 pub const LEFT: u64 = 2;
-/// What [`Header::closed`] shows before the slots' memory is freed: a consumer that attaches from then on must not map it.
+/// The value of [`Header::closed`] before the slots' memory is freed. A consumer that attaches later must not map the
+/// memory.
 pub const FREED: u32 = 2;
-/// A place whose leases the producer takes back right now.
+/// The owner of a place while the producer clears its leases.
 pub const REAPING: u64 = u64::MAX;
 
-/// What lies in a slot.
+/// The description of a slot's contents.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Description {

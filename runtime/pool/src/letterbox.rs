@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_bell_of_another_process_comes_by_mail_and_nothing_else_does() {
         if let Ok(to) = std::env::var(ROLE) {
-            // the other process: it posts its bell twice, which is one letter, and is there until it is told to go
+            // the other process: it posts its bell twice, which is one letter, and runs until it is told to end
             let bell = Bell::create().unwrap();
             let me = Owner::me().unwrap();
             (0..2).for_each(|_| bell.post(me, Owner(to.parse().unwrap())));

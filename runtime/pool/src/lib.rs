@@ -1,17 +1,18 @@
 //! Frame pools: how a frame stays where it was produced while other processes read it.
 //!
-//! A pool belongs to one camera on one output port of one node: its lane. It is N equal slots of memory ([`Place`]: host shared memory,
-//! or a GPU's) and a control block in host shared memory ([`control`]). The producer writes a slot
-//! and its description and publishes both under the next *ticket*; consumers take a *lease* on the ticket's slot, read
-//! the bytes where they lie, and give the lease back. Nothing is copied and nothing is negotiated: each step is one
-//! atomic operation on the slot's state word ([`protocol`]).
+//! Each camera has one pool on each output port of a node. A pool is N equal slots of memory ([`Place`]: host shared
+//! memory, or a GPU's) and a control block in host shared memory ([`control`]). The producer writes a slot and its
+//! description, and publishes both under the next *ticket*. A consumer leases the slot of a ticket, reads its bytes in
+//! place, and gives the lease back. No bytes are copied and no messages are exchanged: each step is one atomic operation
+//! on the slot's state word ([`protocol`]).
 //!
-//! - [`Flow::Live`]: the producer reuses the slot with the oldest frame among those that no consumer leases. What a consumer
-//!   has not leased yet waits in the pool, so a burst is lost only where it is longer than the pool has slots.
-//! - [`Flow::Lossless`]: a publication is leased to every consumer from the start, so the producer waits for the slowest.
+//! - [`Flow::Live`]: the producer reuses the slot with the oldest frame among those that no consumer leases. Frames that
+//!   a consumer has not leased yet wait in the pool, so frames of a burst are lost only if the burst has more frames than
+//!   the pool has slots.
+//! - [`Flow::Lossless`]: each publication is leased to every consumer at once, so the producer waits for the slowest.
 //!
-//! Pools have no names in `/dev/shm`: control block and slots are memfds, which the kernel frees with the last process that
-//! has them open, whatever it died of. A consumer opens them through the owner's `/proc/<pid>/fd`.
+//! Pools have no names in `/dev/shm`. The control block and the slots are memfds, which the kernel frees when the last
+//! process that has them open ends, also by a crash. A consumer opens them through the owner's `/proc/<pid>/fd`.
 
 pub mod control;
 pub mod protocol;
@@ -48,9 +49,9 @@ pub use producer::{Pool, PoolSpec, Slot};
 /// Who waits when a consumer is slower than the producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Nobody: the oldest frame is overwritten, and the consumer counts what it missed.
+    /// Nobody waits. The oldest frame is overwritten, and the consumer counts the frames that it missed.
     Live,
-    /// The producer: every frame arrives at every consumer exactly once.
+    /// The producer waits. Every frame arrives at every consumer exactly once.
     Lossless,
 }
 

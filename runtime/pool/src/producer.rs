@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// What a pool is to be.
+/// The properties of a new pool.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
     /// `node/port`, for errors and `/proc/<pid>/maps`.
@@ -30,7 +30,7 @@ pub struct PoolSpec {
     /// The consumers that the graph names, as `node/input`: in lossless flow the producer waits for each from the first
     /// frame on, also while it has not attached yet.
     pub consumers: Vec<String>,
-    /// Where the slots lie.
+    /// The memory that the slots are in.
     pub place: Place,
 }
 
@@ -43,7 +43,7 @@ pub struct Pool {
     pool: u128,
     incarnation: u64,
     pid: u32,
-    /// What the bell showed before the last look at slots and cursors.
+    /// The bell's count before the last look at slots and cursors.
     heard: AtomicU32,
     /// The bells of the consumers, by place.
     bells: Vec<Known>,
@@ -58,7 +58,7 @@ struct Known {
 }
 
 impl Known {
-    /// Its consumer has a bell, which may still be posted to this process.
+    /// The consumer has a bell, and may still send it to this process.
     fn awaits_post(&self) -> bool {
         self.bell.is_none() && self.fd > 0 && letterbox::is_there()
     }
@@ -69,7 +69,7 @@ struct Shared {
     control: Mapping,
     memory: Memory,
     slot_bytes: u64,
-    /// What the producer has said of each slot's bytes.
+    /// The producer's note on each slot's bytes.
     contents: Box<[AtomicU64]>,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
             return Err(PoolError::Consumers { name, count: spec.consumers.len() });
         }
         for (i, consumer) in spec.consumers.iter().enumerate() {
-            // the second would find its place taken by the first, and a lossless producer would wait for it for ever
+            // the first would occupy the place of the second, and a lossless producer would wait for the second for ever
             if spec.consumers[..i].iter().any(|other| clipped(other) == clipped(consumer)) {
                 return Err(PoolError::SameName { name, consumer: consumer.clone() });
             }
@@ -144,7 +144,7 @@ impl Pool {
         self.shared.slot_bytes
     }
 
-    /// Whether its slots lie where `place` says.
+    /// Whether its slots are in the memory that `place` names.
     pub fn is_in(&self, place: &Place) -> bool {
         place.is_of(&self.shared.memory)
     }
@@ -154,17 +154,17 @@ impl Pool {
         self.shared.contents.len() as u32
     }
 
-    /// A slot to write; `None` while every one is leased or written. In live flow that loses the frame at hand, in lossless flow
-    /// the producer [`wait`](Self::wait)s and tries again.
+    /// Acquires a slot to write. Returns `None` if every slot is leased or being written. In live flow the caller then loses
+    /// its frame; in lossless flow it [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
         let writing = protocol::acquire(self.shared.block(), self.slots())?;
         Some(Slot { shared: self.shared.clone(), writing, published: false })
     }
 
-    /// Sleeps until a consumer does something (gives a lease back, moves its cursor, comes or leaves), at most for
-    /// `limit`. What happened since the last [`acquire`](Self::acquire) or [`behind`](Self::behind) counts: then it
-    /// returns at once. A consumer's death rings no bell; [`reap`](Self::reap) finds it.
+    /// Sleeps until a consumer does something (gives a lease back, moves its cursor, attaches or leaves), for `limit` at
+    /// most. It returns at once if that has happened since the last [`acquire`](Self::acquire) or
+    /// [`behind`](Self::behind). A consumer's death rings no bell; [`reap`](Self::reap) finds it.
     pub fn wait(&self, limit: Duration) {
         let block = self.shared.block();
         bell::wait(&block.header.bell, self.heard.load(Ordering::Relaxed), limit);
@@ -192,9 +192,10 @@ impl Pool {
         Ok(SlotRef { ticket, slot, generation, ..self.locator() })
     }
 
-    /// Rings the bells of the consumers, after a publication or for a look around. `true`: some consumer has no bell that
-    /// this process can ring, or has not come yet, so that it has to be told in another way. One that died keeps its bell
-    /// until its place is taken back, so its successor has to be told now and then all the same.
+    /// Rings the bells of the consumers, after a publication or so that they check their pools. Returns `true` if some
+    /// consumer has no bell that this process can ring, or has not attached yet: the caller then has to notify that
+    /// consumer by a message. A dead consumer keeps its bell until its place is cleared, so the caller also has to send
+    /// such messages now and then when this returns `false`.
     pub fn ring(&mut self) -> bool {
         let mut deaf = false;
         for (place, known) in self.shared.block().consumers.iter().zip(&mut self.bells) {
@@ -216,7 +217,7 @@ impl Pool {
         deaf
     }
 
-    /// Where the pool is, for a doorbell that names no new frame: its ticket is the newest one's.
+    /// The pool's location, for a doorbell that announces no new frame. Its ticket is the newest.
     pub fn locator(&self) -> SlotRef {
         SlotRef {
             pool: self.pool,
@@ -234,8 +235,8 @@ impl Pool {
         self.shared.block().header.head.load(Ordering::Relaxed)
     }
 
-    /// Takes back the leases of consumers that are gone, and returns the names of those that died. In lossless flow
-    /// the dead are left in place for a successor, which inherits what they had not done with; `give_up` ends that.
+    /// Clears the leases of consumers that have left or died, and returns the names of those that died. In lossless flow a
+    /// dead consumer keeps its place for a successor, which inherits its unfinished frames; `give_up` ends that.
     pub fn reap(&mut self, give_up: bool) -> Vec<String> {
         let block = self.shared.block();
         let mut dead = Vec::new();
@@ -258,7 +259,7 @@ impl Pool {
         dead
     }
 
-    /// Consumers that have not done with everything published, as `(name, tickets behind, attached)`.
+    /// Consumers that have not finished all published frames, as `(name, tickets behind, attached)`.
     pub fn behind(&self) -> Vec<(String, u64, bool)> {
         self.listen();
         let head = self.published();
@@ -280,22 +281,22 @@ impl Pool {
         protocol::heard(&self.shared.block().header.bell)
     }
 
-    /// Another process that lives has the slots' memory open. (Readers in this one share the mapping itself.)
+    /// Whether another living process has the slots' memory open. (Readers in this process share the mapping itself.)
     pub fn is_mapped(&self) -> bool {
         let others = |owner| !matches!(owner, FREE | LEFT | EXPECTED) && Owner(owner).pid() != std::process::id();
         let mut owners = self.shared.block().consumers.iter().map(|place| place.owner.load(Ordering::Acquire));
         owners.any(|owner| others(owner) && !Owner(owner).is_dead())
     }
 
-    /// The consumers that the graph names and that have not come yet.
+    /// The consumers that the graph names and that have not attached yet.
     pub fn expected(&self) -> Vec<String> {
         self.listen();
         let places = self.shared.block().consumers.iter();
         places.filter(|place| place.owner.load(Ordering::Acquire) == EXPECTED).map(name_of).collect()
     }
 
-    /// No further ticket will come. Consumers read what stands in the pool and then see its end. So does a drop; but
-    /// then only those can still read that have the pool open.
+    /// States that no further ticket will be published. Consumers read the frames that are left in the pool and then see
+    /// its end. Dropping the pool does the same, but then only consumers that have the pool open can still read.
     pub fn close(&mut self) {
         self.shared.block().header.closed.store(1, Ordering::Release);
     }
@@ -316,7 +317,7 @@ impl Drop for Pool {
     }
 }
 
-/// A slot that this process writes. Dropped unpublished, it goes back to the pool.
+/// A slot that this process writes. If it is dropped before it is published, it goes back to the pool.
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
@@ -326,7 +327,8 @@ pub struct Slot {
 
 #[allow(unsafe_code, reason = "the slot's writing state is what `HostMemory::slot_mut` asks for")]
 impl Slot {
-    /// Copies bytes into the start of the slot, wherever it lies, and waits for it. For tests and small records.
+    /// Copies bytes into the start of the slot, in host or GPU memory, and waits until they are there. For tests and
+    /// small records.
     ///
     /// # Errors
     /// Those of the GPU.
@@ -341,10 +343,10 @@ impl Slot {
         Ok(())
     }
 
-    /// The bytes of a slot in host memory, whatever a former frame left in them.
+    /// The bytes of a slot in host memory. They still have the contents of an earlier frame.
     ///
     /// # Panics
-    /// When the slot lies on a GPU.
+    /// When the slot is in a GPU's memory.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let Memory::Host(memory) = &self.shared.memory else { panic!("the pool was made in host memory") };
         // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
@@ -352,19 +354,20 @@ impl Slot {
         unsafe { memory.slot_mut(self.writing.slot) }
     }
 
-    /// What this process said of the slot's bytes when it wrote them last, by [`set_contents`](Self::set_contents); 0 where
-    /// it said nothing, as in a new pool. It is asked for once: a slot that is then left half written says nothing.
-    /// Consumers write to no slot, so it is true after they have read it.
+    /// Takes the number that this process gave to the slot's bytes when it wrote them last, by
+    /// [`set_contents`](Self::set_contents); 0 if it gave none, as in a new pool. The call resets the number to 0, so a slot
+    /// that is then left half written has none. Consumers write to no slot, so the number is still right after they have
+    /// read it.
     pub fn take_contents(&mut self) -> u64 {
         self.shared.contents[self.writing.slot as usize].swap(0, Ordering::Relaxed)
     }
 
-    /// Says what the slot holds, by a number of the producer's own.
+    /// Notes the contents of the slot, as a number that the producer chooses.
     pub fn set_contents(&mut self, contents: u64) {
         self.shared.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
     }
 
-    /// Where the slot lies on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
+    /// The slot's address on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
     /// follows the work.
     pub fn span(&self) -> Option<Span> {
         match &self.shared.memory {
@@ -373,8 +376,8 @@ impl Slot {
         }
     }
 
-    /// What is queued in `stream` from here on begins after the slot's former frame was complete: one that nobody read
-    /// may still be being written, in another stream.
+    /// Work that is queued in `stream` from here on begins after the slot's previous frame is complete. Another stream may
+    /// still be writing that frame, if nobody has read it.
     ///
     /// # Errors
     /// Those of the GPU.
@@ -385,7 +388,7 @@ impl Slot {
         }
     }
 
-    /// The slot is complete when everything queued in `stream` so far is done.
+    /// Marks the slot as complete when all work that is queued in `stream` so far is done.
     ///
     /// # Errors
     /// Those of the GPU.

@@ -1,4 +1,4 @@
-//! What a pool promises, whatever memory its slots lie in: one suite, instantiated for each kind at the end of this file.
+//! What a pool promises, for every kind of memory: one suite, instantiated for each kind at the end of this file.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -478,7 +478,7 @@ fn a_reader_in_the_producers_process_has_its_address<K: Kind>() {
     pool.publish(slot, &0u64.to_be_bytes()).unwrap();
     let Next::Frame(lease) = reader.poll() else { panic!("it was published") };
     assert_eq!(lease.span(&ready, &theirs).unwrap(), written);
-    // the memory lasts as long as whoever reads it
+    // the memory lasts as long as its reader
     drop(pool);
     assert!(lease.read(&ready, SLOT_BYTES).unwrap() == payload(0));
     drop((reader, lease));

@@ -22,7 +22,7 @@ use millrace_pool::Flow;
 use millrace_pool::control::{Bell, Block, EXPECTED, LEFT, MAX_SLOTS};
 use millrace_pool::protocol::{self, Attached, Taken, Writing};
 
-/// Owners: anything but the block's own small numbers. In these models whoever stands in `is_dead` is dead.
+/// Owners: anything but the block's own small numbers. In these models an owner is dead if `is_dead` says so.
 const A: u64 = 0xa << 32;
 const B: u64 = 0xb << 32;
 

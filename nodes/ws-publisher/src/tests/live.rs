@@ -26,7 +26,7 @@ fn picture(bench: &mut Bench, socket: &mut WebSocket<TcpStream>, seqs: &mut std:
         send(bench, seqs.next().unwrap());
         loop {
             match socket.read() {
-                // the picture's time stands in its head
+                // the picture's time is in its header
                 Ok(Message::Binary(bytes)) if i64::from_le_bytes(bytes[8..16].try_into().unwrap()) >= first => {
                     return bytes.len();
                 }

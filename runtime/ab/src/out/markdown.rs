@@ -4,7 +4,7 @@ use super::{Report, plots, tables};
 use millrace_frame::counted;
 use std::fmt::Write;
 
-/// The page, and the plot that lies beside it as `svg_name`.
+/// The page, and the plot beside it, which has the name `svg_name`.
 #[must_use]
 pub fn markdown(report: &Report, svg_name: &str) -> (String, String) {
     let (e, a) = (&report.experiment, &report.analysis);

@@ -25,7 +25,7 @@ fn figure(picture: &Picture, a: &[DetBox], b: &[DetBox]) -> String {
     let (width, height) = (picture.width_px.max(1), picture.height_px.max(1));
     let name = escape(&format!("{}, frame {}", picture.source, picture.seq));
     let data = picture.jpeg_base64.trim();
-    // what is no base64 must not end the attribute it stands in
+    // text that is not base64 must not end the attribute that contains it
     let valid = data.bytes().all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c));
     let mut body = if valid && !data.is_empty() {
         format!("<image href=\"data:image/jpeg;base64,{data}\" width=\"{width}\" height=\"{height}\"/>\n")

@@ -101,7 +101,7 @@ fn finish(
 ) -> anyhow::Result<u8> {
     let judged = requirements.map(|all| all.judge(&analysis)).unwrap_or_default();
     let unmet = judged.iter().any(|judgement| judgement.outcome != millrace_ab::Outcome::Met);
-    // whoever requires something of the speed does not want it at the price of another result
+    // a requirement on speed is not met at the price of another result
     let changed = requirements.is_some() && analysis.verdict.word == Word::QualityChanged;
     let failed = analysis.verdict.word == Word::Failed;
     let report = millrace_ab::Report { experiment, analysis, requirements: judged };
@@ -260,7 +260,7 @@ fn worst(quality: &Quality, analysis: &Analysis, most: usize) -> Vec<(String, u6
     all
 }
 
-/// Where a file lies, for people.
+/// The path of a file, for people.
 pub(crate) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).map_or_else(|_| PathBuf::from(path), Path::to_path_buf).display().to_string()

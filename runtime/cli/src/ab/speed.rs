@@ -64,7 +64,7 @@ pub(super) fn driven(plan: &Plan, pace: Pace, frames: Option<u64>, repeat: bool)
     plan
 }
 
-/// When a graph is to be stopped, where a source of it cannot be told to end after so many frames.
+/// When a graph is to be stopped, if one of its sources has no setting for a number of frames.
 pub(super) fn enough(plan: &Plan, frames: u64) -> Option<u64> {
     plan.nodes.iter().any(|node| node.is_source() && !node.has("FRAMES")).then_some(frames)
 }
@@ -136,7 +136,7 @@ pub(super) fn records(files: &[PathBuf]) -> anyhow::Result<Vec<Record>> {
     Ok(all)
 }
 
-/// Runs one load to its end, or to the first run that is worth nothing, which then stands last.
+/// Runs one load to its end, or to the first run that failed, which is then the last one.
 pub(super) fn run(
     launcher: &Launcher<'_>,
     plans: [&Plan; 2],

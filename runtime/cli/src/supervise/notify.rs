@@ -1,4 +1,4 @@
-//! What the service manager is told: systemd's protocol, by which it starts again what no longer says that it is well.
+//! Messages to the service manager, by systemd's protocol. It restarts a service that stops sending them.
 
 use sd_notify::NotifyState;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -1,4 +1,4 @@
-//! The journal of a switch: written before each step, so that whoever comes after a `kill -9` knows what runs.
+//! The journal of a switch: written before each step, so that the next command after a `kill -9` knows what runs.
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -126,7 +126,7 @@ impl Place {
         File::open(self.file.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// Where it lies.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.file
     }

@@ -179,7 +179,7 @@ fn differences(a: &Value, b: &Value) -> Vec<String> {
     found
 }
 
-/// The steps from A to B, the nodes at the end of the graph first; or all that stands against them, a line each.
+/// The steps from A to B, the nodes at the end of the graph first; or everything that prevents them, a line each.
 ///
 /// A node is replaced before those that feed it: a reader of B knows all that a reader of A knew, or fails at once, while
 /// nothing but itself has been touched; and the sources, of which a replacement costs a camera most, come last.

@@ -1,4 +1,4 @@
-//! The nodes of a running dataflow, heard on a socket in its folder, and whether they are well.
+//! The nodes of a running dataflow, whose reports arrive on a socket in its folder, and whether they are healthy.
 
 use super::measure::{Done, Measures};
 use crate::status::{Inbox, State, Status};
@@ -30,14 +30,14 @@ struct Process {
     gone: Option<Instant>,
 }
 
-/// One node: its processes by the order in which they were first heard.
+/// One node: its processes, in the order of their first reports.
 #[derive(Default)]
 struct Seen {
     processes: Vec<Process>,
     ages: Vec<(Instant, String, u64)>,
 }
 
-/// All that is heard.
+/// All reports.
 pub(crate) struct Watch {
     heard: Receiver<Status>,
     socket: PathBuf,
@@ -122,7 +122,7 @@ impl Watch {
         }
     }
 
-    /// The nodes that were heard.
+    /// The nodes that have reported.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
         self.nodes.keys().map(String::as_str)
     }

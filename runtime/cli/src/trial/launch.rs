@@ -43,7 +43,7 @@ pub(crate) struct NodeWatch {
 const LOOK: Duration = Duration::from_millis(500);
 /// Looks from one at the memory to the next: the kernel walks through all pages of a process for it.
 const LOOKS_A_MEMORY: u32 = 4;
-/// A graph in which nothing moves for so long stands still.
+/// A graph without progress for this long has stopped working.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// A node that is gone without a last word gets so long for one.
 const LAST_WORD: Duration = Duration::from_millis(1_500);
@@ -237,6 +237,6 @@ impl Watch {
 
 fn has_ended(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // the state stands behind the name, which may hold anything
+    // the state is behind the name, which may have any characters
     stat.rfind(')').is_some_and(|at| stat[at + 1..].trim_start().starts_with(['Z', 'X']))
 }

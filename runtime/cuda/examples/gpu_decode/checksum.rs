@@ -13,7 +13,7 @@ struct Frame {
     md5: String,
 }
 
-/// The frames of a clip, in presentation order, and how many the GPU told of errors in.
+/// The frames of a clip, in presentation order, and for how many the GPU reported errors.
 #[derive(Default)]
 struct Frames {
     frames: Vec<Frame>,

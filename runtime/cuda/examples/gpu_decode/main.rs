@@ -21,7 +21,7 @@ mod rate;
 use player::Player;
 use std::process::ExitCode;
 
-/// What stands on the command line.
+/// The arguments of the command line.
 #[derive(Default)]
 struct Words {
     clips: Vec<String>,

@@ -67,7 +67,7 @@ impl Decoder {
             "{} of {}x{}, {} bit, {decode_surfaces} + {output_surfaces} surfaces",
             format.codec, format.coded_width_px, format.coded_height_px, format.bit_depth
         );
-        // a place for the handle, and a whole description
+        // the pointer to the handle is valid for writes until the call returns, and the description is fully initialized
         cuvid!(nvdec, gpu, what, cuvidCreateDecoder(&raw mut raw, &raw mut info))?;
         let surfaces = Surfaces::new(output_surfaces, closer);
         let max_px = (format.coded_width_px, format.coded_height_px);
@@ -144,7 +144,7 @@ impl Decoder {
 
     fn status(&self, index: i32) -> Status {
         let mut info = sys::DecodeStatusInfo { status: 0, reserved: [0; 31], reserved_ptrs: [std::ptr::null_mut(); 8] };
-        // our decoder, and a place for the answer
+        // the decoder is ours, and the pointer to the answer is valid for writes until the call returns
         let asked =
             cuvid!(self.nvdec, &self.gpu, "a picture's status", cuvidGetDecodeStatus(self.raw, index, &raw mut info));
         match asked {
@@ -362,7 +362,7 @@ impl Mapped {
         }))
     }
 
-    /// All of the surface, what is not shown included: both planes lie in it.
+    /// The whole surface, with both planes, including the part that is not shown.
     pub fn whole(&self) -> Span {
         let (_, height) = self.picture.format().target_px();
         let bytes = u64::from(self.pitch_bytes) * u64::from(height) * 3 / 2;

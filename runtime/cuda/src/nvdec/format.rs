@@ -99,7 +99,7 @@ pub struct Signal {
 pub struct Format {
     /// Codec.
     pub codec: Codec,
-    /// Bits of a luma sample: 8 gives NV12 surfaces, more P016, whose samples stand in the upper bits.
+    /// Bits of a luma sample: 8 gives NV12 surfaces, more P016, whose samples are in the upper bits.
     pub bit_depth: u8,
     /// Coded width.
     pub coded_width_px: u32,
@@ -199,7 +199,7 @@ impl Format {
         (self.coded_width_px.next_multiple_of(2), self.coded_height_px.next_multiple_of(2))
     }
 
-    /// Where the shown samples of luma and chroma lie in a surface of this pitch. Chroma follows the coded rows of luma,
+    /// The positions of the shown samples of luma and chroma in a surface of this pitch. Chroma follows the coded rows of luma,
     /// not the shown ones.
     pub(crate) fn planes(&self, pitch_bytes: u64) -> [PlaneShape; 2] {
         let sample = u64::from(self.sample_bytes());

@@ -61,7 +61,7 @@ pub enum PictureOrder {
     #[default]
     Presentation,
     /// As they are decoded: each picture comes out within the [`Session::feed`] of its own access unit, which fails where
-    /// none does, and whoever receives them orders them. The receiver may hold up to the stream's picture buffer and four
+    /// none does, and the receiver orders them. The receiver may hold up to the stream's picture buffer and four
     /// more pictures on the feeding thread; with more, a surface can be wanted for a new picture that the receiver still
     /// holds, and after two seconds `feed` fails.
     Decoding,
@@ -86,7 +86,7 @@ pub struct Session {
 // be sent, and is reached through the session alone.
 unsafe impl Send for Session {}
 
-/// What the callbacks work on. It stands still, since the parser has its address.
+/// The state of the callbacks. It must not move, since the parser has its address.
 struct State {
     nvdec: Nvdec,
     gpu: Gpu,
@@ -164,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Ends the stream: the sink gets everything that is held back. What is fed afterwards begins a stream anew, with a
+    /// Ends the stream: the sink gets everything that is held back. Data that is fed afterwards begins a new stream, with a
     /// key picture; the decoder is kept for it.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Session {
         ended
     }
 
-    /// Forgets the stream, and the pictures that were held back: what is fed afterwards begins one anew.
+    /// Forgets the stream, and the pictures that were held back: data that is fed afterwards begins a new stream.
     ///
     /// # Errors
     /// The library's.
@@ -239,7 +239,8 @@ impl Session {
             ext_video_info: std::ptr::null_mut(),
         };
         let mut parser = std::ptr::null_mut();
-        // a place for the handle, and a whole description; its user data is the state, which outlives the parser
+        // the pointer to the handle is valid for writes until the call returns, and the description is fully
+        // initialized; its user data is the state, which outlives the parser
         cuvid!(nvdec, &gpu, format!("a stream of {codec}"), cuvidCreateVideoParser(&raw mut parser, &raw mut params))?;
         self.parser = parser;
         Ok(())

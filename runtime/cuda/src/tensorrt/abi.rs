@@ -100,6 +100,6 @@ impl Drop for Object {
 /// # Safety
 /// `interface` is an object of a class that derives from `INoCopy`.
 pub(crate) unsafe fn inner(interface: *mut c_void) -> *mut c_void {
-    // SAFETY: as the caller states; the pointer stands behind the address of the table.
+    // SAFETY: as the caller states; the pointer is behind the address of the table.
     unsafe { *interface.cast::<*mut c_void>().add(1) }
 }

@@ -19,7 +19,7 @@ type Language = unsafe extern "C" fn(*mut c_void) -> i32;
 type Nothing = unsafe extern "C" fn(*mut c_void);
 type Log = unsafe extern "C" fn(*mut c_void, i32, *const c_char);
 
-/// What stands before every table: how far the object begins before this part of it, and its type's description,
+/// The entries before every table: how far the object begins before this part of it, and its type's description,
 /// which is asked for by nothing that TensorRT does with these two.
 #[repr(C)]
 struct Head {
@@ -164,7 +164,7 @@ pub enum Progress<'a> {
     },
 }
 
-/// What is told of a build's progress, from threads of the library.
+/// The reports on a build's progress, which come from threads of the library.
 pub(crate) type Report<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
 
 /// An `IProgressMonitor`. It must outlive the build that it is given to.

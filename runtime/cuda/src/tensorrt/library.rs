@@ -41,7 +41,7 @@ pub(crate) struct Opened {
     pub(crate) make_runtime: Make,
     pub(crate) make_parser: MakeParser,
     pub(crate) logger: *mut c_void,
-    /// Held while something is made or built: the errors of the one logger belong to whoever holds it.
+    /// Held while something is made or built: the errors of the only logger belong to the holder.
     pub(crate) turn: Mutex<()>,
 }
 

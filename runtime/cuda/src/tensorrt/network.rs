@@ -14,7 +14,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 pub(super) const TOO_MANY_AXES: &str = "more than 8 axes, or an axis that is too long";
 
-/// A parsed model. It borrows the file's bytes, in which its weights lie, and the only turn at TensorRT.
+/// A parsed model. It borrows the file's bytes, which have its weights, and the only turn at TensorRT.
 #[derive(Debug)]
 pub struct Network<'m> {
     // in this order they are deleted: what was made of another goes first

@@ -56,7 +56,7 @@ impl InputSpec {
     }
 }
 
-/// Where the picture stands in the model's input when their proportions differ.
+/// The picture's position in the model's input if their proportions differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     /// In the middle, bars on both sides.

@@ -11,7 +11,7 @@ pub struct Fault {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong, what is expected and how to mend it.
+    /// What is wrong, what is expected and how to correct it.
     pub text: String,
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Data {
     Number(f64),
     Text(String),
     List(Vec<Node>),
-    /// In the order of the file; a key may stand twice.
+    /// In the order of the file; a key may be there twice.
     Map(Vec<(Node, Node)>),
 }
 

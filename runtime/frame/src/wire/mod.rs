@@ -2,7 +2,7 @@
 //!
 //! Two encodings of the same fields, both headed by [`SCHEMA`]:
 //! - [`row`]: a single-row Arrow `StructArray`, the dora message. Any Arrow reader in any language understands it.
-//! - [`compact`]: what stands in a pool's control block and in the slots of detections.
+//! - [`compact`]: the encoding in a pool's control block and in the slots of detections.
 //!
 //! A field never changes its meaning. A change gets a new number, and a reader refuses a number that it does not know.
 

@@ -83,7 +83,7 @@ impl Group {
                 Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
                 Err(e) => return Err(failed("no connection", e)),
             }
-            // whoever binds the name starts the process; the others wait in the socket's queue
+            // the member that binds the name starts the process; the others wait in the socket's queue
             match UnixListener::bind_addr(&address) {
                 Ok(listener) => *child = Some(self.start(host, listener)?),
                 Err(e) if e.kind() == ErrorKind::AddrInUse => std::thread::sleep(TRY_AGAIN),

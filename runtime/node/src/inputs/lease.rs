@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// One thing that came in.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// An image, a tensor or a packet, where it lies.
+    /// An image, a tensor or a packet, in its slot.
     Frame(Lease),
     /// Detections; their slot is given back already.
     Detections(Detections),
@@ -59,7 +59,7 @@ impl Lease {
     /// The slot's bytes, from its start.
     ///
     /// # Panics
-    /// When they lie on a GPU, which only a port with `on_gpu` lets in.
+    /// When they are in a GPU's memory, which only a port with `on_gpu` accepts.
     pub fn bytes(&self) -> &[u8] {
         match &self.frame {
             Frame::Shared(lease) => lease.bytes(),
@@ -67,7 +67,7 @@ impl Lease {
         }
     }
 
-    /// The slot's bytes in host memory: where they lie, or a copy of a frame on a GPU, which this thread waits for.
+    /// The slot's bytes in host memory: in place, or a copy of a frame on a GPU, which this thread waits for.
     ///
     /// # Errors
     /// Those of the GPU: the frame is lost, as `copy`.
@@ -93,7 +93,7 @@ impl Lease {
         }
     }
 
-    /// The GPU that the frame lies on; `None` for host memory.
+    /// The GPU whose memory has the frame; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
         match &self.frame {
             Frame::Shared(lease) => lease.gpu(),
@@ -101,11 +101,11 @@ impl Lease {
         }
     }
 
-    /// Where the slot lies on its GPU. What is queued in `stream` from here on begins when the frame is complete; the lease
+    /// The slot's address on its GPU. Work that is queued in `stream` from here on begins when the frame is complete; the lease
     /// is to be held until that work is done ([`Outputs::hold`](crate::Outputs::hold)).
     ///
     /// # Errors
-    /// The frame lies in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
+    /// The frame is in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
     pub fn span(&self, stream: &Stream) -> Result<Span, NodeError> {
         let lost = |e: String| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
         match &self.frame {

@@ -64,7 +64,7 @@ struct Port {
     spec: &'static PortIn,
     feeds: Vec<Feed>,
     lanes: Vec<Lane>,
-    /// Where the lanes' order of service stands.
+    /// The state of the lanes' order of service.
     now: f64,
 }
 

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// dora's events come by a thread of their own, which rings the node's bell for each: so the harness's loop sleeps on
-/// one thing, whoever wakes it.
+/// one thing only.
 pub(crate) struct DoraLink {
     /// `None` only while this is dropped.
     node: Option<DoraNode>,
@@ -192,7 +192,7 @@ fn signal(event: Event, inputs: &[String]) -> Signal {
 
 impl Link for DoraLink {
     fn next(&mut self) -> Signal {
-        // the listener's end is told by what it sent last
+        // the last message of the listener says that it ended
         self.signals.try_recv().unwrap_or(Signal::Quiet)
     }
 

@@ -30,7 +30,7 @@ pub(crate) enum Signal {
     Quiet,
 }
 
-/// By which signals come to a node: whoever has a clone of the sending end and of the bell can send one.
+/// The line by which signals reach a node. A clone of the sending end and of the bell is enough to send one.
 pub(crate) struct Line {
     pub(crate) to: Sender<Signal>,
     pub(crate) signals: Receiver<Signal>,

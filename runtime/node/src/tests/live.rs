@@ -89,7 +89,7 @@ fn the_hand_over_changes_between_two_publications() {
 #[test]
 fn the_flow_changes_and_lossless_frames_all_arrive() {
     let mut bench = Bench::start::<Adder>(&[("ADD", "0"), ("SLOTS", "2")]);
-    // 0 and 1 are published, and stand in the pool that is given up
+    // 0 and 1 are published, and are in the pool that is given up
     send(&mut bench, 0..3);
     counted(&bench, "out", "cam", 2);
     assert!(bench.set("FLOW", "\"live\""));

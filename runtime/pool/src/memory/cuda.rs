@@ -229,7 +229,7 @@ impl CudaMemory {
         self.copies()?.upload(bytes, self.span(slot).part(0, bytes.len() as u64))
     }
 
-    /// Waits, in this thread, until what `fence` stands for has happened.
+    /// Waits, in this thread, until the event of `fence` is complete.
     pub(crate) fn complete(&self, fence: &Fence) -> Result<(), CudaError> {
         self.wait(fence, self.copies()?)?;
         self.copies()?.synchronize()

@@ -1,4 +1,4 @@
-//! Where slots lie: in host memory or in a GPU's, shared by an IPC handle or by a file descriptor.
+//! The memory of slots: host memory or a GPU's, shared by an IPC handle or by a file descriptor.
 
 mod cuda;
 mod host;
@@ -10,7 +10,7 @@ pub(crate) use host::HostMemory;
 use crate::PoolError;
 use millrace_cuda::Gpu;
 
-/// Where the slots of a new pool are to lie.
+/// The memory for the slots of a new pool.
 #[derive(Clone, Debug, Default)]
 pub enum Place {
     /// Host shared memory.
@@ -21,7 +21,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Slots of `memory` would lie here.
+    /// Whether slots of `memory` are of this kind.
     pub(crate) fn is_of(&self, memory: &Memory) -> bool {
         match (self, memory) {
             (Self::Host, Memory::Host(_)) => true,
@@ -50,7 +50,7 @@ impl Memory {
         })
     }
 
-    /// The number that stands in the control block for this kind.
+    /// The number of this kind in the control block.
     pub(crate) fn kind(&self) -> u32 {
         match self {
             Self::Host(_) => HostMemory::KIND,
