@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::mp4_writer::{Base, Coded, Fragment, Movie, Sample, boxed, coded, fragment, other_track, table, words};
+use common::mp4_writer::{
+    Base, Coded, Fragment, Movie, Sample, boxed, coded, fragment, fragmented, other_track, table, words,
+};
 use common::{Run, Scratch, decode, decode_with};
 use millrace_ingest::{Options, ReorderPolicy};
 
@@ -164,16 +166,6 @@ fn a_time_scale_of_0_costs_no_picture_in_silence() {
     let error = refused(movie.edits(&[(FRAME, 12_000, SPEED)]));
     let want = "its edit list shows none of its pictures: it begins at 12.000 s, and its last picture is at 1.640 s";
     assert!(error.contains(want), "{error}");
-}
-
-fn fragmented(movie: &Movie, each: usize, how: impl Fn(usize) -> Fragment) -> Vec<u8> {
-    let mut file = boxed(b"ftyp", b"isom\0\0\x02\0isom");
-    let index = Movie { samples: Vec::new(), ..movie.clone() };
-    file.extend(index.index(0));
-    for (n, samples) in movie.samples.chunks(each).enumerate() {
-        file.extend(fragment(samples, file.len(), how(n)));
-    }
-    file
 }
 
 #[test]

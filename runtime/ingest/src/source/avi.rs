@@ -141,11 +141,7 @@ impl Avi {
                 }
             };
         }
-        let has_start_code = find_start_code(&body, 0).is_some_and(|code| body[..code].iter().all(|&byte| byte == 0));
-        let (nals, is_cut) = match self.stream.length_bytes {
-            Some(length_bytes) if !has_start_code => length_prefixed(&body, length_bytes),
-            _ => (annexb_nals(&body).collect(), false),
-        };
+        let (nals, is_cut) = nals(&body, self.stream.length_bytes);
         let (unit, lost) = self.units.sample(nals);
         let lost = lost + u64::from(is_cut);
         let detail = format!("the chunk at byte {at} does not hold exactly one readable picture");
@@ -204,6 +200,18 @@ impl Source for Avi {
             }
         }
     }
+}
+
+/// The NAL units of a chunk: behind their lengths, where the header says how long those are and the chunk has them, else
+/// behind start codes. A length of 256 to 511 begins as a start code of three bytes does; one of four is no length.
+fn nals(chunk: &[u8], length_bytes: Option<usize>) -> (Vec<&[u8]>, bool) {
+    let has_start_code = find_start_code(chunk, 0).is_some_and(|code| chunk[..code].iter().all(|&byte| byte == 0));
+    let (nals, is_cut) = match length_bytes {
+        None if has_start_code => (Vec::new(), true),
+        length_bytes => length_prefixed(chunk, length_bytes.unwrap_or(4)),
+    };
+    let is_byte_stream = has_start_code && (length_bytes.is_none() || chunk.starts_with(&[0, 0, 0, 1]));
+    if is_cut && is_byte_stream { (annexb_nals(chunk).collect(), false) } else { (nals, is_cut) }
 }
 
 /// The list of the streams, and where it ends.
@@ -278,7 +286,8 @@ fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
 fn codec(name: &FourCc) -> Option<PacketCodec> {
     match &name.map(|byte| byte.to_ascii_uppercase()) {
         b"MJPG" | b"JPEG" | b"DMB1" | b"AVDJ" => Some(PacketCodec::Jpeg),
-        b"H264" | b"X264" | b"AVC1" | b"DAVC" => Some(PacketCodec::H264),
+        b"H264" | b"X264" | b"AVC1" | b"DAVC" | b"SMV2" | b"VSSH" | b"Q264" | b"V264" | b"GAVC" | b"UMSV" | b"TSHD"
+        | b"INMC" => Some(PacketCodec::H264),
         b"H265" | b"X265" | b"HEVC" | b"HVC1" | b"HEV1" => Some(PacketCodec::H265),
         _ => None,
     }

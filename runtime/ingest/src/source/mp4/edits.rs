@@ -144,6 +144,13 @@ impl Pass {
         (edit, (edit.from..edit.until).contains(&time))
     }
 
+    /// Whether a sample is shown, or may hold something that is: what is in it, and when, is not known of a fragment that
+    /// cannot be read.
+    fn wants(&self, sample: &Sample) -> bool {
+        let may_be = || sample.is_unknown() && self.edits.iter().any(|edit| sample.dts < edit.until);
+        self.edit_of(sample.pts()).1 || may_be()
+    }
+
     /// What has to be decoded: for each part that is shown, from the last sample before it that a decoder can start at.
     fn find_parts(&self, samples: &[Sample]) -> Vec<Range<usize>> {
         let mut parts: Vec<Range<usize>> = Vec::new();
@@ -151,7 +158,7 @@ impl Pass {
         let trusted = samples.iter().any(|sample| !sample.sync);
         let mut decoded = 0;
         for (n, sample) in samples.iter().enumerate() {
-            if !self.edit_of(sample.pts()).1 {
+            if !self.wants(sample) {
                 continue;
             }
             // nothing that is shown may precede the start in presentation order

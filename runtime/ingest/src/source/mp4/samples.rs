@@ -46,11 +46,21 @@ pub(super) enum Absent {
     OtherDescription,
     /// What is in the fragment that begins at its offset is not known.
     Fragment,
+    /// Fragments are missing in front of the one that begins at its offset.
+    MissingFragments,
+    /// Nothing says what is in the data that begin at its offset.
+    Unnamed,
 }
 
 impl Sample {
     pub(super) fn pts(&self) -> i64 {
         self.dts.saturating_add(i64::from(self.composition))
+    }
+
+    /// Which pictures it stands for is not known.
+    pub(super) fn is_unknown(&self) -> bool {
+        let Content::Absent { why, .. } = self.content else { return false };
+        matches!(why, Absent::Fragment | Absent::MissingFragments | Absent::Unnamed)
     }
 
     pub(super) fn is_there(&self) -> bool {
@@ -69,6 +79,12 @@ pub(super) struct Facts {
     /// Number of the sample description as the file counts, from 1. Some recorders write 0 for the first.
     pub description: u32,
     pub sync: bool,
+}
+
+impl Facts {
+    fn nothing_at(offset: u64) -> Self {
+        Self { offset: Some(offset), len: 0, composition: 0, duration: 0, description: 1, sync: false }
+    }
 }
 
 /// A file names more samples than it can hold.
@@ -105,6 +121,12 @@ impl Samples {
     /// When the next sample is decoded, as far as those before it say.
     pub(super) fn next_dts(&self) -> i64 {
         self.next_dts
+    }
+
+    /// Whether a sample that is decoded at `dts` leaves time out behind those before it.
+    pub(super) fn is_pause(&self, dts: i64) -> bool {
+        let last = self.list.last().filter(|_| dts <= self.latest_dts);
+        last.is_some_and(|last| dts.saturating_sub(self.next_dts) > i64::from(last.duration.max(0) / 2))
     }
 
     /// Nothing comes for a while.
@@ -149,8 +171,25 @@ impl Samples {
 
     /// A fragment that begins at `start` cannot be read to its end.
     pub(super) fn push_damaged_fragment(&mut self, start: u64) -> Result<(), TooMany> {
-        let facts = Facts { offset: Some(start), len: 0, composition: 0, duration: 0, description: 1, sync: false };
-        self.add(&facts, Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+        self.add(&Facts::nothing_at(start), Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+    }
+
+    /// So many fragments are missing in front of the one that begins at `start`.
+    pub(super) fn push_missing_fragments(&mut self, start: u64, fragments: u32) -> Result<(), TooMany> {
+        // in front of the first there is nothing to miss
+        if self.list.is_empty() {
+            return Ok(());
+        }
+        let content = Content::Absent { samples: fragments, why: Absent::MissingFragments };
+        self.add(&Facts::nothing_at(start), content, 0)
+    }
+
+    /// In so many places, the first of which is `start`, there are data that nothing refers to.
+    pub(super) fn insert_unnamed(&mut self, start: u64, places: u32) {
+        let at = self.list.iter().position(|sample| sample.offset > start).unwrap_or(self.list.len());
+        let Some(near) = self.list.get(at).or(self.list.last()) else { return };
+        let content = Content::Absent { samples: places, why: Absent::Unnamed };
+        self.list.insert(at, Sample { offset: start, content, composition: 0, duration: 0, ..near.clone() });
     }
 
     /// Why a sample cannot be read, where that is known before.
