@@ -99,6 +99,23 @@ fn a_recording_that_was_cut_short_or_is_damaged_plays_what_is_whole() {
     assert_eq!((times.len(), lost, known), (5, vec![("damaged_chunk", 1)], 5));
 }
 
+#[test]
+fn a_chunk_longer_than_a_file_that_is_whole_costs_itself_alone() {
+    let chunks: Vec<Vec<u8>> = pictures().iter().map(|picture| chunk(b"01dc", picture)).collect();
+    let (first, second) = chunks.split_at(3);
+    let whole = file(b"MJPG", [first, second]);
+    let at = whole.windows(4).enumerate().filter(|(_, w)| w == b"01dc").nth(1).unwrap().0;
+    for kind in [b"01dc", b"xxxx"] {
+        let mut damaged = whole.clone();
+        damaged[at..at + 8].copy_from_slice(&[&kind[..], &[0xff, 0xff, 0xff, 0x7f]].concat());
+        let (times, lost, known) = times_and_losses(&damaged);
+        assert_eq!((times.len(), lost, known), (5, vec![("damaged_chunk", 1)], 5), "{}", kind.escape_ascii());
+        // of a file that ends early nobody knows which of the two it is
+        let (times, lost, _) = times_and_losses(&damaged[..whole.len() - 100]);
+        assert_eq!((times.len(), lost), (1, vec![("truncated", 1)]), "{}", kind.escape_ascii());
+    }
+}
+
 fn refusal(path: &Path) -> String {
     Ingest::open(path, &Options::default()).err().expect("refused").to_string()
 }

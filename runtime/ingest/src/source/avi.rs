@@ -97,6 +97,10 @@ impl Avi {
         }
         let end = at + 8 + u64::from(size);
         let is_ours = kind[..2] == self.stream.number && matches!(&kind[2..], b"dc" | b"db");
+        if end > self.len_bytes && (1..=self.len_bytes + 1).contains(&self.stated_end) {
+            // the file is as long as it says, so the length of the chunk is wrong
+            return self.resume().map(Some);
+        }
         if end > self.len_bytes {
             (self.at, self.stated_end) = (self.len_bytes, 0);
             let detail = format!("the file ends early at byte {}, within the chunk at byte {at}", self.len_bytes);

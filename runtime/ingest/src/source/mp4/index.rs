@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 
 /// More than the index of any recording, and what a file of few bytes on the disk cannot make us allocate.
 const MOST_INDEX_BYTES: u64 = 512 << 20;
+/// More boxes of data than any recording has. Of further ones nobody asks who refers to them.
+const MOST_DATA_BOXES: usize = 1_000_000;
 /// A table of 65535 rows of 12 bytes, and its head.
 const MOST_SIDX_BYTES: u64 = 1 << 20;
 
@@ -65,7 +67,7 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
                     b"sidx" => stated_end = stated_end.max(indexed_end(file, &found, len)?),
                     _ => {}
                 }
-                if &found.kind.0 == b"mdat" && found.end > found.body {
+                if &found.kind.0 == b"mdat" && found.end > found.body && data.len() < MOST_DATA_BOXES {
                     data.push(found);
                 }
                 if found.end > len {
