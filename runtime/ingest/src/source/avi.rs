@@ -41,6 +41,8 @@ struct Stream {
     number: [u8; 2],
     codec: PacketCodec,
     timebase: Option<Timebase>,
+    /// The file has no other stream.
+    is_alone: bool,
     /// How long the lengths of its NAL units are, where its header says so.
     length_bytes: Option<usize>,
     sets: Vec<Vec<u8>>,
@@ -180,7 +182,9 @@ impl Avi {
             self.at += (len as u64).saturating_sub(3).max(1);
         }
         let detail = format!("what is at byte {from} is no chunk; reading goes on at byte {}", self.at);
-        Ok(self.lose(Loss::of(LossOf::Parts, "damaged_chunk", 1, detail)))
+        // without another stream it was a picture, or time that passes
+        let of = if self.stream.is_alone { LossOf::Pictures } else { LossOf::Parts };
+        Ok(self.lose(Loss::of(of, "damaged_chunk", 1, detail)))
     }
 
     fn lose(&mut self, loss: Loss) -> SourceEvent {
@@ -238,7 +242,7 @@ fn header(file: &File, len: u64) -> std::io::Result<Option<(Vec<u8>, u64)>> {
 }
 
 /// The chunks inside of a list. A chunk that claims more bytes than there are gets those that there are.
-fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> {
+fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> + Clone {
     std::iter::from_fn(move || {
         let (&[k0, k1, k2, k3, s0, s1, s2, s3], rest) = list.split_first_chunk::<8>()?;
         let size = (u32::from_le_bytes([s0, s1, s2, s3]) as usize).min(rest.len());
@@ -251,6 +255,7 @@ fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> {
 /// The first video stream whose codec is known here; else what there is.
 fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
     let lists = chunks(header).filter_map(|(kind, body)| body.strip_prefix(b"strl").filter(|_| &kind == b"LIST"));
+    let is_alone = lists.clone().count() == 1;
     let mut videos = Vec::new();
     let mut others = 0;
     for (number, list) in (0u8..100).zip(lists) {
@@ -278,7 +283,8 @@ fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
             None => (None, annexb_nals(private).collect()),
         };
         let sets = sets.into_iter().map(<[u8]>::to_vec).collect();
-        return Ok(Stream { number: [b'0' + number / 10, b'0' + number % 10], codec, timebase, length_bytes, sets });
+        let number = [b'0' + number / 10, b'0' + number % 10];
+        return Ok(Stream { number, codec, timebase, is_alone, length_bytes, sets });
     }
     let fix = "H.264, H.265 or Motion JPEG is expected; transcode the video";
     Err(match videos.is_empty() {
