@@ -134,6 +134,11 @@ fn a_fragment_without_its_name_is_missed() {
             let run = decoded(&damaged);
             assert_eq!(run.lost.get("damaged_fragment"), Some(&1), "{n}: {:?}", run.lost);
         }
+        // the index has another number for the track
+        let mut damaged = file.clone();
+        damaged[starts(&file, b"tkhd")[0] + 8 + 12 + 3] = 7;
+        let run = decoded(&damaged);
+        assert_eq!((run.frames.len(), lost(&run)), (0, vec![("damaged_fragment", 4)]));
     }
 }
 

@@ -95,3 +95,50 @@ fn times_that_collide_or_are_exchanged_are_put_in_order() {
         assert_shows(&format!("{name}, exchanged"), &with(|rank| rank ^ 1), &md5s, |n| 40 * n);
     }
 }
+
+/// One count of a table was changed: offsets are those of other pictures from there on. The edit list is as long as all.
+#[test]
+fn offsets_of_other_pictures_cost_no_picture() {
+    for name in STREAMS {
+        let (pictures, md5s) = coded(name);
+        let mut movie = Movie::of(&pictures, name.ends_with("265"));
+        movie.samples.iter_mut().for_each(|sample| sample.offset += 80);
+        let offsets: Vec<u32> = movie.samples.iter().map(|sample| sample.offset as u32).collect();
+        let movie = movie.edits(&[(md5s.len() as u32 * 24, 80, 0x10000)]);
+        for changed in [1, 2, 3, 11] {
+            for count in [0, 3, 61] {
+                let rows = (0..).zip(&offsets).flat_map(|(n, offset)| [if n == changed { count } else { 1 }, *offset]);
+                for run in runs(&movie.clone().put(b"ctts", table(0, offsets.len(), rows)).file()) {
+                    assert_eq!(run.md5s(), md5s, "{name}, {changed}, {count}: {:?}", run.lost);
+                    let times: Vec<i64> = run.frames.iter().map(|frame| frame.pts_ns).collect();
+                    assert!(times.is_sorted_by(|one, next| one < next), "{name}, {changed}, {count}: {times:?}");
+                }
+            }
+        }
+    }
+}
+
+/// One offset of a table was changed: it leads to minutes before the recording, or behind it.
+#[test]
+fn an_offset_that_leads_out_of_the_recording_costs_no_picture() {
+    for name in ["pyramid.264", "open_gop.265"] {
+        let (pictures, md5s) = coded(name);
+        let mut whole = Movie::of(&pictures, name.ends_with("265"));
+        whole.samples.iter_mut().for_each(|sample| sample.offset += 80);
+        for damaged in [0, 1, 5, 20, md5s.len() - 1] {
+            for offset in [i32::MIN, -3_000_000, 3_000_000, i32::MAX] {
+                let mut movie = whole.clone();
+                movie.samples[damaged].offset = offset;
+                let movie = movie.edits(&[(md5s.len() as u32 * 24, 80, 0x10000)]);
+                for run in runs(&movie.file()) {
+                    assert_eq!(run.md5s(), md5s, "{name}, {damaged}, {offset}: {:?}", run.lost);
+                    let got: Vec<i64> = run.frames.iter().map(|frame| frame.pts_ns / 1_000_000).collect();
+                    assert!(got.is_sorted_by(|one, next| one < next), "{name}, {damaged}, {offset}: {got:?}");
+                    let off = (0i64..).zip(&got).filter(|(n, ms)| 40 * n != **ms).count();
+                    assert!(off <= 17, "{name}, {damaged}, {offset}: {off} are at other times: {got:?}");
+                    assert!(run.counted.contains_key("time_order_ignored"));
+                }
+            }
+        }
+    }
+}

@@ -23,8 +23,9 @@ pub(super) struct InOrder<S> {
     /// Times of the pictures that have no number yet, and of those that have one and are not out.
     times: BinaryHeap<Reverse<Shown>>,
     by_rank: BTreeMap<i64, Shown>,
-    /// So many pictures have got a time; the last of them that is shown got this one.
+    /// So many pictures have got a time. The last of them, and when the last that is shown is.
     timed: i64,
+    last: Option<Shown>,
     last_pts_ns: Option<i64>,
     /// When the earliest picture is shown that is not read yet, and that is not out.
     earliest_unread_ns: Option<i64>,
@@ -58,6 +59,7 @@ impl<S: Source> InOrder<S> {
             times: BinaryHeap::new(),
             by_rank: BTreeMap::new(),
             timed: 0,
+            last: None,
             last_pts_ns: None,
             earliest_unread_ns: None,
             earliest_next_ns: None,
@@ -91,7 +93,7 @@ impl<S: Source> InOrder<S> {
     fn finish(&mut self) {
         self.waiting.finish();
         self.give_times();
-        self.last_pts_ns = None;
+        (self.last, self.last_pts_ns) = (None, None);
     }
 
     /// Each picture that has a number now gets the earliest of the times that are left. No two are shown at one time.
@@ -99,12 +101,17 @@ impl<S: Source> InOrder<S> {
         while self.timed < self.waiting.ranked()
             && let Some(Reverse(mut time)) = self.times.pop()
         {
+            if let Some(last) = self.last.filter(|last| time.stated < last.stated) {
+                // no time of this picture: it follows the one before it
+                (time.stated, time.pts_ns, time.shown) = (last.stated, last.pts_ns, last.shown);
+            }
             if time.shown {
-                if let Some(last) = self.last_pts_ns.filter(|last| time.pts_ns <= *last) {
-                    time.pts_ns = last.saturating_add(time.tick_ns);
+                if let Some(last_ns) = self.last_pts_ns.filter(|last_ns| time.pts_ns <= *last_ns) {
+                    time.pts_ns = last_ns.saturating_add(time.tick_ns);
                 }
                 self.last_pts_ns = Some(time.pts_ns);
             }
+            self.last = Some(time);
             self.by_rank.insert(self.timed, time);
             self.timed += 1;
         }

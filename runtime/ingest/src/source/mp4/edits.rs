@@ -60,6 +60,11 @@ pub(super) fn read(
         let doubled = ticks * i128::from(timescale) * 2 + movie_timescale;
         i64::try_from(doubled / (2 * movie_timescale)).unwrap_or(i64::MAX)
     };
+    // An edit as long as the recording leaves nothing out at its end, whatever the composition offsets are.
+    let recorded = match samples {
+        [first, .., last] => last.dts.saturating_sub(first.dts).saturating_add(i64::from(last.duration)),
+        _ => i64::MAX,
+    };
     let mut edits = Vec::new();
     let mut at = 0i128;
     for (n, entry) in entries.iter().enumerate() {
@@ -79,8 +84,9 @@ pub(super) fn read(
             // A list that was written with the index cannot know how long the fragments behind it are; a duration of 0
             // says so.
             let until = from.saturating_add(to_track(duration));
-            let is_open =
-                n + 1 == entries.len() && (duration == 0 || index_end.is_some_and(|end| end > 0 && until <= end));
+            let covers_all = to_track(duration + 1) >= recorded;
+            let is_open = n + 1 == entries.len()
+                && (duration == 0 || covers_all || index_end.is_some_and(|end| end > 0 && until <= end));
             edits.push(Edit { from, until: if is_open { i64::MAX } else { until }, at: to_track(at) });
         }
         at = at.saturating_add(duration);

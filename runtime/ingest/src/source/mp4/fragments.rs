@@ -40,8 +40,11 @@ impl Fragments {
         let trex = trex.filter_map(|(_, mut body)| Trex::decode_body(&mut body).ok());
         let of_track: BTreeMap<_, _> = trex.map(|trex| (trex.track_id, trex)).collect();
         let traks = children(moov).filter(|(kind, _)| &kind.0 == b"trak");
-        let tkhds = traks.filter_map(|(_, trak)| Tkhd::decode_body(&mut child(trak, b"tkhd")?).ok());
-        let known = tkhds.map(|tkhd| tkhd.track_id).chain(of_track.keys().copied()).collect();
+        let ids: Option<BTreeSet<u32>> = traks
+            .map(|(_, trak)| Tkhd::decode_body(&mut child(trak, b"tkhd")?).ok().map(|tkhd| tkhd.track_id))
+            .collect();
+        // a track that cannot be read has its number there, too
+        let known = ids.unwrap_or_else(|| of_track.keys().copied().chain([track]).collect());
         Self { track, of_track, known, numbers: Numbers::default(), places: Vec::new() }
     }
 

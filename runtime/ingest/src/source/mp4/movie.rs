@@ -204,6 +204,11 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result
             samples.insert_unnamed(first.start, u32::try_from(unnamed.len()).unwrap_or(u32::MAX));
         }
     }
+    let damaged_offsets = samples.bound_offsets();
+    if damaged_offsets > 0 {
+        let detail = "the table of composition offsets leads out of the recording; the first picture's offset is used";
+        counted.push(Counted { name: "time_order_ignored", count: damaged_offsets, detail: detail.to_owned() });
+    }
     let (samples, timed) = samples.finish();
     let movie = child(&index.moov, b"mvhd").and_then(|mut body| Mvhd::decode_body(&mut body).ok());
     let elst = elst.filter(|_| timed);

@@ -11,6 +11,9 @@ const MOST_SAMPLE_BYTES: u32 = 64 << 20;
 /// Some recorders count from 1904. Nanoseconds in 64 bits reach twice as far.
 pub(super) const LATEST_S: i64 = 4_600_000_000;
 
+/// So much longer than a recording its composition offsets may reach.
+const SPARE_S: i64 = 10;
+
 /// No coded picture has fewer bytes, so a file has room for a number of samples that is known.
 const LEAST_SAMPLE_BYTES: u64 = 4;
 
@@ -224,6 +227,27 @@ impl Samples {
         });
         self.pause(ticks);
         Ok(())
+    }
+
+    /// Composition offsets that lead out of the recording are damaged. How many there are: they get the first picture's, which
+    /// is the delay that all have.
+    pub(super) fn bound_offsets(&mut self) -> u64 {
+        let mut offsets: Vec<i32> = self.list.iter().map(|sample| sample.composition).collect();
+        let (Some(first), Some(last), middle) = (self.list.first(), self.list.last(), offsets.len() / 2) else {
+            return 0;
+        };
+        let most = last.dts.saturating_sub(first.dts).saturating_add(self.latest_dts / LATEST_S * SPARE_S);
+        let (_, &mut usual, _) = offsets.select_nth_unstable(middle);
+        let is_sound = |sample: &Sample| (i64::from(sample.composition) - i64::from(usual)).abs() <= most;
+        let mut delay = i64::from(first.composition);
+        if !is_sound(first) {
+            // it is shown for as long as it lasts before the next one is
+            let next = self.list.iter().filter(|sample| is_sound(sample)).map(Sample::pts).min().unwrap_or(first.dts);
+            delay = next.saturating_sub(first.dts).saturating_sub(i64::from(first.duration));
+        }
+        let delay = i32::try_from(delay).unwrap_or(usual);
+        let damaged = self.list.iter_mut().filter(|sample| !is_sound(sample));
+        damaged.map(|sample| sample.composition = delay).count() as u64
     }
 
     /// The samples, the last of which lasts as long as the one before where nothing says how long. Nothing where all have the
