@@ -316,7 +316,7 @@ fn the_defaults_of_the_track_and_of_the_fragment() {
     // no samples for a second
     let paused = file(&trex, &[0x3_0008, 1, 1000], &[1, 0]);
     // and none of their data
-    let data = paused.windows(4).position(|window| window == b"mdat").unwrap() - 4;
+    let data = paused.windows(4).rposition(|window| window == b"mdat").unwrap() - 4;
     let mut both = paused[..data].to_vec();
     both.extend(fragment(&movie.samples, both.len(), Fragment::default()));
     assert_shows("an empty duration", &both, &md5s, &part(0..md5s.len(), 1000));
