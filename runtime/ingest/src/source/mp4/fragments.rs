@@ -213,7 +213,7 @@ impl Run<'_> {
         if let Some(offset) = trun.data_offset {
             self.at = self.base.and_then(|base| base.checked_add_signed(i64::from(offset)));
         }
-        if trun.samples.len() > 0 {
+        if !trun.samples.is_empty() {
             self.places.extend(self.at);
         }
     }

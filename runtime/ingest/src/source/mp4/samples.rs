@@ -246,8 +246,12 @@ impl Samples {
             delay = next.saturating_sub(first.dts).saturating_sub(i64::from(first.duration));
         }
         let delay = i32::try_from(delay).unwrap_or(usual);
-        let damaged = self.list.iter_mut().filter(|sample| !is_sound(sample));
-        damaged.map(|sample| sample.composition = delay).count() as u64
+        let mut damaged = 0;
+        for sample in self.list.iter_mut().filter(|sample| !is_sound(sample)) {
+            sample.composition = delay;
+            damaged += 1;
+        }
+        damaged
     }
 
     /// The samples, the last of which lasts as long as the one before where nothing says how long. Nothing where all have the
