@@ -385,23 +385,6 @@ fn decoding_times_in_place_of_presentation_times_are_given_out_in_picture_order(
 }
 
 #[test]
-fn a_byte_stream_ends_by_name_where_one_of_the_other_codec_is_joined_to_it() {
-    let streams = ["pyramid.264", "closed_gop.265", "cavlc_b.264", "open_gop.265"];
-    let md5s = |name: &str| -> Vec<String> { wanted(name).into_iter().map(|frame| frame.0).collect() };
-    for first in streams {
-        for second in streams {
-            let joined = run("joined.264", &[read(first), read(second)].concat());
-            let same_codec = first[first.len() - 3..] == second[second.len() - 3..];
-            let want = if same_codec { [md5s(first), md5s(second)].concat() } else { md5s(first) };
-            assert_eq!(joined.md5s(), want, "{first}, {second}: {:?}", joined.lost);
-            let lost: Vec<_> = joined.lost.into_iter().collect();
-            let named = [("unread_recording", 1)];
-            assert_eq!(lost, if same_codec { &[] } else { &named[..] }, "{first}, {second}");
-        }
-    }
-}
-
-#[test]
 fn a_later_part_of_a_recording_begins_at_0() {
     let later = changed("pyramid.mkv", |segment| {
         segment.cluster.iter_mut().for_each(|c| c.timestamp = Timestamp(*c.timestamp + 3_600_000));
