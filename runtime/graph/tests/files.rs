@@ -99,7 +99,7 @@ fn what_is_not_there_is_named_with_where_it_was_looked_for() {
         ("IN: sub", &[], "which is a folder; a file is expected"),
         ("IN: pipe", &[], "which is a pipe; a file is expected"),
         ("IN: /dev/null", &[], "which is a device; a file is expected"),
-        ("IN: dangling", &[], "names 'dangling', which does not exist"),
+        ("IN: dangling", &[], "names 'dangling', which is a link to 'nowhere', which does not exist"),
         ("IN: loop", &[], "Too many levels of symbolic links"),
         ("IN: file://nas/clip.mp4", &[], "the URL names the host 'nas'"),
         ("IN: file:clip.mp4", &[], "./file:clip.mp4"),
@@ -178,4 +178,20 @@ fn the_pictures_of_a_folder_and_the_files_that_a_model_names_are_read() {
         assert!(text.contains("of node 'n0' reads: it would be emptied"), "{first}, {second}: {text}");
     }
     assert_eq!(report(folder.path(), &["VIDEO: sub", "OUT: sub/2.jpg", "MODEL: model.yml"], &[]), "");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_said_to_and_is_no_fix() {
+    let folder = folder();
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+    link("gone.mp4", "dangling.mp4");
+    let text = report(folder.path(), &["VIDEO: dangling.mp4"], &[]);
+    let want = "VIDEO names 'dangling.mp4', which is a link to 'gone.mp4', which does not exist";
+    assert!(text.contains(want) && !text.contains("fix: VIDEO"), "{text}");
+    // nor where another name is misspelt, or where it leads to itself
+    link("loop.mp4", "loop.mp4");
+    let text = report(folder.path(), &["VIDEO: danglin.mp4", "VIDEO: loop.mp4"], &[]);
+    assert!(text.contains("'danglin.mp4', which does not exist") && !text.contains("fix: VIDEO"), "{text}");
+    let text = report(folder.path(), &["VIDEO: othr.mp4"], &[]);
+    assert!(text.contains("fix: VIDEO: other.mp4"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! A source as a row of access units with their presentation times.
 
-use crate::reorder::{BoundOrigin, MOST_HELD, Place, Reorder, ReorderPolicy};
+use crate::ranks::Ranks;
+use crate::reorder::Place;
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
@@ -337,25 +338,20 @@ fn access_unit(unit: ParsedUnit, times: Times, after_loss: bool, earliest_next_p
 /// A picture of a live source: it has no decoding time and no duration.
 fn arrived(unit: ParsedUnit, timing: Timing, after_loss: bool) -> AccessUnit {
     let Timing { pts_ns, timebase, .. } = timing;
-    let times = Times { pts_ns, dts_ns: pts_ns, duration_ns: 0, timebase, shown: true };
+    let times = Times { pts_ns, dts_ns: pts_ns, duration_ns: 0, timebase, stated: pts_ns, shown: true };
     AccessUnit { timing, ..access_unit(unit, times, after_loss, None) }
 }
 
-/// Times for a byte stream, which has none: pictures follow each other at a constant rate in presentation order. A
-/// picture's number in that order is known once nothing can precede it any more, so units wait until then. A file can be
-/// read ahead, so this costs no time, and nothing but the standard's own bound is relied on.
+/// Times for a byte stream, which has none: pictures follow each other at a constant rate in presentation order.
 struct FrameClock {
     set: Option<Timebase>,
     timebase: Option<Timebase>,
-    order: Reorder<u64>,
-    waiting: VecDeque<Waiting>,
-    first_waiting: u64,
+    waiting: Ranks<Waiting>,
     /// How often a picture is shown once more, up to now, and up to the pictures that are not out yet, by their place in
     /// presentation order.
     repeated: i64,
     repeated_before: BTreeMap<i64, i64>,
     pushed: i64,
-    shown: i64,
     decoded: i64,
     /// Numbers of pictures that were given out although an earlier one was not; the earliest that was not.
     ahead: BTreeSet<i64>,
@@ -366,8 +362,6 @@ struct Waiting {
     unit: ParsedUnit,
     after_loss: bool,
     repeated: i64,
-    /// Its place in presentation order, once that is known.
-    rank: Option<i64>,
 }
 
 impl FrameClock {
@@ -375,13 +369,10 @@ impl FrameClock {
         Self {
             set,
             timebase: None,
-            order: Reorder::new(ReorderPolicy::Lossless),
-            waiting: VecDeque::new(),
-            first_waiting: 0,
+            waiting: Ranks::new(),
             repeated: 0,
             repeated_before: BTreeMap::new(),
             pushed: 0,
-            shown: 0,
             decoded: 0,
             ahead: BTreeSet::new(),
             next_shown: 0,
@@ -394,31 +385,13 @@ impl FrameClock {
             let vui = stated.map(|(num, den)| Timebase { num: den, den: num });
             self.timebase = self.set.or(vui);
         }
-        let number = self.first_waiting + self.waiting.len() as u64;
-        let facts = &unit.facts;
-        let origin = facts.info.max_reorder_origin;
-        // a stated bound may be wrong
-        let max_reorder = if origin == BoundOrigin::Impossible { 0 } else { MOST_HELD };
-        let (order, first_shown, output) = (facts.order, facts.first_shown, facts.output);
-        let place = Place { order, first_shown, pts_ns: 0, earliest_next_pts_ns: None, max_reorder, origin };
-        // a picture that is never shown takes no place in presentation order
-        let (repeated, rank) = (self.repeated, (!output).then_some(self.shown));
-        self.waiting.push_back(Waiting { unit, after_loss, repeated, rank });
-        if output {
-            self.repeated_before.insert(self.pushed, repeated);
+        if unit.facts.output {
+            self.repeated_before.insert(self.pushed, self.repeated);
             self.pushed += 1;
-            let pushed = self.order.push(place, number);
-            // in a damaged stream a picture may come after all that it should precede: it has to be somewhere
-            self.rank(pushed.due.into_iter().chain(pushed.late));
         }
+        let facts = unit.facts.clone();
+        self.waiting.push(&facts, Waiting { unit, after_loss, repeated: self.repeated });
         self.emit()
-    }
-
-    fn rank(&mut self, due: impl IntoIterator<Item = u64>) {
-        for number in due {
-            self.waiting[(number - self.first_waiting) as usize].rank = Some(self.shown);
-            self.shown += 1;
-        }
     }
 
     fn emit(&mut self) -> Vec<AccessUnit> {
@@ -426,15 +399,15 @@ impl FrameClock {
         let timebase = self.timebase.unwrap_or(Timebase { num: 1, den: 25 });
         let shown_at =
             |before: &BTreeMap<i64, i64>, rank: i64| timebase.to_ns(rank + before.get(&rank).unwrap_or(&self.repeated));
-        while let Some((first, rank)) = self.waiting.front().and_then(|first| Some((first, first.rank?))) {
+        while let Some((Waiting { unit, after_loss, repeated }, rank)) = self.waiting.next() {
             let times = Times {
                 pts_ns: shown_at(&self.repeated_before, rank),
-                dts_ns: timebase.to_ns(self.decoded + first.repeated),
+                dts_ns: timebase.to_ns(self.decoded + repeated),
                 duration_ns: timebase.to_ns(1),
                 timebase,
+                stated: rank,
                 shown: true,
             };
-            let Some(Waiting { unit, after_loss, .. }) = self.waiting.pop_front() else { break };
             if unit.facts.output {
                 self.ahead.insert(rank);
                 while self.ahead.remove(&self.next_shown) {
@@ -442,7 +415,7 @@ impl FrameClock {
                     self.next_shown += 1;
                 }
             }
-            (self.first_waiting, self.decoded) = (self.first_waiting + 1, self.decoded + 1);
+            self.decoded += 1;
             let next_pts_ns = shown_at(&self.repeated_before, self.next_shown);
             out.push(access_unit(unit, times, after_loss, Some(next_pts_ns)));
         }
@@ -450,8 +423,7 @@ impl FrameClock {
     }
 
     fn finish(&mut self) -> Vec<AccessUnit> {
-        let due = self.order.flush();
-        self.rank(due);
+        self.waiting.finish();
         self.emit()
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod feed;
 mod ingest;
 mod picture;
+mod ranks;
 mod reorder;
 mod settings;
 mod source;

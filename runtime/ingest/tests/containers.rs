@@ -356,6 +356,35 @@ fn matroska_files_are_read_in_each_of_the_ways_in_which_they_are_written() {
 }
 
 #[test]
+fn decoding_times_in_place_of_presentation_times_are_given_out_in_picture_order() {
+    // as where an AVI file was copied: the times are those of the whole file, in the order of its blocks
+    let by_block = changed("pyramid.mkv", |segment| {
+        let time = |start: i64, block: &SimpleBlock| start + i64::from(i16::from_be_bytes([block[1], block[2]]));
+        let clusters = segment.cluster.iter().map(|c| (*c.timestamp as i64, &c.blocks));
+        let mut times: Vec<i64> = clusters
+            .flat_map(|(start, blocks)| {
+                blocks.iter().filter_map(move |block| match block {
+                    ClusterBlock::Simple(block) => Some(time(start, block)),
+                    ClusterBlock::Group(_) => None,
+                })
+            })
+            .collect();
+        times.sort_unstable();
+        let mut times = times.into_iter();
+        for cluster in &mut segment.cluster {
+            let start = *cluster.timestamp as i64;
+            for block in &mut cluster.blocks {
+                let ClusterBlock::Simple(simple) = block else { continue };
+                let relative = (times.next().unwrap() - start) as i16;
+                let bytes = [&simple[..1], &relative.to_be_bytes(), &simple[3..]].concat();
+                *block = SimpleBlock(bytes.into()).into();
+            }
+        }
+    });
+    assert_whole("by block", &run("by_block.mkv", &by_block), "pyramid.mkv");
+}
+
+#[test]
 fn a_later_part_of_a_recording_begins_at_0() {
     let later = changed("pyramid.mkv", |segment| {
         segment.cluster.iter_mut().for_each(|c| c.timestamp = Timestamp(*c.timestamp + 3_600_000));

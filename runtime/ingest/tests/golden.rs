@@ -4,8 +4,11 @@
 mod common;
 
 use common::{decode, decode_with, own_data, reference, shared_data, to_ns};
+use md5::{Digest, Md5};
 use millrace_frame::{ChromaSiting, Matrix, Origin, Primaries, Range, Transfer};
-use millrace_ingest::{Event, Ingest, Options, ReorderPolicy, StreamInfo};
+use millrace_ingest::{
+    Decoded, Event, Ingest, Options, Picture, ReorderPolicy, SoftwareDecoder, StreamInfo, annexb_nals,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -241,4 +244,66 @@ fn what_cannot_be_decoded_is_refused_by_name() {
         };
         assert!(error.ends_with(fix), "{name}: {error}");
     }
+}
+
+/// The MD5 of each plane, as the encoder writes it behind a picture (H.265 D.3.19), in decoding order.
+fn stated_hashes(stream: &[u8]) -> Vec<[String; 3]> {
+    let hash = |nal: &[u8]| {
+        // a suffix SEI message of type 132 and 49 bytes, of which the first says that these are MD5
+        let coded = nal.strip_prefix(&[0x50, 0x01, 0x84, 0x31, 0x00])?;
+        // a 3 behind two zeros is none of the message's bytes
+        let mut bytes = Vec::new();
+        let mut zeros = 0;
+        for &byte in coded {
+            if !(zeros >= 2 && byte == 3) {
+                bytes.push(byte);
+            }
+            zeros = if byte == 0 { zeros + 1 } else { 0 };
+        }
+        let of = |plane: usize| bytes[16 * plane..][..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Some([of(0), of(1), of(2)])
+    };
+    annexb_nals(stream).filter_map(hash).collect()
+}
+
+/// The same of a decoded picture.
+fn hashes(picture: &Picture) -> [String; 3] {
+    let (desc, bytes) = picture.info.nv12(1);
+    let mut nv12 = vec![0; bytes as usize];
+    picture.write_nv12(&desc, &mut nv12).unwrap();
+    let (luma, chroma) = nv12.split_at(desc.planes[1].offset_bytes as usize);
+    let part = |from: usize| chroma.iter().skip(from).step_by(2).copied().collect::<Vec<u8>>();
+    [luma.to_vec(), part(0), part(1)].map(|plane| format!("{:x}", Md5::digest(plane)))
+}
+
+/// FFmpeg 5.1.9 decodes this stream to other samples than its encoder did, so the encoder's word is what counts.
+#[test]
+fn units_without_a_transform_have_the_samples_that_their_encoder_states() {
+    let path = own_data("cu_lossless.265");
+    let mut want = stated_hashes(&std::fs::read(&path).unwrap());
+    assert_eq!(want.len(), 8);
+    let mut ingest = Ingest::open(&path, &Options::default()).unwrap();
+    let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
+    let mut got = Vec::new();
+    loop {
+        let event = ingest.next_event().unwrap();
+        match &event {
+            Event::Unit(unit) => decoder.push(unit).unwrap(),
+            Event::End => decoder.flush(),
+            other => panic!("{other:?}"),
+        }
+        while let Some(out) = decoder.take() {
+            match out {
+                Decoded::Picture(picture) => got.push(hashes(&picture)),
+                Decoded::Loss(loss) => panic!("{loss:?}"),
+            }
+        }
+        if matches!(event, Event::End) {
+            break;
+        }
+    }
+    // one list is in decoding order, the other one in presentation order
+    want.sort();
+    got.sort();
+    assert_eq!(got, want);
 }

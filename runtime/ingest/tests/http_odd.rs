@@ -139,7 +139,28 @@ fn cases() -> Vec<(&'static str, Answer, Comes)> {
                 "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace\r\nContent-Length: 100\r\n\r\n",
                 vec![(vec![b'x'; 100], 1)],
             ),
-            Comes::Error(Connecting, "the camera has ended the stream"),
+            Comes::Error(Connecting, "the camera has ended the stream without a JPEG picture, though 100 bytes came"),
+        ),
+        (
+            "other pictures",
+            answer(
+                "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=b\r\nContent-Length: 60\r\n\r\n",
+                vec![(b"--b\r\nContent-type:  image/png\r\nContent-Length: 9\r\n\r\n\x89PNG....".to_vec(), 1)],
+            ),
+            Comes::Error(
+                Connecting,
+                "the camera has ended the stream without a JPEG picture, though 60 bytes of the type 'image/png' came",
+            ),
+        ),
+        (
+            "pages",
+            multipart(vec![(b"--b\r\nContent-Type: text/html\r\n\r\n<p>".to_vec(), 0)]),
+            Comes::Error(Stalled, " bytes of the type 'text/html' came"),
+        ),
+        (
+            "an end at once",
+            answer("HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace\r\nContent-Length: 0\r\n\r\n", vec![]),
+            Comes::Error(Connecting, "the camera has ended the stream without a JPEG picture"),
         ),
         (
             "headers without end",

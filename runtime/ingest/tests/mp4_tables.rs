@@ -307,7 +307,7 @@ fn composition_offsets_below_0_count_in_either_version() {
         let movie = movie.clone().put(b"ctts", table(version, movie.samples.len(), earlier.clone()));
         assert_whole("below 0", &decoded("ctts.mp4", &movie.file()), &md5s, 0);
     }
-    // a table that ends early: offset 0 from there on. Without B pictures there is none at all.
+    // a table that ends early: the first picture's offset from there on
     let (movie, md5s) = whole("baseline_slices.264");
     for body in [table(0, 1, [3, 0]), table(0, 0, [])] {
         let movie = movie.clone().put(b"ctts", body);

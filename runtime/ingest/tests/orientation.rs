@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::mp4_writer::{Movie, coded, tkhd};
+use common::mp4_writer::{Movie, boxed, coded, tkhd};
 use common::{Scratch, decode, own_data, reference, shared_data};
 use millrace_frame::Orientation;
 use millrace_ingest::{Event, Ingest, Options};
@@ -84,4 +84,20 @@ fn a_matrix_that_turns_by_other_angles_is_refused_and_can_be_overridden() {
     assert_eq!(orientation_of(&rounded.0, &Options::default()), Ok(Orientation::Turn90));
     let unstated = with_matrix([0; 9]);
     assert_eq!(orientation_of(&unstated.0, &Options::default()), Ok(Orientation::Upright));
+}
+
+#[test]
+fn pictures_of_a_sphere_are_refused_as_those_of_a_matroska_file_are() {
+    let movie = Movie::of(&coded("cavlc_b.264").0, false);
+    let plain = movie.descriptions[0][8..].to_vec();
+    let proj = [boxed(b"prhd", &[0; 16]), boxed(b"equi", &[0; 20])].concat();
+    let sv3d = boxed(b"sv3d", &[boxed(b"svhd", &[0; 5]), boxed(b"proj", &proj)].concat());
+    let sphere = Movie { descriptions: vec![boxed(b"avc1", &[plain, sv3d].concat())], ..movie };
+    let sphere = Scratch::new("sphere.mp4", &sphere.file());
+    let error = orientation_of(&sphere.0, &Options::default()).unwrap_err();
+    assert!(
+        error.contains("sphere.mp4': its pictures are not flat (projection 'equi'); say by ORIENTATION"),
+        "{error}"
+    );
+    assert_eq!(orientation_of(&sphere.0, &by_setting(Orientation::Upright)), Ok(Orientation::Upright));
 }

@@ -245,6 +245,10 @@ fn takes_files(folder: &Path) -> rustix::io::Result<()> {
 
 fn in_words(error: &std::io::Error, path: &Path) -> String {
     match error.kind() {
+        std::io::ErrorKind::NotFound if path.is_symlink() => {
+            let target = std::fs::read_link(path).unwrap_or_default();
+            format!("which is a link to '{}', which does not exist", target.display())
+        }
         std::io::ErrorKind::NotFound => format!("which does not exist (looked for {})", path.display()),
         _ => format!("which cannot be opened: {error}"),
     }
@@ -253,7 +257,9 @@ fn in_words(error: &std::io::Error, path: &Path) -> String {
 /// The name that was most likely meant, among those beside the file that is not there.
 fn near(setting: &Effective, value: &str, path: &Path) -> Option<String> {
     let beside = std::fs::read_dir(path.parent()?).ok()?;
-    let names: Vec<String> = beside.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    // a link that leads nowhere is no better name
+    let there = beside.flatten().filter(|entry| entry.path().exists());
+    let names: Vec<String> = there.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     let value = Path::new(value).with_file_name(near);
     (!path.exists()).then(|| format!("{}: {}", setting.key, value.display()))

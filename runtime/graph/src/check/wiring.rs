@@ -18,7 +18,7 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
             if let Some(Feed::Output { node: from, output }) = &input.feed {
                 let source = graph.nodes.iter().position(|node| node.id.it == *from);
                 let Some(index) = source else {
-                    report.extend(no_such_node(graph, node, input, from, output, report));
+                    report.extend(no_such_node(graph, described, node, input, report));
                     continue;
                 };
                 let (source, theirs) = (&graph.nodes[index], described[index].as_deref());
@@ -28,11 +28,18 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
     }
 }
 
-fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &str, report: &Report) -> Option<Fault> {
+fn no_such_node(
+    graph: &Graph,
+    described: &[Option<Arc<Description>>],
+    node: &Node,
+    input: &Input,
+    report: &Report,
+) -> Option<Fault> {
     let (name, id, at) = (&input.name.it, &node.id.it, input.source.at);
+    let Some(Feed::Output { node: from, output }) = &input.feed else { return None };
     // what a module takes and gives is checked where it is put in place
     let in_module = graph.is_module || !report.scope(at).is_empty();
-    if graph.modules.iter().any(|module| module.id.it == from) || (from == dora::MODULE && in_module) {
+    if graph.modules.iter().any(|module| module.id.it == *from) || (from == dora::MODULE && in_module) {
         return None;
     }
     if from == dora::MODULE {
@@ -44,12 +51,37 @@ fn no_such_node(graph: &Graph, node: &Node, input: &Input, from: &str, output: &
     let all = graph.nodes.iter().map(|node| &node.id).chain(graph.modules.iter().map(|module| &module.id));
     let near_by = all.filter(|id| report.scope(id.at) == scope);
     let ids: Vec<&str> = near_by.map(|id| id.it.strip_prefix(scope).unwrap_or(&id.it)).collect();
-    let fix = nearest(from, ids.iter().copied()).map(|near| format!("{name}: {near}/{output}"));
+    let fix = nearest(from, ids.iter().copied()).map(|near| {
+        let index = graph.nodes.iter().position(|node| node.id.it == format!("{scope}{near}"));
+        match index {
+            Some(index) => {
+                format!("{name}: {near}/{}", output_of(&graph.nodes[index], described[index].as_deref(), output))
+            }
+            None => format!("{name}: {near}/{output}"),
+        }
+    });
     let message = format!(
         "input '{name}' of node '{id}' names node '{from}', which does not exist; there are: {}",
         ids.join(", ")
     );
     Some(Fault::error(at, message).fix_with(fix))
+}
+
+/// The output of a node that was most likely meant: one that it lists, else one that its program has.
+fn output_of<'a>(node: &'a Node, description: Option<&'a Description>, meant: &'a str) -> &'a str {
+    let listed = node.outputs.iter().map(|output| output.it.as_str());
+    let of_program = description.into_iter().flat_map(|is| &is.outputs).map(|port| port.name.as_str());
+    let mut names: Vec<&str> = listed.collect();
+    if names.is_empty() {
+        names.extend(of_program);
+    }
+    match names[..] {
+        // what it has is not known, as of an operator or of a program that is not there
+        [] if node.origin == Origin::Program => "…",
+        [] => meant,
+        [one] => one,
+        _ => nearest(meant, names).unwrap_or("…"),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]

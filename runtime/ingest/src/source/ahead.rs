@@ -90,6 +90,7 @@ impl Ahead {
             dts_ns: to_ns(self.last_dts),
             duration_ns: self.timebase.to_ns(self.step),
             timebase: self.timebase,
+            stated: pts,
             shown: true,
         };
         let earliest_next_ns = earliest_next.map(to_ns).or(ended.then_some(i64::MAX));

@@ -41,6 +41,8 @@ struct Stream {
     number: [u8; 2],
     codec: PacketCodec,
     timebase: Option<Timebase>,
+    /// The file has no other stream.
+    is_alone: bool,
     /// How long the lengths of its NAL units are, where its header says so.
     length_bytes: Option<usize>,
     sets: Vec<Vec<u8>>,
@@ -97,6 +99,10 @@ impl Avi {
         }
         let end = at + 8 + u64::from(size);
         let is_ours = kind[..2] == self.stream.number && matches!(&kind[2..], b"dc" | b"db");
+        if end > self.len_bytes && (1..=self.len_bytes + 1).contains(&self.stated_end) {
+            // the file is as long as it says, so the length of the chunk is wrong
+            return self.resume().map(Some);
+        }
         if end > self.len_bytes {
             (self.at, self.stated_end) = (self.len_bytes, 0);
             let detail = format!("the file ends early at byte {}, within the chunk at byte {at}", self.len_bytes);
@@ -141,11 +147,7 @@ impl Avi {
                 }
             };
         }
-        let has_start_code = find_start_code(&body, 0).is_some_and(|code| body[..code].iter().all(|&byte| byte == 0));
-        let (nals, is_cut) = match self.stream.length_bytes {
-            Some(length_bytes) if !has_start_code => length_prefixed(&body, length_bytes),
-            _ => (annexb_nals(&body).collect(), false),
-        };
+        let (nals, is_cut) = nals(&body, self.stream.length_bytes);
         let (unit, lost) = self.units.sample(nals);
         let lost = lost + u64::from(is_cut);
         let detail = format!("the chunk at byte {at} does not hold exactly one readable picture");
@@ -180,7 +182,9 @@ impl Avi {
             self.at += (len as u64).saturating_sub(3).max(1);
         }
         let detail = format!("what is at byte {from} is no chunk; reading goes on at byte {}", self.at);
-        Ok(self.lose(Loss::of(LossOf::Parts, "damaged_chunk", 1, detail)))
+        // without another stream it was a picture, or time that passes
+        let of = if self.stream.is_alone { LossOf::Pictures } else { LossOf::Parts };
+        Ok(self.lose(Loss::of(of, "damaged_chunk", 1, detail)))
     }
 
     fn lose(&mut self, loss: Loss) -> SourceEvent {
@@ -206,6 +210,18 @@ impl Source for Avi {
     }
 }
 
+/// The NAL units of a chunk: behind their lengths, where the header says how long those are and the chunk has them, else
+/// behind start codes. A length of 256 to 511 begins as a start code of three bytes does; one of four is no length.
+fn nals(chunk: &[u8], length_bytes: Option<usize>) -> (Vec<&[u8]>, bool) {
+    let has_start_code = find_start_code(chunk, 0).is_some_and(|code| chunk[..code].iter().all(|&byte| byte == 0));
+    let (nals, is_cut) = match length_bytes {
+        None if has_start_code => (Vec::new(), true),
+        length_bytes => length_prefixed(chunk, length_bytes.unwrap_or(4)),
+    };
+    let is_byte_stream = has_start_code && (length_bytes.is_none() || chunk.starts_with(&[0, 0, 0, 1]));
+    if is_cut && is_byte_stream { (annexb_nals(chunk).collect(), false) } else { (nals, is_cut) }
+}
+
 /// The list of the streams, and where it ends.
 fn header(file: &File, len: u64) -> std::io::Result<Option<(Vec<u8>, u64)>> {
     let mut at = 12;
@@ -226,7 +242,7 @@ fn header(file: &File, len: u64) -> std::io::Result<Option<(Vec<u8>, u64)>> {
 }
 
 /// The chunks inside of a list. A chunk that claims more bytes than there are gets those that there are.
-fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> {
+fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> + Clone {
     std::iter::from_fn(move || {
         let (&[k0, k1, k2, k3, s0, s1, s2, s3], rest) = list.split_first_chunk::<8>()?;
         let size = (u32::from_le_bytes([s0, s1, s2, s3]) as usize).min(rest.len());
@@ -239,6 +255,7 @@ fn chunks(mut list: &[u8]) -> impl Iterator<Item = (FourCc, &[u8])> {
 /// The first video stream whose codec is known here; else what there is.
 fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
     let lists = chunks(header).filter_map(|(kind, body)| body.strip_prefix(b"strl").filter(|_| &kind == b"LIST"));
+    let is_alone = lists.clone().count() == 1;
     let mut videos = Vec::new();
     let mut others = 0;
     for (number, list) in (0u8..100).zip(lists) {
@@ -266,7 +283,8 @@ fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
             None => (None, annexb_nals(private).collect()),
         };
         let sets = sets.into_iter().map(<[u8]>::to_vec).collect();
-        return Ok(Stream { number: [b'0' + number / 10, b'0' + number % 10], codec, timebase, length_bytes, sets });
+        let number = [b'0' + number / 10, b'0' + number % 10];
+        return Ok(Stream { number, codec, timebase, is_alone, length_bytes, sets });
     }
     let fix = "H.264, H.265 or Motion JPEG is expected; transcode the video";
     Err(match videos.is_empty() {
@@ -278,7 +296,8 @@ fn choose(header: &[u8]) -> Result<Stream, (String, &'static str)> {
 fn codec(name: &FourCc) -> Option<PacketCodec> {
     match &name.map(|byte| byte.to_ascii_uppercase()) {
         b"MJPG" | b"JPEG" | b"DMB1" | b"AVDJ" => Some(PacketCodec::Jpeg),
-        b"H264" | b"X264" | b"AVC1" | b"DAVC" => Some(PacketCodec::H264),
+        b"H264" | b"X264" | b"AVC1" | b"DAVC" | b"SMV2" | b"VSSH" | b"Q264" | b"V264" | b"GAVC" | b"UMSV" | b"TSHD"
+        | b"INMC" => Some(PacketCodec::H264),
         b"H265" | b"X265" | b"HEVC" | b"HVC1" | b"HEV1" => Some(PacketCodec::H265),
         _ => None,
     }

@@ -6,6 +6,7 @@ mod annexb;
 mod avi;
 mod growing;
 mod http;
+mod in_order;
 mod jpegs;
 mod mkv;
 mod mp4;
@@ -23,6 +24,7 @@ pub use rtsp::fuzzing;
 
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Loss, Options, SourceState};
+use in_order::InOrder;
 use millrace_frame::{Orientation, Timebase, Timing};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -42,6 +44,8 @@ pub(crate) struct Times {
     pub dts_ns: i64,
     pub duration_ns: i64,
     pub timebase: Timebase,
+    /// The presentation time as the container has it, before its edit list.
+    pub stated: i64,
     /// False where an edit list leaves the picture out of the presentation.
     pub shown: bool,
 }
@@ -128,9 +132,9 @@ pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>,
     let kind = probe::probe(&mut file, path)?;
     let growing = growing::Growing::open(file, path, |file| {
         Ok(match kind {
-            probe::Kind::Mp4 => Box::new(mp4::Mp4::open(file, path)?),
-            probe::Kind::Matroska => Box::new(mkv::Mkv::open(file, path)?),
-            probe::Kind::Ts(layout) => Box::new(ts::Ts::open(file, path, layout)?),
+            probe::Kind::Mp4 => Box::new(InOrder::new(mp4::Mp4::open(file, path)?)),
+            probe::Kind::Matroska => Box::new(InOrder::new(mkv::Mkv::open(file, path)?)),
+            probe::Kind::Ts(layout) => Box::new(InOrder::new(ts::Ts::open(file, path, layout)?)),
             probe::Kind::Avi => Box::new(avi::Avi::open(file, path)?),
             probe::Kind::Jpeg => Box::new(jpegs::JpegFile::new(file, path, by_exif)),
             probe::Kind::Png => Box::new(pictures::Pictures::of(vec![path.into()], by_exif)),

@@ -1,7 +1,7 @@
 //! NAL units out of a byte stream that comes in pieces, put together to pictures.
 
 use crate::syntax::nal::{find_start_code, trim};
-use crate::syntax::{ParsedUnit, UnitBuilder};
+use crate::syntax::{H264, H265, ParsedUnit, UnitBuilder};
 use crate::{Loss, LossOf};
 use millrace_frame::PacketCodec;
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ pub(super) struct Placed {
 }
 
 pub(super) struct Splitter {
+    codec: PacketCodec,
     units: UnitBuilder,
     buf: Vec<u8>,
     /// Where in the stream `buf` begins.
@@ -28,11 +29,15 @@ pub(super) struct Splitter {
     unit_at: u64,
     ready: VecDeque<Placed>,
     oversized: u64,
+    /// Nothing but the bytes says where another stream begins.
+    looks_for_other: bool,
+    other_at: Option<u64>,
 }
 
 impl Splitter {
     pub(super) fn new(codec: PacketCodec) -> Self {
         Self {
+            codec,
             units: UnitBuilder::new(codec),
             buf: Vec::new(),
             buf_at: 0,
@@ -41,7 +46,19 @@ impl Splitter {
             unit_at: 0,
             ready: VecDeque::new(),
             oversized: 0,
+            looks_for_other: false,
+            other_at: None,
         }
+    }
+
+    /// Ends where a stream of the other codec begins.
+    pub(super) fn up_to_other(codec: PacketCodec) -> Self {
+        Self { looks_for_other: true, ..Self::new(codec) }
+    }
+
+    /// Where a stream of the other codec begins, as where two files were joined.
+    pub(super) fn other_at(&self) -> Option<u64> {
+        self.other_at
     }
 
     /// How many bytes of the stream have come.
@@ -98,6 +115,12 @@ impl Splitter {
     fn end_nal(&mut self, end: usize) {
         let Some(from) = self.nal_at.take() else { return };
         let at = self.buf_at + from as u64 - 3;
+        if self.looks_for_other && self.other_at.is_none() && begins_other(self.codec, trim(&self.buf[from..end])) {
+            self.other_at = Some(at);
+        }
+        if self.other_at.is_some() {
+            return;
+        }
         let begins = self.units.pending_bytes() == 0;
         let done = self.units.push(trim(&self.buf[from..end]));
         if begins || done.is_some() {
@@ -128,5 +151,17 @@ impl Splitter {
         let lost = std::mem::take(&mut self.units.lost_nals);
         let detail = "slices without a readable header, picture or parameter set";
         (lost > 0).then(|| self.units.loss(LossOf::Parts, "damaged_slice", lost, detail))
+    }
+}
+
+/// Whether a NAL unit begins a stream of the other codec: a parameter set of it that can be read, behind a header that means
+/// nothing here, or nothing that is read here.
+fn begins_other(codec: PacketCodec, nal: &[u8]) -> bool {
+    match (codec, nal) {
+        // a video parameter set, which no unit of H.264 looks like; a sequence parameter set
+        (PacketCodec::H264, [0x40, 0x01, ..]) => true,
+        (PacketCodec::H264, [0x42, 0x01, ..]) => H265::default().knows_sps(nal),
+        (PacketCodec::H265, [0x27 | 0x47 | 0x67, ..]) => H264::default().knows_sps(nal),
+        _ => false,
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) frames: Vec<Frame>,
     /// Lost, by cause.
     pub(crate) lost: BTreeMap<&'static str, u64>,
+    /// Counted by the source, by name.
+    pub(crate) counted: BTreeMap<&'static str, u64>,
     pub(crate) units: Vec<UnitFacts>,
     lost_in_decoder: u64,
     /// The most pictures that were in the decoder and neither out nor lost, after a unit had gone in.
@@ -127,7 +129,8 @@ pub(crate) fn decode_with(
             }
             Event::Loss(loss) => *run.lost.entry(loss.cause).or_default() += loss.count,
             Event::Flush => decoder.flush(),
-            Event::Wait(_) | Event::Counted(_) | Event::State(_) => {}
+            Event::Counted(counted) => *run.counted.entry(counted.name).or_default() += counted.count,
+            Event::Wait(_) | Event::State(_) => {}
             Event::End => break,
         }
         drain(&mut decoder, &mut run);

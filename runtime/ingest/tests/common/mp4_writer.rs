@@ -250,6 +250,17 @@ pub(crate) fn other_track(id: u32, handler: &[u8; 4], stbl: &[u8]) -> Vec<u8> {
     boxed(b"trak", &[boxed(b"tkhd", &tkhd(id, true)), boxed(b"mdia", &mdia.concat())].concat())
 }
 
+/// A file of fragments of so many samples each.
+pub(crate) fn fragmented(movie: &Movie, each: usize, how: impl Fn(usize) -> Fragment) -> Vec<u8> {
+    let mut file = boxed(b"ftyp", b"isom\0\0\x02\0isom");
+    let index = Movie { samples: Vec::new(), ..movie.clone() };
+    file.extend(index.index(0));
+    for (n, samples) in movie.samples.chunks(each).enumerate() {
+        file.extend(fragment(samples, file.len(), how(n)));
+    }
+    file
+}
+
 /// How a fragment is written.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Fragment {
@@ -263,6 +274,8 @@ pub(crate) struct Fragment {
     pub(crate) description: Option<u32>,
     /// Further samples are in a second `trun`, which does not say where its data are.
     pub(crate) runs: bool,
+    /// Its number among the fragments.
+    pub(crate) number: u32,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -284,7 +297,7 @@ pub(crate) fn fragment(samples: &[Sample], at: usize, how: Fragment) -> Vec<u8> 
 }
 
 fn moof(samples: &[Sample], at: usize, length: usize, how: Fragment) -> Vec<u8> {
-    let mut body = boxed(b"mfhd", &words([0, 1]));
+    let mut body = boxed(b"mfhd", &words([0, how.number]));
     let data_at = (length + 8) as u32;
     if let Some(bytes) = how.other_bytes {
         let flags = if how.base == Base::Moof { 0x2_0000 } else { 0 };

@@ -51,6 +51,36 @@ impl Failure {
     }
 }
 
+/// What came since the last picture.
+#[derive(Default)]
+struct InVain {
+    bytes: usize,
+    /// Its beginning, in which a part says of what type it is.
+    head: Vec<u8>,
+}
+
+impl InVain {
+    const HEAD_BYTES: usize = 1024;
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        let room = Self::HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn in_words(&self) -> String {
+        if self.bytes == 0 {
+            return String::new();
+        }
+        let lines = self.head.split(|byte| *byte == b'\n').map(|line| line.trim_ascii().escape_ascii().to_string());
+        let of_type = |line: String| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-type").then(|| format!(" of the type '{:.80}'", value.trim()))
+        };
+        format!(", though {} bytes{} came", self.bytes, lines.filter_map(of_type).next().unwrap_or_default())
+    }
+}
+
 pub(super) struct Camera {
     address: Address,
     limits: Limits,
@@ -109,7 +139,7 @@ impl Camera {
         let mut splitter = JpegSplitter::default();
         let mut looked = Instant::now();
         let mut stalls_at = looked + self.limits.stall;
-        let mut bytes_in_vain = 0;
+        let mut in_vain = InVain::default();
         loop {
             let got = timeout_at(stalls_at.min(looked + LOOK), stream.body.frame()).await;
             let now = Instant::now();
@@ -121,27 +151,29 @@ impl Camera {
             match got {
                 Err(_) if now < stalls_at => continue,
                 Err(_) => {
-                    let mut reason = format!("no picture for {} ms", self.limits.stall.as_millis());
-                    if bytes_in_vain > 0 {
-                        reason += &format!(", though {bytes_in_vain} bytes came");
-                    }
+                    let stall_ms = self.limits.stall.as_millis();
+                    let reason = format!("no picture for {stall_ms} ms{}", in_vain.in_words());
                     return Failure::new(CameraState::Stalled, reason);
                 }
                 Ok(None) => {
                     splitter.finish();
                     self.pass_on(&mut splitter);
-                    return Failure::new(CameraState::Connecting, "the camera has ended the stream");
+                    let mut reason = "the camera has ended the stream".to_owned();
+                    if self.state.state != CameraState::Live {
+                        reason += &format!(" without a JPEG picture{}", in_vain.in_words());
+                    }
+                    return Failure::new(CameraState::Connecting, reason);
                 }
                 Ok(Some(Err(e))) => {
                     return Failure::new(CameraState::Connecting, self.address.scrubbed(&chain(&e)));
                 }
                 Ok(Some(Ok(frame))) => {
                     let Ok(bytes) = frame.into_data() else { continue };
-                    bytes_in_vain += bytes.len();
+                    in_vain.add(&bytes);
                     splitter.push(&bytes);
                     if self.pass_on(&mut splitter) {
                         stalls_at = now + self.limits.stall;
-                        bytes_in_vain = 0;
+                        in_vain = InVain::default();
                     }
                 }
             }

@@ -73,8 +73,11 @@ pub(super) fn top_box(file: &File, at: u64, len: u64) -> io::Result<Found> {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(Found::End),
         read => read?,
     }
-    if left < 8 || head[..8] == [0; 8] {
+    if head[..8] == [0; 8] {
         return Ok(Found::End);
+    }
+    if left < 8 {
+        return Ok(Found::Junk);
     }
     let [s0, s1, s2, s3, k0, k1, k2, k3, large @ ..] = head;
     let (header, size) = match u32::from_be_bytes([s0, s1, s2, s3]) {

@@ -60,6 +60,11 @@ pub(super) fn read(
         let doubled = ticks * i128::from(timescale) * 2 + movie_timescale;
         i64::try_from(doubled / (2 * movie_timescale)).unwrap_or(i64::MAX)
     };
+    // An edit as long as the recording leaves nothing out at its end, whatever the composition offsets are.
+    let recorded = match samples {
+        [first, .., last] => last.dts.saturating_sub(first.dts).saturating_add(i64::from(last.duration)),
+        _ => i64::MAX,
+    };
     let mut edits = Vec::new();
     let mut at = 0i128;
     for (n, entry) in entries.iter().enumerate() {
@@ -79,8 +84,9 @@ pub(super) fn read(
             // A list that was written with the index cannot know how long the fragments behind it are; a duration of 0
             // says so.
             let until = from.saturating_add(to_track(duration));
-            let is_open =
-                n + 1 == entries.len() && (duration == 0 || index_end.is_some_and(|end| end > 0 && until <= end));
+            let covers_all = to_track(duration + 1) >= recorded;
+            let is_open = n + 1 == entries.len()
+                && (duration == 0 || covers_all || index_end.is_some_and(|end| end > 0 && until <= end));
             edits.push(Edit { from, until: if is_open { i64::MAX } else { until }, at: to_track(at) });
         }
         at = at.saturating_add(duration);
@@ -144,6 +150,13 @@ impl Pass {
         (edit, (edit.from..edit.until).contains(&time))
     }
 
+    /// Whether a sample is shown, or may hold something that is: what is in it, and when, is not known of a fragment that
+    /// cannot be read.
+    fn wants(&self, sample: &Sample) -> bool {
+        let may_be = || sample.is_unknown() && self.edits.iter().any(|edit| sample.dts < edit.until);
+        self.edit_of(sample.pts()).1 || may_be()
+    }
+
     /// What has to be decoded: for each part that is shown, from the last sample before it that a decoder can start at.
     fn find_parts(&self, samples: &[Sample]) -> Vec<Range<usize>> {
         let mut parts: Vec<Range<usize>> = Vec::new();
@@ -151,7 +164,7 @@ impl Pass {
         let trusted = samples.iter().any(|sample| !sample.sync);
         let mut decoded = 0;
         for (n, sample) in samples.iter().enumerate() {
-            if !self.edit_of(sample.pts()).1 {
+            if !self.wants(sample) {
                 continue;
             }
             // nothing that is shown may precede the start in presentation order

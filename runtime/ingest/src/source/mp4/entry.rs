@@ -6,7 +6,7 @@ use millrace_frame::PacketCodec;
 use mp4_atom::{Atom, Hvcc};
 
 /// What comes before the boxes of a video's sample description.
-const VISUAL_BYTES: usize = 78;
+pub(super) const VISUAL_BYTES: usize = 78;
 
 /// One entry of the sample description box.
 #[derive(Debug)]

@@ -2,18 +2,27 @@
 
 use super::Refusal;
 use super::boxes::{Found, TopBox, top_box};
+use mp4_atom::{Atom, Sidx};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 /// More than the index of any recording, and what a file of few bytes on the disk cannot make us allocate.
 const MOST_INDEX_BYTES: u64 = 512 << 20;
+/// More boxes of data than any recording has. Of further ones nobody asks who refers to them.
+const MOST_DATA_BOXES: usize = 1_000_000;
+/// A table of 65535 rows of 12 bytes, and its head.
+const MOST_SIDX_BYTES: u64 = 1 << 20;
 
 /// The boxes of a file that matter.
 pub(super) struct Index {
     /// The body of `moov`.
     pub moov: Vec<u8>,
     pub fragments: Vec<TopBox>,
+    /// The boxes that hold data.
+    pub data: Vec<TopBox>,
+    /// The file is shorter than it says.
+    pub short: Option<String>,
     /// Why what follows the last fragment is not read.
     pub lost: Option<String>,
     /// Another recording that follows within this file.
@@ -35,22 +44,31 @@ pub(super) fn body(file: &File, at: &TopBox, len: u64) -> io::Result<Option<Vec<
 pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> {
     let (mut moov, mut fragments, mut lost, mut at) = (None, Vec::new(), None, 0);
     let (mut cut_in, mut further, mut data_behind) = (None, Vec::new(), false);
+    let (mut data, mut stated_end, mut began) = (Vec::new(), 0, None);
     loop {
         match top_box(file, at, len)? {
             Found::End => break,
             Found::Junk => {
-                lost = Some(format!("the bytes at {at} are no box; fragments behind them are not read"));
+                lost = Some(match len - at {
+                    0..8 => format!("the file ends early at byte {len}, inside of the head of a box"),
+                    _ => format!("the bytes at {at} are no box; fragments behind them are not read"),
+                });
                 break;
             }
             Found::Box(found) => {
                 match &found.kind.0 {
                     b"moov" if moov.is_none() => moov = Some(found),
                     // of the same data, a second one would contradict the first
-                    b"moov" if data_behind => further.push(found),
+                    b"moov" if data_behind => further.push((found, began.take().unwrap_or(found.start))),
                     // a file begins within the file
-                    b"mdat" | b"ftyp" => data_behind |= moov.is_some(),
+                    b"ftyp" if moov.is_some() => (data_behind, began) = (true, Some(found.start)),
+                    b"mdat" => data_behind |= moov.is_some(),
                     b"moof" if found.end > found.body => fragments.push(found),
+                    b"sidx" => stated_end = stated_end.max(indexed_end(file, &found, len)?),
                     _ => {}
+                }
+                if &found.kind.0 == b"mdat" && found.end > found.body && data.len() < MOST_DATA_BOXES {
+                    data.push(found);
                 }
                 if found.end > len {
                     cut_in = Some(found.kind);
@@ -86,8 +104,12 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
         return refused(reason, "the file is damaged");
     };
     let lost = lost.filter(|_| !fragments.is_empty() || cut_in.is_some());
+    let is_short = stated_end > len && lost.is_none() && cut_in.is_none();
+    let short = is_short.then(|| {
+        format!("the file ends early at byte {len}: its index of fragments (sidx) has them up to byte {stated_end}")
+    });
     let mut unread = None;
-    for other in further {
+    for (other, begins) in further {
         // in front of a further part of a stream there may be its initialization segment once more
         if fragments.is_empty() || !is_alike(file, &body, &other, len)? {
             unread = Some(format!(
@@ -95,15 +117,28 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
                  them with a tool that knows MP4",
                 other.start
             ));
-            fragments.retain(|fragment| fragment.start < other.start);
+            fragments.retain(|fragment| fragment.start < begins);
+            data.retain(|data| data.start < begins);
             break;
         }
     }
-    Ok(Ok(Index { moov: body, fragments, lost, unread }))
+    Ok(Ok(Index { moov: body, fragments, data, short, lost, unread }))
 }
 
 /// Whether a further index is the first one again.
 fn is_alike(file: &File, first: &[u8], other: &TopBox, len: u64) -> io::Result<bool> {
     let is_as_long = other.end.min(len).saturating_sub(other.body) == first.len() as u64;
     Ok(is_as_long && body(file, other, len)?.is_some_and(|other| other == first))
+}
+
+/// Where the fragments of an index of them end (ISO/IEC 14496-12, 8.16.3): their sizes are counted from behind the box.
+fn indexed_end(file: &File, at: &TopBox, len: u64) -> io::Result<u64> {
+    if at.end > len || at.end - at.body > MOST_SIDX_BYTES {
+        return Ok(0);
+    }
+    let sidx = body(file, at, len)?.and_then(|body| Sidx::decode_body(&mut &body[..]).ok());
+    Ok(sidx.map_or(0, |sidx| {
+        let bytes: u64 = sidx.references.iter().map(|part| u64::from(part.referenced_size)).sum();
+        at.end.saturating_add(sidx.first_offset).saturating_add(bytes)
+    }))
 }

@@ -8,6 +8,7 @@ mod index;
 mod matrix;
 mod movie;
 mod order;
+mod projection;
 mod samples;
 mod tables;
 
@@ -79,10 +80,14 @@ impl Mp4 {
             orientation: track.orientation,
             earliest_next_pts_ns: None,
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
-            at_the_end: [("damaged_fragment", index.lost), ("unread_recording", index.unread)]
-                .into_iter()
-                .filter_map(|(cause, detail)| Some(Loss::of(LossOf::Parts, cause, 1, detail?)))
-                .collect(),
+            at_the_end: [
+                ("damaged_fragment", index.lost),
+                ("truncated", index.short),
+                ("unread_recording", index.unread),
+            ]
+            .into_iter()
+            .filter_map(|(cause, detail)| Some(Loss::of(LossOf::Parts, cause, 1, detail?)))
+            .collect(),
             damaged: track.damaged,
             entry: None,
             length_bytes: None,
@@ -194,6 +199,17 @@ impl Mp4 {
                 let why = self.damaged.get(&start).map_or("", String::as_str);
                 ("damaged_fragment", format!("the fragment at byte {start} cannot be read: {why}"))
             }
+            Absent::MissingFragments => {
+                let start = sample.offset;
+                (
+                    "missing_fragment",
+                    format!("fragments are missing in front of the one at byte {start}, by its number"),
+                )
+            }
+            Absent::Unnamed => {
+                let start = sample.offset;
+                ("damaged_fragment", format!("no fragment that can be read names the data at byte {start}"))
+            }
             Absent::OtherDescription => {
                 let why = match self.entries.get(sample.entry as usize) {
                     Some(Entry::Other(refusal)) => refusal.reason.clone(),
@@ -202,7 +218,7 @@ impl Mp4 {
                 ("unreadable_description", format!("sample description {}: {why}", u64::from(sample.entry) + 1))
             }
         };
-        let of = if matches!(why, Absent::Fragment) { LossOf::Parts } else { LossOf::Pictures };
+        let of = if sample.is_unknown() { LossOf::Parts } else { LossOf::Pictures };
         self.lose(Loss::of(of, cause, u64::from(samples), detail))
     }
 }

@@ -1,13 +1,14 @@
 //! The track that is read, of all that a file has.
 
-use super::boxes::{FourCc, child, children};
+use super::boxes::{FourCc, TopBox, child, children};
 use super::edits::{self, Edit};
 use super::entry::{self, Entry};
-use super::fragments::{self, Defaults, Fault};
+use super::fragments::{Fault, Fragments};
 use super::index::{self, Index};
 use super::samples::{Sample, Samples};
-use super::{Refusal, matrix, tables};
+use super::{Refusal, matrix, projection, tables};
 use crate::Counted;
+use crate::source::ORIENTATION_FIX;
 use millrace_frame::{Orientation, PacketCodec};
 use mp4_atom::{Atom, Matrix, Mdhd, Mvhd, Tkhd};
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ struct Header<'a> {
     stbl: &'a [u8],
     elst: Option<&'a [u8]>,
     matrix: Matrix,
+    not_flat: Option<String>,
 }
 
 impl Header<'_> {
@@ -128,7 +130,8 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
         return Err(Refusal { reason: "its pictures are in another file".to_owned(), fix });
     }
     let stbl = child(minf, b"stbl").ok_or_else(|| missing("stbl"))?;
-    let entries = entry::entries(child(stbl, b"stsd").unwrap_or_default());
+    let stsd = child(stbl, b"stsd").unwrap_or_default();
+    let entries = entry::entries(stsd);
     let first_other = entries.iter().find_map(|entry| match entry {
         Entry::Other(why) => Some(why.clone()),
         Entry::Video(_) => None,
@@ -145,6 +148,7 @@ fn header(trak: &[u8]) -> Result<Header<'_>, Refusal> {
         stbl,
         elst,
         matrix: tkhd.matrix,
+        not_flat: projection::not_flat(trak, stsd),
     })
 }
 
@@ -157,20 +161,20 @@ fn is_elsewhere(minf: &[u8]) -> bool {
 
 fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result<Result<Track, Refusal>> {
     let refused = |reason, fix| Ok(Err(Refusal { reason, fix }));
-    let Header { id, timescale, entries, stbl, elst, matrix, .. } = header;
+    let Header { id, timescale, entries, stbl, elst, matrix, not_flat, .. } = header;
     let mut samples = Samples::new(len, &entries, timescale);
     if let Err(reason) = tables::read(stbl, &mut samples) {
         return refused(reason, DAMAGED);
     }
     let index_end = (!index.fragments.is_empty()).then(|| samples.next_dts());
-    let defaults = Defaults::of(&index.moov);
+    let mut fragments = Fragments::new(id, &index.moov);
     let mut damaged = BTreeMap::new();
     let mut counted = Vec::new();
     let (mut back, mut first_back) = (0, 0);
     for fragment in &index.fragments {
         let start = fragment.start;
         let read = match index::body(file, fragment, len)? {
-            Some(moof) => fragments::read(&moof, start, id, &defaults, &mut samples),
+            Some(moof) => fragments.read(&moof, start, &mut samples),
             None => Err(Fault::Damaged("it is larger than any index".to_owned())),
         };
         let read = match read {
@@ -194,13 +198,46 @@ fn track(file: &File, index: &Index, len: u64, header: Header<'_>) -> io::Result
             format!("the fragment at byte {first_back} states a time that cannot follow; it follows the one before it");
         counted.push(Counted { name: "fragment_time_ignored", count: back, detail });
     }
+    if !index.fragments.is_empty() {
+        let unnamed = unnamed_data(index, fragments.places, &damaged);
+        if let Some(first) = unnamed.first() {
+            samples.insert_unnamed(first.start, u32::try_from(unnamed.len()).unwrap_or(u32::MAX));
+        }
+    }
+    let damaged_offsets = samples.bound_offsets();
+    if damaged_offsets > 0 {
+        let detail = "the table of composition offsets leads out of the recording; the first picture's offset is used";
+        counted.push(Counted { name: "time_order_ignored", count: damaged_offsets, detail: detail.to_owned() });
+    }
     let (samples, timed) = samples.finish();
     let movie = child(&index.moov, b"mvhd").and_then(|mut body| Mvhd::decode_body(&mut body).ok());
     let elst = elst.filter(|_| timed);
-    let orientation = matrix::orientation(&matrix, movie.as_ref().map(|movie| &movie.matrix));
+    let orientation = match not_flat {
+        Some(reason) => Err(Refusal { reason, fix: ORIENTATION_FIX }),
+        None => matrix::orientation(&matrix, movie.as_ref().map(|movie| &movie.matrix)),
+    };
     let edits = match edits::read(elst, movie.map(|movie| movie.timescale), timescale, &samples, index_end) {
         Ok(edits) => edits,
         Err(refusal) => return Ok(Err(refusal)),
     };
     Ok(Ok(Track { timescale, entries, samples, timed, edits, orientation, counted, damaged }))
+}
+
+/// The boxes of data that neither the index nor a fragment refers to, of any track: what referred to them is damaged or
+/// missing. The data of a fragment of which that is known are none of them. In a file without fragments, such data are what
+/// an editor has cut out.
+fn unnamed_data<'a>(index: &'a Index, mut places: Vec<u64>, damaged: &BTreeMap<u64, String>) -> Vec<&'a TopBox> {
+    let traks = children(&index.moov).filter(|(kind, _)| &kind.0 == b"trak");
+    let tables = traks.filter_map(|(_, trak)| child(child(child(trak, b"mdia")?, b"minf")?, b"stbl"));
+    tables.for_each(|stbl| places.extend(tables::chunks(stbl).unwrap_or_default()));
+    places.sort_unstable();
+    let is_named = |data: &TopBox| {
+        let first = places.partition_point(|place| *place < data.body);
+        places.get(first).is_some_and(|place| *place < data.end)
+    };
+    let is_known = |data: &TopBox| {
+        let of = index.fragments.partition_point(|fragment| fragment.start < data.start);
+        of > 0 && damaged.contains_key(&index.fragments[of - 1].start)
+    };
+    index.data.iter().filter(|data| !is_named(data) && !is_known(data)).collect()
 }

@@ -76,6 +76,7 @@ impl Player {
             dts_ns: self.timebase.to_ns(dts),
             duration_ns: self.timebase.to_ns(i64::from(sample.duration.max(0))),
             timebase: self.timebase,
+            stated: sample.pts(),
             shown,
         }
     }

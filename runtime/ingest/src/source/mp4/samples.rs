@@ -11,6 +11,9 @@ const MOST_SAMPLE_BYTES: u32 = 64 << 20;
 /// Some recorders count from 1904. Nanoseconds in 64 bits reach twice as far.
 pub(super) const LATEST_S: i64 = 4_600_000_000;
 
+/// So much longer than a recording its composition offsets may reach.
+const SPARE_S: i64 = 10;
+
 /// No coded picture has fewer bytes, so a file has room for a number of samples that is known.
 const LEAST_SAMPLE_BYTES: u64 = 4;
 
@@ -46,11 +49,21 @@ pub(super) enum Absent {
     OtherDescription,
     /// What is in the fragment that begins at its offset is not known.
     Fragment,
+    /// Fragments are missing in front of the one that begins at its offset.
+    MissingFragments,
+    /// Nothing says what is in the data that begin at its offset.
+    Unnamed,
 }
 
 impl Sample {
     pub(super) fn pts(&self) -> i64 {
         self.dts.saturating_add(i64::from(self.composition))
+    }
+
+    /// Which pictures it stands for is not known.
+    pub(super) fn is_unknown(&self) -> bool {
+        let Content::Absent { why, .. } = self.content else { return false };
+        matches!(why, Absent::Fragment | Absent::MissingFragments | Absent::Unnamed)
     }
 
     pub(super) fn is_there(&self) -> bool {
@@ -69,6 +82,12 @@ pub(super) struct Facts {
     /// Number of the sample description as the file counts, from 1. Some recorders write 0 for the first.
     pub description: u32,
     pub sync: bool,
+}
+
+impl Facts {
+    fn nothing_at(offset: u64) -> Self {
+        Self { offset: Some(offset), len: 0, composition: 0, duration: 0, description: 1, sync: false }
+    }
 }
 
 /// A file names more samples than it can hold.
@@ -105,6 +124,12 @@ impl Samples {
     /// When the next sample is decoded, as far as those before it say.
     pub(super) fn next_dts(&self) -> i64 {
         self.next_dts
+    }
+
+    /// Whether a sample that is decoded at `dts` leaves time out behind those before it.
+    pub(super) fn is_pause(&self, dts: i64) -> bool {
+        let last = self.list.last().filter(|_| dts <= self.latest_dts);
+        last.is_some_and(|last| dts.saturating_sub(self.next_dts) > i64::from(last.duration.max(0) / 2))
     }
 
     /// Nothing comes for a while.
@@ -149,8 +174,25 @@ impl Samples {
 
     /// A fragment that begins at `start` cannot be read to its end.
     pub(super) fn push_damaged_fragment(&mut self, start: u64) -> Result<(), TooMany> {
-        let facts = Facts { offset: Some(start), len: 0, composition: 0, duration: 0, description: 1, sync: false };
-        self.add(&facts, Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+        self.add(&Facts::nothing_at(start), Content::Absent { samples: 1, why: Absent::Fragment }, 0)
+    }
+
+    /// So many fragments are missing in front of the one that begins at `start`.
+    pub(super) fn push_missing_fragments(&mut self, start: u64, fragments: u32) -> Result<(), TooMany> {
+        // in front of the first there is nothing to miss
+        if self.list.is_empty() {
+            return Ok(());
+        }
+        let content = Content::Absent { samples: fragments, why: Absent::MissingFragments };
+        self.add(&Facts::nothing_at(start), content, 0)
+    }
+
+    /// In so many places, the first of which is `start`, there are data that nothing refers to.
+    pub(super) fn insert_unnamed(&mut self, start: u64, places: u32) {
+        let at = self.list.iter().position(|sample| sample.offset > start).unwrap_or(self.list.len());
+        let Some(near) = self.list.get(at).or(self.list.last()) else { return };
+        let content = Content::Absent { samples: places, why: Absent::Unnamed };
+        self.list.insert(at, Sample { offset: start, content, composition: 0, duration: 0, ..near.clone() });
     }
 
     /// Why a sample cannot be read, where that is known before.
@@ -185,6 +227,31 @@ impl Samples {
         });
         self.pause(ticks);
         Ok(())
+    }
+
+    /// Composition offsets that lead out of the recording are damaged. How many there are: they get the first picture's, which
+    /// is the delay that all have.
+    pub(super) fn bound_offsets(&mut self) -> u64 {
+        let mut offsets: Vec<i32> = self.list.iter().map(|sample| sample.composition).collect();
+        let (Some(first), Some(last), middle) = (self.list.first(), self.list.last(), offsets.len() / 2) else {
+            return 0;
+        };
+        let most = last.dts.saturating_sub(first.dts).saturating_add(self.latest_dts / LATEST_S * SPARE_S);
+        let (_, &mut usual, _) = offsets.select_nth_unstable(middle);
+        let is_sound = |sample: &Sample| (i64::from(sample.composition) - i64::from(usual)).abs() <= most;
+        let mut delay = i64::from(first.composition);
+        if !is_sound(first) {
+            // it is shown for as long as it lasts before the next one is
+            let next = self.list.iter().filter(|sample| is_sound(sample)).map(Sample::pts).min().unwrap_or(first.dts);
+            delay = next.saturating_sub(first.dts).saturating_sub(i64::from(first.duration));
+        }
+        let delay = i32::try_from(delay).unwrap_or(usual);
+        let mut damaged = 0;
+        for sample in self.list.iter_mut().filter(|sample| !is_sound(sample)) {
+            sample.composition = delay;
+            damaged += 1;
+        }
+        damaged
     }
 
     /// The samples, the last of which lasts as long as the one before where nothing says how long. Nothing where all have the

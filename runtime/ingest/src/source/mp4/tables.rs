@@ -1,7 +1,7 @@
 //! The sample tables of a track (ISO/IEC 14496-12, 8.6 and 8.7).
 
 use super::boxes::child;
-use super::samples::{Facts, Samples, TooMany};
+use super::samples::{Absent, Facts, Samples, TooMany};
 use mp4_atom::{Atom, Co64, Ctts, Stco, Stsc, StscEntry, Stss, Stsz, StszSamples, Stts};
 
 /// Appends the samples that the `stbl` box of a track names; the reason where its tables cannot be read.
@@ -15,6 +15,14 @@ fn decoded<T: Atom>(stbl: &[u8]) -> Result<Option<T>, String> {
     let kind: [u8; 4] = T::KIND.into();
     let read = |mut body: &[u8]| T::decode_body(&mut body);
     child(stbl, &kind).map(read).transpose().map_err(|e| format!("its table '{}' cannot be read: {e}", T::KIND))
+}
+
+/// Where the chunks of a track begin.
+pub(super) fn chunks(stbl: &[u8]) -> Result<Vec<u64>, String> {
+    Ok(match decoded::<Co64>(stbl)? {
+        Some(co64) => co64.entries,
+        None => decoded::<Stco>(stbl)?.map_or_else(Vec::new, |s| s.entries.into_iter().map(u64::from).collect()),
+    })
 }
 
 enum Sizes {
@@ -103,6 +111,8 @@ struct Tables {
     chunks: Vec<u64>,
     /// The chunks that are alike, each from its first on; the first is number 1.
     alike: Vec<StscEntry>,
+    /// So many samples have a duration.
+    timed: u32,
     durations: Runs,
     compositions: Runs,
     /// Numbers of the samples that a decoder can start at, from 1, in order. Without a table, that is every sample.
@@ -112,10 +122,7 @@ struct Tables {
 impl Tables {
     fn of(stbl: &[u8]) -> Result<Self, String> {
         let sizes = Sizes::of(stbl)?;
-        let chunks = match decoded::<Co64>(stbl)? {
-            Some(co64) => co64.entries,
-            None => decoded::<Stco>(stbl)?.map_or_else(Vec::new, |s| s.entries.into_iter().map(u64::from).collect()),
-        };
+        let chunks = chunks(stbl)?;
         let alike = decoded::<Stsc>(stbl)?.map_or_else(Vec::new, |stsc| stsc.entries);
         if sizes.count() > 0 && alike.first().is_none_or(|first| first.first_chunk != 1)
             || alike.windows(2).any(|two| two[0].first_chunk >= two[1].first_chunk)
@@ -125,9 +132,13 @@ impl Tables {
         // Both tables are signed in QuickTime, and recorders write offsets below 0 also where the version says that there
         // are none. Times of 2^31 ticks are no one's.
         let durations = decoded::<Stts>(stbl)?.map_or_else(Vec::new, |stts| stts.entries);
+        let timed = durations.iter().fold(0u32, |sum, run| sum.saturating_add(run.sample_count));
         let durations = durations.iter().map(|run| (run.sample_count, run.sample_delta as i32)).collect();
         let compositions = decoded::<Ctts>(stbl)?.map_or_else(Vec::new, |ctts| ctts.entries);
-        let compositions = compositions.iter().map(|run| (run.sample_count, run.sample_offset as i32)).collect();
+        let compositions: Vec<_> =
+            compositions.iter().map(|run| (run.sample_count, run.sample_offset as i32)).collect();
+        // The first picture is shown first: its offset is the delay that all have.
+        let delay = compositions.iter().find(|(samples, _)| *samples > 0).map_or(0, |(_, offset)| *offset);
         let sync = decoded::<Stss>(stbl)?.map(|stss| {
             let mut numbers = stss.entries;
             numbers.sort_unstable();
@@ -137,9 +148,10 @@ impl Tables {
             sizes,
             chunks,
             alike,
+            timed,
             // a table that is too short goes on as it ends
             durations: Runs::new(durations, None),
-            compositions: Runs::new(compositions, Some(0)),
+            compositions: Runs::new(compositions, Some(delay)),
             sync,
         })
     }
@@ -147,7 +159,7 @@ impl Tables {
     fn append(&mut self, samples: &mut Samples) -> Result<(), TooMany> {
         let count = self.sizes.count();
         let mut alike = 0;
-        let mut done = 0;
+        let (mut done, mut in_chunks) = (0, 0u32);
         for (number, start) in (1u32..).zip(std::mem::take(&mut self.chunks)) {
             while self.alike.get(alike + 1).is_some_and(|next| next.first_chunk <= number) {
                 alike += 1;
@@ -155,6 +167,7 @@ impl Tables {
             let Some(StscEntry { samples_per_chunk, sample_description_index, .. }) = self.alike.get(alike) else {
                 break;
             };
+            in_chunks = in_chunks.saturating_add(*samples_per_chunk);
             let in_chunk = (*samples_per_chunk).min(count - done);
             self.chunk(start, done, in_chunk, *sample_description_index, samples)?;
             done += in_chunk;
@@ -163,7 +176,13 @@ impl Tables {
             // more sizes than the chunks have samples
             let facts = self.next(None, done, self.alike.first().map_or(1, |alike| alike.sample_description_index));
             let ticks = self.durations.skip(count - done - 1).saturating_add(i64::from(facts.duration));
-            samples.push_absent(&facts, count - done, ticks, super::samples::Absent::NoPlace)?;
+            samples.push_absent(&facts, count - done, ticks, Absent::NoPlace)?;
+        }
+        // two tables that agree know of more samples than there are sizes
+        let stated = self.timed.min(in_chunks);
+        if stated > count {
+            let facts = self.next(None, count, 1);
+            samples.push_absent(&facts, stated - count, i64::from(facts.duration), Absent::NoPlace)?;
         }
         Ok(())
     }
