@@ -216,9 +216,11 @@ mod tests {
         };
         let said = |tally: Tally, score: f32| Doubt::default().add(&tally, score, false);
         let jitter = |i: u64| [100.0, 100.0, 200.0, 200.0].map(|edge| edge + (i % 4) as f32);
-        let one_in_twelve =
-            |i: u64| if i % 12 == 0 { [i as f32, 9.0, i as f32 + 50.0, 90.0] } else { [100.0, 100.0, 200.0, 200.0] };
-        let two_objects = |i: u64| if i % 2 == 0 { [10.0, 10.0, 90.0, 90.0] } else { [300.0, 100.0, 400.0, 200.0] };
+        let one_in_twelve = |i: u64| {
+            if i.is_multiple_of(12) { [i as f32, 9.0, i as f32 + 50.0, 90.0] } else { [100.0, 100.0, 200.0, 200.0] }
+        };
+        let two_objects =
+            |i: u64| if i.is_multiple_of(2) { [10.0, 10.0, 90.0, 90.0] } else { [300.0, 100.0, 400.0, 200.0] };
         for alike in [picture(300, jitter), picture(400, one_in_twelve), picture(100, jitter)] {
             let text = said(alike, 0.3).unwrap_or_default();
             assert!(
