@@ -45,6 +45,13 @@ fn steps(report: &Value) -> Vec<(u64, bool)> {
 }
 
 #[test]
+fn a_search_that_would_begin_above_its_end_is_refused() {
+    let output = finish(&mut millrace(&["capacity", "graphs/cameras.yml", "--from", "5", "--most", "2"]), LIMIT);
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    assert!(printed(&output).contains("--from 5 is more than --most 2"), "{}", printed(&output));
+}
+
+#[test]
 fn the_end_of_a_graph_with_a_slow_node_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let graph = graph(folder.path(), "SOURCE: clip.264, CAMERA: door", "DELAY_US: 400000");

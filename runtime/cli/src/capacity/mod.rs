@@ -47,6 +47,13 @@ fn try_capacity(args: &Args) -> anyhow::Result<u8> {
             eprintln!("{line}");
         }
     };
+    if args.from > args.most {
+        bail!(
+            "--from {} is more than --most {}: a search begins with no more cameras than it ends with",
+            args.from,
+            args.most
+        );
+    }
     let Some((dora, loaded)) = ready(&args.graph, &args.sets, args.no_build, args.quiet)? else {
         return Ok(NOT_MEASURED);
     };
