@@ -38,7 +38,7 @@ fn versions_decide_the_layout() {
         (100_000, false, &raw const V10),
         (101_601, false, &raw const V10),
         (110_000, false, &raw const V11),
-        (110_400, false, &raw const V11),
+        (110_100, false, &raw const V11),
         (10_701, true, &raw const V11),
     ] {
         assert_eq!(layout(number, rtx), Some(expected), "{}", Version::of(number, rtx));
@@ -49,7 +49,7 @@ fn versions_decide_the_layout() {
         (8_700, false),
         (9_300, false),
         (101_700, false),
-        (110_500, false),
+        (110_200, false),
         (120_000, false),
         (10_400, true),
         (10_800, true),
