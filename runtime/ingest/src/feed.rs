@@ -60,6 +60,8 @@ pub struct Feed {
     /// What is added to a file's times each time it is repeated, and where the file ends by then.
     offset_ns: i64,
     end_ns: i64,
+    /// When the file's first picture is shown, by its own time.
+    begin_ns: Option<i64>,
     units: u64,
     pictures: u64,
     pictures_in_this_run: u64,
@@ -98,6 +100,7 @@ impl Feed {
             clock: None,
             offset_ns: 0,
             end_ns: 0,
+            begin_ns: None,
             units: 0,
             pictures: 0,
             pictures_in_this_run: 0,
@@ -150,6 +153,9 @@ impl Feed {
 
     /// The unit with its times in this repetition.
     fn moved(&mut self, mut unit: AccessUnit) -> AccessUnit {
+        if unit.shown {
+            self.begin_ns = Some(self.begin_ns.unwrap_or(i64::MAX).min(unit.timing.pts_ns));
+        }
         let moved = |time_ns: i64| time_ns.saturating_add(self.offset_ns);
         unit.timing.pts_ns = moved(unit.timing.pts_ns);
         unit.dts_ns = moved(unit.dts_ns);
@@ -197,7 +203,8 @@ impl Feed {
         }
         self.ingest = Ingest::open(&self.source, &self.settings.options())?;
         self.pictures_in_this_run = 0;
-        self.offset_ns = self.end_ns;
+        // a part of a longer recording does not begin at 0
+        self.offset_ns = self.end_ns.saturating_sub(self.begin_ns.unwrap_or(0));
         Ok(Next::Again)
     }
 

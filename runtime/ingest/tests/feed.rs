@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::mp4_writer::{Fragment, Movie, coded, fragmented};
 use common::{Scratch, own_data, shared_data};
 use millrace_frame::monotonic_ns;
 use millrace_ingest::{Decoded, Feed, FeedSettings, FeedStep, Next, Pace, ReorderPolicy, SoftwareDecoder};
@@ -66,6 +67,18 @@ fn the_shared_file_without_a_duration_repeats_without_a_gap() {
     let Some(data) = shared_data() else { return };
     let times = shown_times(&data.join("../cases/10-sample-tables-of-recorders/media_duration_0.mp4"), 75);
     assert_eq!(times, (0..75).map(|n| n * 40_000_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_part_of_a_longer_recording_repeats_without_a_gap() {
+    // fragments of a recording that began an hour before
+    let (pictures, _) = coded("pyramid.264");
+    let hour = |n: usize| Fragment { time: Some(3_600_000 + 480 * n as u64), ..Fragment::default() };
+    let file = Scratch::new("hour.mp4", &fragmented(&Movie::of(&pictures, false), 12, hour));
+    let times = shown_times(&file.0, 3 * pictures.len());
+    assert_eq!(times[0], 3_600_000_000_000);
+    let steps: Vec<i64> = times.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
+    assert!(steps.iter().all(|step| *step == 40), "{steps:?}");
 }
 
 #[test]

@@ -181,3 +181,56 @@ fn sizes_for_fewer_samples_than_the_other_tables_have() {
     );
     assert_eq!((run.frames.len(), lost(&run)), (md5s.len(), vec![]));
 }
+
+#[test]
+fn fragments_behind_a_damaged_head_of_a_box_are_a_loss() {
+    let (movie, md5s) = movie();
+    let plain = whole(&movie);
+    let (moofs, datas) = (starts(&plain, b"moof"), starts(&plain, b"mdat"));
+    let with = |at: usize, bytes: &[u8]| {
+        let mut file = plain.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    // sectors of zeros, a head of zeros, and a box that claims what is behind it
+    for (what, file, frames) in [
+        ("a sector of zeros", with(moofs[2], &[0; 64]), 24),
+        ("a head of zeros", with(moofs[2], &[0; 8]), 24),
+        ("zeros in the last fragment", with(moofs[3], &[0; 64]), 36),
+        ("a sector of ones", with(moofs[2], &[0xff; 64]), 24),
+        ("data of 1 GiB", with(datas[2], &0x4000_0000u32.to_be_bytes()), 36),
+        (
+            "a fragment that is 4 bytes shorter",
+            with(moofs[2], &(datas[2] as u32 - moofs[2] as u32 - 4).to_be_bytes()),
+            0,
+        ),
+    ] {
+        let run = decoded(&file);
+        let said: Vec<_> = lost(&run).into_iter().filter(|(_, count)| *count > 0).collect();
+        assert!(!said.is_empty(), "{what}: {} frames and nothing lost", run.frames.len());
+        if frames > 0 {
+            assert_eq!(run.frames.len(), frames, "{what}: {said:?}");
+        }
+    }
+    // what a recorder has reserved and not used
+    let reserved = [&plain[..], &[0; 4096]].concat();
+    assert_eq!((decoded(&reserved).frames.len(), lost(&decoded(&reserved))), (md5s.len(), vec![]));
+}
+
+#[test]
+fn a_recording_of_another_kind_behind_an_mp4_is_named() {
+    let (movie, md5s) = movie();
+    for (other, name) in [
+        ("pyramid.ts", "an MPEG transport stream follows within this file"),
+        ("pyramid.264", "an H.264 stream follows within this file"),
+        ("closed_gop.265", "an H.265 stream follows within this file"),
+        ("pyramid.mkv", "a Matroska file follows within this file"),
+        ("h264.avi", "an AVI file follows within this file"),
+    ] {
+        let other = std::fs::read(common::own_data(other)).unwrap();
+        for first in [movie.file(), whole(&movie)] {
+            let run = decoded(&[first, other.clone()].concat());
+            assert_eq!((run.frames.len(), lost(&run)), (md5s.len(), vec![("unread_recording", 1)]), "{name}");
+        }
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 }
 
 /// A stream that was cut out of the middle of a recording may begin far from its first parameter set.
-const PROBE_BYTES: u64 = 4 << 20;
+pub(super) const PROBE_BYTES: u64 = 4 << 20;
 
 /// What an HLS playlist begins with (RFC 8216, 4.3.1.1).
 const HLS: &[u8] = b"#EXTM3U";
@@ -69,6 +69,20 @@ pub(crate) fn probe(file: &mut File, path: &Path) -> Result<Kind, IngestError> {
     kind_of(&head).map_err(|found| {
         let fix = if head.starts_with(HLS) { RECORD_HLS } else { CONVERT };
         IngestError::NotVideo { path: path.into(), found, fix }
+    })
+}
+
+/// The kind of recording that begins so.
+pub(super) fn recording(head: &[u8]) -> Option<&'static str> {
+    Some(match kind_of(head).ok()? {
+        Kind::Mp4 => "an MP4 file",
+        Kind::Matroska => "a Matroska file",
+        Kind::Ts(_) => "an MPEG transport stream",
+        Kind::Avi => "an AVI file",
+        Kind::Jpeg => "a JPEG picture",
+        Kind::Png => "a PNG picture",
+        Kind::AnnexB(PacketCodec::H265) => "an H.265 stream",
+        Kind::AnnexB(_) => "an H.264 stream",
     })
 }
 

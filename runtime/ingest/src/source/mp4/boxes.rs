@@ -54,6 +54,16 @@ pub(super) struct TopBox {
     pub end: u64,
 }
 
+impl TopBox {
+    /// Whether it can be a box behind the index of a file of `len` bytes: one of an unknown kind that would be larger than the
+    /// file, or whose name cannot be read, is the first bytes of something else.
+    pub(super) fn can_be(&self, len: u64) -> bool {
+        const KNOWN: [&[u8; 4]; 8] = [b"mdat", b"moof", b"moov", b"mfra", b"free", b"skip", b"uuid", b"styp"];
+        let is_name = self.kind.0.iter().all(|byte| (b' '..=b'~').contains(byte));
+        is_name && (self.end <= len || KNOWN.contains(&&self.kind.0))
+    }
+}
+
 /// What is at a place of the file where a box is expected.
 pub(super) enum Found {
     Box(TopBox),
@@ -90,6 +100,20 @@ pub(super) fn top_box(file: &File, at: u64, len: u64) -> io::Result<Found> {
     }
     let kind = FourCc([k0, k1, k2, k3]);
     Ok(Found::Box(TopBox { kind, start: at, body: at + header, end: at.saturating_add(size) }))
+}
+
+/// Where data follow behind the zeros at `at`.
+pub(super) fn behind_zeros(file: &File, mut at: u64, len: u64) -> io::Result<Option<u64>> {
+    let mut part = vec![0; 1 << 20];
+    while at < len {
+        let bytes = file.read_at(&mut part, at)?;
+        match part[..bytes].iter().position(|byte| *byte != 0) {
+            Some(place) => return Ok(Some(at + place as u64)),
+            None if bytes == 0 => break,
+            None => at += bytes as u64,
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

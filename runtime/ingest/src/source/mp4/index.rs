@@ -1,7 +1,8 @@
 //! Where the index and the fragments of a file are.
 
 use super::Refusal;
-use super::boxes::{Found, TopBox, top_box};
+use super::boxes::{Found, TopBox, behind_zeros, top_box};
+use crate::source::probe::{self, PROBE_BYTES};
 use mp4_atom::{Atom, Sidx};
 use std::fs::File;
 use std::io;
@@ -23,6 +24,8 @@ pub(super) struct Index {
     pub data: Vec<TopBox>,
     /// The file is shorter than it says.
     pub short: Option<String>,
+    /// The same by its last box, which matters where no sample is missing: what it swallows is not known.
+    pub cut: Option<String>,
     /// Why what follows the last fragment is not read.
     pub lost: Option<String>,
     /// Another recording that follows within this file.
@@ -44,11 +47,23 @@ pub(super) fn body(file: &File, at: &TopBox, len: u64) -> io::Result<Option<Vec<
 pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> {
     let (mut moov, mut fragments, mut lost, mut at) = (None, Vec::new(), None, 0);
     let (mut cut_in, mut further, mut data_behind) = (None, Vec::new(), false);
-    let (mut data, mut stated_end, mut began) = (Vec::new(), 0, None);
+    let (mut data, mut stated_end, mut began, mut strange) = (Vec::new(), 0, None, None);
     loop {
-        match top_box(file, at, len)? {
-            Found::End => break,
+        let found = match top_box(file, at, len)? {
+            Found::Box(found) if moov.is_some() && !found.can_be(len) => Found::Junk,
+            found => found,
+        };
+        match found {
+            Found::End => {
+                if let Some(data) = behind_zeros(file, at, len)? {
+                    lost = Some(format!(
+                        "the bytes at {at} are zeros, and at {data} there are data; fragments behind them are not read"
+                    ));
+                }
+                break;
+            }
             Found::Junk => {
+                strange = Some(at);
                 lost = Some(match len - at {
                     0..8 => format!("the file ends early at byte {len}, inside of the head of a box"),
                     _ => format!("the bytes at {at} are no box; fragments behind them are not read"),
@@ -71,7 +86,7 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
                     data.push(found);
                 }
                 if found.end > len {
-                    cut_in = Some(found.kind);
+                    cut_in = Some(found);
                     if &found.kind.0 == b"moof" {
                         lost = Some(format!(
                             "the file ends early at byte {len}, inside of the fragment at {}",
@@ -86,7 +101,7 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
     }
     let refused = |reason: String, fix| Ok(Err(Refusal { reason, fix }));
     let cut =
-        cut_in.map_or_else(String::new, |kind| format!(", and it ends early at byte {len}, inside of its '{kind}'"));
+        cut_in.map_or_else(String::new, |of| format!(", and it ends early at byte {len}, inside of its '{}'", of.kind));
     let Some(moov) = moov else {
         if !fragments.is_empty() {
             let fix = "it is a segment of a stream; put the initialization segment in front of it";
@@ -103,12 +118,22 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
         let reason = format!("its index claims {} bytes, more than {MOST_INDEX_BYTES}", moov.end - moov.body);
         return refused(reason, "the file is damaged");
     };
-    let lost = lost.filter(|_| !fragments.is_empty() || cut_in.is_some());
+    let other = strange.map(|at| recording(file, at)).transpose()?.flatten();
+    let lost = lost.filter(|_| (!fragments.is_empty() || cut_in.is_some()) && other.is_none());
     let is_short = stated_end > len && lost.is_none() && cut_in.is_none();
     let short = is_short.then(|| {
         format!("the file ends early at byte {len}: its index of fragments (sidx) has them up to byte {stated_end}")
     });
-    let mut unread = None;
+    let cut = cut_in.filter(|_| !fragments.is_empty() && lost.is_none() && short.is_none()).map(|of| {
+        let TopBox { kind, start, end, .. } = of;
+        format!("the file ends early at byte {len}: its box '{kind}' at {start} claims to end at byte {end}")
+    });
+    let mut unread = strange.zip(other).map(|(at, kind)| {
+        format!(
+            "{kind} follows within this file at byte {at}, and is not read; split them, or join them with a tool that knows \
+             both"
+        )
+    });
     for (other, begins) in further {
         // in front of a further part of a stream there may be its initialization segment once more
         if fragments.is_empty() || !is_alike(file, &body, &other, len)? {
@@ -122,7 +147,14 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Result<Index, Refusal>> 
             break;
         }
     }
-    Ok(Ok(Index { moov: body, fragments, data, short, lost, unread }))
+    Ok(Ok(Index { moov: body, fragments, data, short, cut, lost, unread }))
+}
+
+/// The kind of recording that begins at `at`.
+fn recording(file: &File, at: u64) -> io::Result<Option<&'static str>> {
+    let mut head = vec![0; PROBE_BYTES as usize];
+    let bytes = file.read_at(&mut head, at)?;
+    Ok(probe::recording(&head[..bytes]))
 }
 
 /// Whether a further index is the first one again.

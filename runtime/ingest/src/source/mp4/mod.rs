@@ -68,6 +68,7 @@ impl Mp4 {
         let index = index::read(&file, len_bytes).map_err(read)?.map_err(refused)?;
         let track = movie::read(&file, &index, len_bytes).map_err(read)?.map_err(refused)?;
         let timebase = Timebase { num: 1, den: track.timescale };
+        let is_whole = !track.samples.iter().any(|sample| matches!(sample.content, Content::Absent { .. }));
         let player = Player::new(&track.edits, &track.samples, timebase);
         Ok(Self {
             file,
@@ -82,7 +83,7 @@ impl Mp4 {
             queued: track.counted.into_iter().map(SourceEvent::Counted).collect(),
             at_the_end: [
                 ("damaged_fragment", index.lost),
-                ("truncated", index.short),
+                ("truncated", index.short.or(index.cut.filter(|_| is_whole))),
                 ("unread_recording", index.unread),
             ]
             .into_iter()
