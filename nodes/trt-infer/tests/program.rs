@@ -40,7 +40,8 @@ fn the_process_that_builds_answers_with_its_error() {
 
 #[test]
 fn settings_of_a_build_are_those_of_the_node() {
-    let build = ["--model", "build", "model.yml"];
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/demo/model/model.yml");
+    let build = ["--model", "build", model];
     for (sets, expected) in [
         (&["--set", "BACH=8"][..], "BATCH"),
         (&["--set", "BATCH=65"], "BATCH"),
@@ -54,4 +55,7 @@ fn settings_of_a_build_are_those_of_the_node() {
         let told = said(&output.stderr);
         assert!(told.contains(expected), "{sets:?}: {told}");
     }
+    // said before a library is looked for
+    let told = said(&run(&["--model", "build", "nowhere.yml", "--set", "LIBRARY=/nowhere/libnvinfer.so.8"]).stderr);
+    assert!(told.contains("nowhere.yml: cannot read the model's description"), "{told}");
 }
