@@ -76,8 +76,7 @@ def schedule(args, ids, tell):
         {"name": "/dev/shm is full", "run": FILL, "undo": "rm -f /dev/shm/full", "for": "10s"},
     ]  # fmt: skip
     if memory.is_there():
-        limit = fault("no memory is left for the nodes for 5 s", "memory", "nodes", 5)
-        machine.append(limit | {"cameras": ids})
+        machine.append(fault("no memory is left for the nodes, while all cameras connect again", "memory", "nodes", 10))
     faults = {"all": ends + outside + stops, "outside": outside, "none": []}[args.faults]
     return {"first": args.every, "every": args.every, "faults": faults + (machine if args.machine else [])}
 
@@ -119,6 +118,9 @@ class Tell(threading.Thread):
         elif kind == "memory":
             if when == "begin":
                 self.limit = memory.Limit(graph.PROGRAMS)
+                # to begin again takes memory
+                for camera in self.cameras.values():
+                    faults.end(faults.Fault("cut", camera.id), camera)
             else:
                 self.limit.close()
         elif kind == "remove":
