@@ -27,10 +27,8 @@ pub(crate) fn run(gpu: &Gpu, bench: &Bench) -> Result<String, Failure> {
             for (index, job) in jobs.iter().enumerate() {
                 to_bgr.queue(stream, &[CudaJob { to: picture(index), padded: false, ..*job }])?;
             }
-            let from = |(index, job): (usize, &CudaJob<'_>)| (picture(index), job.to);
-            let made: Vec<_> = jobs.iter().enumerate().map(from).collect();
-            let jobs: Vec<_> =
-                made.iter().map(|&(from, to)| CudaJob { source: &bgr, from, to, padded: true }).collect();
+            let made = |(index, job): (usize, &CudaJob<'_>)| CudaJob { source: &bgr, from: picture(index), ..*job };
+            let jobs: Vec<_> = jobs.iter().enumerate().map(made).collect();
             Ok(convert_bgr.queue(stream, &jobs)?)
         };
         let bgr24 = frames.us_per_frame(bench, batch, true, by_bgr24)?;

@@ -3,7 +3,7 @@
 
 use super::launch::loaded;
 use millrace_cuda::{CudaError, Function, Gpu, Grid, Span, Stream};
-use millrace_frame::Orientation;
+use millrace_frame::{Orientation, Size};
 
 /// Bytes of a sample that there is a kernel for: of luma and of a pair of chroma, 8 and 16 bits each.
 const SAMPLE_BYTES: [u32; 3] = [1, 2, 4];
@@ -45,10 +45,7 @@ impl TurnedPlane {
     pub fn launch(&self, orientation: Orientation) -> Result<(TurnParameter, Grid), CudaError> {
         let (stored, sample) = (self.stored, u64::from(self.sample_bytes));
         let (stored_width, stored_height) = (stored.0 as usize, stored.1 as usize);
-        let (width, height) = match orientation.degrees() {
-            90 | 270 => (stored.1, stored.0),
-            _ => stored,
-        };
+        let Size { width_px: width, height_px: height } = orientation.shown_size(Size::new(stored.0, stored.1));
         let bytes = |(columns, rows): (u32, u32), pitch: u64| {
             u64::from(rows).checked_sub(1)?.checked_mul(pitch)?.checked_add(u64::from(columns) * sample)
         };

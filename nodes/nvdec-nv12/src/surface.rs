@@ -63,23 +63,23 @@ impl Writer {
         match self {
             Self::Nv12(gpu, kernels) => {
                 let orientation = frame.shown.info.orientation;
+                let part = |into: &Plane| to.part(into.offset_bytes, to.bytes() - into.offset_bytes);
+                if orientation == Orientation::Upright {
+                    for (from, into) in planes.iter().zip(&desc.planes) {
+                        copy(queue, from, part(into), into).map_err(NodeError::fatal)?;
+                    }
+                    return Ok(read_bytes);
+                }
                 let mut kernels = kernels.lock().unwrap_or_else(PoisonError::into_inner);
                 let turn = match &mut *kernels {
-                    _ if orientation == Orientation::Upright => None,
-                    Some(turn) => Some(&*turn),
-                    none => Some(&*none.insert(CudaTurn::new(gpu).map_err(NodeError::fatal)?)),
+                    Some(turn) => turn,
+                    none => none.insert(CudaTurn::new(gpu).map_err(NodeError::fatal)?),
                 };
                 for (plane, (from, into)) in planes.iter().zip(&desc.planes).enumerate() {
-                    let to = to.part(into.offset_bytes, to.bytes() - into.offset_bytes);
-                    match turn {
-                        None => copy(queue, from, to, into),
-                        Some(turn) => {
-                            // luma, and pairs of chroma
-                            let sample_bytes = surface.picture().format().sample_bytes() << plane;
-                            turn.queue(queue.stream(), orientation, &turned(from, sample_bytes, to, into))
-                        }
-                    }
-                    .map_err(NodeError::fatal)?;
+                    // luma, and pairs of chroma
+                    let sample_bytes = surface.picture().format().sample_bytes() << plane;
+                    let plane = turned(from, sample_bytes, part(into), into);
+                    turn.queue(queue.stream(), orientation, &plane).map_err(NodeError::fatal)?;
                 }
             }
             Self::Bgr24(kernel) => {
