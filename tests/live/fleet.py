@@ -6,8 +6,11 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+
+from pattern import Stamp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"  # Debian's: the GStreamer bindings are not on PyPI
@@ -15,6 +18,33 @@ PYTHON = "/usr/bin/python3"  # Debian's: the GStreamer bindings are not on PyPI
 
 class Missing(RuntimeError):
     """The RTSP server's packages are not installed."""
+
+
+def camera_arguments(parser, fps=25, codecs="h264", b_frames="0", transports="tcp"):
+    """Options that say which cameras there are; `fleet` makes them."""
+    parser.add_argument("--size", default="320x180")
+    parser.add_argument("--fps", type=int, default=fps)
+    parser.add_argument("--codecs", default=codecs, help="h264, h265; a list goes round the cameras")
+    parser.add_argument("--b-frames", default=b_frames, help="a list goes round the cameras: 0,2")
+    parser.add_argument("--transports", default=transports, help="tcp, udp; a list goes round the cameras")
+    parser.add_argument("--clips", help="folder of clip.py's clips, which the cameras play; they have their own size, rate and codec")
+    parser.add_argument("--picture-bytes", type=int, default=0, help="with --clips: filler data makes each picture as large as this")
+
+
+def fleet(args, folder, **more):
+    """The cameras of these arguments, not started. `more` has settings of all, or for each a function of its number."""
+    width, height = (int(n) for n in args.size.split("x"))
+    codecs, b_frames, transports = args.codecs.split(","), [int(n) for n in args.b_frames.split(",")], args.transports.split(",")
+    made = []
+    for n in range(args.cameras):
+        settings = {name: value(n) if callable(value) else value for name, value in more.items()}
+        settings["transport"] = transports[n % len(transports)]
+        if args.clips:
+            settings.update(clip=os.path.abspath(os.path.join(args.clips, f"cam{n + 1}.clip")), picture_bytes=args.picture_bytes)
+        else:
+            settings.update(width=width, height=height, fps=args.fps, codec=codecs[n % len(codecs)], b_frames=b_frames[n % len(b_frames)], seed=n)
+        made.append(Camera(n + 1, folder, **settings))
+    return made
 
 
 def free_port():
@@ -42,8 +72,10 @@ class Camera:
             if os.path.exists(left):
                 os.unlink(left)
         self.settings = {"fps": 25, "user": "", "password": "", "path": "/camera", **settings}
+        self.clip = Clip(self.settings["clip"]) if self.settings.get("clip") else None
         self.port = free_port()
         self.life = 0
+        self.starts = []  # when its process was started, by life
         self.process = None
         self.silence = None
         self.kills = []  # when its process was killed, by life: (life, ns)
@@ -59,11 +91,13 @@ class Camera:
         settings = {
             "id": self.id, "number": self.number, "port": self.port, "record": self.record, "life": self.life, **self.settings,
         }  # fmt: skip
-        if not os.path.exists(PYTHON):
-            raise Missing(f"{PYTHON} is absent")
+        program = [sys.executable, "replay.py"] if self.clip else [PYTHON, "camera.py"]
+        if not os.path.exists(program[0]):
+            raise Missing(f"{program[0]} is absent")
+        self.starts.append(time.monotonic_ns())
         with open(self.record + ".err", "ab") as errors:
             self.process = subprocess.Popen(
-                [PYTHON, os.path.join(HERE, "camera.py"), json.dumps(settings)],
+                [program[0], os.path.join(HERE, program[1]), json.dumps(settings)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
         line = self.process.stdout.readline().strip()
@@ -111,6 +145,15 @@ class Camera:
             self.silence.close()
         self.kill()
 
+    def numbered(self, stamp, ns):
+        """What a picture says that arrived at `ns`. One of a clip says only where in the clip it is: it is taken for the newest of
+        these, so one that is older by a whole clip counts as shown twice."""
+        if self.clip is None or stamp.camera != self.number:
+            return stamp
+        frame, made_ns = self.clip.newest(stamp.frame, ns)
+        life = sum(start <= made_ns for start in self.starts)
+        return Stamp(stamp.camera, life, frame, made_ns // 1_000_000 & 0xFFFF)
+
     def history(self):
         """What the server wrote down."""
         history = History()
@@ -122,6 +165,24 @@ class Camera:
         for life, ns in self.kills:
             history.ended(life, ns)
         return history
+
+
+class Clip:
+    """Of a clip what is needed to know its pictures again (clip.py, replay.py)."""
+
+    def __init__(self, file):
+        with open(file, "rb") as clip:
+            head = json.loads(clip.readline())
+        pictures = head["pictures"]
+        self.length, self.step_ns = len(pictures), 1_000_000_000 // head["fps"]
+        # so many pictures before its turn in presentation order one is sent
+        self.early = max(number - at for at, (number, *_) in enumerate(pictures))
+
+    def newest(self, number, ns):
+        """The number of the newest picture that was sent by `ns` and carries `number`, and when it was made."""
+        latest = ns // self.step_ns + self.early
+        frame = latest - (latest - number) % self.length
+        return frame, (frame - self.early) * self.step_ns
 
 
 class History:

@@ -23,8 +23,10 @@ def node(id, program, inputs, outputs=(), **env):
     return made
 
 
-def engine(id, detector, tensor, library, model):
+def engine(id, detector, tensor, library, model, on_gpu=False):
     env = {"LIBRARY": library} if detector == "ort-infer" else {}
+    if on_gpu:
+        env.update(PROVIDER="cuda", BATCH="32")
     return node(id, detector, {"tensor": tensor}, ["detections"], MODEL=model, **env)
 
 
@@ -58,18 +60,18 @@ def fan_in(cameras, port, detector, library, zenoh, model, pictures):
     return nodes + behind(decoders, port, detector, library, zenoh, model, pictures)
 
 
-def one(cameras_file, port, detector, library, zenoh, model, pictures):
+def one(cameras_file, port, detector, library, zenoh, model, pictures, decoder="sw-nv12"):
     """One graph of five processes for all cameras."""
-    decode = node("decode", "sw-nv12", {"tick": "dora/timer/secs/5"}, outputs(pictures), CAMERAS=cameras_file)
-    return [decode, *behind({"": "decode"}, port, detector, library, zenoh, model, pictures)]
+    decode = node("decode", decoder, {"tick": "dora/timer/secs/5"}, outputs(pictures), CAMERAS=cameras_file)
+    return [decode, *behind({"": "decode"}, port, detector, library, zenoh, model, pictures, on_gpu=decoder == "nvdec-nv12")]
 
 
-def behind(decoders, port, detector, library, zenoh, model, pictures):
+def behind(decoders, port, detector, library, zenoh, model, pictures, on_gpu=False):
     """What all cameras share behind their decoders, which are given as {what is behind the input's name: decoder}."""
     nodes = [
         node("to-rgb", "nv12-to-rgb", {f"frame{name}": f"{decoder}/frame" for name, decoder in decoders.items()}, ["tensor"], MODEL=model),
-        engine("detect", detector, "to-rgb/tensor", library, model),
-        page("page", "detect", decoders if pictures else {}, port),
+        engine("detect", detector, "to-rgb/tensor", library, model, on_gpu),
+        page("page", "detect", decoders if pictures else {}, port, on_gpu),
     ]
     if zenoh:
         nodes.append(node("zenoh", "zenoh-publisher", {"detections": "detect/detections"}, **zenoh_env(zenoh)))
@@ -80,11 +82,13 @@ def outputs(pictures):
     return ["frame", "packet"] if pictures else ["frame"]
 
 
-def page(id, detector, decoders, port):
-    """The page, which shows pictures where it is given decoders."""
+def page(id, detector, decoders, port, on_gpu=False):
+    """The page, which shows pictures where it is given decoders. Frames on a GPU cannot become JPEG."""
     inputs = {"detections": f"{detector}/detections"}
     for name, decoder in decoders.items():
-        inputs.update({f"packet{name}": f"{decoder}/packet", f"frame{name}": f"{decoder}/frame"})
+        inputs[f"packet{name}"] = f"{decoder}/packet"
+        if not on_gpu:
+            inputs[f"frame{name}"] = f"{decoder}/frame"
     return node(id, "ws-publisher", inputs, PORT=port)
 
 

@@ -26,7 +26,7 @@ sys.path[:0] = [HERE, os.path.join(ROOT, "target/tools/python")]
 import faults as faults_of  # noqa: E402
 import session as session_of  # noqa: E402
 import verdict  # noqa: E402
-from fleet import Missing  # noqa: E402
+from fleet import Missing, camera_arguments, fleet  # noqa: E402
 
 # /stats is asked five times a second
 SEEN_MS, HEALED_MS, STOP_S = 3000 + 200, 10_000, 3.0
@@ -38,11 +38,7 @@ CALM_MS = 1000  # from the fall of a load that was too much to the last picture 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--size", default="320x180")
-    parser.add_argument("--fps", type=int, default=25)
-    parser.add_argument("--codecs", default="h264", help="h264, h265; a list goes round the cameras")
-    parser.add_argument("--b-frames", default="0", help="a list goes round the cameras: 0,2")
-    parser.add_argument("--transports", default="tcp", help="tcp, udp; a list goes round the cameras")
+    camera_arguments(parser)
     parser.add_argument("--loss", default="0", help="share of RTP packets that are dropped; a list goes round the cameras")
     parser.add_argument("--join-amid", type=int, default=0, help="connections begin so many pictures behind a key picture")
     parser.add_argument("--seconds", type=float, default=15, help="how long all runs undisturbed, before the faults")
@@ -63,7 +59,10 @@ def arguments():
     parser.add_argument("--max-lost", type=int, default=0, help="pictures that may be missing inside a connection without a fault; -1 for any")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--keep", help="folder for the graph, the records and the logs; kept")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.clips and (args.loss != "0" or args.join_amid):
+        parser.error("cameras that play clips lose no packets, and begin at key pictures: leave --loss and --join-amid out")
+    return args
 
 
 def parse_faults(text, cameras, nodes):
@@ -140,7 +139,9 @@ def table(cameras):
 
 
 def measure(args, folder):
-    cameras = session_of.fleet(args, folder)
+    losses = [float(n) for n in args.loss.split(",")]
+    more = {} if args.clips else {"loss": lambda n: losses[n % len(losses)], "join_amid": args.join_amid}
+    cameras = fleet(args, folder, **more)
     session = session_of.Session(args, folder, cameras)
     suite, first = parse_faults(args.faults, cameras, session.ids), parse_faults(args.first, cameras, session.ids)
     try:

@@ -8,26 +8,12 @@ from collections import Counter
 import faults as faults_of
 import graph
 import verdict
-from fleet import Camera, free_port
+from fleet import free_port
 from watch import Machine, Page, Reports, Run, Stats, resources
 
 ROOT = graph.ROOT
 # pictures of a detector that is not overloaded are not older than this
 USUAL_NS = 100_000_000
-
-
-def fleet(args, folder):
-    width, height = (int(n) for n in args.size.split("x"))
-    codecs, b_frames = args.codecs.split(","), [int(n) for n in args.b_frames.split(",")]
-    transports, losses = args.transports.split(","), [float(n) for n in args.loss.split(",")]
-    return [
-        Camera(
-            n + 1, folder, width=width, height=height, fps=args.fps, codec=codecs[n % len(codecs)],
-            b_frames=b_frames[n % len(b_frames)], transport=transports[n % len(transports)], loss=losses[n % len(losses)], seed=n,
-            join_amid=args.join_amid,
-        )
-        for n in range(args.cameras)
-    ]  # fmt: skip
 
 
 def onnxruntime():
@@ -68,7 +54,7 @@ class Session:
         self.nodes = nodes
         self.ids = [node["id"] for node in nodes]
         self.graph = graph.write(folder, nodes, dict(pair.split("=", 1) for pair in args.env))
-        self.pages, self.stats = [Page(port) for port in ports], [Stats(port) for port in ports]
+        self.pages, self.stats = [Page(port, cameras) for port in ports], [Stats(port) for port in ports]
         self.reports, self.machine, self.zenoh = None, Machine(), None
         self.sources = {id for id in self.ids if id.startswith("decode")}
         # a loss at another sink is none of the page
@@ -76,7 +62,7 @@ class Session:
         if args.zenoh and args.shape != "chains":
             from zenoh_watch import Zenoh  # its package is needed for this alone
 
-            self.zenoh = Zenoh(zenoh)
+            self.zenoh = Zenoh(zenoh, cameras)
 
     def start(self):
         self.run = Run(self.graph, self.folder, self.args.runner)

@@ -6,6 +6,8 @@
 Starts cameras (camera.py), writes a graph and a file of faults, and runs `millrace soak` over them. Its exit code is that of
 `millrace soak`; 77 when the RTSP server's packages are not installed. The report is in --out: soak.html, soak.json, judge.json,
 faults.yml. With --machine there are also faults that all of the machine feels: give it a machine, or namespaces, of its own.
+With --clips the cameras play clips of clip.py, and no
+RTSP server has to be installed; with --gpu the graph's stages run on a GPU.
 Faults of cameras are commands of this script:  soak.py tell SOCKET begin|end KIND TARGET [DETAIL]
 """
 
@@ -25,26 +27,24 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "target/tools/python")]
 
 import memory  # noqa: E402
+from fleet import Missing, camera_arguments, fleet, free_port  # noqa: E402
 
 # not where that would take the machine's memory
 FILL = "test $(df --output=avail /dev/shm | tail -1) -lt 1048576 && { head -c 1G /dev/zero > /dev/shm/full 2>/dev/null; test -s /dev/shm/full; }"
+GPU_FAULTS = os.path.join(HERE, "gpu_faults.py")
 CPU_HOG = "for n in 1 2 3 4; do timeout 10 sh -c 'while :; do :; done' & done; wait"
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, default=16)
-    parser.add_argument("--size", default="320x180")
-    parser.add_argument("--fps", type=int, default=10)
-    parser.add_argument("--codecs", default="h264,h264,h264,h265", help="a list goes round the cameras")
-    parser.add_argument("--b-frames", default="0,2,0,0")
-    parser.add_argument("--transports", default="tcp,tcp,udp,tcp")
+    camera_arguments(parser, fps=10, codecs="h264,h264,h264,h265", b_frames="0,2,0,0", transports="tcp,tcp,udp,tcp")
     parser.add_argument("--for", dest="length", default="2h", help="as `millrace soak` has it")
     parser.add_argument("--every", default="1m", help="from one fault to the next")
-    parser.add_argument("--faults", default="all", choices=("all", "outside", "none"), help="outside: none that ends a process of the graph")
+    parser.add_argument("--faults", default="all", choices=("all", "outside", "gpu", "none"), help="outside: none that ends a process of the graph; gpu: those of the GPU alone")
+    parser.add_argument("--gpu", metavar="LIBRARY", help="nvdec-nv12 in place of sw-nv12, and ort-infer with this ONNX Runtime for CUDA in place of cpu-infer")
     parser.add_argument("--machine", action="store_true", help="also faults that all of the machine feels")
     parser.add_argument("--out", default=os.path.join(ROOT, "target/soak/live"))
-    parser.set_defaults(loss="0", join_amid=0)
     return parser.parse_args()
 
 
@@ -61,8 +61,9 @@ def schedule(args, ids, tell):
         return made | ({"undo": f"{tell} end {words}", "for": f"{seconds}s"} if seconds else {})
 
     # first what a process keeps room for from then on: a step late in its life would look like growth
+    sizes = [] if args.clips else [("larger", {"width": 640, "height": 360}), ("smaller", {"width": 320, "height": 180})]
     outside = [
-        fault("{} becomes larger", "media", one(9), 0, {"width": 640, "height": 360}), fault("{} becomes smaller", "media", one(9), 0, {"width": 320, "height": 180}),
+        *(fault(f"{{}} becomes {how}", "media", one(9), 0, size) for how, size in sizes),
         fault("20 subscribers of the page never read", "deaf", "page", 20), fault("4 clients of the page send all the time", "flood", "page", 10),
         fault("200 connections to the page say nothing", "idle", "page", 20), fault("clients of the page come and go", "visits", "page", 20),
         fault("{} is gone for 5 s", "gone", one(0), 5), fault("{} is gone for 60 s", "gone", one(1), 60),
@@ -77,8 +78,15 @@ def schedule(args, ids, tell):
     ]  # fmt: skip
     if memory.is_there():
         machine.append(fault("no memory is left for the nodes, while all cameras connect again", "memory", "nodes", 10))
-    faults = {"all": ends + outside + stops, "outside": outside, "none": []}[args.faults]
-    return {"first": args.every, "every": args.every, "faults": faults + (machine if args.machine else [])}
+    gpu = [
+        fault("another process has all memory of the GPU, while all cameras connect again", "gpu-memory", "all", 10),
+        {"name": "a kernel of another process writes to no address", "run": f"{sys.executable} {GPU_FAULTS} fault"},
+    ]
+    # under CUDA's MPS that ends the contexts of all: it comes last
+    faults = {"all": ends + outside + stops, "outside": outside, "gpu": [], "none": []}[args.faults]
+    faults += machine if args.machine else []
+    faults += gpu if args.gpu and args.faults != "none" else []
+    return {"first": args.every, "every": args.every, "faults": faults}
 
 
 class Tell(threading.Thread):
@@ -87,7 +95,7 @@ class Tell(threading.Thread):
     def __init__(self, path, cameras, port, folder, judge):
         super().__init__(daemon=True)
         self.cameras, self.port, self.folder, self.judge = {c.id: c for c in cameras}, port, folder, judge
-        self.clients, self.limit = {}, None
+        self.clients, self.limit, self.taker = {}, None, None
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -118,11 +126,18 @@ class Tell(threading.Thread):
         elif kind == "memory":
             if when == "begin":
                 self.limit = memory.Limit(graph.PROGRAMS)
-                # to begin again takes memory
-                for camera in self.cameras.values():
-                    faults.end(faults.Fault("cut", camera.id), camera)
+                self.cut_all()
             else:
                 self.limit.close()
+        elif kind == "gpu-memory":
+            if when == "begin":
+                self.taker = subprocess.Popen([sys.executable, GPU_FAULTS, "memory", "60"], stdout=subprocess.PIPE, text=True)
+                if "taken" not in (line := self.taker.stdout.readline()):
+                    raise RuntimeError(line or "the GPU's memory was not to be had")
+                self.cut_all()
+            else:
+                self.taker.kill()
+                self.taker.wait()
         elif kind == "remove":
             graph.cameras_file(self.folder, [c for id, c in self.cameras.items() if when == "end" or id != target])
         else:
@@ -131,6 +146,14 @@ class Tell(threading.Thread):
                 if at_once:
                     faults.begin(faults.Fault(kind, target, detail=detail), camera)
                 (faults.end if at_once or when == "end" else faults.begin)(faults.Fault(kind, target, detail=detail), camera)
+
+
+    def cut_all(self):
+        """All cameras connect again: that needs memory."""
+        import faults
+
+        for camera in self.cameras.values():
+            faults.end(faults.Fault("cut", camera.id), camera)
 
 
 def tell(path, *words):
@@ -145,24 +168,23 @@ def tell(path, *words):
 
 def soak(args, folder):
     import graph
-    import session
-    from fleet import Missing, free_port
     from running import Running
     from watch import Page
 
-    cameras = session.fleet(args, folder)
+    cameras = fleet(args, folder)
     port, path = free_port(), os.path.join(folder, "tell")
-    nodes = graph.one(graph.cameras_file(folder, cameras), port, "cpu-infer", None, free_port(), graph.model("model"), True)
+    decoder, detector = ("nvdec-nv12", "ort-infer") if args.gpu else ("sw-nv12", "cpu-infer")
+    nodes = graph.one(graph.cameras_file(folder, cameras), port, detector, args.gpu, free_port(), graph.model("model"), True, decoder)
     file = graph.write(folder, nodes, {})
     os.makedirs(args.out, exist_ok=True)
     faults, judged = os.path.join(args.out, "faults.yml"), os.path.join(args.out, "judge.json")
     ids = [c.id for c in cameras]
     with open(faults, "w") as out:
         json.dump(schedule(args, ids, f"{sys.executable} {os.path.join(HERE, 'soak.py')} tell {path}"), out, indent=1)
-    page = Page(port)
+    page = Page(port, cameras)
     judge = Running(cameras, judged, page.problems)
     page.seen = judge
-    process = None
+    process = teller = None
     try:
         try:
             for camera in cameras:
@@ -171,7 +193,8 @@ def soak(args, folder):
             needed = os.environ.get("MILLRACE_CI") == "1"
             print(f"{'FAILED' if needed else 'skipped'}: the RTSP server's packages are missing: {missing}")
             return 1 if needed else 77
-        Tell(path, cameras, port, folder, judge).start()
+        teller = Tell(path, cameras, port, folder, judge)
+        teller.start()
         command = [os.path.join(graph.PROGRAMS, "millrace"), "soak", file, "--no-build", "--for", args.length, "--out", args.out, "--judge", judged]
         process = subprocess.Popen(command + (["--faults", faults] if args.faults != "none" or args.machine else []), cwd=ROOT)
         page.start()
@@ -181,6 +204,8 @@ def soak(args, folder):
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait()
+        if teller is not None and teller.taker is not None:
+            teller.taker.kill()
         page.over.set()
         if judge.is_alive():
             judge.over.set()

@@ -24,11 +24,13 @@ DORA = os.path.join(ROOT, "target/tools/bin/dora")  # as `millrace setup` instal
 Seen = namedtuple("Seen", "ns source seq pts_ns capture_ns sender_ns stamp error width height")
 
 
-def seen(ns, message):
-    """What a `detections` message that arrived at `ns` says, whichever way it came."""
+def seen(ns, message, cameras):
+    """What a `detections` message that arrived at `ns` says, whichever way it came. `cameras` are those of the run, by id."""
     stamp = error = None
     try:
         stamp = read(message["boxes"])
+        if message["source"] in cameras:
+            stamp = cameras[message["source"]].numbered(stamp, ns)
     except Unreadable as why:
         error = str(why)
     return Seen(ns, message["source"], message["seq"], message["pts_ns"], message["capture_ns"], message.get("sender_ns"), stamp, error, message["width_px"], message["height_px"])
@@ -37,9 +39,9 @@ def seen(ns, message):
 class Page(threading.Thread):
     """Reads all detections of one page, and connects again when it goes away."""
 
-    def __init__(self, port):
+    def __init__(self, port, cameras):
         super().__init__(daemon=True)
-        self.port = port
+        self.port, self.cameras = port, {c.id: c for c in cameras}
         self.seen = []
         self.problems = []
         self.gaps = 0  # detections that the server says this client was too slow for
@@ -71,7 +73,7 @@ class Page(threading.Thread):
                 self.gaps += message["detections"]
             if message["type"] != "detections":
                 continue
-            self.seen.append(seen(ns, message))
+            self.seen.append(seen(ns, message, self.cameras))
 
 
 class Stats(threading.Thread):

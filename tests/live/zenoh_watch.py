@@ -12,8 +12,8 @@ from watch import seen, ws_client
 class Zenoh:
     """A subscriber that is connected to the publisher's port, and connects again when it goes away."""
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, port, cameras):
+        self.port, self.cameras = port, {c.id: c for c in cameras}
         self.seen = []
         self.problems = []
         self.states = {}  # camera: [(ns, state)], whenever it changed
@@ -45,7 +45,7 @@ class Zenoh:
         camera = urllib.parse.unquote(str(sample.key_expr).split("/")[2])
         if camera != message["source"]:
             self.problems.append(f"a message of {message['source']} came on the key of {camera}")
-        self.seen.append(seen(ns, message))
+        self.seen.append(seen(ns, message, self.cameras))
 
     def state(self, sample):
         ns = time.monotonic_ns()
