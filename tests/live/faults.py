@@ -53,6 +53,7 @@ def begin_and_end(kind):
         "freeze": (lambda c, _: c.freeze(), lambda c, _: c.thaw()),
         "calm": (lambda c, _: c.command(stall=True), lambda c, _: c.command(stall=False)),  # all but the target
         "cut": (lambda c, _: None, lambda c, _: c.command(disconnect=True)),
+        "network": (lambda c, what: c.command(network=what), lambda c, _: c.command(network={})),  # of cameras that play clips, by UDP
         "media": (lambda c, media: c.command(media=media), lambda c, _: c.command(disconnect=True)),
     }[kind]
 

@@ -47,11 +47,17 @@ def fleet(args, folder, **more):
     return made
 
 
+GIVEN = set()
+
+
 def free_port():
-    """A port that nobody listens on, below those that the system gives to outgoing connections: it has to stay free
-    while its server is away."""
+    """A port that nobody listens on and that was not given before, below those that the system gives to outgoing connections:
+    it has to stay free while its server is away."""
     while True:
         port = random.randrange(20_000, 32_000)
+        if port in GIVEN:
+            continue
+        GIVEN.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -17,7 +17,8 @@ def node(id, program, inputs, outputs=(), **env):
     made = {"id": id, "path": os.path.join(PROGRAMS, program), "inputs": inputs}
     if outputs:
         made["outputs"] = list(outputs)
-    made.update(restart_policy="on-failure", max_restarts=20, restart_window=600, restart_delay=0.5)
+    # nodes are ended far more often than in operation, where the delay may grow: graphs/cameras.yml
+    made.update(restart_policy="on-failure", restart_delay=0.5, max_restart_delay=2, restart_window=300)
     if env:
         made["env"] = env
     return made

@@ -83,24 +83,43 @@ class Clip:
 class Client:
     """A connection: what it asked for, and what is sent to it."""
 
-    def __init__(self, writer):
+    def __init__(self, writer, network):
+        self.network = network
         self.writer, self.number, self.channel, self.udp = writer, None, 0, None
         self.ssrc, self.sequence, self.packets, self.octets = random.getrandbits(32), random.getrandbits(16), 0, 0
         self.reported = 0.0
         self.waits_for_key = True
 
     def send(self, packet, control=False):
-        if self.udp:
-            self.udp[1 if control else 0].sendto(packet)
-        else:
+        """Whether the packet leaves this machine."""
+        if not self.udp:
             self.writer.write(struct.pack(">cBH", b"$", self.channel + control, len(packet)) + packet)
+            return True
+        fate, network = random.random(), self.network
+        lost, late = network.get("loss", 0), network.get("late", 0)
+        if fate < lost:
+            return False
+        if fate < lost + late:
+            asyncio.get_running_loop().call_later(network["late_ms"] / 1000, self.send_now, packet, control)
+        else:
+            self.send_now(packet, control)
+        if random.random() < network.get("twice", 0):
+            self.send_now(packet, control)
+        return True
+
+    def send_now(self, packet, control):
+        if not (transport := self.udp[1 if control else 0]).is_closing():
+            transport.sendto(packet)
 
     def picture(self, payloads, rtp_time):
+        """Whether all of its packets leave this machine."""
+        whole = True
         for n, payload in enumerate(payloads):
             marker = (n == len(payloads) - 1) << 7
-            self.send(struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, rtp_time, self.ssrc) + payload)
+            whole &= self.send(struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, rtp_time, self.ssrc) + payload)
             self.sequence = self.sequence + 1 & 0xFFFF
             self.packets, self.octets = self.packets + 1, self.octets + len(payload)
+        return whole
 
     def report(self, rtp_time):
         """A sender report (RFC 3550 6.4.1): this picture's RTP time is now."""
@@ -116,7 +135,7 @@ class Camera:
         self.clip = Clip(self.s["clip"], self.s["picture_bytes"])
         self.record_fd = os.open(self.s["record"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.refusal, self.stalled, self.connections = 0, False, 0
-        self.open, self.playing = set(), set()
+        self.open, self.playing, self.network = set(), set(), {}
 
     def write(self, what, number, ns=None):
         os.write(self.record_fd, f"{what} {self.s['life']} {number} {ns or time.monotonic_ns()}\n".encode())
@@ -124,7 +143,7 @@ class Camera:
     # connections
 
     async def connected(self, reader, writer):
-        client = Client(writer)
+        client = Client(writer, self.network)
         self.open.add(client)
         try:
             while not writer.is_closing():
@@ -200,8 +219,10 @@ class Camera:
         tick = time.monotonic_ns() // step_ns + 1
         while True:
             wait_ns = tick * step_ns - time.monotonic_ns()
-            if wait_ns < -2 * step_ns:  # this process was stopped: a camera shows what is now
+            if wait_ns < -2 * step_ns:  # this process was stopped: a camera shows what is now, from a key picture on
                 tick += -wait_ns // step_ns
+                for client in self.playing:
+                    client.waits_for_key = True
                 continue
             await asyncio.sleep(max(0, wait_ns / 1e9))
             number, key, payloads = self.clip.pictures[tick % length]
@@ -223,7 +244,8 @@ class Camera:
         for client in ready:
             if time.monotonic() - client.reported > REPORT_S:
                 client.report(rtp_time)
-            client.picture(payloads, rtp_time)
+            if not client.picture(payloads, rtp_time):
+                self.write("hurt", frame)
             if client.writer.transport.get_write_buffer_size() > UNREAD_BYTES:
                 client.writer.transport.abort()
         self.write("sent", frame, sent_ns)
@@ -236,6 +258,9 @@ class Camera:
         if "refuse" in command:
             self.refusal = command["refuse"]
         self.stalled = command.get("stall", self.stalled)
+        if "network" in command:
+            self.network.clear()
+            self.network.update(command["network"])
         if command.get("disconnect") or self.refusal:
             for client in list(self.open):
                 self.close(client)

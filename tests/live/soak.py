@@ -72,6 +72,8 @@ def schedule(args, ids, tell):
         fault("{} ends its connection", "cut", one(8)), fault("all cameras end their connections", "cut", "all"),
         fault("{} leaves the cameras file and comes back", "remove", one(10), 5),
     ]  # fmt: skip
+    if args.clips:  # by UDP
+        outside.append(fault("packets of {} are lost, late and come twice", "network", one(2), 10, {"loss": 0.01, "twice": 0.05, "late": 0.05, "late_ms": 30}))
     machine = [
         {"name": "4 processes want all of the processor for 10 s", "run": CPU_HOG},
         {"name": "/dev/shm is full", "run": FILL, "undo": "rm -f /dev/shm/full", "for": "10s"},

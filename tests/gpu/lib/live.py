@@ -274,8 +274,8 @@ def overload(suite, step):
     stream = clip(suite, NO_B.replace(".mp4", ".264")).read_bytes()
     # byte streams one after the other are a byte stream
     short, lasting = suite.out / "short.264", suite.out / "lasting.264"
-    short.write_bytes(4 * stream)
-    lasting.write_bytes(9 * stream)
+    short.write_bytes(7 * stream)
+    lasting.write_bytes(12 * stream)
     try:
         with Run(suite, step, "overload-capacity", {f"cam{n:03}": lasting for n in range(64)}, model) as run:
             run.begin()
@@ -290,7 +290,8 @@ def overload(suite, step):
         clips = {f"cam{n:03}": lasting if n < stay else short for n in range(count)}
         with Run(suite, step, "overload", clips, model, loop=False) as run:
             run.begin()
-            time.sleep(1)
+            # a detector's first batches take seconds, and frames wait for them
+            time.sleep(SETTLE_S)
             row = run.measure(6)
             shares(step, row, FPS * count / capacity)
             recovery(step, run, clips, short)

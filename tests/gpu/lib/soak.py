@@ -9,7 +9,8 @@ from lib.suite import Failed
 CAMERAS, CLIPS = 64, "made/numbered"
 # as a camera of 4 Mb/s and 30 pictures a second sends
 PICTURE_BYTES = 16_600
-EVERY_S = 4
+# so long apart that counts can be compared between two of them
+EVERY_S = 12
 
 
 def soak(suite, step):
@@ -36,6 +37,8 @@ def one(suite, step, name, cameras, length, faults, env=None):
     verdict = step.figures_of(out / "soak.json")["verdict"]
     for finding in verdict["findings"]:
         step.note(f"{finding['what']}: {finding['standing']}: {finding['figures']}")
-        step.check(finding["standing"] in ("met", "open"), f"{finding['what']}: {finding['figures']}")
+        # slopes need hours
+        allowed = ("met", "open") if finding["what"] == "nothing grows" else ("met",)
+        step.check(finding["standing"] in allowed, f"{finding['what']}: {finding['figures']}")
     judged = json.loads((out / "judge.json").read_text())
     step.note(f"{judged['sent']} pictures sent, {sum(c['delivered'] for c in judged['cameras'].values())} delivered; the report is {name}/soak.html")

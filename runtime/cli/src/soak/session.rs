@@ -167,7 +167,10 @@ impl<'a> Session<'a> {
             self.injector.noticed(&id, now);
             if let Some(life) = &self.life {
                 let line = self.vitals.restarted(&id, restart, &life.log);
-                self.say(line);
+                // the processes of an earlier start of the graph ended with it, and the log says nothing of how
+                if now.checked_sub(restart.silent).is_some_and(|last_report| last_report >= self.began_life) {
+                    self.say(line);
+                }
             }
         }
         if let Some(error) = error {
