@@ -30,6 +30,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from pattern import Stamp, draw_i420  # noqa: E402
+from rtp import shows  # noqa: E402
 
 try:
     import gi
@@ -194,16 +195,6 @@ class Camera:
         print("done", flush=True)
 
 
-def shows(packet, codec):
-    """Whether a packet has a slice or a delimiter (RFC 6184 5.2, RFC 7798 4.4): who gets it knows that there is a picture."""
-    first, second, third = (packet.extract_dup(12, 3) + bytes(3))[:3]  # behind the RTP header, which has no extension here
-    if codec == "h265":
-        nal_type = first >> 1 & 63
-        return (third & 63 if nal_type == 49 else nal_type) in (*range(32), 35, 48)
-    nal_type = first & 31
-    return (second & 31 if nal_type == 28 else nal_type) in (1, 2, 3, 4, 5, 9, 24)
-
-
 class Feed(threading.Thread):
     """Draws pictures into one media for as long as it lives. They are numbered by the camera's clock, not by the media."""
 
@@ -283,7 +274,7 @@ class Feed(threading.Thread):
                 self.camera.write("hurt_last" if packet.has_flags(Gst.BufferFlags.MARKER) else "hurt", frame)
                 verdict = Gst.PadProbeReturn.DROP
             else:
-                self.passed += shows(packet, self.s["codec"])
+                self.passed += shows(packet.extract_dup(12, 3), self.s["codec"])  # behind the RTP header, which has no extension here
             if packet.has_flags(Gst.BufferFlags.MARKER):
                 self.camera.write("sent" if self.passed else "vanished", frame)
                 self.passed = 0

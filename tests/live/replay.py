@@ -20,30 +20,16 @@ import struct
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from rtp import nal_units, payloads, shows  # noqa: E402
+
 DEFAULTS = {"id": "cam", "number": 0, "port": 8554, "record": "/dev/null", "life": 0, "fps": 25, "user": "", "password": "", "path": "/camera", "clip": None, "picture_bytes": 0}  # fmt: skip
-PAYLOAD_BYTES, CLOCK_HZ, PAYLOAD_TYPE = 1400, 90_000, 96
+CLOCK_HZ, PAYLOAD_TYPE = 90_000, 96
 REPORT_S = 1.0
 # a client that leaves so much unread is disconnected
 UNREAD_BYTES = 32 << 20
 # from the Unix epoch to NTP's (RFC 5905, 6)
 NTP_EPOCH_S = 2_208_988_800
-
-
-def nal_units(data):
-    """The NAL units of an access unit in Annex B (H.264 annex B, H.265 annex B), without start codes."""
-    return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:]]
-
-
-def payloads(unit, codec):
-    """The RTP payloads of one NAL unit: itself, or fragments (RFC 6184 5.8, RFC 7798 4.4.3)."""
-    if len(unit) <= PAYLOAD_BYTES:
-        return [unit]
-    if codec == "h264":
-        head, kind, body = bytes([unit[0] & 0xE0 | 28]), unit[0] & 31, unit[1:]
-    else:
-        head, kind, body = bytes([unit[0] & 0x81 | 49 << 1, unit[1]]), unit[0] >> 1 & 63, unit[2:]
-    parts = [body[at : at + PAYLOAD_BYTES] for at in range(0, len(body), PAYLOAD_BYTES)]
-    return [head + bytes([(n == 0) << 7 | (n == len(parts) - 1) << 6 | kind]) + part for n, part in enumerate(parts)]
 
 
 class Clip:
@@ -112,14 +98,15 @@ class Client:
             transport.sendto(packet)
 
     def picture(self, payloads, rtp_time):
-        """Whether all of its packets leave this machine."""
-        whole = True
+        """The payloads that leave this machine."""
+        left = []
         for n, payload in enumerate(payloads):
             marker = (n == len(payloads) - 1) << 7
-            whole &= self.send(struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, rtp_time, self.ssrc) + payload)
+            if self.send(struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, rtp_time, self.ssrc) + payload):
+                left.append(payload)
             self.sequence = self.sequence + 1 & 0xFFFF
             self.packets, self.octets = self.packets + 1, self.octets + len(payload)
-        return whole
+        return left
 
     def report(self, rtp_time):
         """A sender report (RFC 3550 6.4.1): this picture's RTP time is now."""
@@ -240,15 +227,17 @@ class Camera:
         if not ready:
             return
         self.write("made", frame, (frame - self.clip.early) * self.clip.step_ns)
-        sent_ns = time.monotonic_ns()  # a client may have read it before this process goes on
+        what, sent_ns = "sent", time.monotonic_ns()  # a client may have read it before this process goes on
         for client in ready:
             if time.monotonic() - client.reported > REPORT_S:
                 client.report(rtp_time)
-            if not client.picture(payloads, rtp_time):
-                self.write("hurt", frame)
+            left = client.picture(payloads, rtp_time)
+            if len(left) < len(payloads):
+                self.write("hurt" if left and left[-1] is payloads[-1] else "hurt_last", frame)
+                what = "sent" if any(shows(payload, self.clip.codec) for payload in left) else "vanished"
             if client.writer.transport.get_write_buffer_size() > UNREAD_BYTES:
                 client.writer.transport.abort()
-        self.write("sent", frame, sent_ns)
+        self.write(what, frame, sent_ns)
 
     def command(self, line):
         command = json.loads(line)
