@@ -18,7 +18,7 @@ pub(super) fn spark(values: &[Option<f64>]) -> String {
     let points: String = values
         .iter()
         .enumerate()
-        .filter_map(|(n, value)| Some(format!("{:.1},{:.1} ", step * (n as f64 + 0.5), y.at((*value)?))))
+        .filter_map(|(n, value)| Some(format!("{:.1},{:.1} ", step * (n as f64 + 0.5), y.pixel((*value)?))))
         .collect();
     format!(
         "<svg class=\"spark\" viewBox=\"0 0 {} {}\" xmlns=\"http://www.w3.org/2000/svg\"><title>{} to {}</title>\
