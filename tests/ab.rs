@@ -102,9 +102,9 @@ fn check_run(run: &Value, lossless: bool, whole: bool) {
     assert!(0.0 < p50 && p50 <= p95 && p95 <= p99, "{figures}");
     // nodes tell of their processor time twice a second, and memory is looked at a second after the start: a run as short as
     // these may have neither
-    let told = |key: &str| figures.get(key).map(number);
-    assert!(told("cpu_ms_per_frame").is_none_or(|cpu| cpu > 0.0), "{figures}");
-    assert!(told("memory_mib").is_none_or(|memory| memory > 1.0), "{figures}");
+    let figure = |key: &str| figures.get(key).map(number);
+    assert!(figure("cpu_ms_per_frame").is_none_or(|cpu| cpu > 0.0), "{figures}");
+    assert!(figure("memory_mib").is_none_or(|memory| memory > 1.0), "{figures}");
     let nodes: Vec<&str> = run["stages"].as_array().unwrap().iter().map(|s| s["node"].as_str().unwrap()).collect();
     let expected: &[&str] = if whole { &["decode", "to-rgb", "detect", "write"] } else { &["decode", "to-rgb"] };
     assert_eq!(nodes, expected);
@@ -217,8 +217,8 @@ fn what_cannot_be_compared_is_refused_with_the_reason() {
     let graph = std::fs::read_to_string(root().join(PLANTED)).unwrap();
     let graph = graph.replace("../../target", &root().join("target").display().to_string());
     let file = folder.path().join("absent.yml");
-    std::fs::write(&file, graph.replace("release/saboteur", "release/sabotuer")).unwrap();
-    refused(&[PLANTED, &file.display().to_string()], &["there is no program", "sabotuer"]);
+    std::fs::write(&file, graph.replace("release/faulty-node", "release/fualty-node")).unwrap();
+    refused(&[PLANTED, &file.display().to_string()], &["there is no program", "fualty-node"]);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn the_self_test_tells_how_many_said_no_difference() {
 #[ignore = "judges a speed, which needs a quiet machine"]
 fn a_slowdown_of_5_percent_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    // the saboteur is the slowest node by far: 10 ms a frame, and 5 % more in arm B
+    // the faulty node is the slowest node by far: 10 ms a frame, and 5 % more in arm B
     let args = [PLANTED, "--set-a", "tensors.DELAY_US=10000", "--set-b", "tensors.DELAY_US=10500", "--no-quality"];
     let (code, text) = ab(folder.path(), &[&args[..], &["--loads=none", "--until=tensors"]].concat());
     assert_eq!(code, 0, "{text}");

@@ -39,7 +39,7 @@ fn dependencies_run_one_way() {
     // what each of ours may use of ours; a node may use any library, and no node
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("millrace-frame", &[][..]),
-        ("millrace-unify", &[]),
+        ("millrace-feature-unification", &[]),
         ("millrace-cuda", &[]),
         ("millrace-graph", &[]),
         ("millrace-pool", &["millrace-frame", "millrace-cuda"]),
@@ -56,7 +56,7 @@ fn dependencies_run_one_way() {
                 "millrace-pool",
                 "millrace-graph",
                 "millrace-sandbox",
-                "millrace-unify",
+                "millrace-feature-unification",
             ],
         ),
         (
@@ -85,7 +85,7 @@ fn dependencies_run_one_way() {
             &["millrace-node", "cpu-infer", "nv12-to-rgb", "nvdec-nv12", "ort-infer", "sw-nv12", "trt-infer"],
         ),
         ("intruder", &["millrace-cameras", "millrace-frame", "millrace-ingest", "millrace-node"]),
-        ("saboteur", &["millrace-frame", "millrace-node"]),
+        ("faulty-node", &["millrace-frame", "millrace-node"]),
         ("millrace-tests", &[]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),
         ("millrace-cuda-driver-folder", &[]),

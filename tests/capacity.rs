@@ -25,7 +25,7 @@ fn graph(folder: &Path, source: &str, of_slow: &str) -> String {
         root().join("tests/data/demo").display(),
         program("sw-nv12").display(),
         program("nv12-to-rgb").display(),
-        program("saboteur").display(),
+        program("faulty-node").display(),
         program("cpu-infer").display(),
         program("jsonl-writer").display(),
         folder.join("out.jsonl").display(),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which features differ between building one node and building everything: what runtime/unify/Cargo.toml has to name.
+"""Which features differ between building one node and building everything: what runtime/feature-unification/Cargo.toml has to name.
 
 usage: tests/features.py      exits 1 when a shared dependency would be compiled twice
 """
@@ -32,7 +32,7 @@ def main():
             if strange and not package.startswith("millrace"):
                 print(f"{node}: {package} has {sorted(strange)}, everything has {sorted(everything[package])}")
                 bad += 1
-    print("one feature set" if not bad else f"{bad} differences: name the features in runtime/unify/Cargo.toml")
+    print("one feature set" if not bad else f"{bad} differences: name the features in runtime/feature-unification/Cargo.toml")
     return bad > 0
 
 

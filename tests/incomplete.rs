@@ -111,7 +111,7 @@ fn a_frame_that_a_node_in_between_loses_is_named_by_its_number() {
         data.display(),
         program("sw-nv12").display(),
         program("nv12-to-rgb").display(),
-        program("saboteur").display(),
+        program("faulty-node").display(),
         program("cpu-infer").display(),
         program("jsonl-writer").display(),
         out.display()

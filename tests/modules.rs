@@ -43,7 +43,7 @@ fn plain(graph: &Graph) -> Value {
         for (key, default) in [("restart_policy", json!("never")), ("max_restarts", json!(0)), ("outputs", json!([]))] {
             node.entry(key).or_insert(default);
         }
-        node.insert("build".to_owned(), json!(found.build.as_ref().map(|build| build.it.trim_end())));
+        node.insert("build".to_owned(), json!(found.build.as_ref().map(|build| build.value.trim_end())));
         // dora prints a list of outputs in its own order
         node["outputs"].as_array_mut().unwrap().sort_by_key(Value::to_string);
         let inputs = node.entry("inputs").or_insert_with(|| json!({})).as_object_mut().unwrap();

@@ -28,13 +28,13 @@ impl Reports {
         let path = folder.join("test");
         let socket = UnixDatagram::bind(&path).unwrap();
         let newest: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
-        let heard = newest.clone();
+        let reports = newest.clone();
         std::thread::spawn(move || {
             let mut buffer = vec![0; 256 * 1024];
             while let Ok(len) = socket.recv(&mut buffer) {
                 let report: Value = serde_json::from_slice(&buffer[..len]).unwrap();
                 let key = (report["node"].as_str().unwrap().to_owned(), report["pid"].as_u64().unwrap());
-                heard.lock().unwrap().insert(key, report);
+                reports.lock().unwrap().insert(key, report);
             }
         });
         Self { newest, socket: path }

@@ -57,13 +57,13 @@ impl Supervised {
 
     /// Reads messages up to one that has this in it; all that came.
     fn hears(&self, part: &str) -> Vec<String> {
-        let (begun, mut heard) = (Instant::now(), Vec::new());
+        let (begun, mut messages) = (Instant::now(), Vec::new());
         loop {
-            assert!(begun.elapsed() < LIMIT, "no '{part}' came: {heard:?}");
+            assert!(begun.elapsed() < LIMIT, "no '{part}' came: {messages:?}");
             let Some(message) = self.next() else { continue };
-            heard.push(message);
-            if heard.last().unwrap().contains(part) {
-                return heard;
+            messages.push(message);
+            if messages.last().unwrap().contains(part) {
+                return messages;
             }
         }
     }

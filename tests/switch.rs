@@ -1,6 +1,6 @@
 //! `millrace switch` on a camera that runs: a good B stays, a bad one goes, and a `kill -9` in the middle can be finished.
 //!
-//! What a saboteur does wrong is so wrong that no load of the machine hides it or looks like it.
+//! What a faulty node does wrong is so wrong that no load of the machine hides it or looks like it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use millrace_tests::dataflow::{Dataflow, LIMIT, NAME, Talk, short_clip};

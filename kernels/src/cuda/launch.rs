@@ -61,7 +61,7 @@ impl Modules {
             let mut launch = Launch::new(*tile, part);
             let mut arguments = [(&raw mut *launch.frames).cast()];
             // SAFETY: each kernel has one parameter, a `Batch`: MAX_FRAMES times three addresses, as `frames` is, of which
-            // it looks at the first `blocks[2]`. `known` has checked that source and tensor fit in their spans; that those
+            // it looks at the first `blocks[2]`. `cached_plan` has checked that source and tensor fit in their spans; that those
             // stay is what their owners answer for, as with all work on a `Span`. The plan's memory is freed by `cuMemFree`
             // alone, which waits for the launch.
             unsafe { function.launch(stream, launch.grid, 0, &mut arguments) }?;
@@ -83,8 +83,9 @@ impl CudaConverter {
 /// Descriptions whose plans are kept. Beyond it, the half that was not used for longest is forgotten.
 const MAX_PLANS: usize = 256;
 
+/// The plan for one description, on the host and on the GPU, and the batch that last used it.
 #[derive(Debug)]
-struct Known {
+struct CachedPlan {
     plan: Plan,
     memory: DeviceMemory,
     last_batch: u64,
@@ -94,7 +95,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Pass {
     kernel: Kernel,
-    known: HashMap<ImageDesc, Known>,
+    plans: HashMap<ImageDesc, CachedPlan>,
     batch: u64,
 }
 
@@ -103,11 +104,11 @@ type Frame = ([u64; 3], Size);
 
 impl Pass {
     pub(super) fn new(kernel: Kernel) -> Self {
-        Self { kernel, known: HashMap::new(), batch: 0 }
+        Self { kernel, plans: HashMap::new(), batch: 0 }
     }
 
     pub(super) fn plan(&self, source: &ImageDesc) -> Option<&Plan> {
-        self.known.get(source).map(|known| &known.plan)
+        self.plans.get(source).map(|cached| &cached.plan)
     }
 
     /// Queues the jobs; `plan` makes the plan of the numbered job, whose description is new.
@@ -122,7 +123,7 @@ impl Pass {
         let mut launches: Vec<(Kernel, Vec<Frame>)> = Vec::new();
         let pass = self.kernel;
         for (index, job) in jobs.iter().enumerate() {
-            let Known { plan, memory, .. } = self.known(modules, stream, index, job, &plan)?;
+            let CachedPlan { plan, memory, .. } = self.cached_plan(modules, stream, index, job, &plan)?;
             let frame = [job.from.ptr(), job.to.ptr(), memory.span().ptr()];
             let kernels = match pass {
                 Kernel::Planes(_) => [Some(pass), None],
@@ -130,7 +131,7 @@ impl Pass {
             };
             for kernel in kernels.into_iter().flatten() {
                 let frame = (frame, plan.extent(kernel));
-                match launches.iter_mut().find(|(known, _)| *known == kernel) {
+                match launches.iter_mut().find(|(other, _)| *other == kernel) {
                     Some((_, frames)) => frames.push(frame),
                     None => launches.push((kernel, vec![frame])),
                 }
@@ -144,31 +145,31 @@ impl Pass {
     }
 
     /// The plan of a job, of which everything is checked.
-    fn known(
+    fn cached_plan(
         &mut self,
         modules: &Modules,
         stream: &Stream,
         index: usize,
         job: &CudaJob<'_>,
         plan: impl Fn(usize) -> Result<Plan, ConvertError>,
-    ) -> Result<&Known, CudaConvertError> {
+    ) -> Result<&CachedPlan, CudaConvertError> {
         let of_job = |error| CudaConvertError::Job { index, error };
-        if !self.known.contains_key(job.source) {
+        if !self.plans.contains_key(job.source) {
             let plan = plan(index).map_err(of_job)?;
             let memory = DeviceMemory::allocate(&modules.gpu, plan.bytes().len() as u64, "a plan of a kernel")?;
             stream.upload(plan.bytes(), memory.span())?;
-            self.known.insert(job.source.clone(), Known { plan, memory, last_batch: 0 });
+            self.plans.insert(job.source.clone(), CachedPlan { plan, memory, last_batch: 0 });
         }
-        let Some(known) = self.known.get_mut(job.source) else { unreachable!("it was put there just now") };
-        known.last_batch = self.batch;
-        let tensor = known.plan.tensor();
+        let Some(cached) = self.plans.get_mut(job.source) else { unreachable!("it was put there just now") };
+        cached.last_batch = self.batch;
+        let tensor = cached.plan.tensor();
         let (need, have) = (tensor.bytes(), job.to.bytes());
         if have < need {
             return Err(of_job(ConvertError::TensorBytes { need, have }));
         }
         let (reads_bytes, reads_align) = match self.kernel {
             Kernel::Planes(_) => (need, tensor.dtype.bytes()),
-            _ => (known.plan.source_bytes(), 1),
+            _ => (cached.plan.source_bytes(), 1),
         };
         if job.from.bytes() < reads_bytes {
             let ImageDesc { format, coded, .. } = *job.source;
@@ -185,15 +186,15 @@ impl Pass {
             let why = format!("it was given a plan for {} {}", tensor.dtype, tensor.layout);
             return Err(CudaError::misuse(format!("kernel {}", self.kernel.name()), why).into());
         }
-        Ok(known)
+        Ok(cached)
     }
 
     fn forget(&mut self) {
-        if self.known.len() > MAX_PLANS {
-            let mut batches: Vec<u64> = self.known.values().map(|known| known.last_batch).collect();
+        if self.plans.len() > MAX_PLANS {
+            let mut batches: Vec<u64> = self.plans.values().map(|cached| cached.last_batch).collect();
             batches.sort_unstable();
             let middle = batches[batches.len() / 2];
-            self.known.retain(|_, known| known.last_batch >= middle);
+            self.plans.retain(|_, cached| cached.last_batch >= middle);
         }
     }
 }

@@ -11,8 +11,8 @@ mod engine;
 mod to_rgb;
 
 use millrace_frame::{Item, Payload};
-use millrace_infer::{Common, Detector};
-use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, ReorderPolicy, SoftwareDecoder};
+use millrace_infer::{Detector, DetectorSettings};
+use millrace_ingest::{Decoded, Event, Ingest, IngestOptions, Picture, ReorderPolicy, SoftwareDecoder};
 use millrace_kernels::{Converter, Target};
 use serde_json::json;
 use std::error::Error;
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: one_process CLIP MODEL.yml OUT.jsonl THREADS".into());
     };
     let convert: to_rgb::Settings = serde_json::from_value(json!({ "MODEL": model }))?;
-    let detect = Common { model: std::path::PathBuf::from(model).into(), ..Common::default() };
+    let detect = DetectorSettings { model: std::path::PathBuf::from(model).into(), ..DetectorSettings::default() };
     let mut stages = Stages {
         target: convert.target()?,
         converter: None,
@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         out: BufWriter::new(std::fs::File::create(out)?),
         frames: 0,
     };
-    let mut ingest = Ingest::open(clip, &Options::default())?;
+    let mut ingest = Ingest::open(clip, &IngestOptions::default())?;
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     loop {
         match ingest.next_event()? {

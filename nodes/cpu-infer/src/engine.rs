@@ -4,7 +4,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use millrace_frame::TensorDtype;
 use millrace_infer::{
-    Batch, Common, Elements, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor, contained, onnx,
+    Batch, DetectorSettings, Elements, Engine, EngineError, Flight, Port, RawTensor, Signature, Tensor, contained, onnx,
 };
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueType, ValueView};
 use rten_tensor::prelude::*;
@@ -74,10 +74,10 @@ impl Flight for Values {
 impl Engine for Rten {
     const NAME: &'static str = "cpu-infer";
     const SUMMARY: &'static str = "ONNX detector on the CPU, in pure Rust (rten)";
-    type Settings = Common;
+    type Settings = DetectorSettings;
     type Flight = Values;
 
-    fn common(settings: &Common) -> &Common {
+    fn common(settings: &DetectorSettings) -> &DetectorSettings {
         settings
     }
 
@@ -92,7 +92,7 @@ impl Engine for Rten {
         })
     }
 
-    fn open(file: &Path, threads: usize, _settings: &Common) -> Result<(Self, Signature), EngineError> {
+    fn open(file: &Path, threads: usize, _settings: &DetectorSettings) -> Result<(Self, Signature), EngineError> {
         // weights packed once at load instead of at every frame
         let load = || ModelOptions::with_all_ops().prepack_weights(true).load_file(file);
         let model = contained("rten", load)

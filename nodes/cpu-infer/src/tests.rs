@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
 
 use crate::engine::Rten;
-use millrace_infer::{Common, Elements, Engine, testing};
+use millrace_infer::{DetectorSettings, Elements, Engine, testing};
 use std::path::{Path, PathBuf};
 
-fn settings(model: PathBuf) -> Common {
-    Common { model: model.into(), ..Common::default() }
+fn settings(model: PathBuf) -> DetectorSettings {
+    DetectorSettings { model: model.into(), ..DetectorSettings::default() }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use millrace_cuda::{DeviceMemory, Gpu, Span};
 use millrace_frame::{Colour, ImageDesc, Item, Payload, PixelFormat, Size, TensorDesc};
 use millrace_kernels::cuda::{CudaConverter, CudaJob, CudaSeparatePasses};
 use millrace_kernels::{Target, place};
-use millrace_node::{Context, DeviceSlotMut, GpuSettings, Lease, Metrics, NodeError, Outputs, Queue};
+use millrace_node::{Context, DeviceSlotMut, FrameLease, GpuSettings, Metrics, NodeError, Outputs, Queue};
 
 /// A stream on one GPU and the kernels there. Tensors come out on the GPU that their frames lie on.
 pub(crate) struct OnGpu {
@@ -80,7 +80,7 @@ impl OnGpu {
     }
 
     /// `None` where no slot is free.
-    fn prepare(&self, lease: &Lease, image: &ImageDesc, out: &mut Outputs) -> Result<Option<Prepared>, NodeError> {
+    fn prepare(&self, lease: &FrameLease, image: &ImageDesc, out: &mut Outputs) -> Result<Option<Prepared>, NodeError> {
         let source = lease.item().source.as_str();
         let tensor = match &self.conversion {
             Conversion::Fused(converter) => converter.tensor(image),
@@ -97,7 +97,11 @@ impl OnGpu {
     }
 
     /// Converts the frames and publishes their tensors, each with its own result.
-    pub(crate) fn convert(&mut self, frames: Vec<(Lease, ImageDesc)>, out: &mut Outputs) -> Vec<Result<(), NodeError>> {
+    pub(crate) fn convert(
+        &mut self,
+        frames: Vec<(FrameLease, ImageDesc)>,
+        out: &mut Outputs,
+    ) -> Vec<Result<(), NodeError>> {
         let mut results: Vec<Result<(), NodeError>> = Vec::with_capacity(frames.len());
         let mut ready = Vec::with_capacity(frames.len());
         for (lease, image) in frames {

@@ -6,7 +6,7 @@ use millrace_cuda::Gpu;
 use millrace_frame::{ImageDesc, Item, Payload, PayloadKind, TensorDesc};
 use millrace_kernels::{ConvertError, Converter, Placement, SeparatePasses, Target};
 use millrace_node::{
-    Context, Findings, GpuSettings, Input, Lease, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports,
+    Context, Findings, FrameLease, GpuSettings, Input, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -160,12 +160,12 @@ impl Node for Nv12ToRgb {
 struct Launch {
     /// Its place in `on_gpu`.
     gpu: usize,
-    frames: Vec<(Lease, ImageDesc)>,
+    frames: Vec<(FrameLease, ImageDesc)>,
     /// Where their results belong.
     places: Vec<usize>,
 }
 
-fn image_of(input: Input) -> Result<(Lease, ImageDesc), NodeError> {
+fn image_of(input: Input) -> Result<(FrameLease, ImageDesc), NodeError> {
     let Input::Frame(frame) = input else {
         return Err(NodeError::fatal("port 'frame' accepts images, but detections came; check the graph's wiring"));
     };
@@ -189,7 +189,7 @@ impl Nv12ToRgb {
         Ok(self.on_gpu.len() - 1)
     }
 
-    fn convert_on_host(&mut self, frame: &Lease, image: &ImageDesc, out: &mut Outputs) -> Result<(), NodeError> {
+    fn convert_on_host(&mut self, frame: &FrameLease, image: &ImageDesc, out: &mut Outputs) -> Result<(), NodeError> {
         let item = frame.item();
         let source = item.source.as_str();
         let cannot = |error: ConvertError| NodeError::frame("convert", source, error);

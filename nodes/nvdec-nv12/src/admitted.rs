@@ -1,7 +1,7 @@
 //! The rules around a decoder that decodes whatever it gets: nothing after a loss until the next key picture, a loss for
 //! each unit that gives no picture, and pictures in presentation order.
 
-use millrace_cameras::{Decoder, Output, Shown, Sink};
+use millrace_cameras::{Decoder, Output, PictureInfo, Sink};
 use millrace_frame::{PacketCodec, Size};
 use millrace_ingest::{AccessUnit, Admission, Admitted, Loss, Reorder, ReorderPolicy};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,25 +53,26 @@ pub(crate) struct Stream<D: Parser> {
     /// What is coded; another size is another encoder's.
     coded: Option<Size>,
     // used by the thread that feeds the decoder, and from within its calls
-    book: Arc<Mutex<Book<D::Picture>>>,
+    output: Arc<Mutex<PictureOutput<D::Picture>>>,
 }
 
-struct Book<P> {
+/// Passes decoded pictures on to the sink: the pictures that the stream shows, in presentation order, and the losses.
+struct PictureOutput<P> {
     admission: Admission,
     /// `None` where the parser gives its pictures in order.
-    reorder: Option<Reorder<(Shown, P)>>,
+    reorder: Option<Reorder<(PictureInfo, P)>>,
     sink: Sink<P>,
 }
 
-impl<P> Book<P> {
+impl<P> PictureOutput<P> {
     fn decoded(&mut self, number: i64, picture: P) {
         let Some(unit) = self.admission.decoded(number) else { return };
-        let shown = Shown { timing: unit.timing, info: unit.info };
+        let picture_info = PictureInfo { timing: unit.timing, info: unit.info };
         let due = match &mut self.reorder {
-            None if unit.shown => vec![(shown, picture)],
+            None if unit.shown => vec![(picture_info, picture)],
             None => Vec::new(),
             Some(reorder) if unit.shown => {
-                let pushed = reorder.push(unit.place, (shown, picture));
+                let pushed = reorder.push(unit.place, (picture_info, picture));
                 if pushed.late.is_some() {
                     (self.sink)(Output::Loss(Loss::reordered_late()));
                 }
@@ -82,8 +83,8 @@ impl<P> Book<P> {
         self.show(due);
     }
 
-    fn show(&mut self, due: Vec<(Shown, P)>) {
-        due.into_iter().for_each(|(shown, picture)| (self.sink)(Output::Picture { shown, picture }));
+    fn show(&mut self, due: Vec<(PictureInfo, P)>) {
+        due.into_iter().for_each(|(picture_info, picture)| (self.sink)(Output::Picture { picture_info, picture }));
     }
 
     /// The decoder was emptied: what is held back comes out, and what has not come by now never will.
@@ -107,8 +108,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<D: Parser> Stream<D> {
     pub(crate) fn new(make: Make<D>, given: Given, sink: Sink<D::Picture>) -> Self {
         let reorder = (given == Given::Decoded).then(|| Reorder::new(ReorderPolicy::Live).beyond_bound(SPARE_SURFACES));
-        let book = Arc::new(Mutex::new(Book { admission: Admission::default(), reorder, sink }));
-        Self { make, inner: None, fed: false, coded: None, book }
+        let output = Arc::new(Mutex::new(PictureOutput { admission: Admission::default(), reorder, sink }));
+        Self { make, inner: None, fed: false, coded: None, output }
     }
 
     fn decode(&mut self, number: i64, unit: &AccessUnit) -> Result<(), String> {
@@ -116,9 +117,9 @@ impl<D: Parser> Stream<D> {
         let inner = match self.inner.take().filter(|(of, _)| *of == codec) {
             Some((_, inner)) => inner,
             None => {
-                let book = self.book.clone();
+                let output = self.output.clone();
                 // the sink may wait for long; nobody else takes this lock meanwhile
-                let sink = Box::new(move |number, picture| lock(&book).decoded(number, picture));
+                let sink = Box::new(move |number, picture| lock(&output).decoded(number, picture));
                 match (self.make)(codec, sink) {
                     Ok(inner) => inner,
                     Err(DecodeError::Hopeless(why) | DecodeError::Lost(why)) => return Err(why),
@@ -127,17 +128,17 @@ impl<D: Parser> Stream<D> {
         };
         let (_, inner) = self.inner.insert((codec, inner));
         if self.coded.replace(unit.info.coded).is_some_and(|before| before != unit.info.coded)
-            && let Some(reorder) = &mut lock(&self.book).reorder
+            && let Some(reorder) = &mut lock(&self.output).reorder
         {
             reorder.forget();
         }
-        lock(&self.book).admission.decoding(number, unit);
+        lock(&self.output).admission.decoding(number, unit);
         self.fed = true;
         match inner.feed(unit, number) {
             Ok(()) => Ok(()),
             Err(DecodeError::Hopeless(why)) => Err(why),
             Err(DecodeError::Lost(why)) => {
-                lock(&self.book).admission.failed(why);
+                lock(&self.output).admission.failed(why);
                 self.empty();
                 Ok(())
             }
@@ -154,13 +155,13 @@ impl<D: Parser> Stream<D> {
             // the next key picture gets another
             self.inner = None;
         }
-        lock(&self.book).ended();
+        lock(&self.output).ended();
     }
 }
 
 impl<D: Parser> Decoder for Stream<D> {
     fn push(&mut self, unit: &AccessUnit) -> Result<(), String> {
-        let admitted = lock(&self.book).admission.admit(unit);
+        let admitted = lock(&self.output).admission.admit(unit);
         let result = match admitted {
             Admitted::Decode(number) => self.decode(number, unit),
             Admitted::Begin(number) => {
@@ -173,14 +174,14 @@ impl<D: Parser> Decoder for Stream<D> {
             }
             Admitted::Leave => Ok(()),
         };
-        lock(&self.book).report_losses();
+        lock(&self.output).report_losses();
         result
     }
 
     fn flush(&mut self) {
         self.empty();
-        let mut book = lock(&self.book);
-        book.admission.finish();
-        book.report_losses();
+        let mut output = lock(&self.output);
+        output.admission.finish();
+        output.report_losses();
     }
 }

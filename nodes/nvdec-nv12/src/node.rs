@@ -4,7 +4,9 @@ use crate::admitted::{DecodeError, Given, NumberedSink, Parser, Stream};
 use crate::config::{Memory, Settings, Streams};
 use crate::surface::Writer;
 use millrace_cameras::{Backend, Decode, Frame, Sink, Unmapped};
-use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, PictureOrder, Session, Status};
+use millrace_cuda::nvdec::{
+    Codec, DecodeStatus, Mapped, Nvdec, NvdecError, Picture, PictureOrder, Session, SessionOptions,
+};
 use millrace_cuda::{DeviceMemory, Gpu};
 use millrace_frame::{Orientation, PacketCodec, Payload};
 use millrace_ingest::AccessUnit;
@@ -21,18 +23,18 @@ pub(crate) type NvdecNv12 = Decode<Cuda>;
 pub(crate) struct Cuda {
     gpu: Gpu,
     nvdec: Nvdec,
-    options: Options,
+    options: SessionOptions,
     memory: Memory,
     settings: GpuSettings,
     writer: Writer,
     metrics: Metrics,
     stop: StopFlag,
-    /// The lane of all cameras, with `STREAMS: one`.
-    one: Option<OnceLock<Arc<Lane>>>,
+    /// The workspace of all cameras, with `STREAMS: one`.
+    shared_workspace: Option<OnceLock<Arc<Workspace>>>,
 }
 
-/// A row of work on the GPU.
-pub(crate) struct Lane {
+/// A stream of GPU work, and the buffer for frames that are copied to host memory.
+pub(crate) struct Workspace {
     queue: Queue,
     /// Where frames on the way to host memory are packed.
     staging: Mutex<Option<DeviceMemory>>,
@@ -75,7 +77,7 @@ impl Backend for Cuda {
     type Decoder = Stream<Nvidia>;
     type Picture = Picture;
     type Surface = Mapped;
-    type Lane = Lane;
+    type Workspace = Workspace;
 
     fn open(settings: &Settings, cx: &Context) -> Result<Self, NodeError> {
         let gpu = Gpu::open(settings.device).map_err(NodeError::fatal)?;
@@ -83,7 +85,7 @@ impl Backend for Cuda {
         tracing::info!(device = gpu.ordinal(), gpu = gpu.name(), "decodes");
         let live = cx.flow() == Flow::Live;
         let low_delay = settings.low_delay.unwrap_or(live);
-        let options = Options {
+        let options = SessionOptions {
             low_delay,
             // the parser holds back a whole picture buffer where a stream states no bound on reordering
             order: if live && low_delay { PictureOrder::Decoding } else { PictureOrder::Presentation },
@@ -93,18 +95,19 @@ impl Backend for Cuda {
         if settings.memory == Memory::Cuda {
             cx.frames_are_on(&gpu);
         }
-        let writer = Writer::new(&gpu, settings.cameras.feed.format)?;
-        let one = (settings.streams == Streams::One).then(OnceLock::new);
+        let writer = Writer::new(&gpu, settings.cameras.source_settings.format)?;
+        let shared_workspace = (settings.streams == Streams::One).then(OnceLock::new);
         let (memory, settings, metrics) = (settings.memory, settings.gpu, cx.metrics().clone());
-        Ok(Self { gpu, nvdec, options, memory, settings, writer, metrics, stop: cx.stopping(), one })
+        Ok(Self { gpu, nvdec, options, memory, settings, writer, metrics, stop: cx.stopping(), shared_workspace })
     }
 
-    fn lane(&self, cx: &Context) -> Result<Arc<Lane>, NodeError> {
-        if let Some(lane) = self.one.as_ref().and_then(OnceLock::get) {
-            return Ok(lane.clone());
+    fn workspace(&self, cx: &Context) -> Result<Arc<Workspace>, NodeError> {
+        if let Some(workspace) = self.shared_workspace.as_ref().and_then(OnceLock::get) {
+            return Ok(workspace.clone());
         }
-        let lane = Arc::new(Lane { queue: Queue::new(&self.gpu, self.settings, cx)?, staging: Mutex::new(None) });
-        Ok(self.one.as_ref().map_or(lane.clone(), |one| one.get_or_init(|| lane).clone()))
+        let workspace =
+            Arc::new(Workspace { queue: Queue::new(&self.gpu, self.settings, cx)?, staging: Mutex::new(None) });
+        Ok(self.shared_workspace.as_ref().map_or(workspace.clone(), |shared| shared.get_or_init(|| workspace).clone()))
     }
 
     fn decoder(&self, _: &str, sink: Sink<Picture>) -> Result<Stream<Nvidia>, String> {
@@ -131,13 +134,13 @@ impl Backend for Cuda {
         Ok(Stream::new(Box::new(make), given, sink))
     }
 
-    fn map(&self, lane: &Lane, picture: Picture) -> Result<Mapped, Unmapped> {
+    fn map(&self, workspace: &Workspace, picture: Picture) -> Result<Mapped, Unmapped> {
         let lost = |e: NvdecError| Unmapped { cause: "decode_error", detail: e.to_string() };
-        let mapped = picture.map(lane.queue.stream()).map_err(lost)?;
+        let mapped = picture.map(workspace.queue.stream()).map_err(lost)?;
         let cause = match mapped.status() {
-            Status::Complete | Status::Unknown => return Ok(mapped),
-            Status::Concealed => "concealed_errors",
-            Status::Damaged => "decode_error",
+            DecodeStatus::Complete | DecodeStatus::Unknown => return Ok(mapped),
+            DecodeStatus::Concealed => "concealed_errors",
+            DecodeStatus::Damaged => "decode_error",
         };
         Err(Unmapped { cause, detail: "the GPU met errors in the picture's bitstream".to_owned() })
     }
@@ -149,18 +152,18 @@ impl Backend for Cuda {
 
     fn publish(
         &self,
-        lane: &Arc<Lane>,
+        workspace: &Arc<Workspace>,
         mut surface: Mapped,
         frame: &Frame<'_>,
         out: &mut Outputs,
     ) -> Result<(), NodeError> {
-        let shown = frame.shown.info.display;
+        let shown = frame.picture_info.info.display;
         surface
             .show(shown.x_px, shown.y_px, shown.width_px, shown.height_px)
             .map_err(|e| NodeError::frame("unreadable_surface", frame.camera, e))?;
         let (desc, bytes) = self.writer.described(&surface, frame);
         let item = frame.item(Payload::Image(desc.clone()));
-        let queue = &lane.queue;
+        let queue = &workspace.queue;
         match self.memory {
             Memory::Cuda => {
                 // a surface is dropped unread where no slot is free: nothing was queued on it but the driver's own step
@@ -173,7 +176,7 @@ impl Backend for Cuda {
             }
             Memory::Host => {
                 let Some(mut slot) = out.slot("frame", frame.camera, bytes)? else { return Ok(()) };
-                let mut staging = lane.staging.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut staging = workspace.staging.lock().unwrap_or_else(PoisonError::into_inner);
                 if staging.as_ref().is_none_or(|memory| memory.span().bytes() < bytes) {
                     let what = format!("a frame of camera '{}' on its way to the host", frame.camera);
                     *staging = Some(DeviceMemory::allocate(&self.gpu, bytes, &what).map_err(NodeError::fatal)?);

@@ -44,7 +44,8 @@ impl Writer {
             Self::Bgr24(_) => (PixelFormat::Bgr24, 1),
             Self::Nv12(..) => (stored(surface), PITCH_ALIGN_BYTES),
         };
-        let size = frame.shown.info.orientation.shown_size(Size::new(stored_size.width_px, stored_size.height_px));
+        let size =
+            frame.picture_info.info.orientation.shown_size(Size::new(stored_size.width_px, stored_size.height_px));
         ImageDesc::packed(format, size, colour(frame), align)
     }
 
@@ -62,7 +63,7 @@ impl Writer {
         let read_bytes = planes.iter().map(|plane| plane.row_bytes * plane.rows).sum();
         match self {
             Self::Nv12(gpu, kernels) => {
-                let orientation = frame.shown.info.orientation;
+                let orientation = frame.picture_info.info.orientation;
                 let part = |into: &Plane| to.part(into.offset_bytes, to.bytes() - into.offset_bytes);
                 if orientation == Orientation::Upright {
                     for (from, into) in planes.iter().zip(&desc.planes) {
@@ -131,7 +132,7 @@ fn stored(surface: &Mapped) -> PixelFormat {
 }
 
 fn colour(frame: &Frame<'_>) -> Colour {
-    let mut colour = frame.shown.info.colour;
-    frame.feed.override_colour(&mut colour);
+    let mut colour = frame.picture_info.info.colour;
+    frame.source_settings.override_colour(&mut colour);
     colour
 }

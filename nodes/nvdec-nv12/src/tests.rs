@@ -6,7 +6,7 @@ use crate::admitted::{DecodeError, Given, NumberedSink, Parser, Stream};
 use crate::config::{Memory, Settings};
 use crate::node::NvdecNv12;
 use millrace_cameras::{Decoder, Output, Sink};
-use millrace_ingest::{AccessUnit, BoundOrigin, Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, BoundOrigin, Decoded, Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder};
 use millrace_node::testing::Bench;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn clip(name: &str) -> String {
 }
 
 fn units(name: &str) -> Vec<AccessUnit> {
-    let mut ingest = Ingest::open(&clip(name), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(&clip(name), &IngestOptions::default()).unwrap();
     let mut units = Vec::new();
     loop {
         match ingest.next_event().unwrap() {
@@ -96,7 +96,7 @@ fn decode(units: &[AccessUnit], fails_at: Option<i64>) -> (Came, Result<(), Stri
     let sink: Sink<()> = Box::new(move |output| {
         let mut came = into.lock().unwrap();
         match output {
-            Output::Picture { shown, .. } => came.pictures.push(shown.timing.pts_ns),
+            Output::Picture { picture_info, .. } => came.pictures.push(picture_info.timing.pts_ns),
             Output::Loss(loss) => came.losses.push((loss.cause, loss.count)),
         }
     });
@@ -180,7 +180,7 @@ fn ordered(units: &[AccessUnit], fails_at: Option<i64>) -> (Vec<Came>, usize) {
     let sink: Sink<Arc<()>> = Box::new(move |output| {
         let mut came = into.lock().unwrap();
         match output {
-            Output::Picture { shown, .. } => came.pictures.push(shown.timing.pts_ns),
+            Output::Picture { picture_info, .. } => came.pictures.push(picture_info.timing.pts_ns),
             Output::Loss(loss) => came.losses.push((loss.cause, loss.count)),
         }
     });
@@ -291,7 +291,7 @@ fn settings(pairs: &[(&str, &str)]) -> Settings {
 #[test]
 fn defaults_are_those_of_the_page() {
     let s = settings(&[("SOURCE", "a")]);
-    assert_eq!((s.device, s.low_delay, s.memory, s.cameras.feed.repeat), (0, None, Memory::Cuda, false));
+    assert_eq!((s.device, s.low_delay, s.memory, s.cameras.source_settings.repeat), (0, None, Memory::Cuda, false));
     assert_eq!(settings(&[("SOURCE", "a"), ("MEMORY", "host")]).memory, Memory::Host);
 }
 

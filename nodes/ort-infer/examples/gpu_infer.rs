@@ -35,7 +35,7 @@ usage: gpu_infer --model MODEL.yml --provider cpu|cuda|tensorrt [options]
 
 type Fault = Box<dyn std::error::Error>;
 
-struct Options {
+struct Arguments {
     settings: Settings,
     reference: PathBuf,
     frames: usize,
@@ -46,9 +46,9 @@ struct Options {
     checked: bool,
 }
 
-fn options() -> Result<Option<Options>, Fault> {
+fn options() -> Result<Option<Arguments>, Fault> {
     let mut words = std::env::args().skip(1);
-    let mut o = Options {
+    let mut o = Arguments {
         settings: Settings::of_model(PathBuf::new()),
         reference: PathBuf::new(),
         frames: 300,
@@ -278,7 +278,7 @@ fn measure<F: Flight>(
     }))
 }
 
-fn run(o: &Options) -> Result<bool, Fault> {
+fn run(o: &Arguments) -> Result<bool, Fault> {
     let begun = Instant::now();
     let mut arm = Arm::open(&o.settings, o.score)?;
     let open_s = begun.elapsed().as_secs_f64();
@@ -349,7 +349,7 @@ struct Compared {
 
 /// Every picture, by the CPU and by the provider with each number of frames together.
 fn compare(
-    o: &Options,
+    o: &Arguments,
     arm: &mut Arm,
     counts: &[usize],
     together: &dyn Fn(usize, usize) -> Option<Vec<Tensor<'static>>>,

@@ -1,6 +1,6 @@
 //! Settings of `ort-infer`.
 
-use millrace_infer::{Common, EngineError};
+use millrace_infer::{DetectorSettings, EngineError};
 use millrace_node::{FilePath, Findings, Flow};
 use ort::ep::cuda::ConvAlgorithmSearch;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub struct Settings {
     #[serde(flatten)]
     #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
-    pub common: Common,
+    pub common: DetectorSettings,
     /// The ONNX Runtime library, a `libonnxruntime.so` of version 1.24 or newer. Left out, it is looked for: see
     /// docs/nodes/ort-infer.md.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]
@@ -130,7 +130,7 @@ impl Settings {
     /// The settings for this model where nothing else is said.
     pub fn of_model(model: PathBuf) -> Self {
         Self {
-            common: Common { model: model.into(), ..Common::default() },
+            common: DetectorSettings { model: model.into(), ..DetectorSettings::default() },
             library: None,
             spin: false,
             provider: Provider::Cpu,

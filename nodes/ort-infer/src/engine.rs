@@ -8,8 +8,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use millrace_cuda::{DeviceMemory, Stream};
 use millrace_frame::TensorDtype;
 use millrace_infer::{
-    Batch, Common, Elements, Engine, EngineError, Flight, Grid, Port, RawTensor, Signature, Tensor, contained,
-    second_input,
+    Batch, DetectorSettings, Elements, Engine, EngineError, Flight, Grid, Port, RawTensor, Signature, Tensor,
+    contained, second_input,
 };
 use millrace_node::{Findings, Flow};
 use ort::session::Session;
@@ -217,7 +217,7 @@ impl Engine for Ort {
     type Settings = Settings;
     type Flight = InOrt;
 
-    fn common(settings: &Settings) -> &Common {
+    fn common(settings: &Settings) -> &DetectorSettings {
         &settings.common
     }
 

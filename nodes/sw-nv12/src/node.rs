@@ -61,7 +61,7 @@ impl Backend for Software {
     type Decoder = Stream;
     type Picture = Box<Picture>;
     type Surface = Box<Picture>;
-    type Lane = ();
+    type Workspace = ();
 
     fn open(_: &Settings, cx: &Context) -> Result<Self, NodeError> {
         let order = match cx.flow() {
@@ -71,7 +71,7 @@ impl Backend for Software {
         Ok(Self { metrics: cx.metrics().clone(), order })
     }
 
-    fn lane(&self, _: &Context) -> Result<Arc<()>, NodeError> {
+    fn workspace(&self, _: &Context) -> Result<Arc<()>, NodeError> {
         Ok(Arc::new(()))
     }
 
@@ -92,15 +92,15 @@ impl Backend for Software {
     ) -> Result<(), NodeError> {
         let unwritable = |e| NodeError::frame("unwritable", frame.camera, e);
         let (mut desc, mut bytes) = picture.info.nv12(PITCH_ALIGN_BYTES);
-        frame.feed.override_colour(&mut desc.colour);
+        frame.source_settings.override_colour(&mut desc.colour);
         // the decoder's own picture has as many samples as nv12 has
         self.metrics.moved(frame.camera, desc.bytes());
-        if frame.feed.format == FrameFormat::Bgr24 {
+        if frame.source_settings.format == FrameFormat::Bgr24 {
             (desc, bytes) = ImageDesc::packed(PixelFormat::Bgr24, desc.coded, desc.colour, PITCH_ALIGN_BYTES);
         }
         let Some(mut slot) = out.slot("frame", frame.camera, bytes)? else { return Ok(()) };
         let began = Instant::now();
-        match frame.feed.format {
+        match frame.source_settings.format {
             FrameFormat::Nv12 => picture.write_nv12(&desc, slot.bytes_mut()).map_err(unwritable)?,
             FrameFormat::Bgr24 => picture.write_bgr24(&desc, slot.bytes_mut()).map_err(unwritable)?,
         }

@@ -5,7 +5,7 @@ use crate::config::Settings;
 use millrace_ab::model::TensorPair;
 use millrace_frame::{Payload, PayloadKind, TensorDesc, counted};
 use millrace_node::{
-    Context, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, create_file,
+    Context, FrameLease, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports, Progress, create_file,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// A frame whose partner has not come.
 enum Waiting {
     /// Where it lies: its producer waits when it has given out all its slots, so that neither side runs away.
-    There(Lease),
+    There(FrameLease),
     /// A copy, made where both sides would wait for each other for ever.
     Copied(TensorDesc, Vec<u8>),
 }
@@ -159,7 +159,7 @@ impl Waiting {
     }
 }
 
-fn look(lease: &Lease) -> Result<(TensorDesc, std::borrow::Cow<'_, [u8]>), NodeError> {
+fn look(lease: &FrameLease) -> Result<(TensorDesc, std::borrow::Cow<'_, [u8]>), NodeError> {
     let Payload::Tensor(tensor) = &lease.item().payload else {
         return Err(NodeError::fatal("a port carried something else than a tensor"));
     };

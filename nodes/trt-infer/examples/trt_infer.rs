@@ -29,14 +29,14 @@ usage: trt_infer --model MODEL.yml [options]
 
 type Fault = Box<dyn std::error::Error>;
 
-struct Options {
+struct Arguments {
     settings: Settings,
     frames: usize,
     rounds: usize,
     json: Option<PathBuf>,
 }
 
-fn options() -> Result<Option<Options>, Fault> {
+fn options() -> Result<Option<Arguments>, Fault> {
     let mut words = std::env::args().skip(1);
     let mut sets: Vec<(String, String)> = Vec::new();
     let (mut frames, mut rounds, mut json) = (300, 3, None);
@@ -66,7 +66,7 @@ fn options() -> Result<Option<Options>, Fault> {
         return Err("--model is missing; --help names the options".into());
     }
     let settings: Settings = millrace_node::settings_from(&sets)?;
-    Ok(Some(Options { settings, frames, rounds: rounds.max(1), json }))
+    Ok(Some(Arguments { settings, frames, rounds: rounds.max(1), json }))
 }
 
 /// Elements from a half to one, others for each `seed`; bytes have all values.
@@ -206,7 +206,7 @@ fn median(mut rounds: Vec<Value>) -> Value {
     median
 }
 
-fn run(o: &Options) -> Result<bool, Fault> {
+fn run(o: &Arguments) -> Result<bool, Fault> {
     let together = o.settings.batch as usize;
     let most_in_flight = o.settings.common.in_flight.unwrap_or(2) as usize;
     let begun = Instant::now();

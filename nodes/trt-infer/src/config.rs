@@ -1,6 +1,6 @@
 //! Settings of `trt-infer`.
 
-use millrace_infer::{Common, EngineError};
+use millrace_infer::{DetectorSettings, EngineError};
 use millrace_node::{FilePath, Findings};
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct Settings {
     #[serde(flatten)]
     #[allow(missing_docs, reason = "its own documentation would stand in the settings of the node")]
-    pub common: Common,
+    pub common: DetectorSettings,
     /// The TensorRT library, a `libnvinfer.so.8`, `libnvinfer.so.10` or `libnvinfer.so.11`, with the ONNX parser beside it.
     /// Left out, the newest that the system's loader finds.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "read"))]

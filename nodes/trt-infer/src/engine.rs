@@ -5,7 +5,9 @@ use crate::ready::{self, Ready};
 use millrace_cuda::tensorrt::{self, Input, Session, TensorrtError};
 use millrace_cuda::{Span, Stream};
 use millrace_frame::TensorDtype;
-use millrace_infer::{Batch, Common, Engine, EngineError, Flight, Grid, Outlet, Port, RawTensor, Signature, Tensor};
+use millrace_infer::{
+    Batch, DetectorSettings, Engine, EngineError, Flight, Grid, Outlet, Port, RawTensor, Signature, Tensor,
+};
 use millrace_node::{Findings, Flow};
 use std::path::Path;
 use std::sync::Arc;
@@ -85,7 +87,7 @@ impl Engine for Trt {
     type Settings = Settings;
     type Flight = InTrt;
 
-    fn common(settings: &Settings) -> &Common {
+    fn common(settings: &Settings) -> &DetectorSettings {
         &settings.common
     }
 

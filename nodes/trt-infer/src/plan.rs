@@ -3,7 +3,7 @@
 use crate::cache;
 use crate::config::{Precision, Settings, Tactic};
 use md5::{Digest, Md5};
-use millrace_cuda::tensorrt::{OpenInput, Options, Plan, Progress, Tensor, Tensorrt};
+use millrace_cuda::tensorrt::{BuildOptions, OpenInput, Plan, Progress, Tensor, Tensorrt};
 use millrace_cuda::{Gpu, driver_version};
 use millrace_detect::Model;
 use millrace_infer::EngineError;
@@ -182,7 +182,7 @@ pub(crate) fn build(
         let extents = extents(&network.tensors(), wanted, batches).map_err(|why| EngineError::load(file, why))?;
         let profiles = extents.iter().map(|[least, most]| OpenInput { name: &wanted.name, least, most });
         let profiles: Vec<OpenInput<'_>> = profiles.collect();
-        let options = Options {
+        let options = BuildOptions {
             profiles: &profiles,
             f16: wanted.precision == Precision::F16,
             exact: !wanted.tf32,

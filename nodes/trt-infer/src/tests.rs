@@ -93,14 +93,14 @@ fn a_model_becomes_an_engine_by_its_description() {
     assert!(!all.bytes().is_empty() && two.bytes().len() > all.bytes().len());
 
     // refused before minutes are spent on it
-    let told = |wanted| plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap_err().to_string();
-    let other = told(Wanted { name: "image".to_owned(), ..wanted.clone() });
+    let message = |wanted| plan::build(&library, &model, &file, (&wanted, &batches), b"").unwrap_err().to_string();
+    let other = message(Wanted { name: "image".to_owned(), ..wanted.clone() });
     assert!(other.contains("it has no input 'image'; it has 'images'"), "{other}");
-    let other = told(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });
+    let other = message(Wanted { shape: [1, 3, 640, 640], ..wanted.clone() });
     assert!(other.contains("has shape [-1, 3, 192, 320]") && other.contains("[1, 3, 640, 640]"), "{other}");
-    let other = told(Wanted { precision: Precision::F16, ..wanted.clone() });
+    let other = message(Wanted { precision: Precision::F16, ..wanted.clone() });
     assert!(other.contains("it has no choice of precision; export the model in 16 bits"), "{other}");
-    let other = told(Wanted { tactics: vec![Tactic::Cudnn], ..wanted });
+    let other = message(Wanted { tactics: vec![Tactic::Cudnn], ..wanted });
     assert!(other.contains("it has no tactic source 'cudnn'; it has"), "{other}");
 }
 
@@ -177,9 +177,9 @@ fn a_folder_that_cannot_be_written_costs_the_next_start_alone() {
 fn without_tensorrt_the_node_says_what_brings_it_and_what_to_use() {
     let settings =
         Settings { library: Some(PathBuf::from("/nowhere/libnvinfer.so.11").into()), ..settings("model.yml".into()) };
-    let told = Trt::open(Path::new("model.onnx"), 1, &settings).unwrap_err().to_string();
+    let message = Trt::open(Path::new("model.onnx"), 1, &settings).unwrap_err().to_string();
     for part in ["/nowhere/libnvinfer.so.11", "NVIDIA's TensorRT 8.5 to 11", "use ort-infer"] {
-        assert!(told.contains(part), "{told}");
+        assert!(message.contains(part), "{message}");
     }
 }
 

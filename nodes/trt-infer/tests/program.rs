@@ -52,10 +52,10 @@ fn settings_of_a_build_are_those_of_the_node() {
     ] {
         let output = run(&[&build[..], sets].concat());
         assert!(!output.status.success(), "{sets:?}");
-        let told = said(&output.stderr);
-        assert!(told.contains(expected), "{sets:?}: {told}");
+        let message = said(&output.stderr);
+        assert!(message.contains(expected), "{sets:?}: {message}");
     }
     // said before a library is looked for
-    let told = said(&run(&["--model", "build", "nowhere.yml", "--set", "LIBRARY=/nowhere/libnvinfer.so.8"]).stderr);
-    assert!(told.contains("nowhere.yml: cannot read the model's description"), "{told}");
+    let message = said(&run(&["--model", "build", "nowhere.yml", "--set", "LIBRARY=/nowhere/libnvinfer.so.8"]).stderr);
+    assert!(message.contains("nowhere.yml: cannot read the model's description"), "{message}");
 }

@@ -1,7 +1,7 @@
 //! One WebSocket connection, from its upgrade to its end.
 
 use crate::hub::Hub;
-use crate::queue::{ClientQueue, Next, Video};
+use crate::queue::{ClientQueue, SendStep, Video};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -29,8 +29,8 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// Serves a connection until either side ends it.
 pub(crate) async fn serve(socket: WebSocket, hub: Arc<Hub>, video: Video) {
     let (mut tx, rx) = socket.split();
-    let seat = match hub.join(video) {
-        Ok(seat) => seat,
+    let subscriber = match hub.join(video) {
+        Ok(subscriber) => subscriber,
         Err(max) => {
             // said in the closing handshake, where a browser's script can read it, unlike an HTTP status
             let reason = format!("this server takes {max} clients at most (MAX_CLIENTS)");
@@ -39,7 +39,7 @@ pub(crate) async fn serve(socket: WebSocket, hub: Arc<Hub>, video: Video) {
             return;
         }
     };
-    let queue = seat.queue.clone();
+    let queue = subscriber.queue.clone();
     let writer = std::pin::pin!(write(tx, &queue));
     let reader = std::pin::pin!(read(rx, &queue));
     // whichever ends first, the other has its part of the closing handshake to do
@@ -62,13 +62,13 @@ async fn write(mut tx: SplitSink<WebSocket, Message>, queue: &ClientQueue) {
     loop {
         let message = tokio::select! {
             next = queue.next() => match next {
-                Next::Text(text) => Message::Text(text),
-                Next::Binary(bytes) => Message::Binary(bytes),
-                Next::Close(code, reason) => {
+                SendStep::Text(text) => Message::Text(text),
+                SendStep::Binary(bytes) => Message::Binary(bytes),
+                SendStep::Close(code, reason) => {
                     let _ = timeout(CLOSE_WITHIN, tx.send(close(code, reason))).await;
                     return;
                 }
-                Next::Hangup => return,
+                SendStep::Hangup => return,
             },
             _ = ping.tick() => Message::Ping(Default::default()),
         };

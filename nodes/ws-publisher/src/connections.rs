@@ -25,7 +25,7 @@ const NO_DESCRIPTOR: Duration = Duration::from_millis(200);
 
 /// Serves `app` on every connection that `listener` accepts, and no more than `most` at a time.
 pub(crate) async fn serve(listener: TcpListener, app: Router, most: usize) {
-    let places = Arc::new(Places { most, state: Mutex::default(), freed: Notify::new() });
+    let limit = Arc::new(ConnectionLimit { most, state: Mutex::default(), freed: Notify::new() });
     let app = TowerToHyperService::new(app);
     loop {
         let stream = match listener.accept().await {
@@ -41,10 +41,10 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, most: usize) {
         };
         // boxes are small and wanted at once
         let _ = stream.set_nodelay(true);
-        let place = places.clone().enter().await;
-        let evicted = place.connection.evicted.clone();
-        let service = Tracked { app: app.clone(), connection: place.connection.clone() };
-        let io = TokioIo::new(Held { stream, _place: place });
+        let permit = limit.clone().acquire().await;
+        let evicted = permit.connection.evicted.clone();
+        let service = Tracked { app: app.clone(), connection: permit.connection.clone() };
+        let io = TokioIo::new(PermittedStream { stream, _permit: permit });
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -74,7 +74,7 @@ enum Phase {
 #[derive(Debug)]
 struct Connection {
     phase: Mutex<Phase>,
-    /// Its place is wanted.
+    /// Its permit is wanted for another connection.
     evicted: Arc<Notify>,
 }
 
@@ -90,24 +90,25 @@ struct State {
     open: BTreeMap<u64, Arc<Connection>>,
 }
 
+/// Limits the number of open connections.
 #[derive(Debug)]
-struct Places {
+struct ConnectionLimit {
     most: usize,
     state: Mutex<State>,
     freed: Notify,
 }
 
-impl Places {
+impl ConnectionLimit {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection. Where all are taken, the connection that has been idle for longest loses its own; where
-    /// none is idle, this waits.
-    async fn enter(self: Arc<Self>) -> Place {
+    /// Waits for a permit for a connection. If there is none, the connection that has been idle for longest loses its own.
+    /// If no connection is idle, this waits until one ends.
+    async fn acquire(self: Arc<Self>) -> ConnectionPermit {
         loop {
             if let Some((number, connection)) = self.take() {
-                return Place { places: self, number, connection };
+                return ConnectionPermit { limit: self, number, connection };
             }
             // a permit is kept when a place is freed between the two lines
             self.freed.notified().await;
@@ -135,18 +136,18 @@ impl Places {
     }
 }
 
-/// A connection's place; given up when it is dropped.
+/// The permit of an open connection. Dropping it makes room for another connection.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct ConnectionPermit {
+    limit: Arc<ConnectionLimit>,
     number: u64,
     connection: Arc<Connection>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.state().open.remove(&self.number);
-        self.places.freed.notify_one();
+        self.limit.state().open.remove(&self.number);
+        self.limit.freed.notify_one();
     }
 }
 
@@ -176,27 +177,27 @@ impl Service<Request<Incoming>> for Tracked {
     }
 }
 
-/// A connection's stream and its place. A WebSocket takes both along.
-struct Held {
+/// The stream of a connection, with its permit. A WebSocket keeps both.
+struct PermittedStream {
     stream: TcpStream,
-    _place: Place,
+    _permit: ConnectionPermit,
 }
 
-mod held {
-    //! `Held` reads and writes as its stream does.
-    use super::Held;
+mod permitted_stream {
+    //! `PermittedStream` reads and writes as its stream does.
+    use super::PermittedStream;
     use std::io::{self, IoSlice};
     use std::pin::Pin;
     use std::task::{Context, Poll};
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-    impl AsyncRead for Held {
+    impl AsyncRead for PermittedStream {
         fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             Pin::new(&mut self.stream).poll_read(cx, buf)
         }
     }
 
-    impl AsyncWrite for Held {
+    impl AsyncWrite for PermittedStream {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.stream).poll_write(cx, buf)
         }

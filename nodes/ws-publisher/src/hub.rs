@@ -104,15 +104,15 @@ impl std::fmt::Debug for LoopAge {
     }
 }
 
-/// A place at the hub; giving it up is dropping it.
+/// A client that subscribes to the hub. Dropping this ends the subscription.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Subscriber {
     hub: Arc<Hub>,
     id: u64,
     pub(crate) queue: Arc<ClientQueue>,
 }
 
-impl Drop for Seat {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         self.hub.lock().clients.remove(&self.id);
     }
@@ -247,7 +247,7 @@ impl Hub {
     }
 
     /// Takes a client in, or says how many there may be.
-    pub(crate) fn join(self: &Arc<Self>, video: Video) -> Result<Seat, usize> {
+    pub(crate) fn join(self: &Arc<Self>, video: Video) -> Result<Subscriber, usize> {
         let mut state = self.lock();
         if state.clients.len() >= self.max_clients {
             return Err(self.max_clients);
@@ -282,7 +282,7 @@ impl Hub {
         let id = state.next_client;
         state.next_client += 1;
         state.clients.insert(id, queue.clone());
-        Ok(Seat { hub: self.clone(), id, queue })
+        Ok(Subscriber { hub: self.clone(), id, queue })
     }
 
     /// Clients now.

@@ -6,7 +6,7 @@ use crate::pictures::Pictures;
 use crate::queue::View;
 use crate::server::{Server, parse_bind};
 use millrace_frame::{CameraStatus, Detections, PacketCodec, Payload, PayloadKind};
-use millrace_node::{Context, Findings, Input, Lease, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
+use millrace_node::{Context, Findings, FrameLease, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, Ports};
 use std::sync::Arc;
 
 /// `ws-publisher`.
@@ -112,7 +112,7 @@ impl WsPublisher {
         Ok(())
     }
 
-    fn packet(&mut self, lease: &Lease) -> Result<(), NodeError> {
+    fn packet(&mut self, lease: &FrameLease) -> Result<(), NodeError> {
         let item = lease.item();
         let Payload::Packet(packet) = &item.payload else { return Ok(()) };
         if packet.codec != PacketCodec::H264 {
@@ -130,7 +130,7 @@ impl WsPublisher {
         Ok(())
     }
 
-    fn frame(&mut self, lease: Lease) -> Result<(), NodeError> {
+    fn frame(&mut self, lease: FrameLease) -> Result<(), NodeError> {
         let item = lease.item();
         self.hub.picture(&item.source, item.timing.capture_ns).map_err(|e| refused(&e, &item.source))?;
         self.pictures.offer(lease, &self.hub);

@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::hub::Hub;
 use crate::jpeg;
 use millrace_frame::Payload;
-use millrace_node::{Lease, Metrics, NodeError};
+use millrace_node::{FrameLease, Metrics, NodeError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Chooses the frames that become pictures, and hands them to the thread.
 pub(crate) struct Pictures {
-    frames: SyncSender<Lease>,
+    frames: SyncSender<FrameLease>,
     /// `None`: there are none.
     every: Option<Duration>,
     /// The thread reads it before each picture.
@@ -45,7 +45,7 @@ impl Pictures {
     }
 
     /// Hands a frame to the thread, where somebody wants it, the rate allows it and the thread is free.
-    pub(crate) fn offer(&mut self, lease: Lease, hub: &Hub) {
+    pub(crate) fn offer(&mut self, lease: FrameLease, hub: &Hub) {
         let Some(every) = self.every else { return };
         let (source, now) = (&lease.item().source, Instant::now());
         if !hub.jpeg_wanted(source) || self.due.get(source).is_some_and(|&due| now < due) {
@@ -58,7 +58,7 @@ impl Pictures {
     }
 }
 
-fn encode_all(frames: &Receiver<Lease>, hub: &Hub, metrics: &Metrics, quality: &AtomicU8) {
+fn encode_all(frames: &Receiver<FrameLease>, hub: &Hub, metrics: &Metrics, quality: &AtomicU8) {
     for lease in frames {
         let item = lease.item();
         let Payload::Image(image) = &item.payload else { continue };

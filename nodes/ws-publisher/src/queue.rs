@@ -1,6 +1,6 @@
 //! What waits for one client. The node's thread pushes and never waits; the client's task pops. A client that cannot
 //! keep up loses the oldest detections, and of its pictures everything up to the next key frame; both are counted, and
-//! the client is told.
+//! the client gets a `gap` message.
 
 use crate::protocol::{ClientStats, Message, SCHEMA};
 use axum::body::Bytes;
@@ -49,9 +49,9 @@ pub(crate) enum Video {
     Jpeg,
 }
 
-/// What the client's task is to do next.
+/// What the client's task does next.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Next {
+pub(crate) enum SendStep {
     Text(Utf8Bytes),
     Binary(Bytes),
     /// Say goodbye with this code and reason; nothing follows.
@@ -130,9 +130,9 @@ struct State {
     cameras: BTreeMap<u8, Camera>,
     lost: ClientStats,
     /// What comes when everything else has been sent.
-    ending: VecDeque<Next>,
+    ending: VecDeque<SendStep>,
     /// Close now.
-    abort: Option<Next>,
+    abort: Option<SendStep>,
 }
 
 /// The queue of one client.
@@ -285,20 +285,20 @@ impl ClientQueue {
     /// Says why and closes, once everything that waits has been sent.
     pub(crate) fn end(&self, code: u16, reason: &str) {
         let text = Message::End { schema: SCHEMA, reason }.text();
-        self.change(|s| s.ending = [Next::Text(text), Next::Close(code, reason.into())].into());
+        self.change(|s| s.ending = [SendStep::Text(text), SendStep::Close(code, reason.into())].into());
     }
 
     /// Closes before anything that waits.
     pub(crate) fn abort(&self, code: u16, reason: &str) {
         self.change(|s| {
-            s.abort.get_or_insert(Next::Close(code, reason.into()));
+            s.abort.get_or_insert(SendStep::Close(code, reason.into()));
         });
     }
 
     /// The peer has closed.
     pub(crate) fn hangup(&self) {
         self.change(|s| {
-            s.abort.get_or_insert(Next::Hangup);
+            s.abort.get_or_insert(SendStep::Hangup);
         });
     }
 
@@ -308,7 +308,7 @@ impl ClientQueue {
     }
 
     /// Waits for something to send.
-    pub(crate) async fn next(&self) -> Next {
+    pub(crate) async fn next(&self) -> SendStep {
         loop {
             if let Some(next) = self.try_next() {
                 return next;
@@ -319,38 +319,38 @@ impl ClientQueue {
     }
 
     /// Something to send, if there is any: small and urgent things first.
-    pub(crate) fn try_next(&self) -> Option<Next> {
+    pub(crate) fn try_next(&self) -> Option<SendStep> {
         let mut guard = self.lock();
         let s = &mut *guard;
         if let Some(next) = s.abort.take() {
-            // whoever asks again is told to stop again
-            s.abort = Some(Next::Hangup);
+            // a further call returns the same
+            s.abort = Some(SendStep::Hangup);
             return Some(next);
         }
         if let Some(text) = s.hello.take().or_else(|| s.stats.take()) {
-            return Some(Next::Text(text));
+            return Some(SendStep::Text(text));
         }
         if let Some(&(camera, _)) = s.detections.front() {
             if let Some(gap) = s.cameras.get_mut(&camera).and_then(|c| c.gap(c.lost_detections)) {
-                return Some(Next::Text(gap));
+                return Some(SendStep::Text(gap));
             }
             let (_, text) = s.detections.pop_front()?;
             s.detections_bytes -= text.len();
-            return Some(Next::Text(text));
+            return Some(SendStep::Text(text));
         }
         match s.pictures.front() {
             Some(Picture::Data { camera, .. }) => {
                 if let Some(gap) = s.cameras.get_mut(camera).and_then(|c| c.gap(c.lost_packets)) {
-                    return Some(Next::Text(gap));
+                    return Some(SendStep::Text(gap));
                 }
                 let Some(Picture::Data { bytes, .. }) = s.pictures.pop_front() else { return None };
                 s.pictures_bytes -= bytes.len();
-                Some(Next::Binary(bytes))
+                Some(SendStep::Binary(bytes))
             }
             Some(Picture::Config(_, text)) => {
                 let text = text.clone();
                 s.pictures.pop_front();
-                Some(Next::Text(text))
+                Some(SendStep::Text(text))
             }
             None => s.ending.pop_front(),
         }

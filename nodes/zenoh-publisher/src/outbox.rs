@@ -46,13 +46,14 @@ struct State {
     closed: bool,
 }
 
+/// The queue that the node and the sending thread share.
 #[derive(Debug)]
-struct Shared {
+struct SharedQueue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl Shared {
+impl SharedQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,7 +62,7 @@ impl Shared {
 /// The queue and its thread.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    shared: Arc<Shared>,
+    queue: Arc<SharedQueue>,
     capacity: usize,
     wait_most: Duration,
     /// Disconnected when the thread has ended.
@@ -78,10 +79,10 @@ impl Outbox {
         open: impl FnOnce() -> Result<S, String> + Send + 'static,
         failed: impl Fn(&str, &str) + Send + 'static,
     ) -> Result<Self, String> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let queue = Arc::new(SharedQueue { state: Mutex::default(), changed: Condvar::new() });
         let (opened, is_open) = sync_channel(1);
         let (alive, ended) = sync_channel::<()>(1);
-        let theirs = shared.clone();
+        let theirs = queue.clone();
         std::thread::Builder::new()
             .name("zenoh-out".into())
             .spawn(move || {
@@ -100,14 +101,14 @@ impl Outbox {
             Err(_) => return Err(format!("the session did not open within {} s", within.as_secs())),
         }
         let wait_most = if reliable { WAIT_MOST } else { Duration::ZERO };
-        Ok(Self { shared, capacity: capacity.max(1), wait_most, ended })
+        Ok(Self { queue, capacity: capacity.max(1), wait_most, ended })
     }
 
     /// Hands a frame over. Returns the frame that had to go for it: the oldest that waits, or with RELIABLE this one,
     /// when no room came in time or `stopping` says that nobody should wait any more.
     pub(crate) fn push(&self, put: Put, stopping: impl Fn() -> bool) -> Option<Lost> {
         let deadline = Instant::now() + self.wait_most;
-        let mut state = self.shared.lock();
+        let mut state = self.queue.lock();
         let mut lost = None;
         while state.waiting.len() >= self.capacity {
             if self.wait_most.is_zero() {
@@ -120,35 +121,35 @@ impl Outbox {
             }
             // in steps, to see a stop
             let step = left.min(Duration::from_millis(100));
-            state = self.shared.changed.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.queue.changed.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.waiting.push_back(put);
-        self.shared.changed.notify_all();
+        self.queue.changed.notify_all();
         lost
     }
 
     /// Hands a camera's state over, in place of an older one that still waits.
     pub(crate) fn push_state(&self, status: &CameraStatus) {
-        self.shared.lock().states.insert(status.source.clone(), status.clone());
-        self.shared.changed.notify_all();
+        self.queue.lock().states.insert(status.source.clone(), status.clone());
+        self.queue.changed.notify_all();
     }
 
     /// Sends what still waits, for `within` at most. Returns the cameras of the frames that were not sent.
     pub(crate) fn finish(&self, within: Duration) -> Vec<Lost> {
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
         match self.ended.recv_timeout(within) {
             // a thread that is stuck in a put ends with the process
             Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
-        self.shared.lock().waiting.drain(..).map(|put| Lost { source: put.source }).collect()
+        self.queue.lock().waiting.drain(..).map(|put| Lost { source: put.source }).collect()
     }
 }
 
 impl Drop for Outbox {
     /// A node that is asked to stop sends no more. The session is to be closed when the node is gone: its port is waited for.
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let mut state = self.queue.lock();
         state.waiting.clear();
         state.states.clear();
         drop(state);
@@ -160,41 +161,42 @@ impl Drop for Outbox {
 impl Outbox {
     /// The thread has taken everything that was pushed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.shared.lock().waiting.is_empty()
+        self.queue.lock().waiting.is_empty()
     }
 }
 
-enum Next {
+/// What the sending thread sends next.
+enum QueuedItem {
     State(CameraStatus),
     Frame(Put),
 }
 
-fn send_all(shared: &Shared, mut sink: impl Sink, failed: impl Fn(&str, &str)) {
+fn send_all(queue: &SharedQueue, mut sink: impl Sink, failed: impl Fn(&str, &str)) {
     loop {
         let next = {
-            let mut state = shared.lock();
+            let mut state = queue.lock();
             loop {
                 if let Some((_, status)) = state.states.pop_first() {
-                    break Next::State(status);
+                    break QueuedItem::State(status);
                 }
                 if let Some(put) = state.waiting.pop_front() {
-                    break Next::Frame(put);
+                    break QueuedItem::Frame(put);
                 }
                 if state.closed {
                     return;
                 }
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = queue.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        shared.changed.notify_all();
+        queue.changed.notify_all();
         match next {
             // a state is no frame: it is not counted as one that was lost
-            Next::State(status) => {
+            QueuedItem::State(status) => {
                 if let Err(error) = sink.state(&status) {
                     tracing::warn!("the state of camera '{}' could not be put: {error}", status.source);
                 }
             }
-            Next::Frame(put) => {
+            QueuedItem::Frame(put) => {
                 let source = put.source.clone();
                 if let Err(error) = sink.put(put) {
                     failed(&source, &error);

@@ -2,15 +2,15 @@
 
 use crate::CameraSettings;
 use millrace_frame::{Item, Payload, Timing};
-use millrace_ingest::{AccessUnit, Decoded, FeedSettings, Loss, Picture, StreamInfo};
+use millrace_ingest::{AccessUnit, Decoded, Loss, Picture, SourceSettings, StreamInfo};
 use millrace_node::{Context, NodeError, Outputs};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// What is known of a picture that is to be shown.
+/// The times and the stream of a picture that a decoder outputs.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct PictureInfo {
     /// Its times, as its access unit had them.
     pub timing: Timing,
     /// What the stream's parameter sets say.
@@ -21,8 +21,8 @@ pub struct Shown {
 pub enum Output<P> {
     /// A picture, in presentation order.
     Picture {
-        /// What is known of it.
-        shown: Shown,
+        /// Its times and its stream.
+        picture_info: PictureInfo,
         /// Its pixels, or where they will be.
         picture: P,
     },
@@ -36,8 +36,8 @@ impl From<Decoded> for Output<Box<Picture>> {
         match decoded {
             Decoded::Loss(loss) => Self::Loss(loss),
             Decoded::Picture(picture) => {
-                let shown = Shown { timing: picture.timing, info: picture.info.clone() };
-                Self::Picture { shown, picture }
+                let picture_info = PictureInfo { timing: picture.timing, info: picture.info.clone() };
+                Self::Picture { picture_info, picture }
             }
         }
     }
@@ -97,8 +97,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     type Picture: Send + 'static;
     /// A picture whose pixels are there.
     type Surface: Send + 'static;
-    /// What a camera works with.
-    type Lane: Send + Sync + 'static;
+    /// The resources that the pictures of a camera are mapped and published with, such as a stream of a GPU.
+    type Workspace: Send + Sync + 'static;
 
     /// Makes it, before there is a camera.
     ///
@@ -106,11 +106,11 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// The node cannot work on this machine or with these settings.
     fn open(settings: &Self::Settings, cx: &Context) -> Result<Self, NodeError>;
 
-    /// What a camera works with; cameras may share one.
+    /// The workspace of a camera. Cameras may share one.
     ///
     /// # Errors
     /// Those of the device.
-    fn lane(&self, cx: &Context) -> Result<Arc<Self::Lane>, NodeError>;
+    fn workspace(&self, cx: &Context) -> Result<Arc<Self::Workspace>, NodeError>;
 
     /// A decoder for this camera's stream, whose codec the first unit names.
     ///
@@ -122,7 +122,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// The picture is lost.
-    fn map(&self, lane: &Self::Lane, picture: Self::Picture) -> Result<Self::Surface, Unmapped>;
+    fn map(&self, workspace: &Self::Workspace, picture: Self::Picture) -> Result<Self::Surface, Unmapped>;
 
     /// Publishes a picture on the port `frame`.
     ///
@@ -130,7 +130,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// As [`Outputs::slot`]; a fault of the picture loses the picture alone.
     fn publish(
         &self,
-        lane: &Arc<Self::Lane>,
+        workspace: &Arc<Self::Workspace>,
         surface: Self::Surface,
         frame: &Frame<'_>,
         out: &mut Outputs,
@@ -154,14 +154,14 @@ pub struct Frame<'a> {
     /// The frame's number.
     pub seq: u64,
     /// What the decoder knows of it.
-    pub shown: &'a Shown,
+    pub picture_info: &'a PictureInfo,
     /// What the user says of the camera.
-    pub feed: &'a FeedSettings,
+    pub source_settings: &'a SourceSettings,
 }
 
 impl Frame<'_> {
     /// The frame's description around this payload.
     pub fn item(&self, payload: Payload) -> Item {
-        Item::on_host(self.camera, self.seq, self.shown.timing, payload)
+        Item::on_host(self.camera, self.seq, self.picture_info.timing, payload)
     }
 }

@@ -1,15 +1,15 @@
 //! A camera as the event loop sees it.
 
+use crate::camera_run::CameraRun;
 use crate::config::Config;
+use crate::counters::CameraCounters;
 use crate::feeding::Feeding;
-use crate::losses::Losses;
 use crate::mapping::ToEventLoop;
 use crate::queue::{Event, Policy, Queue};
-use crate::shared::Shared;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
-use millrace_ingest::{Feed, Pace, SourceState};
+use millrace_ingest::{Pace, PacedSource, SourceState};
 use millrace_node::{Context, NodeError, logging_here};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,11 +20,11 @@ const HANGS: Duration = Duration::from_millis(2500);
 
 pub(crate) struct Camera<B: Backend> {
     pub(crate) config: Config,
-    lane: Arc<B::Lane>,
-    losses: Arc<Losses>,
+    workspace: Arc<B::Workspace>,
+    counters: Arc<CameraCounters>,
     timeline: Arc<Timeline>,
     /// Its threads, where it has some.
-    run: Option<Arc<Shared<B>>>,
+    run: Option<Arc<CameraRun<B>>>,
     pub(crate) frames: u64,
     pub(crate) packets: u64,
     pub(crate) ended: bool,
@@ -35,8 +35,8 @@ pub(crate) struct Camera<B: Backend> {
     reported: Option<CameraStatus>,
 }
 
-/// What all cameras of a node have in common.
-pub(crate) struct Common<B: Backend> {
+/// What all cameras of a decoder node share.
+pub(crate) struct DecoderContext<B: Backend> {
     pub(crate) backend: Arc<B>,
     pub(crate) settings: CameraSettings,
     pub(crate) cx: Context,
@@ -45,12 +45,12 @@ pub(crate) struct Common<B: Backend> {
 }
 
 impl<B: Backend> Camera<B> {
-    pub(crate) fn new(config: Config, common: &Common<B>) -> Result<Self, NodeError> {
-        let losses = Arc::new(Losses::new(&config.id, common.cx.metrics()));
+    pub(crate) fn new(config: Config, context: &DecoderContext<B>) -> Result<Self, NodeError> {
+        let counters = Arc::new(CameraCounters::new(&config.id, context.cx.metrics()));
         let source = SourceState { state: CameraState::Connecting, last_error: String::new(), tries: 0 };
         Ok(Self {
-            lane: common.backend.lane(&common.cx)?,
-            losses,
+            workspace: context.backend.workspace(&context.cx)?,
+            counters,
             timeline: Arc::default(),
             run: None,
             frames: 0,
@@ -65,7 +65,11 @@ impl<B: Backend> Camera<B> {
     }
 
     /// Starts its threads, unless it is disabled. They end with the source, a stop, or the node.
-    pub(crate) fn start(&mut self, opened: Option<Feed>, common: &Common<B>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    pub(crate) fn start(
+        &mut self,
+        opened: Option<PacedSource>,
+        context: &DecoderContext<B>,
+    ) -> std::io::Result<Vec<JoinHandle<()>>> {
         (self.ended, self.failed) = (!self.config.enabled, None);
         let (state, last_error) = match self.config.enabled {
             true => (CameraState::Connecting, ""),
@@ -75,19 +79,21 @@ impl<B: Backend> Camera<B> {
         if !self.config.enabled {
             return Ok(Vec::new());
         }
-        let queue = Queue::new(B::MAPPED, common.policy.clone(), common.cx.waker());
-        let run = Arc::new(Shared::new(
+        let queue = Queue::new(B::MAPPED, context.policy.clone(), context.cx.waker());
+        let run = Arc::new(CameraRun::new(
             self.config.clone(),
-            common.settings.clone(),
-            common.backend.clone(),
-            self.lane.clone(),
+            context.settings.clone(),
+            context.backend.clone(),
+            self.workspace.clone(),
             queue,
-            (self.losses.clone(), self.timeline.clone()),
-            common.packets,
-            common.cx.stopping(),
+            (self.counters.clone(), self.timeline.clone()),
+            context.packets,
+            context.cx.stopping(),
         ));
         // reading a file as fast as the graph goes, nobody has to be kept from waiting for the event loop
-        let as_fast = !self.config.is_url() && common.settings.feed.pace == Pace::Asfast && common.policy.is_lossless();
+        let as_fast = !self.config.is_url()
+            && context.settings.source_settings.pace == Pace::Asfast
+            && context.policy.is_lossless();
         let (to_loop, mapping) = ToEventLoop::new(&run, B::DECODES_IN_PUSH && as_fast);
         let feeding = Feeding::new(run.clone(), opened, to_loop);
         let named = |what: &str| std::thread::Builder::new().name(format!("{what} {}", self.config.id));
@@ -129,12 +135,12 @@ impl<B: Backend> Camera<B> {
         self.reported.is_some()
     }
 
-    pub(crate) fn losses(&self) -> &Losses {
-        &self.losses
+    pub(crate) fn counters(&self) -> &CameraCounters {
+        &self.counters
     }
 
-    pub(crate) fn lane(&self) -> &Arc<B::Lane> {
-        &self.lane
+    pub(crate) fn workspace(&self) -> &Arc<B::Workspace> {
+        &self.workspace
     }
 
     pub(crate) fn take(&self) -> Option<Event<B::Surface>> {
@@ -172,7 +178,7 @@ impl<B: Backend> Camera<B> {
         let (state, last_error) = match &failed {
             None => (CameraState::Ended, self.source.last_error.clone()),
             Some(why) => {
-                self.losses.metrics.count_damage("camera_failed", &self.config.id, 1, why);
+                self.counters.metrics.count_damage("camera_failed", &self.config.id, 1, why);
                 (CameraState::Refused, why.clone())
             }
         };

@@ -3,7 +3,7 @@
 use millrace_graph::cameras::{Camera, Password, Source, password};
 use millrace_graph::settings::file_path;
 use millrace_ingest::{
-    Feed, FeedSettings, MatrixName, OrientationName, RangeName, Transport, is_camera_url, redact_url,
+    MatrixName, OrientationName, PacedSource, RangeName, SourceSettings, Transport, is_camera_url, redact_url,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -70,26 +70,26 @@ impl Config {
     /// A camera of a cameras file.
     pub(crate) fn of(camera: &Camera) -> Self {
         Self {
-            id: camera.id.it.clone(),
-            origin: match &camera.source.it {
+            id: camera.id.value.clone(),
+            origin: match &camera.source.value {
                 Source::Url(url) => Origin::Url(url.clone()),
                 Source::File(file) => Origin::File(file.clone()),
             },
             enabled: camera.enabled,
             target_fps: camera.target_fps,
             weight: camera.weight,
-            transport: named(camera.transport.as_deref()),
+            transport: parse_enum(camera.transport.as_deref()),
             repeat: camera.repeat,
-            matrix: named(camera.matrix.as_deref()),
-            range: named(camera.range.as_deref()),
-            orientation: named(camera.orientation.as_deref()),
+            matrix: parse_enum(camera.matrix.as_deref()),
+            range: parse_enum(camera.range.as_deref()),
+            orientation: parse_enum(camera.orientation.as_deref()),
             user: camera.user.clone(),
-            password: camera.password.as_ref().map(|password| password.it.clone()),
+            password: camera.password.as_ref().map(|password| password.value.clone()),
         }
     }
 
     /// Its source as messages may name it.
-    pub(crate) fn shown(&self) -> String {
+    pub(crate) fn redacted_source(&self) -> String {
         match &self.origin {
             Origin::Url(text) | Origin::File(text) => redact_url(text),
         }
@@ -109,24 +109,24 @@ impl Config {
     }
 
     /// What the user says of the camera, where the node's settings have this.
-    pub(crate) fn feed(&self, node: &FeedSettings) -> FeedSettings {
-        let mut feed = node.clone();
-        feed.rtsp_transport = self.transport.unwrap_or(feed.rtsp_transport);
-        feed.repeat = self.repeat.unwrap_or(feed.repeat);
-        feed.matrix = self.matrix.or(feed.matrix);
-        feed.range = self.range.or(feed.range);
-        feed.orientation = self.orientation.unwrap_or(feed.orientation);
-        feed
+    pub(crate) fn source_settings(&self, node: &SourceSettings) -> SourceSettings {
+        let mut source_settings = node.clone();
+        source_settings.rtsp_transport = self.transport.unwrap_or(source_settings.rtsp_transport);
+        source_settings.repeat = self.repeat.unwrap_or(source_settings.repeat);
+        source_settings.matrix = self.matrix.or(source_settings.matrix);
+        source_settings.range = self.range.or(source_settings.range);
+        source_settings.orientation = self.orientation.unwrap_or(source_settings.orientation);
+        source_settings
     }
 
     /// Opens the source, with the password as it is now.
-    pub(crate) fn open(&self, node: &FeedSettings) -> Result<Feed, String> {
+    pub(crate) fn open(&self, node: &SourceSettings) -> Result<PacedSource, String> {
         self.open_at(&self.address()?, node)
     }
 
     /// Opens the source at its address.
-    pub(crate) fn open_at(&self, address: &OsStr, node: &FeedSettings) -> Result<Feed, String> {
-        Feed::open(address, &self.feed(node)).map_err(|e| e.to_string())
+    pub(crate) fn open_at(&self, address: &OsStr, node: &SourceSettings) -> Result<PacedSource, String> {
+        PacedSource::open(address, &self.source_settings(node)).map_err(|e| e.to_string())
     }
 
     /// Where the source is, with the password as it is now.
@@ -154,7 +154,7 @@ impl Config {
 }
 
 /// A name that the check of the file has let through.
-fn named<T: DeserializeOwned>(name: Option<&str>) -> Option<T> {
+fn parse_enum<T: DeserializeOwned>(name: Option<&str>) -> Option<T> {
     name.and_then(|name| serde_json::from_value(Value::from(name)).ok())
 }
 
@@ -186,10 +186,10 @@ mod tests {
             let property = &schema["properties"]["cameras"]["items"]["properties"][key]["enum"];
             property.as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        assert!(names("transport").iter().all(|name| named::<Transport>(Some(name)).is_some()));
-        assert!(names("matrix").iter().all(|name| named::<MatrixName>(Some(name)).is_some()));
-        assert!(names("range").iter().all(|name| named::<RangeName>(Some(name)).is_some()));
-        assert!(names("orientation").iter().all(|name| named::<OrientationName>(Some(name)).is_some()));
+        assert!(names("transport").iter().all(|name| parse_enum::<Transport>(Some(name)).is_some()));
+        assert!(names("matrix").iter().all(|name| parse_enum::<MatrixName>(Some(name)).is_some()));
+        assert!(names("range").iter().all(|name| parse_enum::<RangeName>(Some(name)).is_some()));
+        assert!(names("orientation").iter().all(|name| parse_enum::<OrientationName>(Some(name)).is_some()));
         assert_eq!(["transport", "matrix", "range", "orientation"].map(|key| names(key).len()), [2, 3, 2, 9]);
     }
 }

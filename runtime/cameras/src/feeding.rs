@@ -4,13 +4,13 @@
 //! for the picture on it. The waits for decoded pictures are a second thread's ([`mapping`](crate::mapping)).
 
 use crate::backend::{Decoder, Output, Sink};
+use crate::camera_run::{CameraRun, contained, lock};
 use crate::mapping::ToEventLoop;
 use crate::queue::Room;
-use crate::shared::{Shared, contained, lock};
 use crate::timeline::{Spacing, Timeline};
-use crate::{Backend, Shown};
+use crate::{Backend, PictureInfo};
 use millrace_frame::{CameraState, monotonic_ns};
-use millrace_ingest::{AccessUnit, Feed, FeedStep, Loss, Next, SourceState};
+use millrace_ingest::{AccessUnit, AfterEnd, Loss, PacedSource, PacedStep, SourceState};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) enum ToMap<P> {
     /// `ready`: when it was decoded, or when it is to be shown, whichever is later.
     Picture {
-        shown: Shown,
+        picture_info: PictureInfo,
         ready: Instant,
         picture: P,
     },
@@ -29,9 +29,9 @@ pub(crate) enum ToMap<P> {
     },
 }
 
-/// What the decoder's sink and the thread around it share; both run on that thread.
+/// What the decoder's sink and the code that feeds the decoder share. Both run on the same thread.
 #[derive(Default)]
-struct Book {
+struct SinkState {
     /// When the pictures in the decoder are to be shown, where the source is paced.
     due: BTreeMap<i64, Instant>,
     /// Of a camera at a URL: when the unit that the decoder was given last had arrived, by `CLOCK_MONOTONIC`.
@@ -74,10 +74,10 @@ const READ_PASSWORD: Duration = Duration::from_secs(1);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 pub(crate) struct Feeding<B: Backend> {
-    camera: Arc<Shared<B>>,
+    camera: Arc<CameraRun<B>>,
     /// A source that was opened before the threads were started.
-    opened: Option<Feed>,
-    book: Arc<Mutex<Book>>,
+    opened: Option<PacedSource>,
+    sink_state: Arc<Mutex<SinkState>>,
     decoder: Option<B::Decoder>,
     /// The decoder may hold something.
     fed: bool,
@@ -93,12 +93,12 @@ pub(crate) struct Feeding<B: Backend> {
 }
 
 impl<B: Backend> Feeding<B> {
-    pub(crate) fn new(camera: Arc<Shared<B>>, opened: Option<Feed>, to_loop: ToEventLoop<B>) -> Self {
-        let book = Arc::default();
+    pub(crate) fn new(camera: Arc<CameraRun<B>>, opened: Option<PacedSource>, to_loop: ToEventLoop<B>) -> Self {
+        let sink_state = Arc::default();
         let spacing = Spacing::default();
         let (decoder, fed, offset_ns, tries) = (None, false, None, 0);
         let (address, password_read) = (OsString::new(), None);
-        Self { camera, opened, book, decoder, fed, offset_ns, spacing, to_loop, tries, address, password_read }
+        Self { camera, opened, sink_state, decoder, fed, offset_ns, spacing, to_loop, tries, address, password_read }
     }
 
     /// The thread's whole life. A file has one try; a camera on the network is tried again.
@@ -107,12 +107,12 @@ impl<B: Backend> Feeding<B> {
         let mut wait = BACK_OFF.0;
         let failed = loop {
             let began = Instant::now();
-            let mut feed = None;
-            let ended = contained(|| self.play(&mut feed)).unwrap_or_else(|panic| {
-                self.camera.losses.metrics.count("reader_panics", &self.camera.config.id, 1);
+            let mut source = None;
+            let ended = contained(|| self.play(&mut source)).unwrap_or_else(|panic| {
+                self.camera.counters.metrics.count("reader_panics", &self.camera.config.id, 1);
                 Ended::Failed(format!("the reader of the source panicked: {panic}"))
             });
-            self.close(feed, &ended);
+            self.close(source, &ended);
             match ended {
                 Ended::Over => break None,
                 Ended::OtherPassword => {
@@ -141,38 +141,38 @@ impl<B: Backend> Feeding<B> {
     }
 
     /// Lets go of the source and the decoder. What is left in them is lost.
-    fn close(&mut self, feed: Option<Feed>, ended: &Ended) {
-        let losses = &self.camera.losses;
-        std::mem::take(&mut lock(&self.book).losses).iter().for_each(|loss| losses.report(loss));
-        feed.map(Feed::close).unwrap_or_default().iter().for_each(|loss| losses.of_source(loss));
-        let left = std::mem::take(&mut lock(&self.book).in_flight);
+    fn close(&mut self, source: Option<PacedSource>, ended: &Ended) {
+        let counters = &self.camera.counters;
+        std::mem::take(&mut lock(&self.sink_state).losses).iter().for_each(|loss| counters.report(loss));
+        source.map(PacedSource::close).unwrap_or_default().iter().for_each(|loss| counters.of_source(loss));
+        let left = std::mem::take(&mut lock(&self.sink_state).in_flight);
         match ended {
             Ended::Failed(why) if !self.camera.is_over() && left > 0 => {
-                losses.add("source_failed", left, &format!("pictures on their way when the source failed: {why}"));
+                counters.add("source_failed", left, &format!("pictures on their way when the source failed: {why}"));
             }
-            _ => losses.stopped(left),
+            _ => counters.stopped(left),
         }
         self.let_go_of_decoder();
     }
 
     /// Opens the source and plays it to its end.
-    fn play(&mut self, open: &mut Option<Feed>) -> Ended {
+    fn play(&mut self, open: &mut Option<PacedSource>) -> Ended {
         let camera = self.camera.clone();
         let opened = match self.opened.take() {
-            Some(feed) => Ok(feed),
+            Some(source) => Ok(source),
             None => camera.config.is_within_reach().and_then(|()| camera.config.address()).and_then(|address| {
                 self.address.clone_from(&address);
-                camera.config.open_at(&address, &camera.settings.feed)
+                camera.config.open_at(&address, &camera.settings.source_settings)
             }),
         };
-        let feed = match opened {
-            Ok(feed) => open.insert(feed),
+        let source = match opened {
+            Ok(source) => open.insert(source),
             Err(why) => return Ended::Failed(why),
         };
         self.offset_ns = None;
         self.password_read = None;
         while !camera.is_over() {
-            match self.step(feed) {
+            match self.step(source) {
                 Ok(Step::Done) => {}
                 Ok(Step::Last) => return Ended::Over,
                 Ok(Step::OtherPassword) => return Ended::OtherPassword,
@@ -183,30 +183,30 @@ impl<B: Backend> Feeding<B> {
     }
 
     /// One step of the source.
-    fn step(&mut self, feed: &mut Feed) -> Result<Step, String> {
-        match feed.step().map_err(|e| e.to_string())? {
-            FeedStep::Unit(unit) => self.unit(feed, unit)?,
-            FeedStep::Loss(loss) => self.camera.losses.of_source(&loss),
-            FeedStep::Counted(counted) => self.camera.losses.counted(&counted),
+    fn step(&mut self, source: &mut PacedSource) -> Result<Step, String> {
+        match source.step().map_err(|e| e.to_string())? {
+            PacedStep::Unit(unit) => self.unit(source, unit)?,
+            PacedStep::Loss(loss) => self.camera.counters.of_source(&loss),
+            PacedStep::Counted(counted) => self.camera.counters.counted(&counted),
             // a file's is known by its frames, which come later than its units
-            FeedStep::State(state) if self.camera.config.is_url() => {
+            PacedStep::State(state) if self.camera.config.is_url() => {
                 self.tries = state.tries;
                 let failed = state.state != CameraState::Live && state.tries > 0;
                 self.password_read = failed.then(|| self.password_read.unwrap_or_else(Instant::now));
                 self.camera.queue.state(state);
             }
-            FeedStep::State(_) => {}
-            FeedStep::Flush => self.flush(feed),
-            FeedStep::Wait(wait) => {
+            PacedStep::State(_) => {}
+            PacedStep::Flush => self.flush(source),
+            PacedStep::Wait(wait) => {
                 self.camera.sleep(wait);
                 if self.has_other_password()? {
                     return Ok(Step::OtherPassword);
                 }
             }
-            FeedStep::End => {
-                self.flush(feed);
-                let next = feed.end().map_err(|e| e.to_string())?;
-                return Ok(if next == Next::Again { Step::Done } else { Step::Last });
+            PacedStep::End => {
+                self.flush(source);
+                let next = source.end().map_err(|e| e.to_string())?;
+                return Ok(if next == AfterEnd::Again { Step::Done } else { Step::Last });
             }
         }
         Ok(Step::Done)
@@ -224,32 +224,32 @@ impl<B: Backend> Feeding<B> {
         Ok(config.address()? != self.address)
     }
 
-    fn unit(&mut self, feed: &mut Feed, unit: Arc<AccessUnit>) -> Result<(), String> {
-        self.camera.losses.received(1);
+    fn unit(&mut self, source: &mut PacedSource, unit: Arc<AccessUnit>) -> Result<(), String> {
+        self.camera.counters.received(1);
         if !unit.shown {
-            self.camera.losses.metrics.count("not_shown", &self.camera.config.id, 1);
+            self.camera.counters.metrics.count("not_shown", &self.camera.config.id, 1);
         }
-        let due = feed.due(unit.timing.pts_ns);
+        let due = source.due(unit.timing.pts_ns);
         if !self.camera.config.is_url()
             && unit.shown
             && let Some(period_ns) = self.spacing.add(unit.dts_ns)
         {
             // the rate that the camera is to have, whatever comes through
-            self.camera.losses.metrics.gauge("frame_period_ns", &self.camera.config.id, period_ns);
+            self.camera.counters.metrics.gauge("frame_period_ns", &self.camera.config.id, period_ns);
         }
         let unit = moved(unit, &mut self.offset_ns, &self.camera.timeline);
         if !self.camera.config.is_url() {
-            self.camera.losses.reached(unit.timing.pts_ns);
+            self.camera.counters.reached(unit.timing.pts_ns);
         }
-        lock(&self.book).in_flight += u64::from(unit.shown);
+        lock(&self.sink_state).in_flight += u64::from(unit.shown);
         if self.camera.packets {
-            let losses = &self.camera.losses;
+            let counters = &self.camera.counters;
             match self.camera.queue.packet(unit.clone()) {
                 Room::Made(dropped) => {
                     let detail = "encoded pictures that the event loop was too slow for";
-                    losses.packets("packet_loop_behind", dropped, detail);
+                    counters.packets("packet_loop_behind", dropped, detail);
                 }
-                Room::Closed => losses.stopped_packets(1),
+                Room::Closed => counters.stopped_packets(1),
             }
         }
         let decoder = match &mut self.decoder {
@@ -260,94 +260,94 @@ impl<B: Backend> Feeding<B> {
             }
         };
         {
-            let mut book = lock(&self.book);
-            book.due.extend(due.filter(|_| unit.shown).map(|due| (unit.timing.pts_ns, due)));
-            book.wakes = false;
-            book.arrived_ns = self.camera.config.is_url().then_some(unit.timing.arrival_ns);
+            let mut sink_state = lock(&self.sink_state);
+            sink_state.due.extend(due.filter(|_| unit.shown).map(|due| (unit.timing.pts_ns, due)));
+            sink_state.wakes = false;
+            sink_state.arrived_ns = self.camera.config.is_url().then_some(unit.timing.arrival_ns);
         }
         self.fed = true;
         let began = Instant::now();
         self.camera.decoding.enter();
         let pushed = contained(|| decoder.push(&unit));
         self.camera.decoding.leave();
-        let took = began.elapsed().saturating_sub(std::mem::take(&mut lock(&self.book).waited));
+        let took = began.elapsed().saturating_sub(std::mem::take(&mut lock(&self.sink_state).waited));
         if B::DECODES_IN_PUSH {
-            self.camera.losses.metrics.observe_ns("decode", &self.camera.config.id, took.as_nanos() as u64);
+            self.camera.counters.metrics.observe_ns("decode", &self.camera.config.id, took.as_nanos() as u64);
         }
         match pushed {
-            Ok(result) => result.map_err(|why| format!("'{}': {why}", self.camera.config.shown()))?,
+            Ok(result) => result.map_err(|why| format!("'{}': {why}", self.camera.config.redacted_source()))?,
             Err(panic) => self.panicked(&panic),
         }
-        self.settle(feed);
-        if self.camera.packets && !lock(&self.book).wakes {
+        self.settle(source);
+        if self.camera.packets && !lock(&self.sink_state).wakes {
             self.camera.queue.wake();
         }
         Ok(())
     }
 
-    /// The decoder's sink. It runs within `push` and `flush`, so the book is not locked then.
+    /// The decoder's sink. It runs within `push` and `flush`, so the sink's state is not locked then.
     fn sink(&self) -> Sink<B::Picture> {
-        let (book, to_loop, camera) = (self.book.clone(), self.to_loop.clone(), self.camera.clone());
+        let (sink_state, to_loop, camera) = (self.sink_state.clone(), self.to_loop.clone(), self.camera.clone());
         Box::new(move |output| {
-            let mut book = lock(&book);
+            let mut sink_state = lock(&sink_state);
             match output {
                 Output::Loss(loss) => {
-                    book.in_flight = book.in_flight.saturating_sub(loss.count);
-                    book.losses.push(loss);
+                    sink_state.in_flight = sink_state.in_flight.saturating_sub(loss.count);
+                    sink_state.losses.push(loss);
                 }
-                Output::Picture { mut shown, picture } => {
-                    book.in_flight = book.in_flight.saturating_sub(1);
-                    book.pictures += 1;
+                Output::Picture { mut picture_info, picture } => {
+                    sink_state.in_flight = sink_state.in_flight.saturating_sub(1);
+                    sink_state.pictures += 1;
                     let now = Instant::now();
-                    let ready = book.due.remove(&shown.timing.pts_ns).map_or(now, |due| due.max(now));
+                    let ready = sink_state.due.remove(&picture_info.timing.pts_ns).map_or(now, |due| due.max(now));
                     // what a stall kept waiting is as old as it is; and a camera's picture is under way from the arrival of
                     // the one that it waited for, so that it grows old in a decoder that is slow, or whose process is stopped
-                    if !book.flushing {
+                    if !sink_state.flushing {
                         let decoded_ns = || monotonic_ns() + (ready - now).as_nanos() as i64;
-                        shown.timing.ready_ns = book.arrived_ns.unwrap_or_else(decoded_ns);
+                        picture_info.timing.ready_ns = sink_state.arrived_ns.unwrap_or_else(decoded_ns);
                     }
-                    book.wakes |= ready == now;
+                    sink_state.wakes |= ready == now;
                     // this wait is for the event loop, not for the decoder
                     camera.decoding.leave();
-                    to_loop.send(ToMap::Picture { shown, ready, picture });
+                    to_loop.send(ToMap::Picture { picture_info, ready, picture });
                     camera.decoding.enter();
-                    book.waited += now.elapsed();
+                    sink_state.waited += now.elapsed();
                 }
             }
         })
     }
 
     /// Empties the decoder.
-    fn flush(&mut self, feed: &mut Feed) {
+    fn flush(&mut self, source: &mut PacedSource) {
         if std::mem::take(&mut self.fed)
             && let Some(decoder) = &mut self.decoder
         {
-            lock(&self.book).flushing = true;
+            lock(&self.sink_state).flushing = true;
             self.camera.decoding.enter();
             let flushed = contained(|| decoder.flush());
             self.camera.decoding.leave();
-            lock(&self.book).flushing = false;
+            lock(&self.sink_state).flushing = false;
             if let Err(panic) = flushed {
                 self.panicked(&panic);
             }
         }
-        self.settle(feed);
+        self.settle(source);
         let left = {
-            let mut book = lock(&self.book);
-            book.due.clear();
-            std::mem::take(&mut book.in_flight)
+            let mut sink_state = lock(&self.sink_state);
+            sink_state.due.clear();
+            std::mem::take(&mut sink_state.in_flight)
         };
         if left > 0 {
-            self.camera.losses.add("decode_error", left, "the decoder gave neither a picture nor a loss");
+            self.camera.counters.add("decode_error", left, "the decoder gave neither a picture nor a loss");
         }
     }
 
     /// The decoder panicked: it goes, and another one begins at the next key picture.
     fn panicked(&mut self, panic: &str) {
         let camera = &self.camera;
-        let lost = std::mem::take(&mut lock(&self.book).in_flight);
-        camera.losses.metrics.count("decoder_restarts", &camera.config.id, 1);
-        camera.losses.add("decoder_panicked", lost, &format!("the decoder panicked ({panic}) and is started again"));
+        let lost = std::mem::take(&mut lock(&self.sink_state).in_flight);
+        camera.counters.metrics.count("decoder_restarts", &camera.config.id, 1);
+        camera.counters.add("decoder_panicked", lost, &format!("the decoder panicked ({panic}) and is started again"));
         self.let_go_of_decoder();
     }
 
@@ -357,22 +357,22 @@ impl<B: Backend> Feeding<B> {
         self.camera.decoding.enter();
         let _ = contained(|| drop(decoder));
         self.camera.decoding.leave();
-        let mut book = lock(&self.book);
-        book.in_flight = 0;
-        book.due.clear();
+        let mut sink_state = lock(&self.sink_state);
+        sink_state.in_flight = 0;
+        sink_state.due.clear();
         self.fed = false;
     }
 
     /// Reports what was lost and shown meanwhile.
-    fn settle(&self, feed: &mut Feed) {
+    fn settle(&self, source: &mut PacedSource) {
         let (pictures, losses) = {
-            let mut book = lock(&self.book);
-            (std::mem::take(&mut book.pictures), std::mem::take(&mut book.losses))
+            let mut sink_state = lock(&self.sink_state);
+            (std::mem::take(&mut sink_state.pictures), std::mem::take(&mut sink_state.losses))
         };
-        feed.shown(pictures);
+        source.count_shown(pictures);
         for loss in losses {
-            feed.lost(&loss);
-            self.camera.losses.report(&loss);
+            source.lost(&loss);
+            self.camera.counters.report(&loss);
         }
     }
 }

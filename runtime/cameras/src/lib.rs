@@ -10,15 +10,15 @@
 
 mod backend;
 mod camera;
+mod camera_run;
 mod config;
+mod counters;
 mod feeding;
-mod losses;
 mod mapping;
 mod node;
 mod queue;
 mod reach;
 mod settings;
-mod shared;
 mod thinning;
 mod timeline;
 mod watch;
@@ -26,7 +26,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Decoder, Frame, Output, Shown, Sink, Unmapped};
+pub use backend::{Backend, Decoder, Frame, Output, PictureInfo, Sink, Unmapped};
 pub use config::{Config, Origin};
 pub use node::Decode;
 pub use settings::{CameraSettings, Members};

@@ -4,11 +4,11 @@
 //! with a software decoder and a file in lossless flow, the first thread passes its pictures on itself.
 
 use crate::backend::Unmapped;
+use crate::camera_run::{CameraRun, contained, lock};
 use crate::feeding::ToMap;
 use crate::queue::Room;
-use crate::shared::{Shared, contained, lock};
 use crate::thinning::Thinning;
-use crate::{Backend, Shown};
+use crate::{Backend, PictureInfo};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl<B: Backend> Clone for ToEventLoop<B> {
 
 impl<B: Backend> ToEventLoop<B> {
     /// The way for a camera, and what its second thread is to run, where it has one.
-    pub(crate) fn new(camera: &Arc<Shared<B>>, alone: bool) -> (Self, Option<impl FnOnce() + Send + use<B>>) {
+    pub(crate) fn new(camera: &Arc<CameraRun<B>>, alone: bool) -> (Self, Option<impl FnOnce() + Send + use<B>>) {
         let mapping = Mapping { camera: camera.clone(), thinning: Thinning::default() };
         if alone {
             return (Self::Here(Arc::new(Mutex::new(mapping))), None);
@@ -54,7 +54,7 @@ impl<B: Backend> ToEventLoop<B> {
 }
 
 pub(crate) struct Mapping<B: Backend> {
-    camera: Arc<Shared<B>>,
+    camera: Arc<CameraRun<B>>,
     thinning: Thinning,
 }
 
@@ -69,7 +69,7 @@ impl<B: Backend> Mapping<B> {
     /// False for the end.
     fn pass_on(&mut self, next: ToMap<B::Picture>) -> bool {
         match next {
-            ToMap::Picture { shown, ready, picture } => self.picture(shown, ready, picture),
+            ToMap::Picture { picture_info, ready, picture } => self.picture(picture_info, ready, picture),
             ToMap::End { failed } => {
                 self.camera.queue.end(failed);
                 return false;
@@ -78,16 +78,16 @@ impl<B: Backend> Mapping<B> {
         true
     }
 
-    fn picture(&mut self, shown: Shown, ready: Instant, picture: B::Picture) {
+    fn picture(&mut self, picture_info: PictureInfo, ready: Instant, picture: B::Picture) {
         let camera = &self.camera;
         let id = &camera.config.id;
         camera.sleep(ready.saturating_duration_since(Instant::now()));
         if camera.is_over() {
-            camera.losses.stopped(1);
+            camera.counters.stopped(1);
             return;
         }
-        let metrics = &camera.losses.metrics;
-        if !self.thinning.lets_through(shown.timing.pts_ns, camera.target_fps()) {
+        let metrics = &camera.counters.metrics;
+        if !self.thinning.lets_through(picture_info.timing.pts_ns, camera.target_fps()) {
             metrics.count("over_target_fps", id, 1);
             camera.queue.wake();
             return;
@@ -95,17 +95,17 @@ impl<B: Backend> Mapping<B> {
         // the room is made before the picture is mapped: a decoder has few places for mapped pictures
         match camera.queue.room_for_frame(ready + PATIENCE) {
             Room::Closed => {
-                camera.losses.stopped(1);
+                camera.counters.stopped(1);
                 return;
             }
             Room::Made(0) => {}
             Room::Made(dropped) => {
-                camera.losses.add("loop_behind", dropped, "decoded pictures that the event loop was too slow for");
+                camera.counters.add("loop_behind", dropped, "decoded pictures that the event loop was too slow for");
             }
         }
         let began = Instant::now();
         camera.mapping.enter();
-        let mapped = contained(|| camera.backend.map(&camera.lane, picture));
+        let mapped = contained(|| camera.backend.map(&camera.workspace, picture));
         camera.mapping.leave();
         let panicked = |panic| Unmapped { cause: "decoder_panicked", detail: format!("the decoder panicked: {panic}") };
         match mapped.map_err(panicked).and_then(|mapped| mapped) {
@@ -113,12 +113,12 @@ impl<B: Backend> Mapping<B> {
                 if !B::DECODES_IN_PUSH {
                     metrics.observe_ns("decode", id, began.elapsed().as_nanos() as u64);
                 }
-                if !camera.queue.frame(shown, surface) {
-                    camera.losses.stopped(1);
+                if !camera.queue.frame(picture_info, surface) {
+                    camera.counters.stopped(1);
                 }
             }
             Err(Unmapped { cause, detail }) => {
-                camera.losses.add(cause, 1, &detail);
+                camera.counters.add(cause, 1, &detail);
                 camera.queue.wake();
             }
         }

@@ -1,14 +1,14 @@
 //! The node: cameras in, frames and encoded packets out.
 
-use crate::backend::{Backend, Frame, Shown};
-use crate::camera::{Camera, Common};
+use crate::backend::{Backend, Frame, PictureInfo};
+use crate::camera::{Camera, DecoderContext};
 use crate::config::{Config, Origin};
 use crate::queue::{Event, Policy};
 use crate::reach;
 use crate::settings::{Members, Unclear};
 use crate::watch::{Found, Refused, Watch};
 use millrace_frame::{Item, PacketDesc, Payload, PayloadKind};
-use millrace_ingest::{AccessUnit, Feed};
+use millrace_ingest::{AccessUnit, PacedSource};
 use millrace_node::{Context, Findings, Flow, Input, Node, NodeError, Outputs, PortOut, Ports, Progress, Sandbox};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,10 +24,10 @@ const LONGEST_END: Duration = Duration::from_secs(1);
 
 /// A node that decodes cameras, by any kind of decoder.
 pub struct Decode<B: Backend> {
-    common: Common<B>,
+    context: DecoderContext<B>,
     cameras: Vec<Camera<B>>,
     /// Whom it serves is SOURCE's one file, which was opened, and whose faults are the node's.
-    one_file: Option<Option<Feed>>,
+    one_file: Option<Option<PacedSource>>,
     watch: Option<Watch>,
     /// Why it has no cameras yet: the file had faults when the node was started again.
     waits: Option<String>,
@@ -78,13 +78,18 @@ impl<B: Backend> Node for Decode<B> {
         let backend = Arc::new(B::open(&settings, cx)?);
         // before a byte of any source is read
         cx.seal()?;
-        let common =
-            Common { backend, settings: of_cameras, cx: cx.clone(), policy: Arc::<Policy>::default(), packets: false };
+        let context = DecoderContext {
+            backend,
+            settings: of_cameras,
+            cx: cx.clone(),
+            policy: Arc::<Policy>::default(),
+            packets: false,
+        };
         let (mut one_file, mut watch, mut waits) = (None, None, None);
         let configs = match members {
             Members::One(config) => {
                 if let Origin::File(_) = config.origin {
-                    one_file = Some(Some(config.open(&common.settings.feed).map_err(NodeError::fatal)?));
+                    one_file = Some(Some(config.open(&context.settings.source_settings).map_err(NodeError::fatal)?));
                 }
                 vec![config]
             }
@@ -106,9 +111,9 @@ impl<B: Backend> Node for Decode<B> {
                 }
             }
         };
-        let cameras: Result<Vec<_>, _> = configs.into_iter().map(|config| Camera::new(config, &common)).collect();
+        let cameras: Result<Vec<_>, _> = configs.into_iter().map(|config| Camera::new(config, &context)).collect();
         Ok(Self {
-            common,
+            context,
             cameras: cameras?,
             one_file,
             watch,
@@ -123,11 +128,11 @@ impl<B: Backend> Node for Decode<B> {
     }
 
     fn change(&mut self, settings: B::Settings) -> Result<(), String> {
-        let (before, now) = (&self.common.settings, settings.as_ref());
+        let (before, now) = (&self.context.settings, settings.as_ref());
         if before.cameras != now.cameras {
-            match now.members(self.common.cx.node_id()).map_err(|e| e.why)? {
+            match now.members(self.context.cx.node_id()).map_err(|e| e.why)? {
                 Members::File { path, choice } => {
-                    let cx = &self.common.cx;
+                    let cx = &self.context.cx;
                     let (watch, found) = Watch::start(&path, &choice, cx.waker(), cx.stopping())?;
                     self.pending = Some(found.map_err(|refused| refused.report)?);
                     self.watch = Some(watch);
@@ -135,8 +140,8 @@ impl<B: Backend> Node for Decode<B> {
                 _ => return Err("CAMERAS cannot be taken away while the node runs; name another file".to_owned()),
             }
         }
-        self.common.backend.change(&settings, &self.common.cx)?;
-        self.common.settings = settings.as_ref().clone();
+        self.context.backend.change(&settings, &self.context.cx)?;
+        self.context.settings = settings.as_ref().clone();
         Ok(())
     }
 
@@ -145,7 +150,7 @@ impl<B: Backend> Node for Decode<B> {
     }
 
     fn produce(&mut self, out: &mut Outputs) -> Result<Progress, NodeError> {
-        self.common.policy.set_lossless(out.flow() == Flow::Lossless);
+        self.context.policy.set_lossless(out.flow() == Flow::Lossless);
         if !self.started {
             self.start(out)?;
         }
@@ -170,7 +175,7 @@ impl<B: Backend> Decode<B> {
         if let Some(what) = &self.waits {
             out.waits(what);
         }
-        self.common.packets = out.connected("packet");
+        self.context.packets = out.connected("packet");
         let mut opened = self.one_file.as_mut().and_then(Option::take);
         for at in 0..self.cameras.len() {
             self.start_camera(at, opened.take(), out)?;
@@ -178,18 +183,18 @@ impl<B: Backend> Decode<B> {
         Ok(())
     }
 
-    fn start_camera(&mut self, at: usize, opened: Option<Feed>, out: &mut Outputs) -> Result<(), NodeError> {
+    fn start_camera(&mut self, at: usize, opened: Option<PacedSource>, out: &mut Outputs) -> Result<(), NodeError> {
         let camera = &mut self.cameras[at];
         let id = camera.config.id.clone();
         let again = camera.is_known();
-        let threads = camera.start(opened, &self.common);
+        let threads = camera.start(opened, &self.context);
         if again {
             camera.was_changed();
         }
         self.threads.extend(threads.map_err(|e| {
             NodeError::fatal(format!("no thread for camera '{id}': {e}; raise the limit on processes and threads"))
         })?);
-        let from = self.cameras[at].config.shown();
+        let from = self.cameras[at].config.redacted_source();
         tracing::info!(source = from, camera = id, enabled = self.cameras[at].config.enabled, "starts");
         if let Some(status) = self.cameras[at].status(false) {
             out.camera(status);
@@ -202,8 +207,8 @@ impl<B: Backend> Decode<B> {
             Event::Packet(unit) => {
                 return self.packet(at, &unit, out).or_else(|fault| self.no_packet(at, fault));
             }
-            Event::Frame { shown, surface } => {
-                self.frame(at, &shown, surface, out)?;
+            Event::Frame { picture_info, surface } => {
+                self.frame(at, &picture_info, surface, out)?;
                 if !self.cameras[at].has_news() {
                     return Ok(());
                 }
@@ -253,7 +258,7 @@ impl<B: Backend> Decode<B> {
     }
 
     fn file_changed(&mut self, found: Found, out: &mut Outputs) {
-        let metrics = self.common.cx.metrics();
+        let metrics = self.context.cx.metrics();
         match found {
             Ok(configs) => {
                 metrics.gauge("cameras_file_faults", "", 0);
@@ -261,7 +266,7 @@ impl<B: Backend> Decode<B> {
                 self.pending = Some(configs);
             }
             Err(refused) => {
-                count_refusal(&self.common.cx, &refused);
+                count_refusal(&self.context.cx, &refused);
                 let path = self.watch.as_ref().map(Watch::path).unwrap_or_default();
                 let what = match &mut self.waits {
                     Some(waits) => {
@@ -272,7 +277,7 @@ impl<B: Backend> Decode<B> {
                     None => format!("the cameras stay as they were:\n{}", refused.report.trim_end()),
                 };
                 // the terminal shows it, too
-                self.common.cx.note(format!("{path} has changed and is refused; {what}"));
+                self.context.cx.note(format!("{path} has changed and is refused; {what}"));
             }
         }
     }
@@ -303,7 +308,7 @@ impl<B: Backend> Decode<B> {
                     }
                 }
                 None => {
-                    self.cameras.push(Camera::new(config, &self.common)?);
+                    self.cameras.push(Camera::new(config, &self.context)?);
                     self.start_camera(self.cameras.len() - 1, None, out)?;
                 }
             }
@@ -333,23 +338,29 @@ impl<B: Backend> Decode<B> {
         Ok(())
     }
 
-    fn frame(&mut self, at: usize, shown: &Shown, surface: B::Surface, out: &mut Outputs) -> Result<(), NodeError> {
+    fn frame(
+        &mut self,
+        at: usize,
+        picture_info: &PictureInfo,
+        surface: B::Surface,
+        out: &mut Outputs,
+    ) -> Result<(), NodeError> {
         let camera = &mut self.cameras[at];
-        let limit = self.common.settings.feed.frames.unwrap_or(u64::MAX);
+        let limit = self.context.settings.source_settings.frames.unwrap_or(u64::MAX);
         let seq = camera.frames;
         camera.frames += 1;
-        camera.shows(shown.timing.capture_ns);
-        let feed = camera.config.feed(&self.common.settings.feed);
-        let frame = Frame { camera: &camera.config.id, seq, shown, feed: &feed };
+        camera.shows(picture_info.timing.capture_ns);
+        let source_settings = camera.config.source_settings(&self.context.settings.source_settings);
+        let frame = Frame { camera: &camera.config.id, seq, picture_info, source_settings: &source_settings };
         let published = match out.connected("frame") {
-            true => self.common.backend.publish(camera.lane(), surface, &frame, out),
+            true => self.context.backend.publish(camera.workspace(), surface, &frame, out),
             false => {
-                self.common.cx.metrics().count("frame_unread", frame.camera, 1);
+                self.context.cx.metrics().count("frame_unread", frame.camera, 1);
                 Ok(())
             }
         };
         if published.as_ref().is_err_and(NodeError::is_stopped) {
-            camera.losses().stopped(1);
+            camera.counters().stopped(1);
         }
         if camera.frames >= limit {
             camera.end(None);
@@ -359,14 +370,14 @@ impl<B: Backend> Decode<B> {
 
     /// A packet that is lost is no picture that is lost.
     fn no_packet(&self, at: usize, fault: NodeError) -> Result<(), NodeError> {
-        let losses = self.cameras[at].losses();
+        let counters = self.cameras[at].counters();
         match fault.cause() {
             Some(cause) => {
-                losses.packets(cause, 1, &fault.to_string());
+                counters.packets(cause, 1, &fault.to_string());
                 Ok(())
             }
             None => {
-                losses.stopped_packets(u64::from(fault.is_stopped()));
+                counters.stopped_packets(u64::from(fault.is_stopped()));
                 Err(fault)
             }
         }

@@ -3,7 +3,7 @@
 //! In lossless flow a full queue makes the camera's thread wait. In live flow the thread waits for a moment, so that a
 //! burst on an idle machine loses nothing; then the oldest picture is dropped.
 
-use crate::Shown;
+use crate::PictureInfo;
 use millrace_cuda::Waker;
 use millrace_ingest::{AccessUnit, SourceState};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ pub(crate) enum Event<S> {
     /// An encoded picture, in decoding order.
     Packet(Arc<AccessUnit>),
     /// A decoded picture, in presentation order.
-    Frame { shown: Shown, surface: S },
+    Frame { picture_info: PictureInfo, surface: S },
     /// What the source is doing.
     State(SourceState),
     /// Nothing more comes: the source is over, or it failed.
@@ -118,13 +118,13 @@ impl<S> Queue<S> {
     }
 
     /// Puts a picture into the room that was made for it; false where the queue is closed by now.
-    pub(crate) fn frame(&self, shown: Shown, surface: S) -> bool {
+    pub(crate) fn frame(&self, picture_info: PictureInfo, surface: S) -> bool {
         let mut inner = self.lock();
         if inner.closed {
             return false;
         }
         inner.frames += 1;
-        inner.events.push_back(Event::Frame { shown, surface });
+        inner.events.push_back(Event::Frame { picture_info, surface });
         self.count(&inner);
         drop(inner);
         self.waker.wake();

@@ -3,7 +3,7 @@
 use crate::config::{Config, Origin};
 use millrace_graph::cameras::{Choice, id_fault};
 use millrace_graph::settings::file_path;
-use millrace_ingest::{FeedSettings, redact_url};
+use millrace_ingest::{SourceSettings, redact_url};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ pub struct CameraSettings {
     pub sandbox_ports: String,
     /// How the sources are read.
     #[serde(flatten)]
-    pub feed: FeedSettings,
+    pub source_settings: SourceSettings,
 }
 
 /// Those that cameras have as they are delivered.

@@ -3,9 +3,9 @@
 //! A thread of its own looks after it, since a file may be on a network that hangs. Editors write a file in pieces, or put
 //! another in its place: it is read when two looks in a row have seen the same new file.
 
+use crate::camera_run::lock;
 use crate::config::Config;
 use crate::reach::readable;
-use crate::shared::lock;
 use millrace_cuda::Waker;
 use millrace_graph::cameras::{Choice, read};
 use millrace_graph::fault::Report;

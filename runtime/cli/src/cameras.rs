@@ -1,7 +1,7 @@
 //! What the cameras of a graph do, by the reports of its nodes, and the lines that tell of a change.
 
 use crate::clock;
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_frame::{CameraState, CameraStatus, unix_ns};
@@ -59,7 +59,7 @@ impl Doubt {
     }
 
     fn text(&self) -> String {
-        format!("its node {} {} since {}", self.node, self.what, clock::at(self.since_ns))
+        format!("its node {} {} since {}", self.node, self.what, clock::time_of_day(self.since_ns))
     }
 }
 
@@ -82,7 +82,7 @@ impl Cameras {
         // a camera that was removed is in no report of the nodes that read cameras
         let is_reader = |node: &Totals| node.items("in").is_none() && matches!(node.vital, Vital::Well);
         // one that has just started has not listed its cameras yet
-        let has_listed = |last: &Status| !last.cameras.is_empty() || last.uptime_ns > LISTED_AFTER_NS;
+        let has_listed = |last: &NodeReport| !last.cameras.is_empty() || last.uptime_ns > LISTED_AFTER_NS;
         let complete = nodes.iter().any(|node| is_reader(node) && node.last.as_ref().is_some_and(has_listed));
         for (source, camera) in
             self.0.iter_mut().filter(|(source, _)| complete && !reports.contains_key(source.as_str()))
@@ -267,7 +267,7 @@ impl Camera {
     pub(crate) fn line(&self) -> String {
         let since = match &self.doubt {
             Some(_) => String::new(),
-            None => format!(" since {}", clock::at(self.status.since_ns)),
+            None => format!(" since {}", clock::time_of_day(self.status.since_ns)),
         };
         format!("{}: {}{since}{}", self.status.source, self.state(), self.why())
     }
@@ -286,7 +286,7 @@ fn seconds(ns: i64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{Counter, Status};
+    use crate::status::{Counter, NodeReport};
     use std::time::Duration;
 
     const SECOND: i64 = 1_000_000_000;
@@ -300,7 +300,7 @@ mod tests {
         let mut node = Totals::new(id);
         let of = |value| Counter { name: "in".into(), port: "frame".into(), source: "door".into(), value };
         let counters = taken.map(of).into_iter().collect();
-        node.take(Status { node: id.into(), cameras, counters, ..Status::default() }, Instant::now());
+        node.take(NodeReport { node: id.into(), cameras, counters, ..NodeReport::default() }, Instant::now());
         node
     }
 
@@ -382,7 +382,7 @@ mod tests {
         cameras.update(&nodes);
         assert_eq!(cameras.counts(), "1 stalled");
         let line = cameras.troubled().next().unwrap().line();
-        let since = clock::at(40 * SECOND);
+        let since = clock::time_of_day(40 * SECOND);
         assert_eq!(line, format!("door: stalled since {since} (attempt 5): no picture for 3 s"));
         nodes[1] = node("decode", None, vec![camera(Live, 60, "")]);
         assert_eq!(said(cameras.update(&nodes)), ["camera door: live"]);

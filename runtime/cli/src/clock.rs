@@ -10,13 +10,13 @@ pub(crate) fn now() -> String {
 }
 
 /// A time of the Unix clock in nanoseconds, as this machine's time of day: `14:02:11`.
-pub(crate) fn at(unix_ns: i64) -> String {
+pub(crate) fn time_of_day(unix_ns: i64) -> String {
     text(Local.timestamp_nanos(unix_ns))
 }
 
 /// The time of day so long ago.
 pub(crate) fn ago(length: Duration) -> String {
-    at(ago_ns(length))
+    time_of_day(ago_ns(length))
 }
 
 /// The same by the Unix clock, in nanoseconds.
@@ -45,7 +45,7 @@ mod tests {
     fn spans_and_times_are_short() {
         assert_eq!([59, 60, 3599, 7325].map(span), ["59 s", "1:00", "59:59", "2:02:05"]);
         // whatever the time zone, the seconds of 2023-11-14 22:13:20 UTC
-        assert!(at(1_700_000_000_000_000_000).ends_with(":20"));
-        assert_eq!(at(i64::MIN).len(), 8);
+        assert!(time_of_day(1_700_000_000_000_000_000).ends_with(":20"));
+        assert_eq!(time_of_day(i64::MIN).len(), 8);
     }
 }

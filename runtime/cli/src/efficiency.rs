@@ -235,11 +235,11 @@ impl Meter {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{Counter, Gauge, Status};
+    use crate::status::{Counter, Gauge, NodeReport};
 
     /// A report of a detector after so many seconds: 20 frames a second of each of two cameras, in batches of 4, each of
     /// which its engine computes in 40 ms; a quarter of a core.
-    fn report(id: &str, half_seconds: u64) -> Status {
+    fn report(id: &str, half_seconds: u64) -> NodeReport {
         let counter = |name: &str, source: &str, value| Counter {
             name: name.into(),
             source: source.into(),
@@ -248,7 +248,7 @@ mod tests {
         };
         let batches = 5 * half_seconds;
         let gauge = |name: &str, value| Gauge { name: name.into(), value, ..Gauge::default() };
-        Status {
+        NodeReport {
             node: id.into(),
             pid: 7,
             uptime_ns: half_seconds * 500_000_000,
@@ -261,7 +261,7 @@ mod tests {
                 counter("engine_ns", "", batches * 40_000_000),
             ],
             gauges: vec![gauge("engine_workers", 1), gauge("engine_batch_most", 16)],
-            ..Status::default()
+            ..NodeReport::default()
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
         for n in 1..=half_seconds {
             let now = start + Duration::from_millis(500 * n);
             let pid = if restart_at.is_some_and(|at| n >= at) { 8 } else { 7 };
-            nodes[0].take(Status { pid, ..report("detect", n) }, now);
+            nodes[0].take(NodeReport { pid, ..report("detect", n) }, now);
             meter.look(&nodes, now);
         }
         // nothing comes any more, and that is no part of it

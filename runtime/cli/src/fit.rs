@@ -3,7 +3,7 @@
 
 use millrace_detect::Model;
 use millrace_detect::model::{Anchor, ChannelOrder, FitSpec, InputSpec};
-use millrace_graph::Feed;
+use millrace_graph::Upstream;
 use millrace_graph::check::{Checked, CheckedNode, From, place};
 use millrace_graph::fault::Fault;
 use millrace_graph::model::{Graph, Node};
@@ -46,8 +46,8 @@ fn faults(graph: &Graph, nodes: &[CheckedNode], folder: &Path) -> Vec<Fault> {
     for (at, (node, checked)) in graph.nodes.iter().zip(nodes).enumerate() {
         let Some((setting, model)) = setting_of(checked).zip(models[at].as_ref()) else { continue };
         for input in &node.inputs {
-            let Some(Feed::Output { node: from, output }) = &input.feed else { continue };
-            let Some(from) = graph.nodes.iter().position(|other| other.id.it == *from) else { continue };
+            let Some(Upstream::Output { node: from, output }) = &input.upstream else { continue };
+            let Some(from) = graph.nodes.iter().position(|other| other.id.value == *from) else { continue };
             if carries(&nodes[from], output) != Some("tensor") {
                 continue;
             }
@@ -60,10 +60,10 @@ fn faults(graph: &Graph, nodes: &[CheckedNode], folder: &Path) -> Vec<Fault> {
             };
             let fix = format!("give '{maker}' the same MODEL");
             if made.shape != taken.shape {
-                faults.push(Fault::error(node.id.at, differ(&made.shape, &taken.shape)).at(at).fix(fix));
+                faults.push(Fault::error(node.id.span, differ(&made.shape, &taken.shape)).at_location(at).fix(fix));
             } else if made.picture != taken.picture {
                 let message = format!("{}: boxes will be wrong", differ(&made.picture, &taken.picture));
-                faults.push(Fault::warning(node.id.at, message).at(at).fix(fix));
+                faults.push(Fault::warning(node.id.span, message).at_location(at).fix(fix));
             }
         }
     }
@@ -92,7 +92,7 @@ fn model_of(node: &Node, checked: &CheckedNode, folder: &Path) -> Option<Result<
     });
     Some(loaded.map_err(|error| {
         let message = format!("{} does not describe a model that can be used:\n{error}", setting.key);
-        Fault::error(node.id.at, message).at(place(node, checked, setting))
+        Fault::error(node.id.span, message).at_location(place(node, checked, setting))
     }))
 }
 

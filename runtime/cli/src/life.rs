@@ -4,7 +4,7 @@ use crate::load::{Loaded, absolute_sets};
 use crate::procs::Family;
 use crate::run::{log_file, start};
 use crate::scratch::Scratch;
-use crate::status::{Inbox, State, Status};
+use crate::status::{Inbox, NodeReport, State};
 use crate::totals::Totals;
 use crate::vitals::{Process, Vital};
 use anyhow::Context;
@@ -35,8 +35,10 @@ pub(crate) fn comes_back_within(node: &Node) -> Duration {
 /// Whether a node whose process is in this state does not come back, although the graph that has run since `began` goes on.
 pub(crate) fn is_lost(node: &Totals, process: Process, within: Duration, began: Instant, now: Instant) -> bool {
     // what it said in an earlier life of the graph is over
-    let Some(heard) = node.heard.filter(|heard| *heard > began) else { return false };
-    let failed = node.state() == Some(State::Failed) && now.saturating_duration_since(heard) >= within;
+    let Some(last_report_at) = node.last_report_at.filter(|last_report_at| *last_report_at > began) else {
+        return false;
+    };
+    let failed = node.state() == Some(State::Failed) && now.saturating_duration_since(last_report_at) >= within;
     failed || (matches!(node.vital, Vital::Gone(_)) && process == Process::Ended)
 }
 
@@ -123,12 +125,12 @@ impl Life {
     }
 
     /// The next report that comes within this time.
-    pub(crate) fn next(&mut self, patience: Duration) -> Option<Status> {
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<NodeReport> {
         self.inbox.next(patience)
     }
 
     /// What is left to read after the end.
-    pub(crate) fn rest(&mut self) -> Option<Status> {
+    pub(crate) fn rest(&mut self) -> Option<NodeReport> {
         self.inbox.next(LAST_WORDS)
     }
 

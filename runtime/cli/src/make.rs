@@ -13,7 +13,7 @@ fn commands(graph: &Graph) -> Vec<Vec<String>> {
     let mut packages: Vec<String> = Vec::new();
     let mut others: Vec<Vec<String>> = Vec::new();
     let programs = graph.nodes.iter().filter(|node| node.origin == Origin::Program);
-    for line in programs.filter_map(|node| node.build.as_ref()).flat_map(|build| build.it.lines()) {
+    for line in programs.filter_map(|node| node.build.as_ref()).flat_map(|build| build.value.lines()) {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let plain: Vec<&str> = words.iter().map(String::as_str).collect();
         match plain.as_slice() {

@@ -7,7 +7,7 @@ use crate::life::comes_back_within;
 use crate::load::{Loaded, absolute_sets, load};
 use crate::procs::Family;
 use crate::scratch::Scratch;
-use crate::status::{Inbox, State, Status, VARIABLE};
+use crate::status::{Inbox, NodeReport, State, VARIABLE};
 use crate::totals::{LOOK, Totals};
 use crate::trial::gpu::Probe;
 use crate::view::View;
@@ -87,7 +87,7 @@ pub(crate) fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow:
         bail!(
             "node '{}' {what}, which 'millrace run' does not do; run the graph by dora itself: \
              dora build {file} && dora run {file}",
-            node.id.it
+            node.id.value
         );
     }
     Ok(())
@@ -198,7 +198,7 @@ struct Running {
     stopping: Option<(Instant, Cause)>,
     hurried: bool,
     killed: bool,
-    told: Vec<(String, String)>,
+    shown_errors: Vec<(String, String)>,
     log: PathBuf,
     /// When the nodes were last looked at.
     looked: Instant,
@@ -215,7 +215,7 @@ impl Running {
         stop_after: Option<Duration>,
     ) -> Self {
         Self {
-            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
+            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.value)).collect(),
             comes_back: graph.nodes.iter().map(comes_back_within).collect(),
             reports: checked.nodes.iter().map(|node| node.description.is_some()).collect(),
             family: Family::of(child.id()),
@@ -231,7 +231,7 @@ impl Running {
             stopping: None,
             hurried: false,
             killed: false,
-            told: Vec::new(),
+            shown_errors: Vec::new(),
             log,
             looked: Instant::now(),
         }
@@ -271,15 +271,15 @@ impl Running {
         }
     }
 
-    fn take(&mut self, status: Status) {
+    fn take(&mut self, status: NodeReport) {
         let now = Instant::now();
         if let Some(error) = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete))
         {
             let line = (status.node.clone(), error);
-            if !self.told.contains(&line) {
+            if !self.shown_errors.contains(&line) {
                 self.view.erase();
                 eprintln!("{}: {}", line.0, line.1);
-                self.told.push(line);
+                self.shown_errors.push(line);
             }
         }
         let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) else { return };
@@ -295,7 +295,7 @@ impl Running {
             return;
         }
         for (node, within) in self.nodes.iter_mut().zip(&self.comes_back) {
-            let process = self.family.process(node.last.as_ref().map_or(0, Status::works_in));
+            let process = self.family.process(node.last.as_ref().map_or(0, NodeReport::works_in));
             if let Some(line) = self.vitals.look(node, process, *within, now) {
                 self.view.alarm(&line);
             }
@@ -342,7 +342,8 @@ impl Running {
     fn is_lost(&self, now: Instant) -> bool {
         self.nodes.iter().zip(&self.comes_back).any(|(node, within)| {
             let patience = if node.ran { *within } else { Duration::ZERO };
-            node.state() == Some(State::Failed) && node.heard.is_some_and(|heard| now - heard >= patience)
+            node.state() == Some(State::Failed)
+                && node.last_report_at.is_some_and(|last_report_at| now - last_report_at >= patience)
         })
     }
 
@@ -398,7 +399,7 @@ impl Running {
             eprintln!("millrace: dora ended with {status}");
         }
         // Their own words were shown; dora's are wanted where there were none.
-        if self.told.is_empty() {
+        if self.shown_errors.is_empty() {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().filter(|line| !is_noise(line)).collect();
             eprintln!("the last lines of dora's log ({}):", log.display());

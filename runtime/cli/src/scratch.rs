@@ -75,8 +75,9 @@ impl Scratch {
     ) -> anyhow::Result<PathBuf> {
         for node in graph.nodes.iter().filter(|node| node.origin == Origin::Program) {
             let Some(path) = &node.path else { continue };
-            let program = find_program(&path.it, folder).with_context(|| format!("there is no program {}", path.it))?;
-            self.write_script(node.index, &script_text(folder, &program, &node.id.it, sets))?;
+            let program =
+                find_program(&path.value, folder).with_context(|| format!("there is no program {}", path.value))?;
+            self.write_script(node.index, &script_text(folder, &program, &node.id.value, sets))?;
         }
         let path =
             |node: &Node| (node.origin == Origin::Program).then(|| self.script_path(node.index).display().to_string());

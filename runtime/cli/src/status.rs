@@ -17,7 +17,7 @@ pub(crate) const VARIABLE: &str = "MILLRACE_STATUS";
 /// A node's report. Fields may be added by later nodes; what is missing is nothing.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Status {
+pub(crate) struct NodeReport {
     /// Version of this form: 1.
     pub(crate) v: u32,
     /// The node's id in the graph.
@@ -39,7 +39,7 @@ pub(crate) struct Status {
     /// Counters since it started.
     pub(crate) counters: Vec<Counter>,
     /// Losses since it started.
-    pub(crate) drops: Vec<Loss>,
+    pub(crate) drops: Vec<DropCount>,
     /// What can rise and fall.
     pub(crate) gauges: Vec<Gauge>,
     /// Times.
@@ -67,7 +67,7 @@ pub(crate) struct Group {
     pub(crate) pid: u32,
 }
 
-impl Status {
+impl NodeReport {
     /// The process that the node's work is done in.
     pub(crate) fn works_in(&self) -> u32 {
         self.group.as_ref().map_or(self.pid, |group| group.pid)
@@ -115,7 +115,7 @@ pub(crate) struct Gauge {
 /// Items that were lost for one reason.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Loss {
+pub(crate) struct DropCount {
     pub(crate) cause: String,
     pub(crate) port: String,
     pub(crate) source: String,
@@ -162,7 +162,7 @@ impl Inbox {
     /// The next report, or none when there is none within `patience`.
     ///
     /// What is no report is ignored: any process of this user can write here.
-    pub(crate) fn next(&mut self, patience: Duration) -> Option<Status> {
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<NodeReport> {
         // Zero means forever to the socket. A timeout that cannot be set shows as reports that do not come.
         let _ = self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1))));
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -189,8 +189,8 @@ fn read_file(file: OwnedFd) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<Status> {
-    let status: Status = serde_json::from_slice(bytes).ok()?;
+fn parse(bytes: &[u8]) -> Option<NodeReport> {
+    let status: NodeReport = serde_json::from_slice(bytes).ok()?;
     (status.v == 1 && !status.node.is_empty()).then_some(status)
 }
 

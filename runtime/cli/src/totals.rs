@@ -1,6 +1,6 @@
 //! What all nodes did, from their reports, across restarts.
 
-use crate::status::{State, Status};
+use crate::status::{NodeReport, State};
 use crate::vitals::Vital;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -37,11 +37,11 @@ pub(crate) struct Totals {
     /// Its id.
     pub(crate) id: String,
     /// Its last report; none where it never reported.
-    pub(crate) last: Option<Status>,
+    pub(crate) last: Option<NodeReport>,
     /// How often it came back after it had ended.
     pub(crate) restarts: u32,
     /// When the last report came.
-    pub(crate) heard: Option<Instant>,
+    pub(crate) last_report_at: Option<Instant>,
     /// Whether it gives signs of life.
     pub(crate) vital: Vital,
     /// Since when its process has been gone, although it did not report its end.
@@ -98,17 +98,17 @@ impl Totals {
 
     /// The whole graph is started again: no process of this node has reported yet. Its counts go on.
     pub(crate) fn begin_life(&mut self) {
-        (self.heard, self.process_gone, self.vital) = (None, None, Vital::Well);
+        (self.last_report_at, self.process_gone, self.vital) = (None, None, Vital::Well);
         self.recent.clear();
     }
 
     /// Takes a report. `Some` where it is the first of a process that was started in the place of another.
-    pub(crate) fn take(&mut self, status: Status, now: Instant) -> Option<Restart> {
+    pub(crate) fn take(&mut self, status: NodeReport, now: Instant) -> Option<Restart> {
         let mut restart = None;
         if let Some(last) =
             self.last.as_ref().filter(|last| status.pid != last.pid || status.uptime_ns < last.uptime_ns)
         {
-            let silent = now.saturating_duration_since(self.heard.unwrap_or(now));
+            let silent = now.saturating_duration_since(self.last_report_at.unwrap_or(now));
             restart = Some(Restart { before: last.pid, pid: status.pid, failed: last.state == State::Failed, silent });
             self.restarts += 1;
             self.counters.restart();
@@ -125,7 +125,7 @@ impl Totals {
         let cpu_ns = status.cpu_ns;
         self.ran |= matches!(status.state, State::Running | State::Done);
         self.last = Some(status);
-        self.heard = Some(now);
+        self.last_report_at = Some(now);
         self.recent.push_back((now, self.frames(), cpu_ns));
         while self.recent.len() > 2 && self.recent.get(1).is_some_and(|(at, _, _)| now - *at >= WINDOW) {
             self.recent.pop_front();
@@ -252,14 +252,14 @@ impl Totals {
 
     /// Since when it gives no sign of life, where it should.
     pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
-        let silent = now.saturating_duration_since(self.heard?);
+        let silent = now.saturating_duration_since(self.last_report_at?);
         (self.should_run() && (silent >= SILENT || self.process_gone.is_some())).then_some(silent)
     }
 
     /// Since when its event loop does not turn although it reports, where that is too long.
     pub(crate) fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let last = self.last.as_ref().filter(|last| last.state == State::Running)?;
-        let stuck = Duration::from_millis(last.loop_age_ms?) + now.saturating_duration_since(self.heard?);
+        let stuck = Duration::from_millis(last.loop_age_ms?) + now.saturating_duration_since(self.last_report_at?);
         (stuck >= SILENT).then_some(stuck)
     }
 
@@ -291,24 +291,24 @@ impl Totals {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{Counter, Loss};
+    use crate::status::{Counter, DropCount};
 
-    fn report(uptime_ns: u64, frames: u64, stale: u64) -> Status {
+    fn report(uptime_ns: u64, frames: u64, stale: u64) -> NodeReport {
         let counter =
             |port: &str, value| Counter { name: "out".into(), port: port.into(), source: "cam".into(), value };
-        Status {
+        NodeReport {
             node: "decode".into(),
             uptime_ns,
             counters: vec![counter("frame", frames), counter("packet", frames)],
-            drops: vec![Loss {
+            drops: vec![DropCount {
                 cause: "stale".into(),
                 port: "frame".into(),
                 source: "cam".into(),
                 value: stale,
-                ..Loss::default()
+                ..DropCount::default()
             }],
             cpu_ns: uptime_ns / 2,
-            ..Status::default()
+            ..NodeReport::default()
         }
     }
 
@@ -319,11 +319,11 @@ mod tests {
         totals.take(report(500, 10, 1), start);
         totals.take(report(1_000, 20, 2), start);
         assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (20, 2, 0));
-        let again = totals.take(Status { pid: 8, ..report(500, 5, 1) }, start + Duration::from_secs(2));
+        let again = totals.take(NodeReport { pid: 8, ..report(500, 5, 1) }, start + Duration::from_secs(2));
         let silent = Duration::from_secs(2);
         assert_eq!(again, Some(Restart { before: 0, pid: 8, failed: false, silent }));
         assert_eq!((totals.frames(), totals.dropped(), totals.restarts), (25, 3, 1));
-        totals.take(Status { pid: 8, ..report(900, 7, 1) }, start);
+        totals.take(NodeReport { pid: 8, ..report(900, 7, 1) }, start);
         assert_eq!((totals.items("out"), totals.items("in")), (Some(27), None));
         assert_eq!(totals.losses()[&("stale".to_owned(), "frame".to_owned())], 3);
     }
@@ -331,8 +331,8 @@ mod tests {
     #[test]
     fn a_process_that_runs_for_longer_than_its_predecessor_did_is_another_one() {
         let (mut totals, start) = (Totals::new("page"), Instant::now());
-        totals.take(Status { pid: 7, ..report(600, 10, 0) }, start);
-        let again = totals.take(Status { pid: 8, ..report(1_500, 4, 0) }, start);
+        totals.take(NodeReport { pid: 7, ..report(600, 10, 0) }, start);
+        let again = totals.take(NodeReport { pid: 8, ..report(1_500, 4, 0) }, start);
         assert_eq!(again.map(|r| (r.before, r.pid)), Some((7, 8)));
         assert_eq!((totals.frames(), totals.restarts), (14, 1));
     }
@@ -358,13 +358,13 @@ mod tests {
     #[test]
     fn a_loop_that_stands_still_is_seen_in_the_reports() {
         let (mut totals, start) = (Totals::new("detect"), Instant::now());
-        totals.take(Status { loop_age_ms: Some(80), ..report(500, 1, 0) }, start);
+        totals.take(NodeReport { loop_age_ms: Some(80), ..report(500, 1, 0) }, start);
         assert_eq!(totals.stuck_for(start), None);
-        totals.take(Status { loop_age_ms: Some(3_200), ..report(3_600, 1, 0) }, start + Duration::from_secs(3));
+        totals.take(NodeReport { loop_age_ms: Some(3_200), ..report(3_600, 1, 0) }, start + Duration::from_secs(3));
         assert_eq!(totals.stuck_for(start + Duration::from_secs(3)), Some(Duration::from_millis(3_200)));
-        totals.take(Status { state: State::Opening, loop_age_ms: None, ..report(9_600, 1, 0) }, start);
+        totals.take(NodeReport { state: State::Opening, loop_age_ms: None, ..report(9_600, 1, 0) }, start);
         assert_eq!(totals.stuck_for(start + Duration::from_secs(30)), None, "a model may take long to open");
-        totals.take(Status { state: State::Done, ..report(9_900, 1, 0) }, start);
+        totals.take(NodeReport { state: State::Done, ..report(9_900, 1, 0) }, start);
         assert_eq!(totals.silent_for(start + Duration::from_secs(60)), None, "it has ended");
     }
 
@@ -383,7 +383,7 @@ mod tests {
         };
         let (mut totals, now) = (Totals::new("page"), Instant::now());
         let latency = vec![age("a", 10, true), age("b", 40, true), age("dead", 5_000, false)];
-        totals.take(Status { latency, ..report(500, 1, 0) }, now);
+        totals.take(NodeReport { latency, ..report(500, 1, 0) }, now);
         assert_eq!(totals.ages_ms(now), Some([40.0, 80.0, 120.0]));
         assert_eq!(totals.ages_ms(now + Duration::from_secs(4)), None);
         assert_eq!(totals.ages_since_start_ms(), Some([1.0, 2.0, 900.0]));

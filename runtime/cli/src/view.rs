@@ -135,9 +135,9 @@ impl View {
         for line in cameras.summary() {
             out.push_str(&format!("{line}\n"));
         }
-        for (node, heard) in nodes.iter().filter_map(|node| Some((node, node.heard?))) {
+        for (node, last_report_at) in nodes.iter().filter_map(|node| Some((node, node.last_report_at?))) {
             if matches!(node.vital, Vital::Gone(_)) {
-                let last = clock::span(Instant::now().saturating_duration_since(heard).as_secs());
+                let last = clock::span(Instant::now().saturating_duration_since(last_report_at).as_secs());
                 out.push_str(&format!(
                     "node {} was GONE at the end: its last sign of life was {last} before\n",
                     node.id
@@ -295,7 +295,7 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Counter, Latency, Status};
+    use crate::status::{Counter, Latency, NodeReport};
     use millrace_frame::{CameraState, CameraStatus};
 
     #[test]
@@ -312,20 +312,20 @@ mod tests {
         assert_eq!(line, "1:15 decode 0 starting · page 0 starting");
     }
 
-    fn report(id: &str, uptime_s: u64, frames: u64, cameras: Vec<CameraStatus>) -> Status {
+    fn report(id: &str, uptime_s: u64, frames: u64, cameras: Vec<CameraStatus>) -> NodeReport {
         let counter =
             |name: &str, value| Counter { name: name.into(), port: "frame".into(), value, ..Counter::default() };
         let age = |ms: u64| Some(ms * 1_000_000);
         let (recent_p50_ns, recent_p95_ns, recent_p99_ns) = (age(8), age(21), age(1_234));
         let age = Latency { name: "age".into(), recent_p50_ns, recent_p95_ns, recent_p99_ns, ..Latency::default() };
-        Status {
+        NodeReport {
             node: id.into(),
             uptime_ns: uptime_s * 1_000_000_000,
             counters: vec![counter("in", frames), counter("boxes", 123_456)],
             latency: vec![age],
             cpu_ns: uptime_s * 123_000_000,
             cameras,
-            ..Status::default()
+            ..NodeReport::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which nodes give signs of life, and the lines that tell of a change.
 
 use crate::clock;
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::{Restart, Totals};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,7 +79,7 @@ impl Vitals {
         if before.map_or(0, |(vital, _)| vital.kind()) == node.vital.kind() {
             return None;
         }
-        let (id, pid) = (&node.id, node.last.as_ref().map_or(0, Status::works_in));
+        let (id, pid) = (&node.id, node.last.as_ref().map_or(0, NodeReport::works_in));
         let line = match node.vital {
             Vital::Well => {
                 let (was, since) = self.ill.remove(id)?;
@@ -143,8 +143,8 @@ impl Vitals {
 }
 
 fn judge(node: &mut Totals, process: Process, come_back: Duration, now: Instant) -> Vital {
-    let Some(heard) = node.heard.filter(|_| node.should_run()) else { return Vital::Well };
-    let silent = now.saturating_duration_since(heard);
+    let Some(last_report_at) = node.last_report_at.filter(|_| node.should_run()) else { return Vital::Well };
+    let silent = now.saturating_duration_since(last_report_at);
     if process == Process::Ended {
         let since = *node.process_gone.get_or_insert(now);
         if now.saturating_duration_since(since) >= come_back {
@@ -170,13 +170,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn report(pid: u32, uptime_s: u64) -> Status {
-        Status {
+    fn report(pid: u32, uptime_s: u64) -> NodeReport {
+        NodeReport {
             node: "cam1".into(),
             pid,
             uptime_ns: uptime_s * 1_000_000_000,
             loop_age_ms: Some(50),
-            ..Status::default()
+            ..NodeReport::default()
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(vitals.look(&mut node, Process::Stopped, s(5), start + s(90)), None, "each change once");
         assert_eq!(node.vital.text(), "HUNG for 1:30");
         // its thread that reports may run before its event loop
-        node.take(Status { loop_age_ms: Some(91_000), ..report(7, 91) }, start + s(91));
+        node.take(NodeReport { loop_age_ms: Some(91_000), ..report(7, 91) }, start + s(91));
         assert_eq!(vitals.look(&mut node, Process::Runs, s(5), start + s(91)), None);
         assert_eq!(node.vital.text(), "HUNG for 1:31");
         node.take(report(7, 91), start + s(91));
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_loop_that_hangs_is_seen_although_reports_come() {
         let (mut vitals, mut node, start) = (Vitals::default(), Totals::new("cam1"), Instant::now());
-        node.take(Status { loop_age_ms: Some(3_100), ..report(7, 1) }, start);
+        node.take(NodeReport { loop_age_ms: Some(3_100), ..report(7, 1) }, start);
         let line = vitals.look(&mut node, Process::Runs, s(5), start).unwrap();
         assert!(line.contains("its event loop has not turned since "), "{line}");
     }
@@ -239,7 +239,7 @@ mod tests {
         vitals.look(&mut node, Process::Ended, s(0), start + s(31));
         assert!(vitals.look(&mut node, Process::Ended, s(0), start + s(32)).unwrap().contains("IS GONE"));
         // and one that has said so has ended
-        node.take(Status { state: State::Done, ..report(8, 2) }, start + s(33));
+        node.take(NodeReport { state: State::Done, ..report(8, 2) }, start + s(33));
         vitals.look(&mut node, Process::Ended, s(0), start + s(60));
         assert_eq!(node.vital, Vital::Well);
     }

@@ -170,19 +170,19 @@ impl Monitor {
         let (mut rates, mut memory) = (Utilization::default(), Memory::default());
         let (mut nvdec, mut period_us) = (0, 0);
         // SAFETY: the library's own handle, and places of the types that the calls write.
-        let [rates_told, nvdec_told, memory_told] = unsafe {
+        let [rates_status, nvdec_status, memory_status] = unsafe {
             [
                 (api.nvmlDeviceGetUtilizationRates)(self.handle, &raw mut rates),
                 (api.nvmlDeviceGetDecoderUtilization)(self.handle, &raw mut nvdec, &raw mut period_us),
                 (api.nvmlDeviceGetMemoryInfo)(self.handle, &raw mut memory),
             ]
         };
-        let told = |code| code == SUCCESS;
+        let has = |code| code == SUCCESS;
         Use {
-            gpu_percent: told(rates_told).then_some(rates.gpu),
-            memory_percent: told(rates_told).then_some(rates.memory),
-            nvdec_percent: told(nvdec_told).then_some(nvdec),
-            memory_bytes: told(memory_told).then_some(memory.used),
+            gpu_percent: has(rates_status).then_some(rates.gpu),
+            memory_percent: has(rates_status).then_some(rates.memory),
+            nvdec_percent: has(nvdec_status).then_some(nvdec),
+            memory_bytes: has(memory_status).then_some(memory.used),
         }
     }
 }

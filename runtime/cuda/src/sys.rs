@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 /// A status code; 0 is success.
-pub(crate) type Status = u32;
+pub(crate) type StatusCode = u32;
 /// `CUdevice`.
 pub(crate) type Device = c_int;
 /// `CUdeviceptr`.
@@ -86,17 +86,17 @@ pub(crate) const MEM_ACCESS_READ_WRITE: c_uint = 3;
 pub(crate) const JIT_ERROR_LOG_BUFFER: c_uint = 5;
 pub(crate) const JIT_ERROR_LOG_BUFFER_BYTES: c_uint = 6;
 
-pub(crate) const SUCCESS: Status = 0;
-pub(crate) const OUT_OF_MEMORY: Status = 2;
-pub(crate) const NO_DEVICE: Status = 100;
-pub(crate) const NOT_READY: Status = 600;
+pub(crate) const SUCCESS: StatusCode = 0;
+pub(crate) const OUT_OF_MEMORY: StatusCode = 2;
+pub(crate) const NO_DEVICE: StatusCode = 100;
+pub(crate) const NOT_READY: StatusCode = 600;
 
 /// A table of functions: a field each, filled from the library's symbol of that name.
 macro_rules! table {
     ($(#[$meta:meta])* $table:ident { $(fn $name:ident($($arg:ty),* $(,)?);)* }) => {
         $(#[$meta])*
         pub(crate) struct $table {
-            $(pub(crate) $name: unsafe extern "C" fn($($arg),*) -> $crate::sys::Status,)*
+            $(pub(crate) $name: unsafe extern "C" fn($($arg),*) -> $crate::sys::StatusCode,)*
         }
 
         impl $table {
@@ -105,7 +105,7 @@ macro_rules! table {
                 $(
                     // SAFETY: the symbol is the C function of this name, whose signature its header states as above.
                     let $name = unsafe {
-                        library.get::<unsafe extern "C" fn($($arg),*) -> $crate::sys::Status>(
+                        library.get::<unsafe extern "C" fn($($arg),*) -> $crate::sys::StatusCode>(
                             concat!(stringify!($name), "\0").as_bytes())
                     }.map_err(|_| stringify!($name))?;
                     let $name = *$name;
@@ -122,8 +122,8 @@ table! {
     Api {
         fn cuInit(c_uint);
         fn cuDriverGetVersion(*mut c_int);
-        fn cuGetErrorName(Status, *mut *const c_char);
-        fn cuGetErrorString(Status, *mut *const c_char);
+        fn cuGetErrorName(StatusCode, *mut *const c_char);
+        fn cuGetErrorString(StatusCode, *mut *const c_char);
         fn cuDeviceGetCount(*mut c_int);
         fn cuDeviceGet(*mut Device, c_int);
         fn cuDeviceGetName(*mut c_char, c_int, Device);

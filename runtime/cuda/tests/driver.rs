@@ -241,16 +241,16 @@ mod suite {
         let (stream, calls) = (Stream::new(&gpu).unwrap(), Arc::new(AtomicU32::new(0)));
         let memory = DeviceMemory::allocate(&gpu, 16 << 20, "a test").unwrap();
         let event = Arc::new(Event::new(&gpu).unwrap());
-        let (told, heard) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let counts = calls.clone();
         let waker = Waker::new(move || {
             counts.fetch_add(1, Ordering::SeqCst);
-            told.send(()).unwrap();
+            sender.send(()).unwrap();
         });
         stream.fill(memory.span(), 1).unwrap();
         stream.record(&event).unwrap();
         stream.wake(&waker).unwrap();
-        heard.recv_timeout(PATIENCE).unwrap();
+        receiver.recv_timeout(PATIENCE).unwrap();
         assert!(event.is_done().unwrap(), "what was before is done");
         stream.synchronize().unwrap();
         assert_eq!(calls.load(Ordering::SeqCst), 1);

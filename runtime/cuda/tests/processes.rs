@@ -228,12 +228,12 @@ mod suite {
         let memory = DeviceMemory::open_ipc(gpu, handle, BYTES).unwrap();
         let event = Event::open(gpu, event).unwrap();
         assert_eq!(owner.ask("hold"), "held");
-        let (told, heard) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         stream.wait(&event).unwrap();
-        stream.wake(&Waker::new(move || told.send(()).unwrap())).unwrap();
+        stream.wake(&Waker::new(move || sender.send(()).unwrap())).unwrap();
         assert!(!event.is_done().unwrap());
         owner.kill();
-        heard.recv_timeout(Duration::from_secs(3)).unwrap_err();
+        receiver.recv_timeout(Duration::from_secs(3)).unwrap_err();
         assert!(!event.is_done().unwrap());
         assert!(download(&Stream::new(gpu).unwrap(), &memory) == pattern(BYTES as usize, SEED), "its memory stays");
         say("waits, and the rest goes on");

@@ -38,7 +38,7 @@ impl<T> Tagged<T> {
     }
 }
 
-named! {
+wire_enum! {
     /// Matrix coefficients, H.273 table 4. `Bt601` is used for codes 5 and 6, whose coefficients are the same.
     Matrix {
         /// BT.709: Kr = 0.2126, Kb = 0.0722.
@@ -68,7 +68,7 @@ impl Matrix {
     }
 }
 
-named! {
+wire_enum! {
     /// Sample range, H.273 `VideoFullRangeFlag`.
     Range {
         /// 8-bit luma 16..=235, chroma 16..=240.
@@ -78,7 +78,7 @@ named! {
     }
 }
 
-named! {
+wire_enum! {
     /// Colour primaries, H.273 table 2.
     Primaries {
         /// BT.709 and sRGB.
@@ -94,7 +94,7 @@ named! {
     }
 }
 
-named! {
+wire_enum! {
     /// Transfer characteristics, H.273 table 3.
     Transfer {
         /// BT.709.
@@ -118,7 +118,7 @@ named! {
     }
 }
 
-named! {
+wire_enum! {
     /// The position of a 4:2:0 chroma sample among its four luma samples: H.273 `ChromaLocType`, and what becomes of it in a
     /// picture that is turned or mirrored, from code 16 on.
     ChromaSiting {

@@ -55,7 +55,7 @@ pub enum LayoutError {
     Tensor { shape: [u32; 4], dtype: TensorDtype, need_bytes: u64, have_bytes: u64 },
 }
 
-named! {
+wire_enum! {
     /// How the samples of an image are stored.
     PixelFormat {
         /// 8-bit 4:2:0: plane 0 is Y, plane 1 interleaved Cb Cr.
@@ -186,7 +186,7 @@ impl ImageDesc {
     }
 }
 
-named! {
+wire_enum! {
     /// The type of a tensor's elements.
     TensorDtype {
         /// 32-bit float.
@@ -209,7 +209,7 @@ impl TensorDtype {
     }
 }
 
-named! {
+wire_enum! {
     /// The order of a tensor's axes.
     TensorLayout {
         /// Batch, channel, row, column.
@@ -263,7 +263,7 @@ impl TensorDesc {
     }
 }
 
-named! {
+wire_enum! {
     /// The codec of an encoded picture.
     PacketCodec {
         /// H.264, Annex-B.

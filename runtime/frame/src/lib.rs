@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 #[macro_use]
-mod named;
+mod wire_enum;
 
 pub mod camera;
 pub mod colour;

@@ -3,7 +3,7 @@
 use crate::{ChromaSiting, Size};
 use serde::{Deserialize, Serialize};
 
-named! {
+wire_enum! {
     /// What has to be done to a stored picture so that it is shown upright: mirrored left to right first, where the name says
     /// so, then turned clockwise by so many degrees.
     #[derive(Default)]

@@ -87,9 +87,9 @@ pub(crate) const QUEUE_POLICIES: &[&str] = &["drop_oldest", "backpressure"];
 const TIMER_UNITS: &[&str] = &["secs", "millis", "micros", "nanos", "hz"];
 const LOG_LEVELS: &[&str] = &["stdout", "error", "warn", "info", "debug", "trace"];
 
-/// What feeds an input.
+/// The source of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub enum Upstream {
     /// A clock of dora's.
     Timer,
     /// The log of the graph.
@@ -107,7 +107,7 @@ pub enum Feed {
 ///
 /// # Errors
 /// What is wrong, and the right form.
-pub(crate) fn parse_feed(text: &str) -> Result<Feed, (String, String)> {
+pub(crate) fn parse_upstream(text: &str) -> Result<Upstream, (String, String)> {
     const TIMER_FORM: &str = "dora/timer/millis/100, dora/timer/secs/5 or dora/timer/hz/30";
     let wrong = |what: String, fix: &str| Err((what, fix.to_owned()));
     let Some((source, output)) = text.split_once('/') else {
@@ -117,7 +117,7 @@ pub(crate) fn parse_feed(text: &str) -> Result<Feed, (String, String)> {
         if source.is_empty() || output.is_empty() {
             return wrong(format!("'{text}' lacks a part"), "write it as node/output, for example decode/frame");
         }
-        return Ok(Feed::Output { node: source.to_owned(), output: output.to_owned() });
+        return Ok(Upstream::Output { node: source.to_owned(), output: output.to_owned() });
     }
     let parts: Vec<&str> = output.split('/').collect();
     match parts.as_slice() {
@@ -136,11 +136,13 @@ pub(crate) fn parse_feed(text: &str) -> Result<Feed, (String, String)> {
                 let range = if *unit == "hz" { "a positive number" } else { "a whole number from 1" };
                 return wrong(format!("the timer's '{count}' is not {range}"), TIMER_FORM);
             }
-            Ok(Feed::Timer)
+            Ok(Upstream::Timer)
         }
         ["timer", ..] => wrong(format!("'{text}' is not a timer"), TIMER_FORM),
-        ["logs"] => Ok(Feed::Logs),
-        ["logs", level] | ["logs", level, _] if LOG_LEVELS.contains(&level.to_lowercase().as_str()) => Ok(Feed::Logs),
+        ["logs"] => Ok(Upstream::Logs),
+        ["logs", level] | ["logs", level, _] if LOG_LEVELS.contains(&level.to_lowercase().as_str()) => {
+            Ok(Upstream::Logs)
+        }
         ["logs", ..] => {
             wrong(format!("'{text}' names no log level; there are: {}", LOG_LEVELS.join(", ")), "dora/logs/info")
         }
@@ -324,11 +326,11 @@ mod tests {
 
     #[test]
     fn feeds() {
-        assert_eq!(parse_feed("dora/timer/hz/0.5"), Ok(Feed::Timer));
-        assert_eq!(parse_feed("dora/timer/nanos/1"), Ok(Feed::Timer));
-        assert_eq!(parse_feed("dora/logs/Info/decode"), Ok(Feed::Logs));
-        let output = Feed::Output { node: "op".to_owned(), output: "a/b".to_owned() };
-        assert_eq!(parse_feed("op/a/b"), Ok(output));
+        assert_eq!(parse_upstream("dora/timer/hz/0.5"), Ok(Upstream::Timer));
+        assert_eq!(parse_upstream("dora/timer/nanos/1"), Ok(Upstream::Timer));
+        assert_eq!(parse_upstream("dora/logs/Info/decode"), Ok(Upstream::Logs));
+        let output = Upstream::Output { node: "op".to_owned(), output: "a/b".to_owned() };
+        assert_eq!(parse_upstream("op/a/b"), Ok(output));
         for wrong in [
             "frame",
             "/x",
@@ -344,9 +346,9 @@ mod tests {
             "dora/time/secs/5",
             "dora/logs/loud",
         ] {
-            assert!(parse_feed(wrong).is_err(), "{wrong}");
+            assert!(parse_upstream(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(parse_feed("dora/timer/sec/5").unwrap_err().1, "dora/timer/secs/5");
+        assert_eq!(parse_upstream("dora/timer/sec/5").unwrap_err().1, "dora/timer/secs/5");
     }
 
     #[test]

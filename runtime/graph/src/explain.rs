@@ -3,10 +3,10 @@
 use crate::check::process::groups;
 use crate::check::{Checked, CheckedNode, Effective, From};
 use crate::describe::GROUP_PROGRAM;
-use crate::dora::Feed;
+use crate::dora::Upstream;
 use crate::fault::Report;
 use crate::model::{Graph, Node};
-use crate::settings::shown;
+use crate::settings::redacted;
 use std::fmt::Write as _;
 
 /// The tables of all nodes as text.
@@ -18,7 +18,7 @@ pub fn explain(checked: &Checked) -> String {
         out.push('\n');
     }
     for (name, members) in groups(graph, &checked.nodes) {
-        let ids: Vec<&str> = members.iter().map(|(node, _)| node.id.it.as_str()).collect();
+        let ids: Vec<&str> = members.iter().map(|(node, _)| node.id.value.as_str()).collect();
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
@@ -34,11 +34,11 @@ pub fn explain(checked: &Checked) -> String {
 }
 
 fn write_node(out: &mut String, report: &Report, graph: &Graph, node: &Node, found: &CheckedNode) {
-    let path = node.path.as_ref().map_or("", |path| path.it.as_str());
+    let path = node.path.as_ref().map_or("", |path| path.value.as_str());
     // Writing to a String cannot fail.
     let _ = match &found.description {
-        Some(is) => writeln!(out, "{} · {} {} · {}", node.id.it, is.name, is.version, is.summary),
-        None => writeln!(out, "{} · {path} · not described: settings and ports as the graph gives them", node.id.it),
+        Some(is) => writeln!(out, "{} · {} {} · {}", node.id.value, is.name, is.version, is.summary),
+        None => writeln!(out, "{} · {path} · not described: settings and ports as the graph gives them", node.id.value),
     };
     let mut rows: Vec<[String; 3]> = Vec::new();
     for setting in &found.settings {
@@ -53,13 +53,13 @@ fn write_node(out: &mut String, report: &Report, graph: &Graph, node: &Node, fou
         port.map(|port| port.carries.clone()).unwrap_or_default()
     };
     for input in &node.inputs {
-        let from = format!("<- {}", input.source.it);
-        rows.push([format!("input {}", input.name.it), from, carries(&input.name.it, true)]);
+        let from = format!("<- {}", input.source.value);
+        rows.push([format!("input {}", input.name.value), from, carries(&input.name.value, true)]);
     }
     for output in &node.outputs {
-        let readers = readers(graph, &node.id.it, &output.it);
+        let readers = readers(graph, &node.id.value, &output.value);
         let to = if readers.is_empty() { "-> nobody".to_owned() } else { format!("-> {}", readers.join(", ")) };
-        rows.push([format!("output {}", output.it), to, carries(&output.it, false)]);
+        rows.push([format!("output {}", output.value), to, carries(&output.value, false)]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1).min(48));
@@ -74,7 +74,7 @@ fn value(setting: &Effective) -> String {
         None if setting.optional => "(unset)".to_owned(),
         None => "(not stated)".to_owned(),
         Some(text) if text.is_empty() => "\"\"".to_owned(),
-        Some(text) => shown(&setting.key, text),
+        Some(text) => redacted(&setting.key, text),
     }
 }
 
@@ -96,10 +96,9 @@ fn readers(graph: &Graph, id: &str, output: &str) -> Vec<String> {
     let mut readers = Vec::new();
     for node in &graph.nodes {
         for input in &node.inputs {
-            let takes =
-                matches!(&input.feed, Some(Feed::Output { node, output: port }) if node == id && port == output);
+            let takes = matches!(&input.upstream, Some(Upstream::Output { node, output: port }) if node == id && port == output);
             if takes {
-                readers.push(format!("{}/{}", node.id.it, input.name.it));
+                readers.push(format!("{}/{}", node.id.value, input.name.value));
             }
         }
     }

@@ -16,9 +16,9 @@ pub enum Severity {
     Note,
 }
 
-/// Where a finding lies.
+/// The location of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// In the graph file, or in that of a module.
     File(Span),
     /// In a `--set` on the command line, by its text up to the `=`.
@@ -31,7 +31,7 @@ pub struct Fault {
     /// How grave.
     pub severity: Severity,
     /// Where.
-    pub at: Place,
+    pub location: Location,
     /// What is wrong, with the names involved.
     pub message: String,
     /// How to mend it.
@@ -40,28 +40,28 @@ pub struct Fault {
 
 impl Fault {
     /// A finding of this gravity at a place of the file.
-    pub fn new(severity: Severity, at: Span, message: impl Into<String>) -> Self {
-        Self { severity, at: Place::File(at), message: message.into(), fix: None }
+    pub fn new(severity: Severity, span: Span, message: impl Into<String>) -> Self {
+        Self { severity, location: Location::File(span), message: message.into(), fix: None }
     }
 
     /// An error at a place of the file.
-    pub fn error(at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, at, message)
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, span, message)
     }
 
     /// A warning at a place of the file.
-    pub fn warning(at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, at, message)
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, span, message)
     }
 
     /// A note at a place of the file.
-    pub fn note(at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Note, at, message)
+    pub fn note(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, span, message)
     }
 
-    /// The same finding at another place.
-    pub fn at(mut self, place: Place) -> Self {
-        self.at = place;
+    /// The same finding at another location.
+    pub fn at_location(mut self, location: Location) -> Self {
+        self.location = location;
         self
     }
 
@@ -115,23 +115,23 @@ impl Report {
         u16::try_from(self.sources.len() - 1).unwrap_or(u16::MAX)
     }
 
-    fn source(&self, at: Span) -> &Source {
-        self.sources.get(usize::from(at.source)).unwrap_or(&self.sources[0])
+    fn source(&self, span: Span) -> &Source {
+        self.sources.get(usize::from(span.source)).unwrap_or(&self.sources[0])
     }
 
     /// What the ids of the nodes begin with that stand in the same text; nothing in the graph itself.
-    pub(crate) fn scope(&self, at: Span) -> &str {
-        &self.source(at).scope
+    pub(crate) fn scope(&self, span: Span) -> &str {
+        &self.source(span).scope
     }
 
     /// A place as text: `graphs/detect.yml:8`.
-    pub fn place(&self, at: Span) -> String {
-        format!("{}:{}", self.source(at).name, at.line)
+    pub fn place(&self, span: Span) -> String {
+        format!("{}:{}", self.source(span).name, span.line)
     }
 
     /// A place as one says it who stands at `here`.
-    pub(crate) fn place_from(&self, here: Span, at: Span) -> String {
-        if here.source == at.source { format!("line {}", at.line) } else { self.place(at) }
+    pub(crate) fn place_from(&self, here: Span, span: Span) -> String {
+        if here.source == span.source { format!("line {}", span.line) } else { self.place(span) }
     }
 
     /// Adds a finding.
@@ -143,20 +143,20 @@ impl Report {
     }
 
     fn is_same(&self, a: &Fault, b: &Fault) -> bool {
-        let (Place::File(at), Place::File(bt)) = (&a.at, &b.at) else { return a == b };
-        if at.source == bt.source {
+        let (Location::File(first), Location::File(second)) = (&a.location, &b.location) else { return a == b };
+        if first.source == second.source {
             return a == b;
         }
-        let (at_source, bt_source) = (self.source(*at), self.source(*bt));
+        let (first_source, second_source) = (self.source(*first), self.source(*second));
         let apart = |span: &Span| (span.line, span.column, span.len);
         let local = |text: &str, source: &Source| match source.scope.as_str() {
             "" => text.to_owned(),
             scope => text.replace(scope, ""),
         };
-        at_source.name == bt_source.name
-            && apart(at) == apart(bt)
+        first_source.name == second_source.name
+            && apart(first) == apart(second)
             && a.severity == b.severity
-            && local(&a.message, at_source) == local(&b.message, bt_source)
+            && local(&a.message, first_source) == local(&b.message, second_source)
     }
 
     /// Adds findings.
@@ -165,14 +165,14 @@ impl Report {
     }
 
     /// Whether an error of this very place is known.
-    pub(crate) fn has_error_at(&self, at: &Place) -> bool {
-        self.faults.iter().any(|fault| fault.severity == Severity::Error && fault.at == *at)
+    pub(crate) fn has_error_at(&self, location: &Location) -> bool {
+        self.faults.iter().any(|fault| fault.severity == Severity::Error && fault.location == *location)
     }
 
     /// The findings, in the order of the file.
     pub fn faults(&self) -> Vec<&Fault> {
         let mut faults: Vec<&Fault> = self.faults.iter().collect();
-        faults.sort_by(|a, b| a.at.cmp(&b.at));
+        faults.sort_by(|a, b| a.location.cmp(&b.location));
         faults
     }
 
@@ -232,11 +232,12 @@ impl Report {
             Severity::Note => "note: ",
         };
         // Writing to a String cannot fail.
-        let _ = match &fault.at {
-            Place::Set(set) => writeln!(out, "--set {set}: {word}{}", fault.message),
-            Place::File(at) => {
-                let _ = writeln!(out, "{}:{}:{}: {word}{}", self.source(*at).name, at.line, at.column, fault.message);
-                self.write_excerpt(out, *at)
+        let _ = match &fault.location {
+            Location::Set(set) => writeln!(out, "--set {set}: {word}{}", fault.message),
+            Location::File(span) => {
+                let _ =
+                    writeln!(out, "{}:{}:{}: {word}{}", self.source(*span).name, span.line, span.column, fault.message);
+                self.write_excerpt(out, *span)
             }
         };
         if let Some(fix) = &fault.fix {
@@ -245,20 +246,20 @@ impl Report {
         out.push('\n');
     }
 
-    fn write_excerpt(&self, out: &mut String, at: Span) -> std::fmt::Result {
+    fn write_excerpt(&self, out: &mut String, span: Span) -> std::fmt::Result {
         const WIDEST: usize = 160;
-        let Some(line) = self.source(at).lines.get(at.line.saturating_sub(1)) else { return Ok(()) };
+        let Some(line) = self.source(span).lines.get(span.line.saturating_sub(1)) else { return Ok(()) };
         let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if at.column > WIDEST || at.column > chars.len() + 1 {
+        if span.column > WIDEST || span.column > chars.len() + 1 {
             return Ok(());
         }
         let shown: String = chars.iter().take(WIDEST).collect();
-        let number = at.line.to_string();
+        let number = span.line.to_string();
         let margin = " ".repeat(number.len());
-        let room = chars.len().min(WIDEST).saturating_sub(at.column - 1).max(1);
-        let carets = "^".repeat(at.len.clamp(1, room));
+        let room = chars.len().min(WIDEST).saturating_sub(span.column - 1).max(1);
+        let carets = "^".repeat(span.len.clamp(1, room));
         writeln!(out, "  {number} | {}", shown.trim_end())?;
-        writeln!(out, "  {margin} | {}{carets}", " ".repeat(at.column - 1))
+        writeln!(out, "  {margin} | {}{carets}", " ".repeat(span.column - 1))
     }
 
     /// The report as JSON, for editors and scripts.
@@ -267,9 +268,9 @@ impl Report {
             .faults()
             .iter()
             .map(|fault| {
-                let (file, line, column, set) = match &fault.at {
-                    Place::File(at) => (&self.source(*at).name, Some(at.line), Some(at.column), None),
-                    Place::Set(set) => (&self.sources[0].name, None, None, Some(set)),
+                let (file, line, column, set) = match &fault.location {
+                    Location::File(span) => (&self.source(*span).name, Some(span.line), Some(span.column), None),
+                    Location::Set(set) => (&self.sources[0].name, None, None, Some(set)),
                 };
                 let severity = match fault.severity {
                     Severity::Error => "error",

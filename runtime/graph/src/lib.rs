@@ -22,6 +22,6 @@ pub mod schema;
 pub mod settings;
 pub mod yaml;
 
-pub use dora::Feed;
+pub use dora::Upstream;
 pub use modules::ModuleNode;
 pub use restarts::Restarts;

@@ -1,21 +1,21 @@
 //! A graph as dora reads it, with the place of each part; structural faults are found on the way.
 
-use crate::dora::{self, Feed, Shape};
+use crate::dora::{self, Shape, Upstream};
 use crate::fault::{Fault, Report};
-use crate::modules::{self, ModuleNode, Place};
+use crate::modules::{self, GraphFile, ModuleNode};
 use crate::nearest::nearest;
 use crate::redact::redact;
 use crate::restarts::Restarts;
 use crate::yaml::{Data, Scalar, Span, Yaml};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Something with its place in the file.
+/// A value, and where it is in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct At<T> {
-    /// Where.
-    pub at: Span,
-    /// What.
-    pub it: T,
+pub struct Located<T> {
+    /// Its position.
+    pub span: Span,
+    /// The value itself.
+    pub value: T,
 }
 
 /// How a node comes to run.
@@ -35,20 +35,20 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its name.
-    pub name: At<String>,
+    pub name: Located<String>,
     /// The text that names its source.
-    pub source: At<String>,
-    /// What feeds it; none where the text is wrong (and was reported).
-    pub feed: Option<Feed>,
+    pub source: Located<String>,
+    /// The source that the text names. `None` if the text is wrong, which was reported.
+    pub upstream: Option<Upstream>,
 }
 
 /// One value of an `env:`.
 #[derive(Clone, Debug)]
 pub struct EnvValue {
     /// Its name.
-    pub key: At<String>,
+    pub key: Located<String>,
     /// Its value.
-    pub value: At<Scalar>,
+    pub value: Located<Scalar>,
     /// The anchor by which it is one value with others.
     pub shared: Option<usize>,
 }
@@ -57,21 +57,21 @@ pub struct EnvValue {
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Its id.
-    pub id: At<String>,
+    pub id: Located<String>,
     /// How it comes to run.
     pub origin: Origin,
     /// Its program.
-    pub path: Option<At<String>>,
+    pub path: Option<Located<String>>,
     /// Its build commands, one a line.
-    pub build: Option<At<String>>,
+    pub build: Option<Located<String>>,
     /// Its restart policy.
-    pub restart_policy: Option<At<String>>,
+    pub restart_policy: Option<Located<String>>,
     /// How dora starts it again; none where it does not.
     pub restarts: Option<Restarts>,
     /// Its inputs.
     pub inputs: Vec<Input>,
     /// Its outputs.
-    pub outputs: Vec<At<String>>,
+    pub outputs: Vec<Located<String>>,
     /// Those of its outputs that carry what it prints or logs.
     pub text_outputs: Vec<String>,
     /// It asks for a machine of its own, which `dora run` does not do.
@@ -85,8 +85,8 @@ pub struct Node {
 impl Node {
     /// Its id as its own file gives it. A module's nodes have the module's id before it.
     fn local_id(&self) -> &str {
-        let id = self.id.it.as_str();
-        if self.id.at.source == 0 { id } else { id.rsplit_once('.').map_or(id, |(_, last)| last) }
+        let id = self.id.value.as_str();
+        if self.id.span.source == 0 { id } else { id.rsplit_once('.').map_or(id, |(_, last)| last) }
     }
 }
 
@@ -110,7 +110,7 @@ pub struct Graph {
 impl Graph {
     /// The node with this id.
     pub fn node(&self, id: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.id.it == id)
+        self.nodes.iter().find(|node| node.id.value == id)
     }
 
     /// The node that a user means: the one of this id, or the only one whose id ends so (`decode` for `pipeline.decode`).
@@ -122,9 +122,9 @@ impl Graph {
             return Ok(Some(exact));
         }
         let ends = |id: &str| id.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
-        let meant: Vec<&Node> = self.nodes.iter().filter(|node| ends(&node.id.it)).collect();
+        let meant: Vec<&Node> = self.nodes.iter().filter(|node| ends(&node.id.value)).collect();
         if meant.len() > 1 {
-            return Err(meant.iter().map(|node| node.id.it.as_str()).collect());
+            return Err(meant.iter().map(|node| node.id.value.as_str()).collect());
         }
         Ok(meant.first().copied())
     }
@@ -133,12 +133,12 @@ impl Graph {
     pub fn short_ids(&self) -> Vec<&str> {
         let short: Vec<&str> = self.nodes.iter().map(|node| node.local_id()).collect();
         let unlike = short.iter().collect::<BTreeSet<_>>().len() == short.len();
-        if unlike { short } else { self.nodes.iter().map(|node| node.id.it.as_str()).collect() }
+        if unlike { short } else { self.nodes.iter().map(|node| node.id.value.as_str()).collect() }
     }
 
     /// Whether a node of this id may be in a module that could not be read, which was reported.
     pub(crate) fn is_unknown(&self, id: &str) -> bool {
-        let inside = |module: &ModuleNode| id.strip_prefix(&module.id.it).is_some_and(|rest| rest.starts_with('.'));
+        let inside = |module: &ModuleNode| id.strip_prefix(&module.id.value).is_some_and(|rest| rest.starts_with('.'));
         // a short name may be in any of them
         self.modules.iter().any(|module| !module.loaded && (inside(module) || !id.contains('.')))
     }
@@ -149,27 +149,27 @@ impl Graph {
         Self::read_at(text, None, report)
     }
 
-    /// The same of a graph that lies somewhere: with the nodes of its modules.
-    pub(crate) fn read_at(text: &str, place: Option<Place<'_>>, report: &mut Report) -> Option<Self> {
+    /// As [`read`](Self::read), and with the nodes of the modules that the graph's file names.
+    pub(crate) fn read_at(text: &str, graph_file: Option<GraphFile<'_>>, report: &mut Report) -> Option<Self> {
         let mut root = match Yaml::parse(text) {
             Ok(root) => root,
             Err(error) => {
-                report.push(Fault::error(error.at, error.what).fix_with(error.fix));
+                report.push(Fault::error(error.span, error.what).fix_with(error.fix));
                 return None;
             }
         };
         let Data::Map(entries) = &root.data else {
             let message = format!("a graph is a mapping with the key 'nodes', and this is {}", root.kind());
-            report.push(Fault::error(root.at, message).fix("nodes: [{ id: …, path: … }]"));
+            report.push(Fault::error(root.span, message).fix("nodes: [{ id: …, path: … }]"));
             return None;
         };
         let is_module = root.get("module").is_some();
         if !is_module {
             check_keys(entries, dora::ROOT_KEYS, "a graph", report);
         }
-        let modules = match place {
-            Some(place) if is_module => modules::expand_alone(&mut root, place, report),
-            Some(place) => modules::expand(&mut root, place, report),
+        let modules = match graph_file {
+            Some(file) if is_module => modules::expand_alone(&mut root, file, report),
+            Some(file) => modules::expand(&mut root, file, report),
             None => Vec::new(),
         };
         let env = root.get("env").map(|env| read_env(env, report)).unwrap_or_default();
@@ -177,13 +177,13 @@ impl Graph {
         let mut nodes = Vec::new();
         match root.get("nodes") {
             None if is_module => {}
-            None => report.push(Fault::error(root.at, "the graph has no nodes").fix("add a list 'nodes:'")),
+            None => report.push(Fault::error(root.span, "the graph has no nodes").fix("add a list 'nodes:'")),
             Some(list) => {
                 if let Data::List(items) = &list.data {
                     // a module that could not be read was reported
                     if items.is_empty() && modules.iter().all(|module| module.loaded) {
                         let what = if is_module { "module" } else { "graph" };
-                        report.push(Fault::error(list.at, format!("the {what} has no nodes")));
+                        report.push(Fault::error(list.span, format!("the {what} has no nodes")));
                     }
                     nodes.extend(items.iter().enumerate().filter_map(|(index, item)| read_node(item, index, report)));
                 }
@@ -197,12 +197,12 @@ impl Graph {
     fn check_doubles(&self, report: &mut Report) {
         let mut first: BTreeMap<&str, Span> = BTreeMap::new();
         for node in &self.nodes {
-            if let Some(earlier) = first.get(node.id.it.as_str()) {
-                let other = report.place_from(node.id.at, *earlier);
-                let message = format!("two nodes are called '{}'; the other is in {other}", node.id.it);
-                report.push(Fault::error(node.id.at, message).fix("give each node an id of its own"));
+            if let Some(earlier) = first.get(node.id.value.as_str()) {
+                let other = report.place_from(node.id.span, *earlier);
+                let message = format!("two nodes are called '{}'; the other is in {other}", node.id.value);
+                report.push(Fault::error(node.id.span, message).fix("give each node an id of its own"));
             } else {
-                first.insert(&node.id.it, node.id.at);
+                first.insert(&node.id.value, node.id.span);
             }
         }
     }
@@ -210,24 +210,24 @@ impl Graph {
 
 fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
     let Data::Map(entries) = &item.data else {
-        report.push(Fault::error(item.at, format!("a node is a mapping with an 'id', and this is {}", item.kind())));
+        report.push(Fault::error(item.span, format!("a node is a mapping with an 'id', and this is {}", item.kind())));
         return None;
     };
     let id = text_of(item, "id");
-    let name = id.as_ref().map_or("a node".to_owned(), |id| format!("node '{}'", id.it));
+    let name = id.as_ref().map_or("a node".to_owned(), |id| format!("node '{}'", id.value));
     check_keys(entries, dora::NODE_KEYS, &name, report);
     let Some(id) = id else {
         if item.get("id").is_none() {
-            report.push(Fault::error(item.at, "this node has no id").fix("add 'id: …'"));
+            report.push(Fault::error(item.span, "this node has no id").fix("add 'id: …'"));
         }
         return None;
     };
-    if let Some(fault) = dora::id_fault(&id.it) {
-        report.push(Fault::error(id.at, format!("not a node's id: {fault}")));
+    if let Some(fault) = dora::id_fault(&id.value) {
+        report.push(Fault::error(id.span, format!("not a node's id: {fault}")));
     }
     let path = text_of(item, "path");
     let by_dora = ["git", "hub", "operator", "operators", "ros2"].iter().find(|key| item.get(key).is_some());
-    let origin = match path.as_ref().map(|path| path.it.as_str()) {
+    let origin = match path.as_ref().map(|path| path.value.as_str()) {
         _ if item.get("module").is_some() => Origin::Module,
         _ if by_dora.is_some() => Origin::ByDora,
         Some("dynamic") => Origin::Dynamic,
@@ -238,7 +238,7 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
     // A misspelt 'path' was reported; that there is no path is no second fault.
     let misspelt = entries.iter().any(|(key, _)| key.text().and_then(|key| nearest(key, ["path"])).is_some());
     if origin == Origin::Program && !misspelt {
-        report.push(Fault::error(id.at, format!("{name} has no path")).fix("add 'path: …', the program to run"));
+        report.push(Fault::error(id.span, format!("{name} has no path")).fix("add 'path: …', the program to run"));
     }
     let restart_policy = text_of(item, "restart_policy");
     check_word(restart_policy.as_ref(), "restart_policy", dora::RESTART_POLICIES, report);
@@ -246,15 +246,16 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
     let mut text_outputs = Vec::new();
     for key in ["send_stdout_as", "send_logs_as"] {
         let Some(output) = text_of(item, key) else { continue };
-        text_outputs.push(output.it.clone());
-        if !outputs.iter().any(|listed| listed.it == output.it) {
-            let message = format!("{name} sends its text as '{}', which is not among its outputs", output.it);
-            report.push(Fault::error(output.at, message).fix(format!("add '{}' to outputs", output.it)));
+        text_outputs.push(output.value.clone());
+        if !outputs.iter().any(|listed| listed.value == output.value) {
+            let message = format!("{name} sends its text as '{}', which is not among its outputs", output.value);
+            report.push(Fault::error(output.span, message).fix(format!("add '{}' to outputs", output.value)));
             outputs.push(output);
         }
     }
     let inputs = read_inputs(item, &name, report);
-    let restarts = Restarts::read(item, restart_policy.as_ref().map(|policy| policy.it.as_str()), !inputs.is_empty());
+    let restarts =
+        Restarts::read(item, restart_policy.as_ref().map(|policy| policy.value.as_str()), !inputs.is_empty());
     Some(Node {
         origin,
         path,
@@ -264,46 +265,48 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
         inputs,
         outputs,
         text_outputs,
-        deploy: item.get("deploy").filter(|deploy| deploy.kind() != "nothing").map(|deploy| deploy.at),
+        deploy: item.get("deploy").filter(|deploy| deploy.kind() != "nothing").map(|deploy| deploy.span),
         env: item.get("env").map(|env| read_env(env, report)).unwrap_or_default(),
         index,
         id,
     })
 }
 
-pub(crate) fn text_of(map: &Yaml, key: &str) -> Option<At<String>> {
+pub(crate) fn text_of(map: &Yaml, key: &str) -> Option<Located<String>> {
     let value = map.get(key)?;
-    Some(At { at: value.at, it: value.text()?.to_owned() })
+    Some(Located { span: value.span, value: value.text()?.to_owned() })
 }
 
-pub(crate) fn check_word(word: Option<&At<String>>, what: &str, allowed: &[&str], report: &mut Report) {
+pub(crate) fn check_word(word: Option<&Located<String>>, what: &str, allowed: &[&str], report: &mut Report) {
     if let Some(word) = word
-        && !allowed.contains(&word.it.as_str())
+        && !allowed.contains(&word.value.as_str())
     {
         let key = what.split(' ').next().unwrap_or(what);
-        let near = nearest(&word.it, allowed.iter().copied()).map(|near| format!("{key}: {near}"));
-        let message = format!("{what} is '{}'; allowed are {}", word.it, allowed.join(", "));
-        report.push(Fault::error(word.at, message).fix_with(near));
+        let near = nearest(&word.value, allowed.iter().copied()).map(|near| format!("{key}: {near}"));
+        let message = format!("{what} is '{}'; allowed are {}", word.value, allowed.join(", "));
+        report.push(Fault::error(word.span, message).fix_with(near));
     }
 }
 
-fn read_outputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<At<String>> {
+fn read_outputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Located<String>> {
     let Some(Data::List(items)) = item.get("outputs").map(|list| &list.data) else { return Vec::new() };
-    let mut outputs: Vec<At<String>> = Vec::new();
+    let mut outputs: Vec<Located<String>> = Vec::new();
     for output in items {
         let Some(name) = output.text() else {
-            report
-                .push(Fault::error(output.at, format!("an output of {node} is a name, and this is {}", output.kind())));
+            report.push(Fault::error(
+                output.span,
+                format!("an output of {node} is a name, and this is {}", output.kind()),
+            ));
             continue;
         };
         if let Some(fault) = dora::port_fault(name) {
-            report.push(Fault::error(output.at, format!("not an output's name: {fault}")));
+            report.push(Fault::error(output.span, format!("not an output's name: {fault}")));
         }
-        if outputs.iter().any(|listed| listed.it == name) {
-            report.push(Fault::warning(output.at, format!("{node} lists the output '{name}' twice")));
+        if outputs.iter().any(|listed| listed.value == name) {
+            report.push(Fault::warning(output.span, format!("{node} lists the output '{name}' twice")));
             continue;
         }
-        outputs.push(At { at: output.at, it: name.to_owned() });
+        outputs.push(Located { span: output.span, value: name.to_owned() });
     }
     outputs
 }
@@ -314,11 +317,11 @@ fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
     check_doubled_inputs(entries, report);
     for (key, value) in entries {
         let Some(name) = key.text() else {
-            report.push(Fault::error(key.at, format!("an input's name is text, and this is {}", key.kind())));
+            report.push(Fault::error(key.span, format!("an input's name is text, and this is {}", key.kind())));
             continue;
         };
         if let Some(fault) = dora::port_fault(name) {
-            report.push(Fault::error(key.at, format!("not an input's name: {fault}")));
+            report.push(Fault::error(key.span, format!("not an input's name: {fault}")));
         }
         let source = match &value.data {
             Data::Map(options) => {
@@ -327,30 +330,30 @@ fn read_inputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Input> {
                 check_word(text_of(value, "queue_policy").as_ref(), "queue_policy", dora::QUEUE_POLICIES, report);
                 if value.get("source").is_none() {
                     let fix = "add 'source: node/output'";
-                    report.push(Fault::error(key.at, format!("{what} has no source")).fix(fix));
+                    report.push(Fault::error(key.span, format!("{what} has no source")).fix(fix));
                 }
                 text_of(value, "source")
             }
-            _ => value.text().map(|text| At { at: value.at, it: text.to_owned() }),
+            _ => value.text().map(|text| Located { span: value.span, value: text.to_owned() }),
         };
         let Some(source) = source else {
             if !matches!(value.data, Data::Map(_)) {
                 let message = format!("input '{name}' of {node} names a source, and this is {}", value.kind());
-                report.push(Fault::error(value.at, message).fix(source_fix(name, value)));
+                report.push(Fault::error(value.span, message).fix(source_fix(name, value)));
                 // that the input is also missing is no second fault
-                let source = At { at: value.at, it: String::new() };
-                inputs.push(Input { name: At { at: key.at, it: name.to_owned() }, source, feed: None });
+                let source = Located { span: value.span, value: String::new() };
+                inputs.push(Input { name: Located { span: key.span, value: name.to_owned() }, source, upstream: None });
             }
             continue;
         };
-        let feed = match dora::parse_feed(&source.it) {
-            Ok(feed) => Some(feed),
+        let upstream = match dora::parse_upstream(&source.value) {
+            Ok(upstream) => Some(upstream),
             Err((what, fix)) => {
-                report.push(Fault::error(source.at, format!("input '{name}' of {node}: {what}")).fix(fix));
+                report.push(Fault::error(source.span, format!("input '{name}' of {node}: {what}")).fix(fix));
                 None
             }
         };
-        inputs.push(Input { name: At { at: key.at, it: name.to_owned() }, source, feed });
+        inputs.push(Input { name: Located { span: key.span, value: name.to_owned() }, source, upstream });
     }
     inputs
 }
@@ -361,34 +364,34 @@ fn read_env(env: &Yaml, report: &mut Report) -> Vec<EnvValue> {
     let mut values = Vec::new();
     for (key, value) in entries {
         let Some(name) = key.text() else {
-            report.push(Fault::error(key.at, format!("a name in env is text, and this is {}", key.kind())));
+            report.push(Fault::error(key.span, format!("a name in env is text, and this is {}", key.kind())));
             continue;
         };
         match name {
             "LD_LIBRARY_PATH" | "LD_PRELOAD" => {
                 let message = format!("dora drops {name} from a graph: the node does not get it");
                 let fix = format!("set {name} in the environment that dora is started in");
-                report.push(Fault::warning(key.at, message).fix(fix));
+                report.push(Fault::warning(key.span, message).fix(fix));
             }
             _ if name.contains(['=', '\0']) => {
-                report.push(Fault::error(key.at, format!("'{}' cannot be a variable's name", redact(name))));
+                report.push(Fault::error(key.span, format!("'{}' cannot be a variable's name", redact(name))));
             }
             _ => {}
         }
         match value.scalar() {
             Some(scalar) if scalar.is_null() => {
                 let message = format!("{name} has no value, which dora refuses");
-                report.push(Fault::error(value.at, message).fix(format!("{name}: \"\", or leave the line out")));
+                report.push(Fault::error(value.span, message).fix(format!("{name}: \"\", or leave the line out")));
             }
             Some(scalar) => values.push(EnvValue {
-                key: At { at: key.at, it: name.to_owned() },
-                value: At { at: value.at, it: scalar.clone() },
+                key: Located { span: key.span, value: name.to_owned() },
+                value: Located { span: value.span, value: scalar.clone() },
                 shared: value.shared,
             }),
             None => {
                 let message = format!("{name} is {}; a value in env is one text, number or truth value", value.kind());
                 let fix = matches!(value.data, Data::List(_)).then(|| format!("{name}: \"first,second\""));
-                report.push(Fault::error(value.at, message).fix_with(fix));
+                report.push(Fault::error(value.span, message).fix_with(fix));
             }
         }
     }
@@ -414,16 +417,16 @@ fn check_doubled_inputs(entries: &[(Yaml, Yaml)], report: &mut Report) {
     for (key, value) in entries {
         let Some(name) = key.text() else { continue };
         let Some(earlier) = first.get(name) else {
-            first.insert(name, key.at);
+            first.insert(name, key.span);
             continue;
         };
-        let other = report.place_from(key.at, *earlier);
+        let other = report.place_from(key.span, *earlier);
         let message = format!("'{name}' is given twice; the other is in {other}");
         let source = value.text().or_else(|| value.get("source").and_then(Yaml::text)).unwrap_or("node/output");
         let from = source.split('/').next().filter(|from| *from != "dora").unwrap_or("NAME");
         let port = name.split('.').next().unwrap_or(name);
         let fix = format!("keep one of them, or for a second producer: {port}.{from}: {source}");
-        report.push(Fault::error(key.at, message).fix(fix));
+        report.push(Fault::error(key.span, message).fix(fix));
     }
 }
 
@@ -432,11 +435,11 @@ pub(crate) fn check_doubled(entries: &[(Yaml, Yaml)], report: &mut Report) {
     for (key, _) in entries {
         let Some(name) = key.text() else { continue };
         if let Some(earlier) = first.get(name) {
-            let other = report.place_from(key.at, *earlier);
+            let other = report.place_from(key.span, *earlier);
             let message = format!("'{name}' is given twice; the other is in {other}");
-            report.push(Fault::error(key.at, message).fix("keep one of them"));
+            report.push(Fault::error(key.span, message).fix("keep one of them"));
         } else {
-            first.insert(name, key.at);
+            first.insert(name, key.span);
         }
     }
 }
@@ -445,7 +448,7 @@ pub(crate) fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what
     check_doubled(entries, report);
     for (key, value) in entries {
         let Some(name) = key.text() else {
-            report.push(Fault::error(key.at, format!("a key of {what} is text, and this is {}", key.kind())));
+            report.push(Fault::error(key.span, format!("a key of {what} is text, and this is {}", key.kind())));
             continue;
         };
         let Some((_, shape)) = known.iter().find(|(known, _)| *known == name) else {
@@ -461,12 +464,12 @@ pub(crate) fn check_keys(entries: &[(Yaml, Yaml)], known: &[(&str, Shape)], what
                 Some(near) => format!("{what} has no key '{name}'; did you mean '{near}'?"),
                 None => format!("{what} has no key '{name}'; there are: {}", names.collect::<Vec<_>>().join(", ")),
             };
-            report.push(Fault::error(key.at, message).fix_with(near.map(|near| format!("{near}: …"))));
+            report.push(Fault::error(key.span, message).fix_with(near.map(|near| format!("{near}: …"))));
             continue;
         };
         if let Some(expected) = misfit(value, *shape) {
             let found = value.text().map_or(value.kind().to_owned(), |text| format!("'{}'", redact(text)));
-            report.push(Fault::error(value.at, format!("'{name}' of {what} is {expected}, and this is {found}")));
+            report.push(Fault::error(value.span, format!("'{name}' of {what} is {expected}, and this is {found}")));
         }
     }
 }

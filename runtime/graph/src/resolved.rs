@@ -19,7 +19,7 @@ pub fn to_json(graph: &Graph, sets: &[Set], path: &dyn Fn(&Node) -> Option<Strin
         }
         // It is built by now.
         item.remove("build");
-        let own = sets.iter().filter(|set| set.node == node.id.it);
+        let own = sets.iter().filter(|set| set.node == node.id.value);
         for set in own {
             let env = item.entry("env").or_insert_with(|| Value::Object(Map::new()));
             if env.is_null() {
@@ -96,7 +96,7 @@ mod tests {
         let text = "exit_when_nodes_finish: true\nnodes:\n  - id: a\n    path: ../a\n    build: make\n    env: {N: 1, T: \"1\", F: 1.5}\n  - id: 007\n    path: b\n    env:\n";
         let graph = Graph::read(text, &mut Report::default()).unwrap();
         let sets = ["a.T=x y", "a.F=$5", "007.K=1"].map(|set| set.parse().unwrap());
-        let json = to_json(&graph, &sets, &|node| (node.id.it == "a").then(|| "/abs/a".to_owned()));
+        let json = to_json(&graph, &sets, &|node| (node.id.value == "a").then(|| "/abs/a".to_owned()));
         let expected = json!({
             "exit_when_nodes_finish": true,
             "nodes": [

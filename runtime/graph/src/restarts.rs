@@ -25,7 +25,7 @@ impl Restarts {
         if !has_inputs || policy.is_none_or(|policy| policy == "never") {
             return None;
         }
-        let text = |key: &str| text_of(item, key).map(|value| value.it);
+        let text = |key: &str| text_of(item, key).map(|value| value.value);
         let seconds = |key: &str| Duration::try_from_secs_f64(text(key)?.parse().ok()?).ok();
         let most = text("max_restarts").and_then(|text| text.parse().ok()).filter(|most| *most > 0);
         let doublings = most.map_or(DOUBLINGS, |most: u32| (most - 1).min(DOUBLINGS));

@@ -127,20 +127,20 @@ pub fn read(text: &str, nodes: &[&str], report: &mut Report) -> Option<Schedule>
     let root = match Yaml::parse(text) {
         Ok(root) => root,
         Err(error) => {
-            report.push(Fault::error(error.at, error.what).fix_with(error.fix));
+            report.push(Fault::error(error.span, error.what).fix_with(error.fix));
             return None;
         }
     };
     let Data::Map(entries) = &root.data else {
         let message = format!("a file of faults is a mapping with the key 'faults', and this is {}", root.kind());
-        report.push(Fault::error(root.at, message).fix(FORM));
+        report.push(Fault::error(root.span, message).fix(FORM));
         return None;
     };
     check_keys(entries, ROOT_KEYS, "a file of faults", report);
     let every = time(&root, "every", LEAST_EVERY, report).unwrap_or(USUAL);
     let first = time(&root, "first", Duration::ZERO, report).unwrap_or(every);
     let mut schedule = Schedule { first, every, faults: Vec::new() };
-    match root.get("faults").map(|list| (&list.data, list.at)) {
+    match root.get("faults").map(|list| (&list.data, list.span)) {
         Some((Data::List(items), at)) => {
             if items.is_empty() {
                 report.push(Fault::error(at, "the list 'faults' is empty").fix(FORM));
@@ -149,7 +149,7 @@ pub fn read(text: &str, nodes: &[&str], report: &mut Report) -> Option<Schedule>
         }
         Some(_) => {}
         None if report.errors() == 0 => {
-            report.push(Fault::error(root.at, "the file has no list 'faults'").fix(FORM));
+            report.push(Fault::error(root.span, "the file has no list 'faults'").fix(FORM));
         }
         None => {}
     }
@@ -160,7 +160,7 @@ pub fn read(text: &str, nodes: &[&str], report: &mut Report) -> Option<Schedule>
 fn planned(item: &Yaml, nodes: &[&str], report: &mut Report) -> Vec<Planned> {
     let Data::Map(entries) = &item.data else {
         let message = format!("a fault is a mapping, and this is {}", item.kind());
-        report.push(Fault::error(item.at, message).fix("- { kill: each }"));
+        report.push(Fault::error(item.span, message).fix("- { kill: each }"));
         return Vec::new();
     };
     let before = report.errors();
@@ -170,7 +170,7 @@ fn planned(item: &Yaml, nodes: &[&str], report: &mut Report) -> Vec<Planned> {
         if report.errors() == before || kinds.len() > 1 {
             let found = if kinds.is_empty() { "none of them".to_owned() } else { kinds.join(" and ") };
             let message = format!("a fault has one of {}, and this has {found}", ACTIONS.join(", "));
-            report.push(Fault::error(item.at, message).fix("- { kill: each }"));
+            report.push(Fault::error(item.span, message).fix("- { kill: each }"));
         }
         return Vec::new();
     };
@@ -180,18 +180,18 @@ fn planned(item: &Yaml, nodes: &[&str], report: &mut Report) -> Vec<Planned> {
     let length = time(item, "for", Duration::ZERO, report).unwrap_or_default();
     let at = time(item, "at", Duration::ZERO, report);
     let cameras = cameras(item, report);
-    let name = text_of(item, "name").map(|name| name.it);
+    let name = text_of(item, "name").map(|name| name.value);
     if kind == "run" {
-        let undo = text_of(item, "undo").map(|undo| undo.it);
-        let name = name.unwrap_or_else(|| what.it.clone());
-        return vec![Planned { name, at, action: Action::Run { command: what.it, undo }, length, cameras }];
+        let undo = text_of(item, "undo").map(|undo| undo.value);
+        let name = name.unwrap_or_else(|| what.value.clone());
+        return vec![Planned { name, at, action: Action::Run { command: what.value, undo }, length, cameras }];
     }
     let blow = match kind {
         "kill" => Blow::Kill,
         "stop" => Blow::Stop,
         _ => Blow::Segv,
     };
-    let targets: Vec<&str> = match what.it.as_str() {
+    let targets: Vec<&str> = match what.value.as_str() {
         EACH => nodes.to_vec(),
         name if name == DORA || nodes.contains(&name) => vec![name],
         other => {
@@ -199,7 +199,7 @@ fn planned(item: &Yaml, nodes: &[&str], report: &mut Report) -> Vec<Planned> {
             let message =
                 format!("the graph has no node '{other}'; there are: {}", all().collect::<Vec<_>>().join(", "));
             let near = nearest(other, all()).map(|near| format!("{kind}: {near}"));
-            report.push(Fault::error(what.at, message).fix_with(near));
+            report.push(Fault::error(what.span, message).fix_with(near));
             return Vec::new();
         }
     };
@@ -214,7 +214,7 @@ fn planned(item: &Yaml, nodes: &[&str], report: &mut Report) -> Vec<Planned> {
 
 /// The keys that a fault of this kind needs or must not have.
 fn check_company(item: &Yaml, kind: &str, report: &mut Report) {
-    let at = |key: &str| item.get(key).map(|value| value.at);
+    let at = |key: &str| item.get(key).map(|value| value.span);
     for (key, allowed) in [("undo", kind == "run"), ("cameras", kind == "run"), ("for", matches!(kind, "run" | "stop"))]
     {
         if let Some(at) = at(key).filter(|_| !allowed) {
@@ -224,7 +224,7 @@ fn check_company(item: &Yaml, kind: &str, report: &mut Report) {
     if at("for").is_none() && (kind == "stop" || at("undo").is_some()) {
         let message =
             format!("this fault has no 'for', which says when {} ends", if kind == "stop" { "the stop" } else { "it" });
-        report.push(Fault::error(item.at, message).fix("for: 5s"));
+        report.push(Fault::error(item.span, message).fix("for: 5s"));
     }
 }
 
@@ -235,7 +235,7 @@ fn cameras(item: &Yaml, report: &mut Report) -> Vec<String> {
         match camera.text() {
             Some(name) => names.push(name.to_owned()),
             None => report
-                .push(Fault::error(camera.at, format!("a camera is named by its id, and this is {}", camera.kind()))),
+                .push(Fault::error(camera.span, format!("a camera is named by its id, and this is {}", camera.kind()))),
         }
     }
     names
@@ -253,7 +253,7 @@ fn time(item: &Yaml, key: &str, least: Duration, report: &mut Report) -> Option<
             Ok(length) => Ok(length),
         },
     };
-    length.map_err(|message| report.push(Fault::error(value.at, message).fix(format!("{key}: 30s")))).ok()
+    length.map_err(|message| report.push(Fault::error(value.span, message).fix(format!("{key}: 30s")))).ok()
 }
 
 #[cfg(test)]

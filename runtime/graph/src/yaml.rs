@@ -22,7 +22,7 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Yaml {
     /// Where it starts.
-    pub at: Span,
+    pub span: Span,
     /// What it is.
     pub data: Data,
     /// The number of its anchor (`&name`), which its aliases (`*name`) have too: they are one value in several places.
@@ -54,7 +54,7 @@ pub struct Scalar {
 #[error("{what}")]
 pub struct SyntaxFault {
     /// Where.
-    pub at: Span,
+    pub span: Span,
     /// What is wrong.
     pub what: String,
     /// How it is mended, where that is known.
@@ -82,15 +82,15 @@ impl Yaml {
     /// As `parse`.
     pub fn parse_as(text: &str, source: u16) -> Result<Self, SyntaxFault> {
         let in_source = |mut fault: SyntaxFault| {
-            fault.at.source = source;
+            fault.span.source = source;
             fault
         };
         Builder { source, ..Builder::default() }.build(text).map_err(in_source)
     }
 
     /// Plain text at a place.
-    pub(crate) fn plain(at: Span, text: impl Into<String>) -> Self {
-        Self { at, data: Data::Scalar(Scalar { text: text.into(), plain: true }), shared: None }
+    pub(crate) fn plain(span: Span, text: impl Into<String>) -> Self {
+        Self { span, data: Data::Scalar(Scalar { text: text.into(), plain: true }), shared: None }
     }
 
     /// The value that `get` gives, to be changed.
@@ -104,7 +104,7 @@ impl Yaml {
         if let Some(there) = self.get_mut(name) {
             *there = value;
         } else if let Data::Map(entries) = &mut self.data {
-            entries.push((Self::plain(value.at, name), value));
+            entries.push((Self::plain(value.span, name), value));
         }
     }
 
@@ -144,7 +144,7 @@ impl Scalar {
 
 /// A list or mapping that is still open.
 struct Open {
-    at: Span,
+    span: Span,
     anchor: usize,
     parts: Vec<Yaml>,
     is_map: bool,
@@ -162,8 +162,8 @@ struct Builder {
 /// More anchors than [`MOST_PARTS`] allow.
 const ANCHORS_A_SOURCE: usize = 1 << 20;
 
-fn fault(at: Span, what: impl Into<String>) -> SyntaxFault {
-    SyntaxFault { at, what: what.into(), fix: None }
+fn fault(span: Span, what: impl Into<String>) -> SyntaxFault {
+    SyntaxFault { span, what: what.into(), fix: None }
 }
 
 fn place(start: Marker, end: Marker) -> Span {
@@ -191,52 +191,52 @@ impl Builder {
     fn build(mut self, text: &str) -> Result<Yaml, SyntaxFault> {
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| not_yaml(text, *error.marker(), error.info()))?;
-            let at = Span { source: self.source, ..place(span.start, span.end) };
+            let span = Span { source: self.source, ..place(span.start, span.end) };
             match event {
                 Event::Scalar(value, style, anchor, _tag) => {
                     let scalar = Scalar { text: value.into_owned(), plain: style == ScalarStyle::Plain };
-                    self.add(Yaml { at, data: Data::Scalar(scalar), shared: None }, anchor)?;
+                    self.add(Yaml { span, data: Data::Scalar(scalar), shared: None }, anchor)?;
                 }
-                Event::SequenceStart(anchor, _) => self.open(at, anchor, false)?,
-                Event::MappingStart(anchor, _) => self.open(at, anchor, true)?,
+                Event::SequenceStart(anchor, _) => self.open(span, anchor, false)?,
+                Event::MappingStart(anchor, _) => self.open(span, anchor, true)?,
                 Event::SequenceEnd | Event::MappingEnd => self.close()?,
                 Event::Alias(anchor) => {
                     let Some(target) = self.anchors.get(&anchor).cloned() else {
-                        return Err(fault(at, "an alias (*name) of something that is not complete here"));
+                        return Err(fault(span, "an alias (*name) of something that is not complete here"));
                     };
                     self.parts += count_parts(&target);
                     if self.open.len() + depth(&target) > DEEPEST {
-                        return Err(fault(at, format!("nested deeper than {DEEPEST} levels")));
+                        return Err(fault(span, format!("nested deeper than {DEEPEST} levels")));
                     }
-                    self.add(Yaml { at, data: target.data, shared: Some(self.shared(anchor)) }, 0)?;
+                    self.add(Yaml { span, data: target.data, shared: Some(self.shared(anchor)) }, 0)?;
                 }
                 Event::DocumentStart(_) if self.root.is_some() => {
                     let what = "a second YAML document begins here, which would be ignored; one is expected";
                     let fix = Some("leave out the line '---', or put what follows into a file of its own".to_owned());
-                    return Err(SyntaxFault { at, what: what.to_owned(), fix });
+                    return Err(SyntaxFault { span, what: what.to_owned(), fix });
                 }
                 _ => {}
             }
         }
         let empty = Scalar { text: String::new(), plain: true };
-        let at = Span { source: self.source, line: 1, column: 1, len: 0 };
-        Ok(self.root.unwrap_or(Yaml { at, data: Data::Scalar(empty), shared: None }))
+        let span = Span { source: self.source, line: 1, column: 1, len: 0 };
+        Ok(self.root.unwrap_or(Yaml { span, data: Data::Scalar(empty), shared: None }))
     }
 
     fn shared(&self, anchor: usize) -> usize {
         usize::from(self.source) * ANCHORS_A_SOURCE + anchor
     }
 
-    fn open(&mut self, at: Span, anchor: usize, is_map: bool) -> Result<(), SyntaxFault> {
+    fn open(&mut self, span: Span, anchor: usize, is_map: bool) -> Result<(), SyntaxFault> {
         if self.open.len() >= DEEPEST {
-            return Err(fault(at, format!("nested deeper than {DEEPEST} levels")));
+            return Err(fault(span, format!("nested deeper than {DEEPEST} levels")));
         }
-        self.open.push(Open { at, anchor, parts: Vec::new(), is_map });
+        self.open.push(Open { span, anchor, parts: Vec::new(), is_map });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), SyntaxFault> {
-        let Some(Open { at, anchor, parts, is_map }) = self.open.pop() else { return Ok(()) };
+        let Some(Open { span, anchor, parts, is_map }) = self.open.pop() else { return Ok(()) };
         let data = if is_map {
             let mut entries = Vec::with_capacity(parts.len() / 2);
             let mut parts = parts.into_iter();
@@ -247,13 +247,13 @@ impl Builder {
         } else {
             Data::List(parts)
         };
-        self.add(Yaml { at, data, shared: None }, anchor)
+        self.add(Yaml { span, data, shared: None }, anchor)
     }
 
     fn add(&mut self, mut part: Yaml, anchor: usize) -> Result<(), SyntaxFault> {
         self.parts += 1;
         if self.parts > MOST_PARTS {
-            return Err(fault(part.at, format!("more than {MOST_PARTS} values; this is not a graph")));
+            return Err(fault(part.span, format!("more than {MOST_PARTS} values; this is not a graph")));
         }
         if anchor > 0 {
             part.shared = Some(self.shared(anchor));
@@ -271,13 +271,13 @@ impl Builder {
 fn not_yaml(text: &str, marker: Marker, info: &str) -> SyntaxFault {
     match tab_indent(text) {
         Some((line, column)) if line <= marker.line() + 1 => SyntaxFault {
-            at: Span { source: 0, line, column, len: 1 },
+            span: Span { source: 0, line, column, len: 1 },
             what: "this line is indented with a tab; YAML allows spaces only".to_owned(),
             fix: Some("indent with spaces".to_owned()),
         },
         _ => match key_without_blank(text, marker).filter(|_| info.contains("simple key")) {
-            Some((at, key)) => SyntaxFault {
-                at,
+            Some((span, key)) => SyntaxFault {
+                span,
                 what: format!("a blank is missing between '{key}:' and its value, so that this is no key"),
                 fix: Some(format!("{key}: …")),
             },
@@ -295,8 +295,8 @@ fn key_without_blank(text: &str, marker: Marker) -> Option<(Span, String)> {
         let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
         let is_value = value.starts_with(|c: char| !c.is_whitespace() && c != '/') && !value.contains(": ");
         let column = line.chars().count() - content.chars().count() + 1;
-        let at = Span { source: 0, line: index + 1, column, len: content.chars().count() };
-        (is_key && is_value).then(|| (at, key.to_owned()))
+        let span = Span { source: 0, line: index + 1, column, len: content.chars().count() };
+        (is_key && is_value).then(|| (span, key.to_owned()))
     })
 }
 
@@ -318,9 +318,9 @@ mod tests {
     #[test]
     fn knows_places_in_characters() {
         let yaml = Yaml::parse("# é\nä: é\nnodes:\n  - id: \"a b\"\n").unwrap();
-        assert_eq!(yaml.get("ä").unwrap().at, Span { source: 0, line: 2, column: 4, len: 1 });
+        assert_eq!(yaml.get("ä").unwrap().span, Span { source: 0, line: 2, column: 4, len: 1 });
         let Data::List(nodes) = &yaml.get("nodes").unwrap().data else { panic!("a list") };
-        assert_eq!(nodes[0].get("id").unwrap().at, Span { source: 0, line: 4, column: 9, len: 5 });
+        assert_eq!(nodes[0].get("id").unwrap().span, Span { source: 0, line: 4, column: 9, len: 5 });
         assert!(!nodes[0].get("id").unwrap().scalar().unwrap().plain);
     }
 
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn names_tabs() {
         let found = Yaml::parse("nodes:\n\t- id: a\n").unwrap_err();
-        assert_eq!((found.at.line, found.at.column), (2, 1));
+        assert_eq!((found.span.line, found.span.column), (2, 1));
         assert!(found.what.contains("tab"));
     }
 

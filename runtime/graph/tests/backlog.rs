@@ -1,4 +1,5 @@
-//! A backlog that is longer than its producer's pools have room for is warned of: `docs/adr/0020-lanes.md` says how many wait.
+//! A warning for a backlog that is longer than its producer's pools have room for. How many frames wait there is said in
+//! `docs/adr/0020-a-pool-for-each-camera.md`.
 
 #![allow(clippy::unwrap_used)]
 

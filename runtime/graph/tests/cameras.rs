@@ -61,20 +61,20 @@ cameras:
     assert_eq!(report, "cameras.yml: no faults\n");
     let cameras = cameras.unwrap().cameras;
     let gate = &cameras[0];
-    assert_eq!(gate.id.it, "gate");
-    assert_eq!(gate.source.it, Source::Url("rtsp://10.0.0.11:554/stream1".into()));
+    assert_eq!(gate.id.value, "gate");
+    assert_eq!(gate.source.value, Source::Url("rtsp://10.0.0.11:554/stream1".into()));
     assert_eq!((gate.enabled, gate.target_fps, gate.weight, gate.repeat), (true, Some(12.5), 2.0, None));
     assert_eq!(
         (gate.transport.as_deref(), gate.matrix.as_deref(), gate.range.as_deref()),
         (Some("udp"), Some("bt709"), Some("full"))
     );
-    assert_eq!(gate.password.as_ref().unwrap().it, Password::Env("GATE_PASSWORD".into()));
+    assert_eq!(gate.password.as_ref().unwrap().value, Password::Env("GATE_PASSWORD".into()));
     assert_eq!(
         (gate.user.as_deref(), gate.group.as_deref(), gate.size_px),
         (Some("viewer"), Some("north"), Some((1280, 720)))
     );
     let yard = &cameras[1];
-    assert_eq!((yard.id.it.as_str(), &yard.source.it), ("007", &Source::File("yard.mp4".into())));
+    assert_eq!((yard.id.value.as_str(), &yard.source.value), ("007", &Source::File("yard.mp4".into())));
     assert_eq!((yard.enabled, yard.repeat, yard.weight, yard.target_fps), (false, Some(true), 1.0, None));
 }
 

@@ -6,7 +6,7 @@ use millrace_cuda::{Gpu, Span};
 use millrace_detect::model::Thresholds;
 use millrace_detect::{Boxes, Decoder, HeadError, Mapping, Model, ModelError, Unfit, onnx};
 use millrace_frame::{Detections, Device, Item, Payload, Size, TensorDesc, TensorDtype, TensorLayout, Timing};
-use millrace_node::Lease;
+use millrace_node::FrameLease;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,7 +81,7 @@ pub(crate) struct Reader {
 pub(crate) struct InWork<F> {
     // before the leases: it is gone when nothing reads the frames any more
     flight: Option<Result<F, EngineError>>,
-    frames: Vec<(Lease, Result<Mapping, DetectError>)>,
+    frames: Vec<(FrameLease, Result<Mapping, DetectError>)>,
 }
 
 /// When each frame was, and what was found in it.
@@ -99,7 +99,7 @@ const SAME_MODEL: &str = "give the converter the same MODEL";
 const MEMORY: &str = "give its producer MEMORY=host";
 const ENGINE_OR_MEMORY: &str = "set PROVIDER=cuda here, or give its producer MEMORY=host";
 
-fn named(gpu: &Gpu) -> String {
+fn gpu_label(gpu: &Gpu) -> String {
     format!("{} ({})", gpu.ordinal(), gpu.name())
 }
 
@@ -227,7 +227,7 @@ impl<E: Engine> Feeder<E> {
 
     /// Gives the engine at most as many frames as it computes together, in host memory or on its GPU. Those that are not the
     /// model's input are refused alone.
-    pub(crate) fn accept(&mut self, leases: Vec<Lease>) -> InWork<E::Flight> {
+    pub(crate) fn accept(&mut self, leases: Vec<FrameLease>) -> InWork<E::Flight> {
         let mut tensors = Vec::with_capacity(leases.len());
         let looked_at = leases.iter().map(|lease| -> Result<Mapping, DetectError> {
             let (tensor, to) = match lease.gpu() {
@@ -270,7 +270,7 @@ impl<E: Engine> Feeder<E> {
     fn elsewhere(&self, item: &Item, found: String, cure: &'static str) -> DetectError {
         let model = self.model.path.display().to_string();
         let expected = match self.engine.stream() {
-            Some(stream) => format!("a tensor in host memory or on the GPU {}", named(stream.gpu())),
+            Some(stream) => format!("a tensor in host memory or on the GPU {}", gpu_label(stream.gpu())),
             None => "a tensor in host memory".to_owned(),
         };
         DetectError::Item { model, frame_source: item.source.clone(), expected, found, cure }
@@ -298,13 +298,13 @@ impl<E: Engine> Feeder<E> {
     }
 
     /// Where the tensor of a frame on a GPU is, once the engine's stream waits for it.
-    fn on_gpu(&self, lease: &Lease, gpu: &Gpu) -> Result<(Tensor<'static>, Mapping), DetectError> {
+    fn on_gpu(&self, lease: &FrameLease, gpu: &Gpu) -> Result<(Tensor<'static>, Mapping), DetectError> {
         let tensor = self.tensor(lease.item())?;
         let stream = self.engine.stream().expect("asked for an engine on a GPU only");
         if stream.gpu().uuid() != gpu.uuid() {
             return Err(self.elsewhere(
                 lease.item(),
-                format!("one on the GPU {}", named(gpu)),
+                format!("one on the GPU {}", gpu_label(gpu)),
                 "give both the same DEVICE",
             ));
         }
@@ -333,7 +333,7 @@ impl Reader {
             None => (Vec::new(), None),
         };
         let mut boxes = boxes.into_iter();
-        let answer = |(lease, to): (Lease, Result<Mapping, DetectError>)| {
+        let answer = |(lease, to): (FrameLease, Result<Mapping, DetectError>)| {
             let found = to.and_then(|to| {
                 let boxes = boxes.next().expect("an answer for each tensor")?;
                 Ok(self.found(lease.item(), boxes, &to))

@@ -13,7 +13,7 @@ use std::path::Path;
 /// The settings that every detector node has. One that has more flattens these into its own.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub struct Common {
+pub struct DetectorSettings {
     /// The model's description: a `model.yml` file. See docs/models.md.
     #[schemars(extend("x-millrace-kind" = "path", "x-millrace-file" = "model"))]
     pub model: FilePath,
@@ -55,7 +55,7 @@ fn batch_timeout_ms() -> u32 {
     30_000
 }
 
-impl Default for Common {
+impl Default for DetectorSettings {
     fn default() -> Self {
         Self {
             model: FilePath::default(),
@@ -74,7 +74,7 @@ impl Default for Common {
 /// are being made as are being read.
 const MAX_DEFAULT_WORKERS: usize = 4;
 
-impl Common {
+impl DetectorSettings {
     /// The model's thresholds, with those that are set in their place.
     ///
     /// # Errors
@@ -262,7 +262,7 @@ pub trait Engine: Sized + 'static {
     type Flight: Flight;
 
     /// The part of the settings that all detectors have.
-    fn common(settings: &Self::Settings) -> &Common;
+    fn common(settings: &Self::Settings) -> &DetectorSettings;
 
     /// The settings as they work in this flow, where what is left out depends on it.
     fn in_flow(settings: Self::Settings, flow: Flow) -> Self::Settings {

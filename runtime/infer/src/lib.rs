@@ -15,7 +15,6 @@
 mod detector;
 mod engine;
 mod fit;
-mod lanes;
 mod node;
 mod order;
 mod outlet;
@@ -24,9 +23,12 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod workers;
 
 pub use detector::{DetectError, Detector, Found};
-pub use engine::{Batch, Common, Computed, Elements, Engine, EngineError, Flight, Tensor, contained, second_input};
+pub use engine::{
+    Batch, Computed, DetectorSettings, Elements, Engine, EngineError, Flight, Tensor, contained, second_input,
+};
 pub use millrace_detect::{Grid, Port, RawTensor, Signature, onnx};
 pub use node::InferNode;
 pub use outlet::Outlet;

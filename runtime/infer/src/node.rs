@@ -1,9 +1,9 @@
 //! The node around a [`Detector`].
 
 use crate::fit::foreseen;
-use crate::lanes::{Answer, EngineTime, Event, Lanes};
 use crate::order::{Frame, InOrder};
-use crate::{Common, DetectError, Engine, Found};
+use crate::workers::{Answer, EngineTime, Event, Workers};
+use crate::{DetectError, DetectorSettings, Engine, Found};
 use millrace_detect::model::Thresholds;
 use millrace_frame::{PayloadKind, counted};
 use millrace_node::{Context, Findings, Input, Metrics, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// Batches are computed by threads of their own; the event loop gives them out and publishes what comes back.
 pub struct InferNode<E> {
-    lanes: Lanes,
+    workers: Workers,
     in_work: InOrder<Answer>,
     /// When a batch last came back, or was submitted with nothing in work.
     progress: Instant,
@@ -67,14 +67,14 @@ impl<E: Engine> Node for InferNode<E> {
         let (copies, threads) = E::share(&settings, cx.flow()).map_err(NodeError::fatal)?;
         let common = E::common(&settings);
         let (batch_wait, timeout) = (batch_wait(common), Duration::from_millis(common.batch_timeout_ms.into()));
-        let (lanes, opened) = Lanes::open::<E>(settings, copies, threads, &cx.waker()).map_err(NodeError::fatal)?;
+        let (workers, opened) = Workers::open::<E>(settings, copies, threads, &cx.waker()).map_err(NodeError::fatal)?;
         let about = opened.model.about.iter().map(|about| format!("{}: {about}", opened.model.name));
         about.chain(opened.notes).for_each(|text| cx.note(text));
         // what the engine's times are read with
-        cx.metrics().gauge("engine_workers", "", lanes.copies() as i64);
-        cx.metrics().gauge("engine_batch_most", "", lanes.batch() as i64);
+        cx.metrics().gauge("engine_workers", "", workers.copies() as i64);
+        cx.metrics().gauge("engine_batch_most", "", workers.batch() as i64);
         Ok(Self {
-            lanes,
+            workers,
             in_work: InOrder::default(),
             progress: Instant::now(),
             timeout,
@@ -88,13 +88,13 @@ impl<E: Engine> Node for InferNode<E> {
 
     fn change(&mut self, settings: E::Settings) -> Result<(), String> {
         let common = E::common(&settings);
-        self.lanes.set_thresholds(common.thresholds(self.of_model).map_err(|e| e.to_string())?);
+        self.workers.set_thresholds(common.thresholds(self.of_model).map_err(|e| e.to_string())?);
         self.batch_wait = batch_wait(common);
         Ok(())
     }
 
     fn batch(&self) -> usize {
-        self.lanes.batch()
+        self.workers.batch()
     }
 
     fn batch_wait(&self) -> Option<Duration> {
@@ -104,7 +104,7 @@ impl<E: Engine> Node for InferNode<E> {
     /// While something is in work, only a full batch is worth being in work beside it: the frames of one that is not would
     /// wait for the engine, and could as well wait for others.
     fn accepts(&self, waiting: usize) -> bool {
-        self.lanes.have_room() && (self.in_work() == 0 || waiting >= self.batch())
+        self.workers.have_room() && (self.in_work() == 0 || waiting >= self.batch())
     }
 
     fn in_work(&self) -> usize {
@@ -126,14 +126,14 @@ impl<E: Engine> Node for InferNode<E> {
         }
         let frames: Vec<Frame> =
             leases.iter().map(|lease| Frame { source: lease.item().source.clone(), seq: lease.item().seq }).collect();
-        let id = self.lanes.submit(leases);
+        let id = self.workers.submit(leases);
         self.in_work.accept(id, frames.into_iter());
         Vec::new()
     }
 
     fn complete(&mut self, out: &mut Outputs) -> Vec<(u64, Result<(), NodeError>)> {
         let mut fault = None;
-        while let Some(event) = self.lanes.next() {
+        while let Some(event) = self.workers.next() {
             match event {
                 Event::Answered(_, batch, answers, engine) => {
                     self.progress = Instant::now();
@@ -177,14 +177,14 @@ impl<E> Drop for InferNode<E> {
         for frame in self.in_work.give_up() {
             self.metrics.count("unfinished", &frame.source, 1);
         }
-        if !self.lanes.close(PATIENCE) {
+        if !self.workers.close(PATIENCE) {
             tracing::warn!("the engine still computes; it ends with the process");
         }
     }
 }
 
 /// `None` where nothing is set: as long as pays.
-fn batch_wait(common: &Common) -> Option<Duration> {
+fn batch_wait(common: &DetectorSettings) -> Option<Duration> {
     common.batch_wait_ms.map(|ms| Duration::from_millis(ms.into()))
 }
 

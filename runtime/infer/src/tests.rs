@@ -1,4 +1,4 @@
-//! The detector around an engine that does as it is told.
+//! The detector around an engine that follows a script.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod in_flight;
@@ -8,11 +8,11 @@ use millrace_detect::RawTensor;
 use millrace_frame::*;
 use std::path::Path;
 
-/// What [`Told`] declares and does, by the name of its model file.
+/// What [`Scripted`] declares and does, by the name of its model file.
 #[derive(serde::Deserialize, schemars::JsonSchema, Clone, Debug, Default)]
 struct Orders {
     #[serde(flatten)]
-    common: Common,
+    common: DetectorSettings,
     #[serde(skip)]
     inputs: Vec<Port>,
     #[serde(skip)]
@@ -23,19 +23,19 @@ struct Orders {
 }
 
 #[derive(Debug)]
-struct Told {
+struct Scripted {
     orders: Orders,
     runs: usize,
     prepared: bool,
 }
 
-impl Engine for Told {
-    const NAME: &'static str = "told";
-    const SUMMARY: &'static str = "does as it is told";
+impl Engine for Scripted {
+    const NAME: &'static str = "scripted";
+    const SUMMARY: &'static str = "follows a script";
     type Settings = Orders;
     type Flight = Computed;
 
-    fn common(orders: &Orders) -> &Common {
+    fn common(orders: &Orders) -> &DetectorSettings {
         &orders.common
     }
 
@@ -66,7 +66,7 @@ impl Engine for Told {
         };
         assert_eq!(len, batch.shape.iter().product::<usize>());
         if self.orders.fail_from_run.is_some_and(|n| self.runs > n) {
-            return contained("told", || panic!("as told")).map_err(EngineError::run)?;
+            return contained("scripted", || panic!("as scripted")).map_err(EngineError::run)?;
         }
         let x = if self.orders.nan { f32::NAN } else { 4.0 };
         let data = [x, 2.0, 4.0, 2.0, first, 1.0];
@@ -90,17 +90,17 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.yml");
     let text = format!(
-        "schema: 1\nname: told\nfile: told.onnx\n\
+        "schema: 1\nname: scripted\nfile: scripted.onnx\n\
          input: {{name: in, width_px: 8, height_px: 4, layout: nchw, dtype: {dtype}, colour: rgb}}\n\
          letterbox: {{anchor: centre, pad: 0}}\nhead: {{kind: yolov5, output: out, strides_px: [8]}}\nlabels: [thing]\n"
     );
     std::fs::write(&model, text).unwrap();
     // an empty graph and an empty list of opsets: the least that passes for a whole file
-    std::fs::write(folder.path().join("told.onnx"), [7 << 3 | 2, 0, 8 << 3 | 2, 0]).unwrap();
+    std::fs::write(folder.path().join("scripted.onnx"), [7 << 3 | 2, 0, 8 << 3 | 2, 0]).unwrap();
     let mut input = f32_port("in", &[1, 3, 4, 8]);
     input.dtype = Some(dtype.to_owned());
     let orders = Orders {
-        common: Common { model: model.into(), ..Common::default() },
+        common: DetectorSettings { model: model.into(), ..DetectorSettings::default() },
         inputs: vec![input],
         outputs: vec![f32_port("out", &[1, 1, 6])],
         shape: vec![1, 1, 6],
@@ -110,7 +110,7 @@ fn fitting(dtype: &str) -> (tempfile::TempDir, Orders) {
 }
 
 fn scored(orders: &Orders, score: f32) -> Orders {
-    let common = Common { score: Some(score), ..orders.common.clone() };
+    let common = DetectorSettings { score: Some(score), ..orders.common.clone() };
     Orders { common, ..orders.clone() }
 }
 
@@ -137,7 +137,7 @@ fn elements(first: f32) -> Vec<f32> {
 #[test]
 fn detections_carry_the_identity_of_the_frame() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&orders, 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
@@ -162,7 +162,7 @@ fn detections_carry_the_identity_of_the_frame() {
         capture_ns: 99,
         arrival_ns: 0,
         sender_ns: None,
-        model: "told".into(),
+        model: "scripted".into(),
         width_px: 80,
         height_px: 30,
     };
@@ -172,7 +172,7 @@ fn detections_carry_the_identity_of_the_frame() {
 #[test]
 fn bytes_pass_as_bytes() {
     let (_folder, orders) = fitting("u8");
-    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&orders, 1).unwrap();
     let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::U8))), &[255; 96]).unwrap();
     assert_eq!(found.detections.boxes.len(), 1);
 }
@@ -180,13 +180,13 @@ fn bytes_pass_as_bytes() {
 #[test]
 fn settings_replace_the_thresholds() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&scored(&orders, 0.8), 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&scored(&orders, 0.8), 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let found = detector.detect(&item(Payload::Tensor(tensor(TensorDtype::F32))), bytes).unwrap();
     assert!(found.detections.boxes.is_empty());
     for bad in [-0.1, 1.5, f32::NAN] {
-        let text = Detector::<Told>::open(&scored(&orders, bad), 1).unwrap_err().to_string();
+        let text = Detector::<Scripted>::open(&scored(&orders, bad), 1).unwrap_err().to_string();
         assert_eq!(text, format!("SCORE is {bad}; expected a number from 0 to 1"));
     }
 }
@@ -195,7 +195,7 @@ fn settings_replace_the_thresholds() {
 fn refusal(dtype: &str, change: impl FnOnce(&mut Orders)) -> String {
     let (folder, mut orders) = fitting(dtype);
     change(&mut orders);
-    let text = Detector::<Told>::open(&orders, 1).unwrap_err().to_string();
+    let text = Detector::<Scripted>::open(&orders, 1).unwrap_err().to_string();
     text.replace(&format!("{}/", folder.path().display()), "")
 }
 
@@ -237,13 +237,13 @@ fn what_only_a_run_shows_is_found_at_open() {
     let text = refusal("f32", undeclared);
     assert!(text.contains("has shape [6]; head 'yolov5' with 1 label at 8x4 expects [1, ?, 6]"), "{text}");
     let text = refusal("f32", |o| o.fail_from_run = Some(0));
-    assert_eq!(text, "inference failed: told panicked: as told");
+    assert_eq!(text, "inference failed: scripted panicked: as scripted");
 }
 
 #[test]
 fn an_item_that_is_not_the_models_input_is_a_fault_of_the_graph() {
     let (_folder, orders) = fitting("f32");
-    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&orders, 1).unwrap();
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
     let mut refuse = |item: &Item| {
@@ -284,11 +284,11 @@ fn a_frame_that_fails_does_not_end_the_node() {
     let data = elements(0.75);
     let bytes: &[u8] = bytemuck::cast_slice(&data);
 
-    let mut detector = Detector::<Told>::open(&Orders { fail_from_run: Some(1), ..orders.clone() }, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&Orders { fail_from_run: Some(1), ..orders.clone() }, 1).unwrap();
     let error = detector.detect(&good, bytes).unwrap_err();
-    assert!(error.is_of_one_frame() && error.to_string().contains("panicked: as told"), "{error}");
+    assert!(error.is_of_one_frame() && error.to_string().contains("panicked: as scripted"), "{error}");
 
-    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&orders, 1).unwrap();
     for (bytes, say) in [(&bytes[..380], "a tensor of 384 bytes in a slot of 380"), (&bytes[1..390], "multiple of 4")] {
         let error = detector.detect(&good, bytes).unwrap_err();
         assert!(error.is_of_one_frame() && error.to_string().contains(say), "{error}");
@@ -297,7 +297,7 @@ fn a_frame_that_fails_does_not_end_the_node() {
     let error = detector.detect(&good, bytemuck::cast_slice(&elements(7.0))).unwrap_err();
     assert!(error.is_of_one_frame() && error.to_string().contains("the score 7"), "{error}");
 
-    let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders }, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&Orders { nan: true, ..orders }, 1).unwrap();
     let found = detector.detect(&good, bytes).unwrap();
     assert!(found.detections.boxes.is_empty() && found.not_finite == 1);
 }
@@ -307,7 +307,7 @@ fn boxes_that_cannot_be_are_counted_and_said_once() {
     let (_folder, orders) = fitting("f32");
     let good = item(Payload::Tensor(tensor(TensorDtype::F32)));
     let data = elements(0.75);
-    let mut detector = Detector::<Told>::open(&Orders { nan: true, ..orders.clone() }, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&Orders { nan: true, ..orders.clone() }, 1).unwrap();
     let mut said = Vec::new();
     for n in 0..20 {
         let doubt = detector.detect(&good, bytemuck::cast_slice(&data)).unwrap().doubt;
@@ -318,7 +318,7 @@ fn boxes_that_cannot_be_are_counted_and_said_once() {
     assert!(text.starts_with(&format!("{}: the boxes are most likely wrong", orders.common.model.display())), "{text}");
     assert!(text.contains("5 of 5 boxes are NaN or infinite"), "{text}");
 
-    let mut detector = Detector::<Told>::open(&orders, 1).unwrap();
+    let mut detector = Detector::<Scripted>::open(&orders, 1).unwrap();
     let found = detector.detect(&good, bytemuck::cast_slice(&data)).unwrap();
     assert_eq!((found.candidates, found.impossible, found.doubt), (1, 0, None));
 }

@@ -3,14 +3,14 @@
 //! `cargo bench -p millrace-ingest --bench decode [-- FILE]`; the demo clip by default.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use millrace_ingest::{Decoded, Event, Ingest, IngestError, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{Decoded, Event, Ingest, IngestError, IngestOptions, ReorderPolicy, SoftwareDecoder};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), IngestError> {
     let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/demo/clip.mp4");
     let file = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| demo.to_owned());
-    let mut ingest = Ingest::open(&file, &Options::default())?;
+    let mut ingest = Ingest::open(&file, &IngestOptions::default())?;
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let (mut read, mut decode) = (Duration::ZERO, Duration::ZERO);
     let (mut write, mut copy) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 //! layout in which the conformance suites state their checksums: `tests/conformance/run` uses it. What is lost, and why a
 //! file is not read, goes to standard error.
 
-use millrace_ingest::{Decoded, Event, Ingest, Options, Picture, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{Decoded, Event, Ingest, IngestOptions, Picture, ReorderPolicy, SoftwareDecoder};
 use std::error::Error;
 use std::ffi::OsStr;
 use std::io::{BufWriter, Write};
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn decode(file: &OsStr) -> Done {
-    let mut ingest = Ingest::open(file, &Options::default())?;
+    let mut ingest = Ingest::open(file, &IngestOptions::default())?;
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let mut out = BufWriter::new(std::io::stdout().lock());
     loop {

@@ -4,7 +4,7 @@
 //! is decoded until the next key picture, since a picture that refers to what is not there would be wrong without anyone
 //! knowing; and everything that is left out is counted.
 
-use crate::{AccessUnit, Loss, Order, Place, StreamInfo};
+use crate::{AccessUnit, Loss, Order, PresentationOrder, StreamInfo};
 use millrace_frame::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,16 +22,16 @@ pub enum Admitted {
     Leave,
 }
 
-/// What is known of a picture.
+/// An access unit that was given to the decoder.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct AdmittedUnit {
     /// Its times, as the access unit had them.
     pub timing: Timing,
     /// What the stream's parameter sets say.
     pub info: Arc<StreamInfo>,
     /// Its place in presentation order, for a decoder that gives its pictures in decoding order: see
     /// [`Reorder`](crate::Reorder).
-    pub place: Place,
+    pub place: PresentationOrder,
     /// False for a picture that is only decoded.
     pub shown: bool,
 }
@@ -40,7 +40,7 @@ pub struct Shown {
 /// never will.
 const MOST_IN_FLIGHT: usize = 64;
 
-/// The book of a stream's units: which were left out, which are in the decoder.
+/// Decides which access units of a stream are decoded, and keeps the table of those that are in the decoder.
 #[derive(Debug, Default)]
 pub struct Admission {
     number: i64,
@@ -50,7 +50,7 @@ pub struct Admission {
     begins: bool,
     /// A decoder that begins at an open key picture cannot decode what is shown before it.
     leading_before: Option<Order>,
-    in_flight: BTreeMap<i64, Shown>,
+    in_flight: BTreeMap<i64, AdmittedUnit>,
     /// Left out since the last key picture.
     waiting: u64,
     losses: VecDeque<Loss>,
@@ -88,7 +88,7 @@ impl Admission {
     /// The unit goes to the decoder now.
     pub fn decoding(&mut self, number: i64, unit: &AccessUnit) {
         let place = unit.place(std::mem::take(&mut self.begins));
-        let shown = Shown { timing: unit.timing, info: unit.info.clone(), place, shown: unit.shown };
+        let shown = AdmittedUnit { timing: unit.timing, info: unit.info.clone(), place, shown: unit.shown };
         self.in_flight.insert(number, shown);
         while self.in_flight.len() > MOST_IN_FLIGHT {
             let overdue = self.in_flight.pop_first().is_some_and(|(_, unit)| unit.shown);
@@ -97,12 +97,12 @@ impl Admission {
     }
 
     /// The decoder gave a picture; nothing when it is not to be shown.
-    pub fn came_out(&mut self, number: i64) -> Option<Shown> {
+    pub fn came_out(&mut self, number: i64) -> Option<AdmittedUnit> {
         self.decoded(number).filter(|unit| unit.shown)
     }
 
     /// The decoder gave a picture, perhaps one that is not to be shown; nothing when no unit has this number.
-    pub fn decoded(&mut self, number: i64) -> Option<Shown> {
+    pub fn decoded(&mut self, number: i64) -> Option<AdmittedUnit> {
         self.in_flight.remove(&number)
     }
 
@@ -157,12 +157,12 @@ impl Admission {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Event, Ingest, Options, SoftwareDecoder};
+    use crate::{Event, Ingest, IngestOptions, SoftwareDecoder};
     use std::path::Path;
 
     fn units(name: &str) -> Vec<AccessUnit> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-        let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+        let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default()).unwrap();
         let mut units = Vec::new();
         loop {
             match ingest.next_event().unwrap() {
@@ -173,28 +173,28 @@ mod tests {
         }
     }
 
-    /// What the book says of a row of units, for a decoder that gives each picture back at once.
-    fn book(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
-        let mut book = Admission::default();
+    /// What is decided for a sequence of units, for a decoder that returns each picture at once.
+    fn admission(units: &[AccessUnit]) -> (Vec<i64>, Vec<(&'static str, u64)>) {
+        let mut admission = Admission::default();
         let mut shown = Vec::new();
         for unit in units {
-            match book.admit(unit) {
+            match admission.admit(unit) {
                 Admitted::Decode(number) => {
-                    book.decoding(number, unit);
-                    shown.extend(book.came_out(number).map(|s| s.timing.pts_ns));
+                    admission.decoding(number, unit);
+                    shown.extend(admission.came_out(number).map(|s| s.timing.pts_ns));
                 }
                 Admitted::Begin(number) => {
-                    book.ended();
-                    book.decoding(number, unit);
-                    shown.extend(book.came_out(number).map(|s| s.timing.pts_ns));
+                    admission.ended();
+                    admission.decoding(number, unit);
+                    shown.extend(admission.came_out(number).map(|s| s.timing.pts_ns));
                 }
-                Admitted::Stop => book.ended(),
+                Admitted::Stop => admission.ended(),
                 Admitted::Leave => {}
             }
         }
-        book.finish();
+        admission.finish();
         shown.sort();
-        (shown, std::iter::from_fn(|| book.take_loss()).map(|l| (l.cause, l.count)).collect())
+        (shown, std::iter::from_fn(|| admission.take_loss()).map(|l| (l.cause, l.count)).collect())
     }
 
     /// What the software decoder makes of the same row.
@@ -219,18 +219,18 @@ mod tests {
     fn it_decides_as_the_software_decoder_does() {
         for name in ["open_gop.264", "closed_gop.265", "pyramid.264", "crop_b.mp4", "edit_list.mp4"] {
             let whole = units(name);
-            assert_eq!(book(&whole), software(&whole), "{name}");
-            assert_eq!(book(&whole).1, [], "{name}");
+            assert_eq!(admission(&whole), software(&whole), "{name}");
+            assert_eq!(admission(&whole).1, [], "{name}");
             let late = &whole[3..];
-            assert_eq!(book(late), software(late), "{name}, joined late");
+            assert_eq!(admission(late), software(late), "{name}, joined late");
             for at in [2, whole.len() / 2] {
                 let mut gap = whole.clone();
                 gap.remove(at);
                 gap[at].after_loss = true;
-                assert_eq!(book(&gap), software(&gap), "{name}, without unit {at}");
+                assert_eq!(admission(&gap), software(&gap), "{name}, without unit {at}");
                 let mut damaged = whole.clone();
                 damaged[at].damaged = true;
-                assert_eq!(book(&damaged), software(&damaged), "{name}, damaged at {at}");
+                assert_eq!(admission(&damaged), software(&damaged), "{name}, damaged at {at}");
             }
         }
     }
@@ -239,12 +239,12 @@ mod tests {
     fn a_picture_that_a_decoder_begins_with_is_shown_first() {
         // joined late, at a key picture of an open group: what is shown before it is left out
         let whole = units("open_gop.264");
-        let mut book = Admission::default();
+        let mut admission = Admission::default();
         let mut places = Vec::new();
         for unit in &whole[3..] {
-            if let Admitted::Begin(number) | Admitted::Decode(number) = book.admit(unit) {
-                book.decoding(number, unit);
-                places.extend(book.came_out(number).map(|shown| (unit.closed, shown.place.first_shown)));
+            if let Admitted::Begin(number) | Admitted::Decode(number) = admission.admit(unit) {
+                admission.decoding(number, unit);
+                places.extend(admission.came_out(number).map(|shown| (unit.closed, shown.place.first_shown)));
             }
         }
         assert_eq!(places[0], (false, true), "it is no IDR");
@@ -254,22 +254,22 @@ mod tests {
     #[test]
     fn what_never_comes_out_is_counted() {
         let whole = units("open_gop.264");
-        let mut book = Admission::default();
-        let number = match book.admit(&whole[0]) {
+        let mut admission = Admission::default();
+        let number = match admission.admit(&whole[0]) {
             Admitted::Begin(number) => number,
             other => panic!("{other:?}"),
         };
-        book.decoding(number, &whole[0]);
-        book.failed("no memory");
-        book.ended();
-        assert_eq!(book.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "no memory");
-        assert_eq!(book.take_loss(), None, "the unit that failed is counted once");
-        assert_eq!(book.admit(&whole[1]), Admitted::Leave, "no key picture");
-        assert!(matches!(book.admit(&whole[0]), Admitted::Begin(_)));
+        admission.decoding(number, &whole[0]);
+        admission.failed("no memory");
+        admission.ended();
+        assert_eq!(admission.take_loss().map(|l| (l.cause, l.count, l.detail)).unwrap().2, "no memory");
+        assert_eq!(admission.take_loss(), None, "the unit that failed is counted once");
+        assert_eq!(admission.admit(&whole[1]), Admitted::Leave, "no key picture");
+        assert!(matches!(admission.admit(&whole[0]), Admitted::Begin(_)));
         for n in 0..=MOST_IN_FLIGHT as i64 {
-            book.decoding(1000 + n, &whole[0]);
+            admission.decoding(1000 + n, &whole[0]);
         }
-        let lost: Vec<_> = std::iter::from_fn(|| book.take_loss()).map(|l| (l.cause, l.count)).collect();
+        let lost: Vec<_> = std::iter::from_fn(|| admission.take_loss()).map(|l| (l.cause, l.count)).collect();
         assert_eq!(lost, [("waiting_for_key", 1), ("decode_error", 1)]);
     }
 }

@@ -1,7 +1,7 @@
 //! A source as a row of access units with their presentation times.
 
 use crate::ranks::Ranks;
-use crate::reorder::Place;
+use crate::reorder::PresentationOrder;
 use crate::source::{Source, SourceEvent, Times};
 use crate::syntax::ParsedUnit;
 use crate::{Counted, IngestError, Order, SourceState, StreamInfo, source};
@@ -22,9 +22,9 @@ pub enum RtspTransport {
     Udp,
 }
 
-/// What the user may say of a source.
+/// How a source is read, as the user sets it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct IngestOptions {
     /// Frames per second of a source without times, over what it states; 25 where neither says anything. One that has times
     /// keeps them, and says so.
     pub frame_rate: Option<f64>,
@@ -158,8 +158,8 @@ impl AccessUnit {
     }
 
     /// What is known of its place in presentation order. `begins`: a decoder begins with it.
-    pub fn place(&self, begins: bool) -> Place {
-        Place {
+    pub fn place(&self, begins: bool) -> PresentationOrder {
+        PresentationOrder {
             order: self.order,
             // what would be shown before an open key picture cannot be decoded by a decoder that begins there
             first_shown: self.first_shown || begins && !self.closed,
@@ -189,7 +189,7 @@ impl Ingest {
     /// # Errors
     /// When it cannot be opened or is not video that is known here. A camera that does not answer is no error: the source
     /// tries again until it does.
-    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, options: &Options) -> Result<Self, IngestError> {
+    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, options: &IngestOptions) -> Result<Self, IngestError> {
         let source = source.as_ref();
         let live = source::is_camera(source);
         let source = source::open(source, options)?;

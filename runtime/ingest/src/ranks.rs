@@ -1,6 +1,6 @@
 //! The numbers of pictures in presentation order, while they come in decoding order.
 
-use crate::reorder::{BoundOrigin, MOST_HELD, Place, Reorder, ReorderPolicy};
+use crate::reorder::{BoundOrigin, MOST_HELD, PresentationOrder, Reorder, ReorderPolicy};
 use crate::syntax::PictureFacts;
 use std::collections::VecDeque;
 
@@ -29,7 +29,8 @@ impl<T> Ranks<T> {
         // a stated bound may be wrong
         let max_reorder = if origin == BoundOrigin::Impossible { 0 } else { MOST_HELD };
         let (order, first_shown) = (facts.order, facts.first_shown);
-        let place = Place { order, first_shown, pts_ns: 0, earliest_next_pts_ns: None, max_reorder, origin };
+        let place =
+            PresentationOrder { order, first_shown, pts_ns: 0, earliest_next_pts_ns: None, max_reorder, origin };
         self.waiting.push_back((item, None));
         let pushed = self.order.push(place, number);
         // in a damaged stream a picture may come after all that it should precede: it has to be somewhere

@@ -32,9 +32,9 @@ pub enum BoundOrigin {
     Assumed,
 }
 
-/// What is known of a picture's place in presentation order when it is decoded.
+/// What is known of a picture's position in presentation order when it is decoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct PresentationOrder {
     /// Coded video sequence and picture order count.
     pub order: Order,
     /// No picture that follows in decoding order is shown before this one.
@@ -67,7 +67,7 @@ pub struct Reorder<T> {
     policy: ReorderPolicy,
     /// Most pictures that are held beyond the stream's bound because of what was learned.
     most_beyond: u32,
-    held: BTreeMap<(Order, u64), Held<T>>,
+    held: BTreeMap<(Order, u64), HeldPicture<T>>,
     arrivals: u64,
     /// The picture that went out last in the sequence that is under way, and when it is shown.
     last: Option<(Order, i64)>,
@@ -85,8 +85,9 @@ pub struct Reorder<T> {
     learned: Learned,
 }
 
+/// A picture that is held back until it is due.
 #[derive(Debug)]
-struct Held<T> {
+struct HeldPicture<T> {
     item: T,
     first_shown: bool,
     pts_ns: i64,
@@ -122,8 +123,8 @@ impl<T> Reorder<T> {
     }
 
     /// Takes the next picture in decoding order.
-    pub fn push(&mut self, place: Place, item: T) -> Pushed<T> {
-        let Place { order, .. } = place;
+    pub fn push(&mut self, place: PresentationOrder, item: T) -> Pushed<T> {
+        let PresentationOrder { order, .. } = place;
         let mut due = Vec::new();
         // a new coded video sequence: everything of the one before precedes it
         while self.held.first_key_value().is_some_and(|((first, _), _)| first.sequence < order.sequence) {
@@ -150,7 +151,7 @@ impl<T> Reorder<T> {
     }
 
     /// A picture that is decoded and not shown, or that could not be decoded: nothing waits for it.
-    pub fn pass(&mut self, place: Place) -> Vec<T> {
+    pub fn pass(&mut self, place: PresentationOrder) -> Vec<T> {
         let mut due = Vec::new();
         self.complete(place.earliest_next_pts_ns);
         self.release(&place, &mut due);
@@ -176,16 +177,16 @@ impl<T> Reorder<T> {
         self.held.len()
     }
 
-    fn hold(&mut self, place: &Place, overtaken_by: u32, item: T) {
+    fn hold(&mut self, place: &PresentationOrder, overtaken_by: u32, item: T) {
         let behind_the_first = self.held.first_key_value().is_some_and(|((first, _), _)| *first <= place.order);
         self.above = if behind_the_first { self.above + 1 } else { 0 };
         self.learned.needed(overtaken_by);
-        let held = Held { item, first_shown: place.first_shown, pts_ns: place.pts_ns };
+        let held = HeldPicture { item, first_shown: place.first_shown, pts_ns: place.pts_ns };
         self.held.insert((place.order, self.arrivals), held);
         self.arrivals += 1;
     }
 
-    fn learn_from_late(&mut self, place: &Place, last_pts_ns: i64, overtaken_by: u32) {
+    fn learn_from_late(&mut self, place: &PresentationOrder, last_pts_ns: i64, overtaken_by: u32) {
         let out_already = self.recent.iter().filter(|out| **out > place.order).count() as u32;
         self.learned.was_late(overtaken_by + out_already, self.opened_by.is_some_and(|first| place.order < first));
         self.remember(place.order);
@@ -199,7 +200,7 @@ impl<T> Reorder<T> {
         self.complete_before_ns = self.complete_before_ns.max(earliest_next_pts_ns);
     }
 
-    fn release(&mut self, place: &Place, due: &mut Vec<T>) {
+    fn release(&mut self, place: &PresentationOrder, due: &mut Vec<T>) {
         while let Some(((first, _), held)) = self.held.first_key_value() {
             let opens = held.first_shown && self.learned.first_is_shown_first();
             let next = self.last.map_or(opens, |(last, _)| self.learned.follows(last, *first));

@@ -1,6 +1,6 @@
 //! What a user says of a source: the same for every node that decodes.
 
-use crate::{Options, RtspTransport};
+use crate::{IngestOptions, RtspTransport};
 use millrace_frame::{Colour, Matrix, Orientation, Range, Tagged};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Settings of every node that decodes, to be flattened into its own beside the names of its sources.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub struct FeedSettings {
+pub struct SourceSettings {
     /// Frames per second of a byte stream, an AVI file or a folder of pictures. It overrides what the source states. By
     /// default what the source states, else 25. Sources with times of their own keep them: `frame_rate_ignored`.
     #[serde(default)]
@@ -151,15 +151,20 @@ pub enum Transport {
     Udp,
 }
 
-impl FeedSettings {
+impl SourceSettings {
     /// What concerns the source.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> IngestOptions {
         let rtsp_transport = match self.rtsp_transport {
             Transport::Tcp => RtspTransport::Tcp,
             Transport::Udp => RtspTransport::Udp,
         };
         let stall_timeout = self.stall_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.clamp(500, 60_000))));
-        Options { frame_rate: self.frame_rate, rtsp_transport, stall_timeout, orientation: self.orientation.asked() }
+        IngestOptions {
+            frame_rate: self.frame_rate,
+            rtsp_transport,
+            stall_timeout,
+            orientation: self.orientation.asked(),
+        }
     }
 
     /// The user's word over the bitstream's.

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Scratch, own_data};
-use millrace_ingest::{Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{Decoded, Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder};
 use std::path::Path;
 
 const CORPUS: [&str; 14] = [
@@ -30,7 +30,7 @@ const MOST_EVENTS: u64 = 100_000;
 
 /// Reads and decodes what there is of a file.
 fn play(path: &Path) -> Result<(), String> {
-    let mut ingest = Ingest::open(path, &Options::default()).map_err(|e| e.to_string())?;
+    let mut ingest = Ingest::open(path, &IngestOptions::default()).map_err(|e| e.to_string())?;
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     for _ in 0..MOST_EVENTS {
         match ingest.next_event().map_err(|e| e.to_string())? {

@@ -5,14 +5,14 @@ mod common;
 
 use common::mp4_writer::{Movie, coded};
 use common::{Scratch, decode, own_data, reference};
-use millrace_ingest::{Ingest, Options};
+use millrace_ingest::{Ingest, IngestOptions};
 use std::path::Path;
 
 #[test]
 fn pictures_of_an_avi_file_are_those_of_its_stream() {
     for (avi, stream, step_ns) in [("h264.avi", "cavlc_b.264", 40_000_000), ("h265.avi", "closed_gop.265", 40_000_000)]
     {
-        let run = decode(&own_data(avi), &Options::default()).unwrap();
+        let run = decode(&own_data(avi), &IngestOptions::default()).unwrap();
         let (_, want) = reference(&own_data(&format!("{stream}.framemd5")));
         assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{avi}: {:?}", run.lost);
         let times: Vec<i64> = run.frames.iter().map(|f| f.pts_ns).collect();
@@ -68,8 +68,8 @@ fn file(codec: &[u8; 4], halves: [&[Vec<u8>]; 2]) -> Vec<u8> {
 
 fn times_and_losses(bytes: &[u8]) -> (Vec<i64>, Vec<(&'static str, u64)>, usize) {
     let scratch = Scratch::new("own.avi", bytes);
-    let run = decode(&scratch.0, &Options::default()).unwrap();
-    let whole = decode(&own_data("mjpeg.mjpeg"), &Options::default()).unwrap();
+    let run = decode(&scratch.0, &IngestOptions::default()).unwrap();
+    let whole = decode(&own_data("mjpeg.mjpeg"), &IngestOptions::default()).unwrap();
     let known = run.frames.iter().filter(|f| whole.frames.iter().any(|w| w.md5 == f.md5)).count();
     (run.frames.iter().map(|f| f.pts_ns / 1_000_000).collect(), run.lost.into_iter().collect(), known)
 }
@@ -114,7 +114,7 @@ fn a_chunk_longer_than_a_file_that_is_whole_costs_itself_alone() {
 }
 
 fn refusal(path: &Path) -> String {
-    Ingest::open(path, &Options::default()).err().expect("refused").to_string()
+    Ingest::open(path, &IngestOptions::default()).err().expect("refused").to_string()
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn units_behind_their_lengths_are_read_by_the_configuration() {
                 continue;
             }
             let scratch = Scratch::new("lengths.avi", &file);
-            let run = decode(&scratch.0, &Options::default()).unwrap();
+            let run = decode(&scratch.0, &IngestOptions::default()).unwrap();
             assert_eq!(run.md5s(), md5s, "{name}, {what}: {:?}", run.lost);
             assert_eq!(run.lost_in_all(), 0, "{name}, {what}: {:?}", run.lost);
             let times: Vec<i64> = run.frames.iter().map(|frame| frame.pts_ns / 1_000_000).collect();
@@ -205,6 +205,6 @@ fn other_names_of_h264() {
             .iter()
             .map(|picture| picture.nals.iter().flat_map(|nal| [&[0, 0, 0, 1][..], nal].concat()).collect());
         let scratch = Scratch::new("named.avi", &one_stream(codec, b"", units));
-        assert_eq!(decode(&scratch.0, &Options::default()).unwrap().md5s(), md5s, "{}", codec.escape_ascii());
+        assert_eq!(decode(&scratch.0, &IngestOptions::default()).unwrap().md5s(), md5s, "{}", codec.escape_ascii());
     }
 }

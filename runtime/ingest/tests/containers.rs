@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Run, Scratch, decode, own_data, reference, to_ns};
-use millrace_ingest::{Feed, FeedSettings, FeedStep, Next, Options};
+use millrace_ingest::{AfterEnd, IngestOptions, PacedSource, PacedStep, SourceSettings};
 use mkv_element::io::blocking_impl::{ReadFrom as _, WriteTo as _};
 use mkv_element::prelude::*;
 use mkv_element::{ClusterBlock, Lacer};
@@ -36,13 +36,13 @@ fn payload_at(packet: &[u8]) -> usize {
 
 fn run(name: &str, bytes: &[u8]) -> Run {
     let file = Scratch::new(name, bytes);
-    decode(&file.0, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+    decode(&file.0, &IngestOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn refusal(name: &str, bytes: &[u8]) -> String {
     let file = Scratch::new(name, bytes);
     let error =
-        decode(&file.0, &Options::default()).err().unwrap_or_else(|| panic!("{name} is not refused")).to_string();
+        decode(&file.0, &IngestOptions::default()).err().unwrap_or_else(|| panic!("{name} is not refused")).to_string();
     assert!(error.contains(&*file.0.to_string_lossy()), "it names the file: {error}");
     error
 }
@@ -432,15 +432,15 @@ fn a_damaged_cluster_costs_its_own_pictures() {
 #[test]
 fn files_in_containers_are_repeated_without_a_gap() {
     for name in ["pyramid.ts", "pyramid.mkv", "open_gop_265.ts", "live.mkv"] {
-        let settings = FeedSettings { repeat: true, ..FeedSettings::default() };
-        let mut feed = Feed::open(own_data(name).to_str().unwrap(), &settings).unwrap();
+        let settings = SourceSettings { repeat: true, ..SourceSettings::default() };
+        let mut source = PacedSource::open(own_data(name).to_str().unwrap(), &settings).unwrap();
         let (mut times, mut rounds) = (Vec::new(), 0);
         while rounds < 2 {
-            match feed.step().unwrap() {
-                FeedStep::Unit(unit) => times.push(unit.timing.pts_ns),
-                FeedStep::End => {
-                    feed.shown(1);
-                    assert_eq!(feed.end().unwrap(), Next::Again);
+            match source.step().unwrap() {
+                PacedStep::Unit(unit) => times.push(unit.timing.pts_ns),
+                PacedStep::End => {
+                    source.count_shown(1);
+                    assert_eq!(source.end().unwrap(), AfterEnd::Again);
                     rounds += 1;
                 }
                 _ => {}
@@ -471,11 +471,11 @@ fn damaged_files_neither_hang_nor_panic() {
                 _ => (0..random.usize(1..9)).for_each(|_| bytes[random.usize(..whole.len().min(600))] = random.u8(..)),
             }
             let file = Scratch::new(name, &bytes);
-            match Feed::open(file.0.to_str().unwrap(), &FeedSettings::default()) {
+            match PacedSource::open(file.0.to_str().unwrap(), &SourceSettings::default()) {
                 Err(refused) => assert!(refused.to_string().contains(&*file.0.to_string_lossy()), "{refused}"),
-                Ok(mut feed) => {
+                Ok(mut source) => {
                     let mut steps = 0;
-                    while !matches!(feed.step().unwrap(), FeedStep::End) {
+                    while !matches!(source.step().unwrap(), PacedStep::End) {
                         steps += 1;
                         assert!(steps < 10_000, "{name}, seed {seed}: it does not end");
                     }

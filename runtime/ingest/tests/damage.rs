@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Run, Scratch, decode, own_data, reference, shared_data};
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 fn decode_bytes(name: &str, bytes: &[u8]) -> Run {
     let file = Scratch::new(name, bytes);
-    decode(&file.0, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+    decode(&file.0, &IngestOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// Every frame that came out is one that FFmpeg has of the whole stream, in the same order.
@@ -32,7 +32,7 @@ fn assert_subset(name: &str, run: &Run, framemd5: &Path) {
 fn a_lost_reference_costs_the_pictures_up_to_the_next_key_picture() {
     let Some(data) = shared_data() else { return };
     // BA_MW_D without its second picture: 99 pictures are left, of which 28 refer to what is missing; IDR at 30, 60, 90
-    let run = decode(&data.join("h264/BA_MW_D_P_LOST.264"), &Options::default()).unwrap();
+    let run = decode(&data.join("h264/BA_MW_D_P_LOST.264"), &IngestOptions::default()).unwrap();
     let (_, whole) = reference(&data.join("refs/framemd5/BA_MW_D.264.framemd5"));
     let want: Vec<&str> = [&whole[..1], &whole[30..]].concat().iter().map(|w| w.md5.clone().leak() as &str).collect();
     assert_eq!(run.md5s(), want);
@@ -93,7 +93,7 @@ fn the_shared_streams_with_bytes_behind_their_parameter_sets_are_exact() {
     let Some(data) = shared_data() else { return };
     let folder = data.join("../cases/06-sps-with-bytes-behind-its-end");
     for name in ["sps_with_tail.264", "avcC_sps_with_tail.mp4"] {
-        let run = decode(&folder.join(name), &Options::default()).unwrap();
+        let run = decode(&folder.join(name), &IngestOptions::default()).unwrap();
         let (_, want) = reference(&folder.join(format!("{name}.framemd5")));
         assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{name}: {:?}", run.lost);
     }
@@ -109,7 +109,7 @@ fn a_parameter_set_that_cannot_be_read_is_the_cause_that_is_counted() {
     let len = usize::from(u16::from_be_bytes([bytes[sps - 2], bytes[sps - 1]]));
     bytes[sps + 4..sps + len].fill(0);
     let file = Scratch::new("unreadable.mp4", &bytes);
-    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let mut lost = Vec::new();
     loop {
         match ingest.next_event().unwrap() {
@@ -213,7 +213,7 @@ fn a_file_that_is_cut_anywhere_gives_all_its_pictures_or_says_that_some_are_miss
         for cut in marks.chain((whole.len() / 4..whole.len() - 8).step_by(97)) {
             let file = Scratch::new(name, &whole[..cut]);
             // where the headers are cut it is refused
-            let Ok(run) = decode(&file.0, &Options::default()) else { continue };
+            let Ok(run) = decode(&file.0, &IngestOptions::default()) else { continue };
             assert!(
                 run.frames.len() == all || !run.lost.is_empty(),
                 "{name} of {cut} bytes gives {} of {all} pictures without a word",
@@ -238,12 +238,12 @@ fn files_that_are_not_video_are_refused_with_what_they_are() {
         ),
     ] {
         let file = Scratch::new(name, bytes);
-        let error = decode(&file.0, &Options::default()).err().expect(name).to_string();
+        let error = decode(&file.0, &IngestOptions::default()).err().expect(name).to_string();
         assert!(error.contains(name) && error.contains(what), "{error}");
     }
-    let error = decode(Path::new("/no/such/file.mp4"), &Options::default()).err().unwrap().to_string();
+    let error = decode(Path::new("/no/such/file.mp4"), &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.starts_with("cannot open '/no/such/file.mp4': No such file"), "{error}");
-    let error = decode(Path::new("/"), &Options::default()).err().unwrap().to_string();
+    let error = decode(Path::new("/"), &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.starts_with("'/' is a folder without JPEG or PNG pictures"), "{error}");
 }
 
@@ -271,7 +271,7 @@ fn a_size_that_no_level_allows_is_not_allocated() {
     let stream =
         [&[0, 0, 0, 1, 0x67][..], &sps, &[0, 0, 0, 1, 0x68, 0xce, 0x38, 0x80, 0, 0, 0, 1, 0x65, 0x88, 0x80]].concat();
     let file = Scratch::new("huge.264", &stream);
-    let error = decode(&file.0, &Options::default()).err().unwrap().to_string();
+    let error = decode(&file.0, &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.contains("no readable parameter set") && error.contains("larger than any level allows"), "{error}");
 }
 
@@ -282,7 +282,7 @@ fn survives(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     let (send, done) = std::sync::mpsc::channel();
     // a hang must fail the test, not hang it
     let decoding = std::thread::spawn(move || {
-        let counts = decode(&path, &Options::default()).map(|run| (run.frames.len(), run.units.len()));
+        let counts = decode(&path, &IngestOptions::default()).map(|run| (run.frames.len(), run.units.len()));
         let _ = send.send(());
         counts
     });

@@ -4,11 +4,11 @@
 mod common;
 
 use common::own_data;
-use millrace_ingest::{Event, FRAME_RATE_IGNORED, Ingest, Options};
+use millrace_ingest::{Event, FRAME_RATE_IGNORED, Ingest, IngestOptions};
 
 /// Presentation times of the first pictures, in milliseconds and order, and how often it was said that the rate is ignored.
 fn read(name: &str, frame_rate: Option<f64>) -> (Vec<i64>, u64) {
-    let mut ingest = Ingest::open(&own_data(name), &Options { frame_rate, ..Options::default() }).unwrap();
+    let mut ingest = Ingest::open(&own_data(name), &IngestOptions { frame_rate, ..IngestOptions::default() }).unwrap();
     let (mut times, mut said) = (Vec::new(), 0);
     loop {
         match ingest.next_event().unwrap() {

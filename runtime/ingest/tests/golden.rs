@@ -7,7 +7,7 @@ use common::{decode, decode_with, own_data, reference, shared_data, to_ns};
 use md5::{Digest, Md5};
 use millrace_frame::{ChromaSiting, Matrix, Origin, Primaries, Range, Transfer};
 use millrace_ingest::{
-    Decoded, Event, Ingest, Options, Picture, ReorderPolicy, SoftwareDecoder, StreamInfo, annexb_nals,
+    Decoded, Event, Ingest, IngestOptions, Picture, ReorderPolicy, SoftwareDecoder, StreamInfo, annexb_nals,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn assert_exact(path: &Path, framemd5: &Path) {
 
 fn assert_exact_with(path: &Path, framemd5: &Path, policy: ReorderPolicy) {
     let name = format!("{}, {policy:?}", path.display());
-    let run = decode_with(path, &Options::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let run = decode_with(path, &IngestOptions::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (timebase, want) = reference(framemd5);
     for (n, (got, want)) in run.frames.iter().zip(&want).enumerate() {
         assert_eq!(got.md5, want.md5, "{name}: pixels of frame {n}");
@@ -95,7 +95,7 @@ fn streams_that_change_their_size_or_their_crop_are_exact() {
 
 /// Several streams one after the other. In the reference the times of each begin at 0; here they go on.
 fn assert_joined(name: &str, sizes: &[(u32, u32)]) {
-    let run = decode(&own_data(name), &Options::default()).unwrap();
+    let run = decode(&own_data(name), &IngestOptions::default()).unwrap();
     let (_, want) = reference(&own_data(&format!("{name}.framemd5")));
     assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{name}");
     assert_eq!(run.frames.iter().map(|f| f.size).collect::<Vec<_>>(), sizes, "{name}");
@@ -116,7 +116,7 @@ fn no_picture_with_raw_macroblocks_is_wrong() {
         ("raw_blocks_baseline.264", 0),
         ("raw_blocks_crop.264", 0),
     ] {
-        let run = decode(&own_data(name), &Options::default()).unwrap();
+        let run = decode(&own_data(name), &IngestOptions::default()).unwrap();
         let (_, want) = reference(&own_data(&format!("{name}.framemd5")));
         for frame in &run.frames {
             assert!(want.iter().any(|w| w.md5 == frame.md5), "{name}: the picture at {} is wrong", frame.pts_ns);
@@ -130,7 +130,7 @@ fn no_picture_with_raw_macroblocks_is_wrong() {
 }
 
 fn info_of(name: &str) -> Arc<StreamInfo> {
-    let mut ingest = Ingest::open(own_data(name).to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(own_data(name).to_str().unwrap(), &IngestOptions::default()).unwrap();
     loop {
         match ingest.next_event().unwrap() {
             Event::Unit(unit) => return unit.info,
@@ -201,7 +201,7 @@ fn parameter_sets_say_what_the_encoder_was_told() {
 #[test]
 fn a_byte_stream_runs_at_the_rate_of_its_vui_or_of_the_setting() {
     let times = |name: &str, rate| {
-        let run = decode(&own_data(name), &Options { frame_rate: rate, ..Options::default() }).unwrap();
+        let run = decode(&own_data(name), &IngestOptions { frame_rate: rate, ..IngestOptions::default() }).unwrap();
         run.frames.iter().take(4).map(|f| f.pts_ns).collect::<Vec<_>>()
     };
     assert_eq!(times("pyramid.264", None), [0, 33_366_667, 66_733_333, 100_100_000]);
@@ -212,7 +212,7 @@ fn a_byte_stream_runs_at_the_rate_of_its_vui_or_of_the_setting() {
 #[test]
 fn packets_come_in_decoding_order_with_the_times_of_their_frames() {
     for name in OWN {
-        let run = decode(&own_data(name), &Options::default()).unwrap();
+        let run = decode(&own_data(name), &IngestOptions::default()).unwrap();
         let mut packets: Vec<_> = run.units.iter().map(|u| u.pts_ns).collect();
         packets.sort();
         let frames: Vec<_> = run.frames.iter().map(|f| f.pts_ns).collect();
@@ -235,7 +235,7 @@ fn what_cannot_be_decoded_is_refused_by_name() {
         ("ten_bit.264", "h264 stream (High 10, 64x48, 10 bit) has more than 8 bits a sample"),
         ("ten_bit.265", "h265 stream (Main 10, 64x48, 10 bit) has more than 8 bits a sample"),
     ] {
-        let error = decode(&own_data(name), &Options::default()).err().expect(name).to_string();
+        let error = decode(&own_data(name), &IngestOptions::default()).err().expect(name).to_string();
         assert!(error.starts_with(what), "{name}: {error}");
         let fix = if name.starts_with("ten_bit") {
             "or use nvdec-nv12, where the GPU knows it"
@@ -282,7 +282,7 @@ fn units_without_a_transform_have_the_samples_that_their_encoder_states() {
     let path = own_data("cu_lossless.265");
     let mut want = stated_hashes(&std::fs::read(&path).unwrap());
     assert_eq!(want.len(), 8);
-    let mut ingest = Ingest::open(&path, &Options::default()).unwrap();
+    let mut ingest = Ingest::open(&path, &IngestOptions::default()).unwrap();
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let mut got = Vec::new();
     loop {

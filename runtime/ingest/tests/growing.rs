@@ -4,14 +4,14 @@
 mod common;
 
 use common::{Run, Scratch, drain, own_data, reference};
-use millrace_ingest::{Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder};
 use std::collections::BTreeMap;
 use std::io::Write;
 
 /// Reads a file that has the first part of these bytes when it is opened, and all of them when its first picture has come.
 fn read(name: &str, bytes: &[u8], at_first: usize) -> (Run, BTreeMap<&'static str, String>) {
     let file = Scratch::new(name, &bytes[..at_first]);
-    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let (mut run, mut counted) = (Run::default(), BTreeMap::new());
     let mut rest = Some(&bytes[at_first..]);
@@ -44,7 +44,7 @@ fn what_is_whole_in_a_growing_file_is_read_and_its_end_says_so() {
         let whole: Vec<String> = if by_ffmpeg.exists() {
             reference(&by_ffmpeg).1.into_iter().map(|frame| frame.md5).collect()
         } else {
-            let run = common::decode(&own_data(name), &Options::default()).unwrap();
+            let run = common::decode(&own_data(name), &IngestOptions::default()).unwrap();
             run.frames.into_iter().map(|frame| frame.md5).collect()
         };
         let mut frames = 0;

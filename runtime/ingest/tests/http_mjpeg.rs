@@ -6,7 +6,7 @@ mod common;
 use common::mjpeg::{checksums, pictures};
 use common::viewer::Viewer;
 use millrace_frame::CameraState;
-use millrace_ingest::{Ingest, Options};
+use millrace_ingest::{Ingest, IngestOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -65,7 +65,7 @@ fn chunked(connection: &mut TcpStream, _: &str) {
 #[test]
 fn pictures_are_seen_as_they_were_sent_and_a_lost_connection_is_made_again() {
     let at = camera(&[plain]);
-    let mut viewer = Viewer::open(&format!("http://{at}/video?size=small"), &Options::default());
+    let mut viewer = Viewer::open(&format!("http://{at}/video?size=small"), &IngestOptions::default());
     viewer.watch_frames(9, LIMIT);
     let want = checksums();
     assert_eq!(viewer.md5s()[..6], want.iter().map(String::as_str).collect::<Vec<_>>());
@@ -79,7 +79,7 @@ fn pictures_are_seen_as_they_were_sent_and_a_lost_connection_is_made_again() {
 #[test]
 fn pictures_may_come_in_pieces_and_without_lengths() {
     let at = camera(&[chunked]);
-    let mut viewer = Viewer::open(&format!("http://{at}/"), &Options::default());
+    let mut viewer = Viewer::open(&format!("http://{at}/"), &IngestOptions::default());
     viewer.watch_frames(6, LIMIT);
     assert_eq!(viewer.md5s(), checksums());
     assert!(viewer.lost.is_empty(), "{:?}", viewer.lost);
@@ -97,9 +97,9 @@ fn with_login(connection: &mut TcpStream, request: &str) {
 #[test]
 fn a_login_is_given_and_never_shown() {
     let at = camera(&[with_login]);
-    let mut viewer = Viewer::open(&format!("http://cam:p%40ss@{at}/"), &Options::default());
+    let mut viewer = Viewer::open(&format!("http://cam:p%40ss@{at}/"), &IngestOptions::default());
     viewer.watch_frames(6, LIMIT);
-    let mut viewer = Viewer::open(&format!("http://cam:wrong-one@{at}/?token=hidden7"), &Options::default());
+    let mut viewer = Viewer::open(&format!("http://cam:wrong-one@{at}/?token=hidden7"), &IngestOptions::default());
     viewer.watch_state(CameraState::Refused, LIMIT);
     let said = viewer.state().last_error;
     assert!(said.contains("401 Unauthorized") && !said.contains("wrong-one") && !said.contains("hidden7"), "{said}");
@@ -127,7 +127,7 @@ fn what_is_wrong_with_a_camera_is_said() {
                 let _ = connection.write_all(format!("HTTP/1.1 {answer}").as_bytes());
             }
         });
-        let mut viewer = Viewer::open(&format!("http://{at}/"), &Options::default());
+        let mut viewer = Viewer::open(&format!("http://{at}/"), &IngestOptions::default());
         viewer.watch_state(CameraState::Refused, LIMIT);
         let said = viewer.state().last_error;
         assert!(said.contains(says) && !said.contains("hidden7"), "{said}");
@@ -146,7 +146,7 @@ fn silent(connection: &mut TcpStream, _: &str) {
 #[test]
 fn a_camera_that_falls_silent_has_stalled() {
     let at = camera(&[silent]);
-    let options = Options { stall_timeout: Some(Duration::from_millis(600)), ..Options::default() };
+    let options = IngestOptions { stall_timeout: Some(Duration::from_millis(600)), ..IngestOptions::default() };
     let mut viewer = Viewer::open(&format!("http://{at}/"), &options);
     viewer.watch_state(CameraState::Stalled, LIMIT);
     let said = viewer.state().last_error;
@@ -156,6 +156,6 @@ fn a_camera_that_falls_silent_has_stalled() {
 
 #[test]
 fn tls_is_refused_before_anything_is_sent() {
-    let error = Ingest::open("https://me:hidden7@cam/video", &Options::default()).err().unwrap().to_string();
+    let error = Ingest::open("https://me:hidden7@cam/video", &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.starts_with("camera https://…@cam/video: HTTP over TLS is not supported"), "{error}");
 }

@@ -6,7 +6,7 @@ mod common;
 use common::mjpeg::{checksums, pictures};
 use common::viewer::Viewer;
 use millrace_frame::CameraState;
-use millrace_ingest::Options;
+use millrace_ingest::IngestOptions;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -219,7 +219,7 @@ fn cases() -> Vec<(&'static str, Answer, Comes)> {
 }
 
 fn judge(name: &str, url: &str, comes: &Comes) {
-    let options = Options { stall_timeout: Some(Duration::from_millis(900)), ..Options::default() };
+    let options = IngestOptions { stall_timeout: Some(Duration::from_millis(900)), ..IngestOptions::default() };
     let mut viewer = Viewer::open(url, &options);
     match comes {
         Comes::Error(state, words) => {
@@ -245,7 +245,7 @@ fn each_damage_has_its_words_or_its_count_and_costs_no_other_camera_a_picture() 
             let pictures = pictures().into_iter().map(|picture| (picture, 1));
             let mut all: Vec<_> = pictures.collect();
             all = (0..40).flat_map(|_| all.iter().cloned().chain([(vec![b'\n'; 400_000], 1)])).collect();
-            let mut viewer = Viewer::open(&camera(answer(MULTIPART, all)), &Options::default());
+            let mut viewer = Viewer::open(&camera(answer(MULTIPART, all)), &IngestOptions::default());
             viewer.watch_frames(40 * 6, LIMIT);
             (viewer.md5s().into_iter().map(str::to_owned).collect::<Vec<_>>(), viewer.lost)
         });

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scratch, decode, own_data, reference};
-use millrace_ingest::Options;
+use millrace_ingest::IngestOptions;
 
 #[test]
 fn a_byte_stream_ends_by_name_where_one_of_the_other_codec_is_joined_to_it() {
@@ -16,7 +16,7 @@ fn a_byte_stream_ends_by_name_where_one_of_the_other_codec_is_joined_to_it() {
     for first in streams {
         for second in streams {
             let file = Scratch::new("joined.264", &[read(first), read(second)].concat());
-            let joined = decode(&file.0, &Options::default()).unwrap();
+            let joined = decode(&file.0, &IngestOptions::default()).unwrap();
             let same_codec = first[first.len() - 3..] == second[second.len() - 3..];
             let want = if same_codec { [md5s(first), md5s(second)].concat() } else { md5s(first) };
             assert_eq!(joined.md5s(), want, "{first}, {second}: {:?}", joined.lost);

@@ -5,7 +5,7 @@ mod common;
 
 use common::Scratch;
 use common::mp4_writer::{Fragment, Movie, boxed, coded, fragment, table, words};
-use millrace_ingest::{Event, Ingest, IngestError, Options};
+use millrace_ingest::{Event, Ingest, IngestError, IngestOptions};
 use std::path::Path;
 use std::process::Command;
 
@@ -30,7 +30,7 @@ struct Read {
 }
 
 fn read(path: &Path) -> Result<Read, IngestError> {
-    let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default())?;
+    let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default())?;
     let mut read = Read::default();
     loop {
         match ingest.next_event()? {
@@ -199,7 +199,7 @@ fn a_file_that_ends_early_gives_what_is_there_and_says_where_it_ends() {
     let count = movie.samples.len() as u64;
     for cut in [1, data.len() / 3, data.len()] {
         let file = Scratch::new("cut.mp4", &front[..front.len() - cut]);
-        let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+        let mut ingest = Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
         let (mut units, mut lost) = (0, Vec::new());
         loop {
             match ingest.next_event().unwrap() {

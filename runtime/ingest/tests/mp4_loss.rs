@@ -5,7 +5,7 @@ mod common;
 
 use common::mp4_writer::{Fragment, Movie, boxed, coded, fragmented, table, words};
 use common::{Run, Scratch, decode};
-use millrace_ingest::Options;
+use millrace_ingest::IngestOptions;
 
 /// Groups of 12 pictures, four in all, without reordering across them.
 const EACH: usize = 12;
@@ -17,7 +17,7 @@ fn movie() -> (Movie, Vec<String>) {
 
 fn decoded(bytes: &[u8]) -> Run {
     let file = Scratch::new("loss.mp4", bytes);
-    decode(&file.0, &Options::default()).unwrap()
+    decode(&file.0, &IngestOptions::default()).unwrap()
 }
 
 fn lost(run: &Run) -> Vec<(&'static str, u64)> {

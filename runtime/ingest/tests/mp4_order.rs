@@ -6,7 +6,7 @@ mod common;
 
 use common::mp4_writer::{Fragment, Movie, coded, fragmented, table};
 use common::{Run, Scratch, decode_with};
-use millrace_ingest::{Options, ReorderPolicy};
+use millrace_ingest::{IngestOptions, ReorderPolicy};
 
 /// Streams with B pictures, in closed and open groups.
 const STREAMS: [&str; 4] = ["pyramid.264", "open_gop.264", "closed_gop.265", "open_gop.265"];
@@ -14,7 +14,7 @@ const STREAMS: [&str; 4] = ["pyramid.264", "open_gop.264", "closed_gop.265", "op
 fn runs(bytes: &[u8]) -> [Run; 2] {
     let file = Scratch::new("order.mp4", bytes);
     [ReorderPolicy::Lossless, ReorderPolicy::Live]
-        .map(|policy| decode_with(&file.0, &Options::default(), policy, |_| {}).unwrap())
+        .map(|policy| decode_with(&file.0, &IngestOptions::default(), policy, |_| {}).unwrap())
 }
 
 /// All pictures in FFmpeg's order, and the time of each in ms. Of those at times that are not the file's own it is said so.

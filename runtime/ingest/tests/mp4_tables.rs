@@ -5,7 +5,7 @@ mod common;
 
 use common::mp4_writer::{Movie, Sample, boxed, coded, description, other_track, table, tkhd, visual, words};
 use common::{Run, Scratch, decode, decode_with, own_data, reference, shared_data};
-use millrace_ingest::{Event, Ingest, Options, ReorderPolicy};
+use millrace_ingest::{Event, Ingest, IngestOptions, ReorderPolicy};
 use std::path::Path;
 
 fn pts_ns(path: &Path) -> Vec<i64> {
@@ -32,7 +32,8 @@ fn the_shared_cases_are_exact() {
         let beside = |end: &str| path.with_file_name(format!("{}.{end}", path.file_name().unwrap().to_str().unwrap()));
         let want = reference(&beside("framemd5")).1;
         for policy in [ReorderPolicy::Lossless, ReorderPolicy::Live] {
-            let run = decode_with(&path, &Options::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let run =
+                decode_with(&path, &IngestOptions::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{name}: {:?}", run.lost);
             assert_eq!(run.lost_in_all(), 0, "{name}: {:?}", run.lost);
             let stated = beside("pts_ms");
@@ -46,12 +47,13 @@ fn the_shared_cases_are_exact() {
 
 fn decoded(name: &str, bytes: &[u8]) -> Run {
     let file = Scratch::new(name, bytes);
-    decode(&file.0, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+    decode(&file.0, &IngestOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn refusal(name: &str, bytes: &[u8]) -> String {
     let file = Scratch::new(name, bytes);
-    let error = decode(&file.0, &Options::default()).err().unwrap_or_else(|| panic!("{name} is read")).to_string();
+    let error =
+        decode(&file.0, &IngestOptions::default()).err().unwrap_or_else(|| panic!("{name} is read")).to_string();
     assert!(error.contains(name), "{error}");
     error
 }
@@ -342,7 +344,7 @@ fn durations_that_are_missing_or_0() {
     let mut last = movie.clone();
     last.samples[count - 1].duration = 0;
     let file = Scratch::new("last.mp4", &last.file());
-    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let mut durations = Vec::new();
     loop {
         match ingest.next_event().unwrap() {
@@ -387,7 +389,7 @@ fn of_several_video_tracks_the_first_that_is_enabled_is_read_and_counted() {
     {
         let movie = Movie { tracks, ..movie.clone() };
         let file = Scratch::new("several.mp4", &movie.file());
-        let mut ingest = Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+        let mut ingest = Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
         let counted = match ingest.next_event().unwrap() {
             Event::Counted(counted) => Some((counted.name, counted.count, counted.detail)),
             _ => None,
@@ -434,6 +436,6 @@ fn what_cannot_be_decoded_is_refused_by_its_own_name() {
     assert!(error.contains("it has no video track; its tracks are: sound; a file with H.264"), "{error}");
     let Some(data) = shared_data() else { return };
     let cases = data.join("../cases/22-other-containers-and-no-pictures");
-    let error = decode(&cases.join("audio_only.mp4"), &Options::default()).err().unwrap().to_string();
+    let error = decode(&cases.join("audio_only.mp4"), &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.contains("its tracks are: sound") && error.contains("audio_only.mp4"), "{error}");
 }

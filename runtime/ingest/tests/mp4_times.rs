@@ -7,7 +7,7 @@ use common::mp4_writer::{
     Base, Coded, Fragment, Movie, Sample, boxed, coded, fragment, fragmented, other_track, table, words,
 };
 use common::{Run, Scratch, decode, decode_with};
-use millrace_ingest::{Options, ReorderPolicy};
+use millrace_ingest::{IngestOptions, ReorderPolicy};
 
 /// One tick of the movie is 1/600 s, of the track 1/1000 s: 24 and 40 of them are a frame.
 const FRAME: u32 = 24;
@@ -16,7 +16,7 @@ const SPEED: u32 = 0x10000;
 fn runs(name: &str, bytes: &[u8]) -> [Run; 2] {
     let file = Scratch::new(name, bytes);
     [ReorderPolicy::Lossless, ReorderPolicy::Live].map(|policy| {
-        decode_with(&file.0, &Options::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"))
+        decode_with(&file.0, &IngestOptions::default(), policy, |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"))
     })
 }
 
@@ -118,7 +118,7 @@ fn edits_that_are_not_read_are_refused_by_name() {
     let movie = Movie::of(&pictures, false);
     let refused = |movie: Movie| {
         let file = Scratch::new("edits.mp4", &movie.file());
-        decode(&file.0, &Options::default()).err().expect("it is refused").to_string()
+        decode(&file.0, &IngestOptions::default()).err().expect("it is refused").to_string()
     };
     for (rate, what) in [(SPEED / 2, "0.5"), (2 * SPEED, "2"), (0, "0"), (0xffff_0000, "-1")] {
         let error = refused(movie.clone().edits(&[(FRAME, 0, SPEED), (FRAME, 40, rate)]));
@@ -157,7 +157,7 @@ fn a_time_scale_of_0_costs_no_picture_in_silence() {
     assert_shows("a delay", &without_scale.clone().edits(&late).file(), &md5s, &part(5..count, 0));
     let refused = |movie: Movie| {
         let file = Scratch::new("scale.mp4", &movie.file());
-        decode(&file.0, &Options::default()).err().expect("it is refused").to_string()
+        decode(&file.0, &IngestOptions::default()).err().expect("it is refused").to_string()
     };
     let error = refused(without_scale.edits(&[(FRAME, 0, SPEED), (FRAME, 40, SPEED)]));
     assert!(error.contains("its edit list has 2 parts, and the movie's time scale"), "{error}");
@@ -232,7 +232,7 @@ fn a_fragment_is_shown_at_its_own_time() {
     let never = fragmented(&movie, 12, |n| Fragment { time: (n == 2).then_some(u64::MAX), ..Default::default() });
     assert_shows("a time that is none", &never, &md5s, &part(0..count, 0));
     let file = Scratch::new("back.mp4", &file);
-    let mut ingest = millrace_ingest::Ingest::open(file.0.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = millrace_ingest::Ingest::open(file.0.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let millrace_ingest::Event::Counted(counted) = ingest.next_event().unwrap() else { panic!("nothing is counted") };
     assert_eq!((counted.name, counted.count), ("fragment_time_ignored", 3));
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Run, decode_with, own_data, reference, shared_data};
-use millrace_ingest::{AccessUnit, BoundOrigin, Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{AccessUnit, BoundOrigin, Decoded, Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn as_camera_without_bound(unit: &mut AccessUnit) {
 }
 
 fn live(path: &Path, forget: impl Fn(&mut AccessUnit)) -> Run {
-    decode_with(path, &Options::default(), ReorderPolicy::Live, forget).unwrap()
+    decode_with(path, &IngestOptions::default(), ReorderPolicy::Live, forget).unwrap()
 }
 
 /// How many units each picture has to wait for, in presentation order: up to the last in decoding order of those that
@@ -123,7 +123,7 @@ fn h265_is_held_back_by_its_stated_bound_alone() {
 #[test]
 fn after_an_outage_nothing_from_before_it_is_shown() {
     for name in ["crop_b.mp4", "pyramid.264", "open_gop.264", "open_gop.265", "closed_gop.265", "cavlc_b.264"] {
-        let mut ingest = Ingest::open(own_data(name).to_str().unwrap(), &Options::default()).unwrap();
+        let mut ingest = Ingest::open(own_data(name).to_str().unwrap(), &IngestOptions::default()).unwrap();
         let mut units = Vec::new();
         while let Event::Unit(mut unit) = ingest.next_event().unwrap() {
             as_camera_without_bound(&mut unit);
@@ -178,7 +178,7 @@ fn holds_of_all_streams() {
     paths.sort();
     println!("stream: frames; largest hold lossless, live file, live with bound, live without (late)");
     for path in paths {
-        let run = |policy, forget: fn(&mut AccessUnit)| decode_with(&path, &Options::default(), policy, forget);
+        let run = |policy, forget: fn(&mut AccessUnit)| decode_with(&path, &IngestOptions::default(), policy, forget);
         let Ok(lossless) = run(ReorderPolicy::Lossless, |_| {}) else { continue };
         let [file, bound, without] =
             [|_: &mut AccessUnit| {}, as_camera, as_camera_without_bound].map(|f| run(ReorderPolicy::Live, f).unwrap());

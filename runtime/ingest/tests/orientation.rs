@@ -6,11 +6,11 @@ mod common;
 use common::mp4_writer::{Movie, boxed, coded, tkhd};
 use common::{Scratch, decode, own_data, reference, shared_data};
 use millrace_frame::Orientation;
-use millrace_ingest::{Event, Ingest, Options};
+use millrace_ingest::{Event, Ingest, IngestOptions};
 use std::path::Path;
 
-fn by_setting(orientation: Orientation) -> Options {
-    Options { orientation: Some(orientation), ..Options::default() }
+fn by_setting(orientation: Orientation) -> IngestOptions {
+    IngestOptions { orientation: Some(orientation), ..IngestOptions::default() }
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn the_display_matrix_of_a_file_is_applied() {
         assert_eq!(stored.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "ORIENTATION: none");
     }
     for (file, framemd5) in files {
-        let run = decode(&file, &Options::default()).unwrap();
+        let run = decode(&file, &IngestOptions::default()).unwrap();
         let (_, want) = reference(&framemd5);
         assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{}", file.display());
         let (width, height) = run.frames[0].size;
@@ -61,7 +61,7 @@ fn with_matrix(matrix: [i32; 9]) -> Scratch {
     Scratch::new("matrix.mp4", &Movie::of(&coded("cavlc_b.264").0, false).put(b"tkhd", body).file())
 }
 
-fn orientation_of(path: &Path, options: &Options) -> Result<Orientation, String> {
+fn orientation_of(path: &Path, options: &IngestOptions) -> Result<Orientation, String> {
     let mut ingest = Ingest::open(path, options).map_err(|e| e.to_string())?;
     match ingest.next_event().unwrap() {
         Event::Unit(unit) => Ok(unit.info.orientation),
@@ -73,17 +73,17 @@ fn orientation_of(path: &Path, options: &Options) -> Result<Orientation, String>
 fn a_matrix_that_turns_by_other_angles_is_refused_and_can_be_overridden() {
     const ONE: i32 = 0x10000;
     let skewed = with_matrix([ONE, ONE / 2, 0, -ONE / 2, ONE, 0, 0, 0, 0x4000_0000]);
-    let error = orientation_of(&skewed.0, &Options::default()).unwrap_err();
+    let error = orientation_of(&skewed.0, &IngestOptions::default()).unwrap_err();
     assert!(error.contains("matrix.mp4': its display matrix (1.000 0.500, -0.500 1.000) turns"), "{error}");
     assert!(error.contains("say by ORIENTATION how they are shown: none, 90"), "{error}");
     assert_eq!(orientation_of(&skewed.0, &by_setting(Orientation::Turn90)), Ok(Orientation::Turn90));
     let perspective = with_matrix([ONE, 0, 5, 0, ONE, 0, 0, 0, 0x4000_0000]);
-    assert!(orientation_of(&perspective.0, &Options::default()).unwrap_err().contains("in perspective"));
+    assert!(orientation_of(&perspective.0, &IngestOptions::default()).unwrap_err().contains("in perspective"));
     // off by what sines and cosines are rounded to; a scale and a shift are none of a turn
     let rounded = with_matrix([3, 2 * ONE, 0, -2 * ONE, 3, 0, 7 * ONE, 0, 0x4000_0000]);
-    assert_eq!(orientation_of(&rounded.0, &Options::default()), Ok(Orientation::Turn90));
+    assert_eq!(orientation_of(&rounded.0, &IngestOptions::default()), Ok(Orientation::Turn90));
     let unstated = with_matrix([0; 9]);
-    assert_eq!(orientation_of(&unstated.0, &Options::default()), Ok(Orientation::Upright));
+    assert_eq!(orientation_of(&unstated.0, &IngestOptions::default()), Ok(Orientation::Upright));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn pictures_of_a_sphere_are_refused_as_those_of_a_matroska_file_are() {
     let sv3d = boxed(b"sv3d", &[boxed(b"svhd", &[0; 5]), boxed(b"proj", &proj)].concat());
     let sphere = Movie { descriptions: vec![boxed(b"avc1", &[plain, sv3d].concat())], ..movie };
     let sphere = Scratch::new("sphere.mp4", &sphere.file());
-    let error = orientation_of(&sphere.0, &Options::default()).unwrap_err();
+    let error = orientation_of(&sphere.0, &IngestOptions::default()).unwrap_err();
     assert!(
         error.contains("sphere.mp4': its pictures are not flat (projection 'equi'); say by ORIENTATION"),
         "{error}"

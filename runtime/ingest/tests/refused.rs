@@ -4,11 +4,12 @@
 mod common;
 
 use common::{Scratch, decode, own_data, reference, shared_data};
-use millrace_ingest::{Feed, FeedSettings, FeedStep, Ingest, Options, annexb_nals};
+use millrace_ingest::{Ingest, IngestOptions, PacedSource, PacedStep, SourceSettings, annexb_nals};
 use std::path::Path;
 
 fn refusal(path: &Path) -> String {
-    let error = Feed::open(path.to_str().unwrap(), &FeedSettings::default()).err().expect("refused").to_string();
+    let error =
+        PacedSource::open(path.to_str().unwrap(), &SourceSettings::default()).err().expect("refused").to_string();
     assert!(error.contains(&*path.to_string_lossy()), "it names the file: {error}");
     error
 }
@@ -54,7 +55,7 @@ fn what_streams_differently_says_what_to_do() {
     let error = refusal(&playlist.0);
     assert!(error.contains("is an HLS playlist, not video") && error.contains("ffmpeg -i PLAYLIST -c copy"), "{error}");
     for url in ["rtmp://me:hidden7@server/live", "srt://server:9000", "udp://239.0.0.1:1234", "v4l2:///dev/video0"] {
-        let error = Ingest::open(url, &Options::default()).err().unwrap().to_string();
+        let error = Ingest::open(url, &IngestOptions::default()).err().unwrap().to_string();
         let scheme = url.split(':').next().unwrap();
         let wanted =
             format!("camera {scheme}://…: this kind of address is not read; rtsp:// and http:// (Motion JPEG) are.");
@@ -87,17 +88,17 @@ fn eight_bits_of_a_profile_with_other_tools_are_refused_by_its_name() {
         }
     }
     assert!(changed > 0);
-    let error = decode(&Scratch::new("rext.265", &whole).0, &Options::default()).err().unwrap().to_string();
+    let error = decode(&Scratch::new("rext.265", &whole).0, &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.contains("h265 stream (Range Extensions, 96x64, 8 bit) may use tools"), "{error}");
 }
 
 /// What is said of a file in which nothing can be decoded.
 fn nothing_in(path: &Path) -> String {
-    let mut feed = Feed::open(path.to_str().unwrap(), &FeedSettings::default()).unwrap();
+    let mut source = PacedSource::open(path.to_str().unwrap(), &SourceSettings::default()).unwrap();
     loop {
-        match feed.step().unwrap() {
-            FeedStep::End => return feed.end().unwrap_err().to_string(),
-            FeedStep::Loss(_) | FeedStep::State(_) | FeedStep::Unit(_) => {}
+        match source.step().unwrap() {
+            PacedStep::End => return source.end().unwrap_err().to_string(),
+            PacedStep::Loss(_) | PacedStep::State(_) | PacedStep::Unit(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -149,7 +150,7 @@ fn a_stream_with_intra_refresh_is_exact_some_frames_after_a_recovery_point() {
         let mut exact = 0;
         for skip in [1, 5, 14, 15, 20, 28, 33] {
             let file = Scratch::new(name, &joined_at(name, skip));
-            let run = decode(&file.0, &Options::default()).unwrap();
+            let run = decode(&file.0, &IngestOptions::default()).unwrap();
             let mut rest = whole.iter();
             for (n, frame) in run.frames.iter().enumerate() {
                 assert!(rest.any(|w| w.md5 == frame.md5), "{name} from {skip}: frame {n} is not exact; {:?}", run.lost);
@@ -169,7 +170,7 @@ fn a_stream_with_intra_refresh_is_exact_some_frames_after_a_recovery_point() {
 fn the_shared_stream_that_is_joined_at_a_recovery_point_is_exact() {
     let Some(data) = shared_data() else { return };
     let folder = data.join("../cases/14-intra-refresh");
-    let run = decode(&folder.join("joined_at_a_recovery_point.264"), &Options::default()).unwrap();
+    let run = decode(&folder.join("joined_at_a_recovery_point.264"), &IngestOptions::default()).unwrap();
     let (_, want) = reference(&folder.join("joined_at_a_recovery_point.264.framemd5"));
     assert_eq!(run.md5s(), want.iter().map(|w| &w.md5[..]).collect::<Vec<_>>(), "{:?}", run.lost);
     assert_eq!(run.lost, [("recovering", 18)].into());
@@ -181,7 +182,7 @@ fn the_shared_files_in_other_containers_have_the_pictures_of_the_good_one() {
     let folder = data.join("../cases/22-other-containers-and-no-pictures");
     let (timebase, want) = reference(&folder.join("good.mp4.framemd5"));
     for name in ["h264.ts", "h264.mkv"] {
-        let run = decode(&folder.join(name), &Options::default()).unwrap();
+        let run = decode(&folder.join(name), &IngestOptions::default()).unwrap();
         let got: Vec<(&str, i64)> = run.frames.iter().map(|f| (&f.md5[..], f.pts_ns)).collect();
         let want: Vec<(&str, i64)> = want.iter().map(|w| (&w.md5[..], common::to_ns(w.pts, timebase))).collect();
         assert_eq!(got, want, "{name}: {:?}", run.lost);

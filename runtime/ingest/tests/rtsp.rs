@@ -6,7 +6,7 @@ mod common;
 use common::viewer::{Seen, Viewer};
 use common::{Frame, decode};
 use millrace_frame::{CameraState, monotonic_ns};
-use millrace_ingest::{Options, RtspTransport};
+use millrace_ingest::{IngestOptions, RtspTransport};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ fn free_port() -> u16 {
 /// The file's frames. Decoding them takes longer than a camera waits, so a test that watches one asks for them first.
 fn file() -> &'static [Frame] {
     static FRAMES: OnceLock<Vec<Frame>> = OnceLock::new();
-    FRAMES.get_or_init(|| decode(&clip(), &Options::default()).unwrap().frames)
+    FRAMES.get_or_init(|| decode(&clip(), &IngestOptions::default()).unwrap().frames)
 }
 
 /// The frames are those of the file from its beginning, at its pace.
@@ -92,7 +92,7 @@ fn every_frame_arrives_by_tcp_and_by_udp() {
     for rtsp_transport in [RtspTransport::Tcp, RtspTransport::Udp] {
         let port = free_port();
         let Some(_server) = Server::start(port, &[]) else { return };
-        let options = Options { rtsp_transport, ..Options::default() };
+        let options = IngestOptions { rtsp_transport, ..IngestOptions::default() };
         let mut viewer = Viewer::open(&format!("rtsp://127.0.0.1:{port}/camera"), &options);
         viewer.watch_frames(60, LIMIT);
         assert!(viewer.lost.is_empty(), "{rtsp_transport:?}: {:?}", viewer.lost);
@@ -105,7 +105,7 @@ fn every_frame_arrives_by_tcp_and_by_udp() {
 fn the_servers_wall_clock_comes_with_the_pictures() {
     let port = free_port();
     let Some(_server) = Server::start(port, &[]) else { return };
-    let mut viewer = Viewer::open(&format!("rtsp://127.0.0.1:{port}/camera"), &Options::default());
+    let mut viewer = Viewer::open(&format!("rtsp://127.0.0.1:{port}/camera"), &IngestOptions::default());
     // the first report comes within five seconds
     assert!(viewer.watch(LIMIT, |v| v.seen.last().is_some_and(|s| s.timing.sender_ns.is_some())));
     let timing = viewer.seen.last().unwrap().timing;
@@ -120,7 +120,7 @@ fn a_camera_that_went_away_is_taken_up_again() {
     let port = free_port();
     let url = format!("rtsp://127.0.0.1:{port}/camera");
     // the camera comes up after the viewer
-    let mut viewer = Viewer::open(&url, &Options::default());
+    let mut viewer = Viewer::open(&url, &IngestOptions::default());
     viewer.watch_for(Duration::from_millis(700));
     assert!(viewer.seen.is_empty());
     let state = viewer.state();
@@ -160,7 +160,7 @@ fn credentials_are_used_and_never_shown() {
     let password = "s3cret?p@ss";
     let Some(_server) = Server::start(port, &["viewer7", password]) else { return };
     let url = format!("rtsp://viewer7:s3cret%3Fp%40ss@127.0.0.1:{port}/camera");
-    let by = |rtsp_transport| Options { rtsp_transport, ..Options::default() };
+    let by = |rtsp_transport| IngestOptions { rtsp_transport, ..IngestOptions::default() };
     for transport in [RtspTransport::Tcp, RtspTransport::Udp] {
         Viewer::open(&url, &by(transport)).watch_frames(3, LIMIT);
     }
@@ -184,8 +184,8 @@ fn credentials_are_used_and_never_shown() {
 fn a_wrong_path_is_told_at_once_and_costs_no_other_camera_a_frame() {
     let port = free_port();
     let Some(_server) = Server::start(port, &[]) else { return };
-    let mut good = Viewer::open(&format!("rtsp://127.0.0.1:{port}/camera"), &Options::default());
-    let mut wrong = Viewer::open(&format!("rtsp://127.0.0.1:{port}/door"), &Options::default());
+    let mut good = Viewer::open(&format!("rtsp://127.0.0.1:{port}/camera"), &IngestOptions::default());
+    let mut wrong = Viewer::open(&format!("rtsp://127.0.0.1:{port}/door"), &IngestOptions::default());
     let watching = std::thread::spawn(move || {
         wrong.watch_state(CameraState::Refused, LIMIT);
         assert_eq!(wrong.state().last_error, "404 Not Found: check the path in the URL");

@@ -11,7 +11,7 @@ mod odd_server;
 use clip::{Clip, TICKS};
 use common::viewer::Viewer;
 use millrace_frame::CameraState;
-use millrace_ingest::{Options, RtspTransport, annexb_nals};
+use millrace_ingest::{IngestOptions, RtspTransport, annexb_nals};
 use odd_server::{Answer, Instead, OddServer, Packetizer, Sent, Show, Then};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -125,8 +125,10 @@ fn judge(clip: &Clip, case: Case) {
     let Case { name, answer, transport, comes } = case;
     let server = OddServer::start(move |_| answer.clone());
     let stall_timeout = Some(Duration::from_millis(900));
-    let mut viewer =
-        Viewer::open(&server.url(), &Options { rtsp_transport: transport, stall_timeout, ..Options::default() });
+    let mut viewer = Viewer::open(
+        &server.url(),
+        &IngestOptions { rtsp_transport: transport, stall_timeout, ..IngestOptions::default() },
+    );
     match comes {
         Comes::Error(state, words) => {
             let done = viewer.watch(LIMIT, |v| v.state().state == state && v.state().last_error.contains(words));
@@ -161,7 +163,7 @@ fn each_damage_has_its_words_or_its_count_and_costs_no_other_camera_a_frame() {
     };
     std::thread::scope(|threads| {
         let beside = threads.spawn(|| {
-            let mut viewer = Viewer::open(&calm.url(), &Options::default());
+            let mut viewer = Viewer::open(&calm.url(), &IngestOptions::default());
             viewer.watch_frames(8 * clip.md5s.len(), LIMIT);
             (viewer.md5s().into_iter().map(str::to_owned).collect::<Vec<_>>(), viewer.lost)
         });

@@ -8,7 +8,7 @@ mod odd_server;
 
 use common::viewer::Viewer;
 use millrace_frame::CameraState;
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use odd_server::{Answer, OddServer, Packetizer, Sent, Show, Then, sdp};
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
@@ -51,7 +51,7 @@ fn each_change_is_told_by_its_state_alone() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     tracing::subscriber::set_global_default(Collector(lines.clone())).unwrap();
     let path = common::own_data("baseline_slices.264");
-    let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let (mut packetizer, mut sent, mut number) = (Packetizer::new(false), Vec::new(), 0);
     while let Event::Unit(unit) = ingest.next_event().unwrap() {
         let nals: Vec<&[u8]> = annexb_nals(&unit.data).collect();
@@ -69,7 +69,7 @@ fn each_change_is_told_by_its_state_alone() {
         _ => then.clone(),
     });
     let url = server.url().replace("rtsp://", "rtsp://viewer7:s3cret@");
-    let mut viewer = Viewer::open(&url, &Options::default());
+    let mut viewer = Viewer::open(&url, &IngestOptions::default());
     assert!(viewer.watch(Duration::from_secs(60), |v| v.lost.contains_key("connection_lost")));
     viewer.watch_state(CameraState::Connecting, Duration::from_secs(60));
     viewer.watch_state(CameraState::Live, Duration::from_secs(60));

@@ -6,7 +6,7 @@ mod common;
 mod odd_server;
 
 use common::viewer::Viewer;
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ fn all_cameras_share_their_threads() {
     // somebody listens and never answers; nobody listens
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("rtsp://{}/", silent.local_addr().unwrap());
-    let mut first = Viewer::open(&mute, &Options::default());
+    let mut first = Viewer::open(&mute, &IngestOptions::default());
     first.watch_for(Duration::from_millis(100));
     let before = entries("/proc/self/task");
     let url = |n: usize| if n.is_multiple_of(2) { mute.clone() } else { "rtsp://127.0.0.1:9/".to_owned() };
-    let cameras: Vec<Ingest> = (0..140).map(|n| Ingest::open(&url(n), &Options::default()).unwrap()).collect();
+    let cameras: Vec<Ingest> = (0..140).map(|n| Ingest::open(&url(n), &IngestOptions::default()).unwrap()).collect();
     std::thread::sleep(Duration::from_millis(500));
     let more = entries("/proc/self/task") - before;
     assert!(more <= 2, "{more} threads more for 140 cameras");
@@ -45,7 +45,7 @@ fn a_thousand_reconnections_leave_nothing_behind() {
     const CAMERAS: usize = 40;
     const TIMES: usize = 25;
     let path = common::own_data("baseline_slices.264");
-    let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let mut packetizer = Packetizer { marking: Marking::Pictures, ..Packetizer::new(false) };
     let mut sent = Vec::new();
     let mut number = 0;
@@ -65,7 +65,7 @@ fn a_thousand_reconnections_leave_nothing_behind() {
     let answers = [show(Then::Close), show(Then::CloseAmidPacket), show(Then::Silence)];
     let server = OddServer::start(move |n| answers[n % answers.len()].clone());
     let url = server.url();
-    let options = Options { stall_timeout: Some(Duration::from_millis(500)), ..Options::default() };
+    let options = IngestOptions { stall_timeout: Some(Duration::from_millis(500)), ..IngestOptions::default() };
     let reconnected = AtomicUsize::new(0);
     let mut samples = Vec::new();
     std::thread::scope(|scope| {

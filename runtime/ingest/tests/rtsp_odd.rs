@@ -10,7 +10,7 @@ mod odd_server;
 use clip::{Clip, TICKS};
 use common::viewer::Viewer;
 use millrace_frame::{CameraState, monotonic_ns, unix_ns};
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Speaks, Then, sdp, sender_report};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// Losses of packets and of connections.
 const NOT_PICTURES: [&str; 2] = ["rtp_loss", "connection_lost"];
 const LIMIT: Duration = Duration::from_secs(60);
-fn quick() -> Options {
-    Options { stall_timeout: Some(Duration::from_millis(700)), ..Options::default() }
+fn quick() -> IngestOptions {
+    IngestOptions { stall_timeout: Some(Duration::from_millis(700)), ..IngestOptions::default() }
 }
 
 fn is_rising(times: &[i64]) -> bool {
@@ -63,7 +63,7 @@ fn a_picture_is_given_out_with_its_last_packet_and_not_with_the_next_one() {
         let answer = clip.show(clip.sent(0, true, Marking::Pictures, 1), Then::Silence);
         move |_| answer.clone()
     });
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     viewer.watch_frames(20, LIMIT);
     let mut ages_ms: Vec<i64> =
         viewer.seen[2..].iter().map(|seen| (seen.at_ns - seen.timing.arrival_ns) / 1_000_000).collect();
@@ -81,7 +81,7 @@ fn a_frame_is_stamped_when_it_arrives_and_not_when_it_is_fetched() {
         let answer = clip.show(clip.sent(0, true, Marking::Pictures, 1), Then::Silence);
         move |_| answer.clone()
     });
-    let mut ingest = Ingest::open(&server.url(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(&server.url(), &IngestOptions::default()).unwrap();
     std::thread::sleep(Duration::from_millis(700));
     let (fetched_unix, fetched) = (unix_ns(), monotonic_ns());
     let mut ages_ms = Vec::new();
@@ -130,7 +130,7 @@ fn a_camera_whose_parameter_sets_are_late_has_not_stalled() {
     sent.iter_mut().filter(|s| !s.after.is_zero()).for_each(|s| s.after = Duration::from_millis(110));
     let answer = Answer::Play(Arc::new(Show { sdp: clip.sdp(false), sent, then: Then::Silence }));
     let server = OddServer::start(move |_| answer.clone());
-    let options = Options { stall_timeout: Some(Duration::from_millis(500)), ..Options::default() };
+    let options = IngestOptions { stall_timeout: Some(Duration::from_millis(500)), ..IngestOptions::default() };
     let mut viewer = Viewer::open(&server.url(), &options);
     viewer.watch_state(CameraState::Live, LIMIT);
     assert_eq!(server.accepted.load(Ordering::Relaxed), 1, "{:?}", viewer.states);
@@ -237,7 +237,7 @@ fn a_camera_that_says_no_is_refused_with_its_reason_and_comes_back() {
             let answers = no.clone();
             std::thread::spawn(move || {
                 let server = OddServer::start(move |n| if n < 1 { answers.clone() } else { yes.clone() });
-                let mut viewer = Viewer::open(&server.url(), &Options::default());
+                let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
                 assert_eq!(viewer.state().state, CameraState::Connecting);
                 viewer.watch_state(CameraState::Refused, LIMIT);
                 let state = viewer.state();
@@ -266,7 +266,7 @@ fn a_server_that_is_mute_closes_or_babbles_is_tried_again() {
         2 => Answer::Silence,
         _ => yes.clone(),
     });
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     viewer.watch_frames(10, LIMIT);
     let errors: Vec<&str> = viewer.states.iter().map(|(_, s)| &s.last_error[..]).collect();
     assert!(errors.contains(&"no answer within 5000 ms"), "{errors:?}");
@@ -309,7 +309,7 @@ fn another_kind_of_server_is_named_in_words() {
     ];
     for (speaks, bytes, words) in cases {
         let server = OddServer::start(move |_| Answer::Says(speaks, bytes));
-        let mut viewer = Viewer::open(&server.url(), &Options::default());
+        let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
         viewer.watch(LIMIT, |v| !v.state().last_error.is_empty());
         let state = viewer.state();
         assert_eq!(state.last_error, words, "{state:?}");
@@ -325,7 +325,7 @@ fn a_stall_is_seen_in_time_and_nothing_from_before_it_is_shown_after_it() {
     let stalls = clip.show(sent[..15].to_vec(), Then::Silence);
     let yes = clip.show(sent, Then::Silence);
     let server = OddServer::start(move |n| if n == 0 { stalls.clone() } else { yes.clone() });
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     viewer.watch_state(CameraState::Live, LIMIT);
     viewer.watch_state(CameraState::Stalled, LIMIT);
     let stalled_at = monotonic_ns();
@@ -351,7 +351,7 @@ fn a_connection_that_breaks_amid_a_packet_is_lost_and_comes_back() {
     let breaks = clip.show(sent[..15].to_vec(), Then::CloseAmidPacket);
     let yes = clip.show(sent, Then::Silence);
     let server = OddServer::start(move |n| if n == 0 { breaks.clone() } else { yes.clone() });
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     assert!(viewer.watch(LIMIT, |v| v.lost.contains_key("connection_lost")));
     let before = viewer.seen.len();
     let states: Vec<CameraState> = viewer.states.iter().map(|(_, s)| s.state).collect();
@@ -370,7 +370,7 @@ fn another_size_and_codec_at_each_connection() {
     let answers: Vec<Answer> =
         clips.iter().map(|c| c.show(c.sent(0, true, Marking::Pictures, 8), Then::Close)).collect();
     let server = OddServer::start(move |n| answers.get(n).cloned().unwrap_or(Answer::Silence));
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     let want: Vec<&str> = clips.iter().flat_map(|c| c.md5s.iter().map(|m| &m[..])).collect();
     viewer.watch(LIMIT, |v| v.lost.get("connection_lost") == Some(&4));
     assert_eq!(viewer.md5s(), want, "lost {:?}", viewer.lost);
@@ -390,7 +390,7 @@ fn a_clock_that_is_set_is_counted_and_moves_no_time() {
         }
         let answer = clip.show(sent, Then::Silence);
         let server = OddServer::start(move |_| answer.clone());
-        let mut viewer = Viewer::open(&server.url(), &Options::default());
+        let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
         viewer.watch_frames(clip.md5s.len(), LIMIT);
         assert_eq!(viewer.md5s(), clip.md5s);
         assert_eq!(viewer.counted.get("clock_jump"), Some(&1), "{jump}");
@@ -411,7 +411,7 @@ fn the_cameras_own_clock_comes_with_the_pictures_after_a_report() {
     sent.insert(at, Sent { after: Duration::ZERO, channel: 1, bytes: report });
     let answer = clip.show(sent, Then::Silence);
     let server = OddServer::start(move |_| answer.clone());
-    let mut viewer = Viewer::open(&server.url(), &Options::default());
+    let mut viewer = Viewer::open(&server.url(), &IngestOptions::default());
     viewer.watch_frames(clip.md5s.len(), LIMIT);
     let stated: Vec<i64> = viewer.seen.iter().filter_map(|s| s.timing.sender_ns).collect();
     assert!(stated.len() > 5 && stated.len() < clip.md5s.len(), "{}", stated.len());
@@ -423,7 +423,7 @@ fn the_cameras_own_clock_comes_with_the_pictures_after_a_report() {
 
 #[test]
 fn an_unknown_host_is_a_state_and_no_end() {
-    let mut viewer = Viewer::open("rtsp://no-such-camera.invalid/1", &Options::default());
+    let mut viewer = Viewer::open("rtsp://no-such-camera.invalid/1", &IngestOptions::default());
     assert!(viewer.watch(LIMIT, |v| v.state().tries >= 2), "{:?}", viewer.states);
     assert_eq!(viewer.state().state, CameraState::Connecting);
     assert!(viewer.state().last_error.starts_with("Unable to connect"), "{:?}", viewer.state());
@@ -438,7 +438,7 @@ fn what_cannot_be_opened_is_refused_at_once_without_showing_it() {
             "camera rtsps://…@cam/1: RTSP over TLS is not supported; use the scheme without TLS",
         ),
     ] {
-        let error = Ingest::open(url, &Options::default()).err().unwrap().to_string();
+        let error = Ingest::open(url, &IngestOptions::default()).err().unwrap().to_string();
         assert!(error.starts_with(wanted), "{error}");
         assert!(!error.contains("hidden1"));
         let checked = millrace_ingest::check_source(url).unwrap_err();
@@ -451,7 +451,7 @@ fn a_viewer_ends_quickly_whatever_the_camera_does() {
     // somebody listens and never answers
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("rtsp://{}/camera", silent.local_addr().unwrap());
-    let mut viewer = Viewer::open(&url, &Options::default());
+    let mut viewer = Viewer::open(&url, &IngestOptions::default());
     viewer.watch_for(Duration::from_millis(300));
     assert!(viewer.seen.is_empty());
     let began = Instant::now();

@@ -11,7 +11,7 @@ mod odd_server;
 use clip::Clip;
 use common::viewer::Viewer;
 use millrace_frame::CameraState;
-use millrace_ingest::{Options, RtspTransport};
+use millrace_ingest::{IngestOptions, RtspTransport};
 use odd_server::{Answer, Marking, OddServer, Sent, Show, Then, sender_report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Much longer than packets are waited for.
 const LATE: Duration = Duration::from_millis(400);
 
-fn udp() -> Options {
-    Options { rtsp_transport: RtspTransport::Udp, ..Options::default() }
+fn udp() -> IngestOptions {
+    IngestOptions { rtsp_transport: RtspTransport::Udp, ..IngestOptions::default() }
 }
 
 /// Plays this, and watches until so many frames are there.

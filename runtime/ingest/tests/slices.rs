@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Run, Scratch, decode, own_data, reference};
-use millrace_ingest::{Options, annexb_nals};
+use millrace_ingest::{IngestOptions, annexb_nals};
 use std::ops::Range;
 
 /// Coded by CABAC: without and with several slices, with B pictures, with recovery points in place of key pictures.
@@ -16,7 +16,7 @@ fn read(name: &str) -> Vec<u8> {
 
 fn run(name: &str, bytes: &[u8]) -> Run {
     let file = Scratch::new(name, bytes);
-    decode(&file.0, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+    decode(&file.0, &IngestOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// Where the bytes of the slices of an H.264 byte stream are, without their start codes.

@@ -5,12 +5,12 @@ mod common;
 
 use common::{Scratch, own_data, shared_data};
 use millrace_frame::{ChromaSiting, Matrix, Orientation, Range};
-use millrace_ingest::{Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder, StreamInfo};
+use millrace_ingest::{Decoded, Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder, StreamInfo};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A decoded picture, its planes packed as Y and CbCr.
-struct Shown {
+struct StillPicture {
     size: (usize, usize),
     pts_ns: i64,
     luma: Vec<u8>,
@@ -19,7 +19,7 @@ struct Shown {
 }
 
 /// What is in a file or folder, and what was lost of it.
-fn shown(path: &Path, options: &Options) -> (Vec<Shown>, Vec<(&'static str, String)>) {
+fn decoded_pictures(path: &Path, options: &IngestOptions) -> (Vec<StillPicture>, Vec<(&'static str, String)>) {
     let mut ingest = Ingest::open(path, options).unwrap_or_else(|e| panic!("{e}"));
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Lossless);
     let (mut pictures, mut lost) = (Vec::new(), Vec::new());
@@ -41,7 +41,7 @@ fn shown(path: &Path, options: &Options) -> (Vec<Shown>, Vec<(&'static str, Stri
                     let chroma = slot.split_off(desc.planes[1].offset_bytes as usize);
                     let size = (desc.coded.width_px as usize, desc.coded.height_px as usize);
                     let pts_ns = picture.timing.pts_ns;
-                    pictures.push(Shown { size, pts_ns, luma: slot, chroma, info: picture.info.clone() });
+                    pictures.push(StillPicture { size, pts_ns, luma: slot, chroma, info: picture.info.clone() });
                 }
             }
         }
@@ -52,8 +52,8 @@ fn shown(path: &Path, options: &Options) -> (Vec<Shown>, Vec<(&'static str, Stri
 }
 
 /// The one picture of a file.
-fn one(path: &Path) -> Shown {
-    let (mut pictures, lost) = shown(path, &Options::default());
+fn one(path: &Path) -> StillPicture {
+    let (mut pictures, lost) = decoded_pictures(path, &IngestOptions::default());
     assert_eq!((pictures.len(), &lost[..]), (1, &[][..]), "{}", path.display());
     pictures.remove(0)
 }
@@ -155,8 +155,8 @@ fn motion_jpeg_plays_from_every_container() {
     let want = std::fs::read(own_data("mjpeg.nv12")).unwrap();
     for name in ["mjpeg.mov", "mjpeg.mp4", "mjpeg.mkv", "mjpeg.avi", "mjpeg.mjpeg"] {
         // a stream without a container has no rate
-        let options = Options { frame_rate: (name == "mjpeg.mjpeg").then_some(10.0), ..Options::default() };
-        let (pictures, lost) = shown(&own_data(name), &options);
+        let options = IngestOptions { frame_rate: (name == "mjpeg.mjpeg").then_some(10.0), ..IngestOptions::default() };
+        let (pictures, lost) = decoded_pictures(&own_data(name), &options);
         assert_eq!(lost, [], "{name}");
         let got: Vec<u8> = pictures.iter().flat_map(|p| [&p.luma[..], &p.chroma].concat()).collect();
         assert!(differ(&got, &want) <= 2, "{name}: differs by {}", differ(&got, &want));
@@ -170,7 +170,7 @@ fn motion_jpeg_plays_from_every_container() {
 fn the_shared_recording_plays() {
     let Some(data) = shared_data() else { return };
     let path = data.join("../cases/22-other-containers-and-no-pictures/mjpeg.mov");
-    let (pictures, lost) = shown(&path, &Options::default());
+    let (pictures, lost) = decoded_pictures(&path, &IngestOptions::default());
     assert_eq!((pictures.len(), pictures[0].size, &lost[..]), (15, (320, 180), &[][..]));
 }
 
@@ -209,7 +209,8 @@ fn a_folder_is_played_in_the_natural_order_of_its_names() {
     std::fs::create_dir(folder.0.join("more.png")).unwrap();
     std::os::unix::fs::symlink("/nowhere.jpg", folder.0.join("shot 7.jpg")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(folder.0.join("shot 8.jpg")).unwrap();
-    let (pictures, lost) = shown(&folder.0, &Options { frame_rate: Some(2.0), ..Options::default() });
+    let (pictures, lost) =
+        decoded_pictures(&folder.0, &IngestOptions { frame_rate: Some(2.0), ..IngestOptions::default() });
     let got: Vec<_> = pictures.iter().map(|p| (p.size, p.pts_ns / 1_000_000)).collect();
     // pictures that are lost have their times
     assert_eq!(got, [((64, 48), 0), ((64, 48), 500), ((63, 47), 4000)]);
@@ -222,7 +223,7 @@ fn a_folder_is_played_in_the_natural_order_of_its_names() {
     assert!(lost[2].1.contains("shot 6.jpg': ") && lost[2].1.contains("is stored as CMYK"), "{lost:?}");
 
     let empty = Folder::new("empty");
-    let error = Ingest::open(&empty.0, &Options::default()).err().unwrap().to_string();
+    let error = Ingest::open(&empty.0, &IngestOptions::default()).err().unwrap().to_string();
     assert!(error.contains("is a folder without JPEG or PNG pictures (.jpg, .jpeg, .png), not video"), "{error}");
 }
 
@@ -237,7 +238,7 @@ fn of_several_pictures_in_a_png_file_the_first_is_shown_and_the_others_are_count
     std::fs::write(folder.0.join("1.png"), [&whole[..data], &control, &whole[data..]].concat()).unwrap();
     std::fs::write(folder.0.join("2.png"), [&whole[..], &whole].concat()).unwrap();
     std::fs::write(folder.0.join("3.png"), &whole).unwrap();
-    let (pictures, lost) = shown(&folder.0, &Options::default());
+    let (pictures, lost) = decoded_pictures(&folder.0, &IngestOptions::default());
     assert_eq!(pictures.len(), 3, "{lost:?}");
     let [(cause, first), (_, second)] = &lost[..] else { panic!("{lost:?}") };
     assert!(*cause == "unread_picture" && first.contains("1.png' holds 2 more"), "{lost:?}");
@@ -260,8 +261,8 @@ fn a_photograph_is_turned_as_its_exif_says_and_a_setting_comes_first() {
         assert_eq!(upright.luma[y * 48 + x], stored.luma[(47 - x) * 64 + y], "{x},{y}");
     }
     for (orientation, size) in [(Orientation::Upright, (64, 48)), (Orientation::Turn270, (48, 64))] {
-        let options = Options { orientation: Some(orientation), ..Options::default() };
-        let (pictures, _) = shown(&still("exif_90.jpg"), &options);
+        let options = IngestOptions { orientation: Some(orientation), ..IngestOptions::default() };
+        let (pictures, _) = decoded_pictures(&still("exif_90.jpg"), &options);
         assert_eq!((pictures[0].size, pictures[0].info.orientation), (size, orientation));
     }
 }
@@ -290,12 +291,12 @@ fn a_picture_without_huffman_tables_has_the_usual_ones() {
 fn damage_to_a_row_of_pictures_is_counted_and_costs_no_other() {
     let whole = std::fs::read(own_data("mjpeg.mjpeg")).unwrap();
     let starts: Vec<usize> = (0..whole.len() - 2).filter(|&at| whole[at..at + 3] == [0xff, 0xd8, 0xff]).collect();
-    let (intact, _) = shown(&own_data("mjpeg.mjpeg"), &Options::default());
+    let (intact, _) = decoded_pictures(&own_data("mjpeg.mjpeg"), &IngestOptions::default());
     // the third picture ends early, and noise is in front of the fifth; the last one is cut off
     let cut = [&whole[..starts[3] - 200], &whole[starts[3]..starts[4]], b"noise", &whole[starts[4]..whole.len() - 50]]
         .concat();
     let file = Scratch::new("cut.mjpeg", &cut);
-    let (pictures, lost) = shown(&file.0, &Options::default());
+    let (pictures, lost) = decoded_pictures(&file.0, &IngestOptions::default());
     let causes: Vec<_> = lost.iter().map(|(cause, _)| *cause).collect();
     assert_eq!(causes, ["damaged_sample", "truncated"], "{lost:?}");
     for (got, want) in pictures.iter().zip([0, 1, 3, 4]) {
@@ -309,6 +310,6 @@ fn two_fields_in_a_sample_are_named() {
     let whole = std::fs::read(still("420.jpg")).unwrap();
     let folder = Folder::new("fields");
     std::fs::write(folder.0.join("1.jpg"), [&whole[..], &whole].concat()).unwrap();
-    let (pictures, lost) = shown(&folder.0, &Options::default());
+    let (pictures, lost) = decoded_pictures(&folder.0, &IngestOptions::default());
     assert!(pictures.is_empty() && lost[0].1.contains("two fields in a sample (interlaced)"), "{lost:?}");
 }

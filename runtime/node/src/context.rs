@@ -1,7 +1,7 @@
 //! What a node knows of the graph around it.
 
 use crate::error::NodeError;
-use crate::gpu::Sync;
+use crate::gpu::SyncMode;
 use crate::inputs::port_of;
 use crate::metrics::Metrics;
 use millrace_cuda::{Gpu, Waker};
@@ -63,8 +63,8 @@ impl Context {
     }
 
     /// From the next frame on, all queues of the node publish so: for [`Node::change`](crate::Node::change).
-    pub fn set_sync(&self, sync: Sync) {
-        self.sync.store(sync == Sync::Host, Ordering::Relaxed);
+    pub fn set_sync(&self, sync: SyncMode) {
+        self.sync.store(sync == SyncMode::Host, Ordering::Relaxed);
     }
 
     /// The node's images and tensors will be on `gpu`, so that its consumers get ready for them before the first one

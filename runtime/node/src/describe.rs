@@ -1,7 +1,7 @@
 //! `--describe`: a node's ports and settings as JSON, for the graph check and for editors.
 
 use crate::node::{Node, Order, PortIn, PortOut};
-use crate::settings::Common;
+use crate::settings::CommonSettings;
 use serde_json::{Value, json};
 
 /// Stands in every node's binary, so that a check runs `--describe` only on programs that know it. The check looks for
@@ -28,7 +28,7 @@ pub(crate) fn describe<N: Node>() -> Value {
         "inputs": N::PORTS.inputs.iter().map(input).collect::<Vec<_>>(),
         "outputs": N::PORTS.outputs.iter().map(output).collect::<Vec<_>>(),
         "settings": schema::<N::Settings>(),
-        "common_settings": schema::<Common>(),
+        "common_settings": schema::<CommonSettings>(),
     })
 }
 

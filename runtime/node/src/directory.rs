@@ -5,7 +5,7 @@
 
 use crate::error::NodeError;
 use millrace_frame::{CameraStatus, SlotRef};
-use millrace_pool::{Flow, Lease, Next, Place, Pool, PoolError, PoolSpec, Reader};
+use millrace_pool::{Flow, MemorySpec, PollResult, Pool, PoolError, PoolSpec, Reader, SlotLease};
 use serde::{Deserialize, Serialize};
 
 /// What a directory lists.
@@ -58,7 +58,7 @@ impl Directory {
             flow: Flow::Live,
             incarnation,
             consumers,
-            place: Place::Host,
+            memory: MemorySpec::Host,
         };
         let pool = Pool::create(&spec).map_err(NodeError::fatal)?;
         Ok(Self { pool, spec })
@@ -154,15 +154,15 @@ impl DirectoryReader {
     /// The newest listing.
     pub(crate) fn read(&mut self) -> Listed {
         match self.reader.newest() {
-            Next::Frame(lease) => listing(&lease).map_or(Listed::Same, Listed::New),
-            Next::End => Listed::End,
-            Next::Empty | Next::Gone(_) => Listed::Same,
+            PollResult::Frame(lease) => listing(&lease).map_or(Listed::Same, Listed::New),
+            PollResult::End => Listed::End,
+            PollResult::Empty | PollResult::Gone(_) => Listed::Same,
         }
     }
 }
 
 /// A listing that cannot be read is passed over: another build's, which the pool's layout number would have refused.
-fn listing(lease: &Lease) -> Option<Listing> {
+fn listing(lease: &SlotLease) -> Option<Listing> {
     let bytes = lease.bytes();
     let (len, rest) = bytes.split_first_chunk::<8>()?;
     // a copy: a producer that was taken over may write while this is read

@@ -5,7 +5,7 @@ use crate::launch::Launch;
 use crate::link::Topology;
 use crate::node::Node;
 use crate::sandbox;
-use crate::settings::{Common, FlowSetting, SandboxSetting, Sheet};
+use crate::settings::{CommonSettings, FlowSetting, RawSettings, SandboxSetting};
 use millrace_graph::describe::GROUP_SETTING;
 use millrace_graph::remarks::{Asked, Listener, Remark, Remarks};
 use millrace_pool::Flow;
@@ -73,14 +73,14 @@ impl Findings<'_> {
 
 /// What is said of these settings of the node, `group` being the process that it shares with others.
 fn find<N: Node>(
-    sheet: &Sheet,
-    (own, common): (&N::Settings, &Common),
+    raw_settings: &RawSettings,
+    (own, common): (&N::Settings, &CommonSettings),
     (group, restarted): (Option<&str>, bool),
 ) -> Remarks {
     let confined = common.sandbox != SandboxSetting::Off;
-    let (flow, given) = (common.flow, sheet.own_keys());
+    let (flow, given) = (common.flow, raw_settings.own_keys());
     let mut findings = Findings {
-        node: sheet.node(),
+        node: raw_settings.node(),
         flow: flow.into(),
         confined,
         restarted,
@@ -95,7 +95,7 @@ fn find<N: Node>(
     let word = if flow == FlowSetting::Live { "live" } else { "lossless" };
     findings.no_effect(of_flow, format!("where FLOW is {word}"));
     let is_own = findings.own.contains(&"SANDBOX");
-    if let Some(why) = sandbox::impossible::<N>(own, common.sandbox, sheet.node(), is_own, group) {
+    if let Some(why) = sandbox::impossible::<N>(own, common.sandbox, raw_settings.node(), is_own, group) {
         findings.refuse("SANDBOX", why);
     }
     findings.found
@@ -104,12 +104,12 @@ fn find<N: Node>(
 /// Refuses settings with which the node cannot start, and logs what they hardly mean.
 pub(crate) fn check<N: Node>(
     graph: &Topology,
-    sheet: &Sheet,
+    raw_settings: &RawSettings,
     own: &N::Settings,
-    common: &Common,
+    common: &CommonSettings,
 ) -> Result<(), String> {
     let group = graph.launch.member.as_ref().map(|member| member.group.as_str());
-    let found = find::<N>(sheet, (own, common), (group, graph.restarts > 0));
+    let found = find::<N>(raw_settings, (own, common), (group, graph.restarts > 0));
     found.warned.iter().for_each(|remark| tracing::warn!("{}", remark.why));
     if found.refused.is_empty() {
         return Ok(());
@@ -136,8 +136,8 @@ pub(crate) fn answer<N: Node>() -> Result<(), String> {
 pub(crate) fn remarks<N: Node>(asked: &Asked) -> Result<Remarks, String> {
     let (env, root_env) = asked.settings.clone().into_iter().partition::<Vec<_>, _>(|(key, _)| asked.own.contains(key));
     let graph = Topology { node: asked.node.clone(), env, root_env, launch: Launch::default(), ..Topology::default() };
-    let sheet = Sheet::new::<N::Settings>(&graph);
-    let (own, common) = sheet.read::<N::Settings>().map_err(|e| e.to_string())?;
+    let raw_settings = RawSettings::new::<N::Settings>(&graph);
+    let (own, common) = raw_settings.read::<N::Settings>().map_err(|e| e.to_string())?;
     let group = asked.settings.get(GROUP_SETTING).filter(|name| N::SHARES_PROCESS && !name.is_empty());
-    Ok(find::<N>(&sheet, (&own, &common), (group.map(String::as_str), false)))
+    Ok(find::<N>(&raw_settings, (&own, &common), (group.map(String::as_str), false)))
 }

@@ -5,7 +5,7 @@
 
 use crate::{Context, NodeError};
 use millrace_cuda::{CudaError, Event, Gpu, Stream, Waker};
-use millrace_pool::{Bell, Place, Share};
+use millrace_pool::{Bell, MemorySpec, Share};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -21,17 +21,17 @@ pub struct GpuSettings {
     /// waited for the work (`host`, the slower arm of a comparison).
     #[serde(default)]
     #[schemars(extend("x-millrace-live" = true))]
-    pub sync: Sync,
+    pub sync: SyncMode,
     /// How other processes open this node's frames on a GPU: by IPC handles, or by file descriptors on systems without
     /// IPC handles (`millrace doctor` shows which a system has).
     #[serde(default)]
     pub share: ShareSetting,
 }
 
-/// Who waits for a frame's work on the GPU.
+/// Who waits for the GPU work that produces a frame: the setting `SYNC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Sync {
+pub enum SyncMode {
     /// The consumer's stream.
     #[default]
     Device,
@@ -83,49 +83,49 @@ impl Queue {
         self.stream.gpu()
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn memory(&self) -> MemorySpec {
         let share = match self.share {
             ShareSetting::Ipc => Share::Ipc,
             ShareSetting::Descriptor => Share::Descriptor,
         };
-        Place::Cuda(self.gpu().clone(), share)
+        MemorySpec::Cuda(self.gpu().clone(), share)
     }
 
-    pub(crate) fn sync(&self) -> Sync {
-        if self.sync.load(Ordering::Relaxed) { Sync::Host } else { Sync::Device }
+    pub(crate) fn sync(&self) -> SyncMode {
+        if self.sync.load(Ordering::Relaxed) { SyncMode::Host } else { SyncMode::Device }
     }
 }
 
-/// How often the event loop looks whether the GPU has done with what is held. A copy or a kernel takes it less.
+/// How often the event loop checks whether the GPU work is done. A copy or a kernel is shorter than this.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
-/// What is kept until the GPU has done with it.
+/// Objects that have to stay alive until the GPU work that uses them is done, such as leases and mapped surfaces.
 #[derive(Default)]
-pub(crate) struct Held {
-    held: Vec<(Event, Instant, Box<dyn Send>)>,
+pub(crate) struct GpuKeepAlive {
+    entries: Vec<(Event, Instant, Box<dyn Send>)>,
     spare: Vec<Event>,
 }
 
-impl Held {
+impl GpuKeepAlive {
     pub(crate) fn hold(&mut self, keep: Box<dyn Send>, queue: &Queue) -> Result<(), CudaError> {
         let event = match self.spare.pop() {
             Some(event) => event,
             None => Event::new(queue.gpu())?,
         };
         queue.stream.record(&event)?;
-        self.held.push((event, Instant::now(), keep));
+        self.entries.push((event, Instant::now(), keep));
         Ok(())
     }
 
-    /// Since when the oldest of it is held.
+    /// Since when the oldest object is kept.
     pub(crate) fn since(&self) -> Option<Instant> {
-        self.held.first().map(|(_, since, _)| *since)
+        self.entries.first().map(|(_, since, _)| *since)
     }
 
     /// How long the event loop may sleep. A call back by the driver would cost the host more than a look from time to time:
     /// the driver's own thread would be woken first, for each frame.
     pub(crate) fn next_look(&self) -> Duration {
-        if self.held.is_empty() { Duration::MAX } else { LOOK_AGAIN }
+        if self.entries.is_empty() { Duration::MAX } else { LOOK_AGAIN }
     }
 
     /// Lets go of what is done. Each look costs a call of the driver, so it ends after some events that are not done: what
@@ -133,9 +133,9 @@ impl Held {
     pub(crate) fn settle(&mut self) -> Result<(), CudaError> {
         const MISSES: usize = 8;
         let mut at = 0;
-        while at < self.held.len().min(MISSES) {
-            if self.held[at].0.is_done()? {
-                self.spare.push(self.held.remove(at).0);
+        while at < self.entries.len().min(MISSES) {
+            if self.entries[at].0.is_done()? {
+                self.spare.push(self.entries.remove(at).0);
             } else {
                 at += 1;
             }
@@ -145,7 +145,7 @@ impl Held {
 
     /// Waits until everything is done, and lets go of it.
     pub(crate) fn finish(&mut self) -> Result<(), CudaError> {
-        for (event, _, keep) in self.held.drain(..) {
+        for (event, _, keep) in self.entries.drain(..) {
             event.synchronize()?;
             drop(keep);
         }
@@ -153,7 +153,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GpuKeepAlive {
     /// A lease must not go back while the GPU still reads its slot.
     fn drop(&mut self) {
         if let Err(e) = self.finish() {

@@ -16,10 +16,11 @@ use times::Times;
 
 /// A handle on the node's counters; clones share them, any thread may use them.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Shared>);
+pub struct Metrics(Arc<MetricsInner>);
 
+/// What the clones of a [`Metrics`] share.
 #[derive(Debug, Default)]
-struct Shared {
+struct MetricsInner {
     state: Mutex<State>,
     /// When the event loop last turned, by `CLOCK_MONOTONIC`; 0 before it first did.
     loop_turned_ns: AtomicI64,
@@ -52,7 +53,7 @@ impl<V> Default for Table<V> {
 }
 
 impl<V> Table<V> {
-    fn at(&mut self, name: &'static str, port: &'static str, source: &str, new: impl FnOnce() -> V) -> &mut V {
+    fn entry(&mut self, name: &'static str, port: &'static str, source: &str, new: impl FnOnce() -> V) -> &mut V {
         let by_source = self.0.entry((name, port)).or_default();
         // a name is copied once for each camera and not for each frame
         if !by_source.contains_key(source) {
@@ -85,7 +86,7 @@ impl Metrics {
     }
 
     pub(crate) fn count_port(&self, name: &'static str, port: &'static str, source: &str, n: u64) {
-        *self.state().counters.at(name, port, source, || 0) += n;
+        *self.state().counters.entry(name, port, source, || 0) += n;
     }
 
     /// Counts a frame of `bytes` that was copied: read once, written once.
@@ -119,7 +120,7 @@ impl Metrics {
     /// has to be there, it shows that they are not.
     pub fn count_damage(&self, name: &'static str, source: &str, n: u64, why: &str) {
         self.count(name, source, n);
-        self.state().damage.at(name, "", source, Lost::default).add(n, why);
+        self.state().damage.entry(name, "", source, Lost::default).add(n, why);
     }
 
     /// Counts the loss of one frame, by its number where that is known.
@@ -133,13 +134,13 @@ impl Metrics {
         }
         let mut state = self.state();
         let total = {
-            let lost = state.drops.at(cause, port, source, Lost::default);
+            let lost = state.drops.entry(cause, port, source, Lost::default);
             lost.add(n, why);
             seq.into_iter().for_each(|seq| lost.frame(seq));
             lost.total
         };
         let now = Instant::now();
-        let quiet = state.last_logged.get(cause).is_some_and(|&at| now - at < Duration::from_secs(1));
+        let quiet = state.last_logged.get(cause).is_some_and(|&then| now - then < Duration::from_secs(1));
         if !quiet {
             state.last_logged.insert(cause, now);
             drop(state);
@@ -169,7 +170,7 @@ impl Metrics {
         let now = Instant::now();
         let left_out = {
             let mut state = self.state();
-            let (last, left_out) = state.warned.at(cause, "", source, Default::default);
+            let (last, left_out) = state.warned.entry(cause, "", source, Default::default);
             if last.is_some_and(|last| now - last < APART) {
                 *left_out += 1;
                 return;
@@ -186,13 +187,13 @@ impl Metrics {
     /// Records a duration of camera `source`.
     pub fn observe_ns(&self, name: &'static str, source: &str, ns: u64) {
         let now = Instant::now();
-        let times = self.state().latency.at(name, "", source, || Arc::new(Mutex::new(Times::new(now)))).clone();
+        let times = self.state().latency.entry(name, "", source, || Arc::new(Mutex::new(Times::new(now)))).clone();
         locked(&times).record(ns, now);
     }
 
     /// Sets a gauge of camera `source`.
     pub fn gauge(&self, name: &'static str, source: &str, value: i64) {
-        *self.state().gauges.at(name, "", source, || 0) = value;
+        *self.state().gauges.entry(name, "", source, || 0) = value;
     }
 
     /// Says something that a user wants to see once: `millrace run` prints it.
@@ -289,7 +290,7 @@ impl Metrics {
         let state = self.state();
         let count =
             |(name, port, source, &value): (_, _, &Arc<str>, &u64)| Count { name, port, source: source.into(), value };
-        let dropped = |(cause, port, source, lost): (_, _, &Arc<str>, &Lost)| Drop {
+        let dropped = |(cause, port, source, lost): (_, _, &Arc<str>, &Lost)| DropCount {
             cause,
             port,
             source: source.into(),
@@ -345,7 +346,7 @@ fn latency(name: &'static str, source: &Arc<str>, times: &Mutex<Times>, now: Ins
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Snapshot {
     counters: Vec<Count>,
-    drops: Vec<Drop>,
+    drops: Vec<DropCount>,
     gauges: Vec<Gauge>,
     latency: Vec<Latency>,
     notes: Vec<String>,
@@ -380,7 +381,7 @@ struct Count {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Drop {
+struct DropCount {
     cause: &'static str,
     port: &'static str,
     source: Source,

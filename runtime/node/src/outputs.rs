@@ -6,17 +6,17 @@ mod waiting;
 use crate::context::StopFlag;
 use crate::directory::{Directory, Listing, Published};
 use crate::error::NodeError;
-use crate::gpu::{Held, Queue, Sync};
+use crate::gpu::{GpuKeepAlive, Queue, SyncMode};
 use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{PortOut, Ports};
-use crate::settings::{Common, Doorbell, Exchange, Handover};
+use crate::settings::{CommonSettings, Doorbell, Exchange, Handover};
 use arrow::array::StructArray;
 use millrace_cuda::Span;
 use millrace_frame::wire::{compact, row};
 use millrace_frame::{CameraStatus, Detections, Device, Fence, Item, Payload, PayloadKind, Timing};
-use millrace_pool::{Flow, Place, Slot};
-use pools::Lane;
+use millrace_pool::{Flow, MemorySpec, Slot};
+use pools::CameraPools;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,10 +32,10 @@ pub struct Outputs {
     node: String,
     restarts: u64,
     pools_made: u64,
-    common: Common,
+    common: CommonSettings,
     metrics: Metrics,
     stop: StopFlag,
-    held: Held,
+    keep_alive: GpuKeepAlive,
     /// What the node's directories say of cameras.
     cameras: BTreeMap<String, CameraStatus>,
     /// What the node waits for before it has cameras.
@@ -49,8 +49,8 @@ struct Port {
     consumers: Vec<String>,
     /// `None` where the graph has no consumer for the port.
     directory: Option<Directory>,
-    /// A pool for each camera.
-    lanes: BTreeMap<Arc<str>, Lane>,
+    /// The pools of each camera.
+    cameras: BTreeMap<Arc<str>, CameraPools>,
     /// The directory does not show yet what has changed.
     unlisted: bool,
     /// Some camera has a closed pool, or none any more.
@@ -65,7 +65,7 @@ struct Port {
 pub struct SlotMut {
     slot: Slot,
     port: &'static str,
-    lane: Arc<str>,
+    camera: Arc<str>,
     /// With `EXCHANGE: copy`, what is written here is copied into the slot when it is published.
     apart: Option<Vec<u8>>,
 }
@@ -97,7 +97,7 @@ pub struct DeviceSlotMut {
     slot: Slot,
     span: Span,
     port: &'static str,
-    lane: Arc<str>,
+    camera: Arc<str>,
 }
 
 impl DeviceSlotMut {
@@ -129,7 +129,7 @@ impl Outputs {
         link: Box<dyn Link>,
         ports: &Ports,
         graph: &Topology,
-        common: Common,
+        common: CommonSettings,
         metrics: Metrics,
         stop: StopFlag,
     ) -> Self {
@@ -137,7 +137,7 @@ impl Outputs {
             spec,
             consumers: graph.consumers.get(spec.name).cloned().unwrap_or_default(),
             directory: None,
-            lanes: BTreeMap::new(),
+            cameras: BTreeMap::new(),
             unlisted: false,
             retiring: false,
             announced: Instant::now(),
@@ -154,7 +154,7 @@ impl Outputs {
             common,
             metrics,
             stop,
-            held: Held::default(),
+            keep_alive: GpuKeepAlive::default(),
             cameras: BTreeMap::new(),
             waits: String::new(),
             device: Device::Host,
@@ -192,8 +192,8 @@ impl Outputs {
         self.cameras.remove(source);
         for port in &mut self.ports {
             port.unlisted = true;
-            if let Some(lane) = port.lanes.get_mut(source) {
-                lane.close();
+            if let Some(camera) = port.cameras.get_mut(source) {
+                camera.close();
                 port.retiring = true;
             }
             // wakes its consumers to read the end
@@ -221,8 +221,8 @@ impl Outputs {
     /// When the node has no such port.
     pub fn slot(&mut self, port: &'static str, source: &str, bytes: u64) -> Result<Option<SlotMut>, NodeError> {
         let apart = (self.common.exchange == Exchange::Copy).then(|| vec![0; bytes as usize]);
-        let acquired = self.acquire(port, source, bytes, &Place::Host)?;
-        Ok(acquired.map(|(slot, lane)| SlotMut { slot, port, lane, apart }))
+        let acquired = self.acquire(port, source, bytes, &MemorySpec::Host)?;
+        Ok(acquired.map(|(slot, camera)| SlotMut { slot, port, camera, apart }))
     }
 
     /// A free slot of `port` on the GPU of `queue`, as [`slot`](Self::slot) gives one in host memory. Work that is queued
@@ -245,10 +245,10 @@ impl Outputs {
                 "output '{port}': EXCHANGE=copy is for frames in host memory, and this node's lie on a GPU; leave EXCHANGE out, or set MEMORY=host where the node has it"
             )));
         }
-        let Some((slot, lane)) = self.acquire(port, source, bytes, &queue.place())? else { return Ok(None) };
+        let Some((slot, camera)) = self.acquire(port, source, bytes, &queue.memory())? else { return Ok(None) };
         slot.follow(queue.stream()).map_err(NodeError::fatal)?;
         let span = slot.span().expect("the pool was made on a GPU");
-        Ok(Some(DeviceSlotMut { slot, span, port, lane }))
+        Ok(Some(DeviceSlotMut { slot, span, port, camera }))
     }
 
     /// Publishes a slot that work in `queue` writes, with the event that says when it is complete.
@@ -260,25 +260,25 @@ impl Outputs {
         // also where this process waits itself: the next one to write the slot follows the event
         let fence = slot.slot.mark_ready(queue.stream()).map_err(NodeError::fatal)?;
         item.fence = match queue.sync() {
-            Sync::Device => fence,
-            Sync::Host => {
+            SyncMode::Device => fence,
+            SyncMode::Host => {
                 queue.stream().synchronize().map_err(NodeError::fatal)?;
                 self.metrics.count("host_syncs", &item.source, 1);
                 Fence::Complete
             }
         };
-        let DeviceSlotMut { slot, port, lane, .. } = slot;
-        self.publish_with(SlotMut { slot, port, lane, apart: None }, &item, None)
+        let DeviceSlotMut { slot, port, camera, .. } = slot;
+        self.publish_with(SlotMut { slot, port, camera, apart: None }, &item, None)
     }
 
     /// Since when the GPU has had the oldest of what is held.
     pub(crate) fn held_since(&self) -> Option<std::time::Instant> {
-        self.held.since()
+        self.keep_alive.since()
     }
 
     /// How long the event loop may sleep before it looks again whether the GPU has done with what is held.
     pub(crate) fn next_look(&self) -> Duration {
-        self.held.next_look()
+        self.keep_alive.next_look()
     }
 
     /// Keeps something (a lease, a mapped surface) until everything queued so far is done, and drops it then.
@@ -286,17 +286,17 @@ impl Outputs {
     /// # Errors
     /// Those of the GPU; what was to be kept is dropped after a wait.
     pub fn hold(&mut self, keep: impl Send + 'static, queue: &Queue) -> Result<(), NodeError> {
-        self.held.hold(Box::new(keep), queue).map_err(NodeError::fatal)
+        self.keep_alive.hold(Box::new(keep), queue).map_err(NodeError::fatal)
     }
 
     /// Lets go of what the GPU has done with and of pools that nobody reads any more, and tells consumers what has changed.
     pub(crate) fn settle(&mut self) -> Result<(), NodeError> {
         self.let_go();
-        for at in 0..self.ports.len() {
-            self.list(at)?;
-            self.announce_if_due(at);
+        for port_index in 0..self.ports.len() {
+            self.list(port_index)?;
+            self.announce_if_due(port_index);
         }
-        self.held.settle().map_err(NodeError::fatal)
+        self.keep_alive.settle().map_err(NodeError::fatal)
     }
 
     /// Publishes a written slot and rings the port's consumers.
@@ -317,8 +317,8 @@ impl Outputs {
 
     fn publish_with(&mut self, mut slot: SlotMut, item: &Item, found: Option<&Detections>) -> Result<(), NodeError> {
         let lost = |cause, e: String| NodeError::frame(cause, &item.source, format!("frame {}: {e}", item.seq));
-        let at = self.at(slot.port);
-        let spec = self.ports[at].spec;
+        let port_index = self.port_index(slot.port);
+        let spec = self.ports[port_index].spec;
         assert_eq!(item.payload.kind(), spec.carries, "output '{}' carries what it declares", spec.name);
         let bytes = compact::item_to_bytes(item).map_err(|e| lost("unencodable", e.to_string()))?;
         if let Some(apart) = slot.apart.take() {
@@ -326,26 +326,26 @@ impl Outputs {
             slot.slot.bytes_mut()[..len].copy_from_slice(&apart[..len]);
             self.metrics.copied(&item.source, item.payload.bytes());
         }
-        let lane = self.ports[at].lanes.get_mut(&slot.lane);
-        let pool = lane.and_then(|lane| lane.pool.as_mut()).ok_or_else(|| {
-            lost("unpublishable", format!("camera '{}' was removed while the frame was in work", slot.lane))
+        let camera = self.ports[port_index].cameras.get_mut(&slot.camera);
+        let pool = camera.and_then(|camera| camera.pool.as_mut()).ok_or_else(|| {
+            lost("unpublishable", format!("camera '{}' was removed while the frame was in work", slot.camera))
         })?;
         let published = pool.publish(slot.slot, &bytes).map_err(|e| lost("unpublishable", e.to_string()))?;
         self.metrics.count_port("out", spec.name, &item.source, 1);
         self.metrics.count_port("bytes_out", spec.name, &item.source, item.payload.bytes());
-        let deaf = self.ports[at].directory.as_mut().is_some_and(Directory::wake);
+        let deaf = self.ports[port_index].directory.as_mut().is_some_and(Directory::wake);
         if deaf || self.common.doorbell == Doorbell::Always {
-            self.tell(at, row::encode(&published, item, found), &item.source);
+            self.tell(port_index, row::encode(&published, item, found), &item.source);
         }
         match self.common.handover {
             Handover::Event => Ok(()),
-            Handover::Blocking => self.await_return(at, &slot.lane),
+            Handover::Blocking => self.await_return(port_index, &slot.camera),
         }
     }
 
     /// Sends a dora message about a publication to a port's consumers.
-    fn tell(&mut self, at: usize, message: StructArray, source: &str) {
-        let spec = self.ports[at].spec;
+    fn tell(&mut self, port_index: usize, message: StructArray, source: &str) {
+        let spec = self.ports[port_index].spec;
         self.metrics.count_port("doorbells", spec.name, source, 1);
         // A message that cannot be sent is like one that got lost: the pool has the frame, and the directory has the pool.
         if let Err(e) = self.link.ring(spec.name, message) {
@@ -355,8 +355,8 @@ impl Outputs {
     }
 
     /// Announces a port's directory by a dora message, from time to time.
-    fn announce_if_due(&mut self, at: usize) {
-        let Port { directory, announced, opened, .. } = &mut self.ports[at];
+    fn announce_if_due(&mut self, port_index: usize) {
+        let Port { directory, announced, opened, .. } = &mut self.ports[port_index];
         let Some(directory) = directory else { return };
         let elapsed = announced.elapsed();
         if elapsed < ANNOUNCE_TO_MISSING {
@@ -366,14 +366,14 @@ impl Outputs {
         let starting = opened.elapsed() < START;
         if elapsed >= ANNOUNCE {
             directory.reap();
-            self.announce(at);
+            self.announce(port_index);
         } else if starting && !directory.missing().is_empty() {
-            self.announce(at);
+            self.announce(port_index);
         }
     }
 
-    fn announce(&mut self, at: usize) {
-        let port = &mut self.ports[at];
+    fn announce(&mut self, port_index: usize) {
+        let port = &mut self.ports[port_index];
         let Some(directory) = &mut port.directory else { return };
         port.announced = Instant::now();
         directory.wake();
@@ -381,23 +381,23 @@ impl Outputs {
             PayloadKind::Image | PayloadKind::Tensor => self.device,
             PayloadKind::Packet | PayloadKind::Detections => Device::Host,
         };
-        if let Err(e) = self.link.ring(port.spec.name, row::encode(&directory.locator(), &nothing(device), None)) {
+        if let Err(e) = self.link.ring(port.spec.name, row::encode(&directory.locator(), &announcement(device), None)) {
             tracing::debug!("{e}");
         }
     }
 
     /// Publishes a port's directory, where something has changed.
-    fn list(&mut self, at: usize) -> Result<(), NodeError> {
+    fn list(&mut self, port_index: usize) -> Result<(), NodeError> {
         let cameras = &self.cameras;
-        let port = &mut self.ports[at];
+        let port = &mut self.ports[port_index];
         let Some(directory) = port.directory.as_mut().filter(|_| port.unlisted) else { return Ok(()) };
-        let pools = port.lanes.iter().flat_map(|(source, lane)| lane.entries(source)).collect();
+        let pools = port.cameras.iter().flat_map(|(source, camera)| camera.entries(source)).collect();
         let listing = Listing { pools, cameras: cameras.values().cloned().collect(), waits: self.waits.clone() };
         match directory.publish(&listing)? {
             Published::Yes => port.unlisted = false,
             Published::InNewPool => {
                 port.unlisted = false;
-                self.announce(at);
+                self.announce(port_index);
                 return Ok(());
             }
             // tried again at the next look
@@ -412,7 +412,11 @@ impl Outputs {
         self.common.flow.into()
     }
 
-    fn at(&self, port: &str) -> usize {
+    /// The index of the output `port`.
+    ///
+    /// # Panics
+    /// When the node has no such port.
+    fn port_index(&self, port: &str) -> usize {
         self.ports
             .iter()
             .position(|p| p.spec.name == port)
@@ -420,7 +424,7 @@ impl Outputs {
     }
 }
 
-/// What a message describes that announces a directory and no frame: a camera without a name.
-fn nothing(device: Device) -> Item {
+/// The description in a message that announces a directory and no frame: a camera without a name.
+fn announcement(device: Device) -> Item {
     Item { device, ..Item::on_host("", 0, Timing::default(), Payload::Detections { len_bytes: 0 }) }
 }

@@ -7,7 +7,7 @@ use crate::inputs::Inputs;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outputs::Outputs;
-use crate::settings::{Common, Sheet, Unread};
+use crate::settings::{CommonSettings, RawSettings, Unread};
 use millrace_graph::settings::{SettingFault, to_text};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(crate) enum Refusal {
 
 /// Sets a setting, or with `None` puts the graph's value back, and says what came of it.
 pub(crate) fn apply<N: Node>(
-    sheet: &mut Sheet,
+    raw_settings: &mut RawSettings,
     key: &str,
     value: Option<&Value>,
     node: &mut N,
@@ -38,30 +38,30 @@ pub(crate) fn apply<N: Node>(
     out: &mut Outputs,
     metrics: &Metrics,
 ) {
-    let before = sheet.shown(key);
-    match attempt(sheet, key, value, node, inputs, out) {
+    let before = raw_settings.displayed(key);
+    match attempt(raw_settings, key, value, node, inputs, out) {
         Ok(()) => {
-            let now = sheet.shown(key);
+            let now = raw_settings.displayed(key);
             tracing::info!("{key} changes from {before} to {now}, by dora param");
             metrics.count("params_applied", "", 1);
             metrics.param(key, now);
         }
         Err(refusal) => {
-            tracing::warn!("dora param of '{}' is refused, and nothing changes: {refusal}", sheet.node());
+            tracing::warn!("dora param of '{}' is refused, and nothing changes: {refusal}", raw_settings.node());
             metrics.count("params_refused", "", 1);
         }
     }
 }
 
 fn attempt<N: Node>(
-    sheet: &mut Sheet,
+    raw_settings: &mut RawSettings,
     key: &str,
     value: Option<&Value>,
     node: &mut N,
     inputs: &mut Inputs,
     out: &mut Outputs,
 ) -> Result<(), Refusal> {
-    let (changed, own, common) = plan::<N::Settings>(sheet, key, value)?;
+    let (changed, own, common) = plan::<N::Settings>(raw_settings, key, value)?;
     let done = match key {
         _ if changed.is_own(key) => node.change(own),
         "LOG" => crate::log::change(common.log.as_str()),
@@ -71,23 +71,27 @@ fn attempt<N: Node>(
         }
     };
     done.map_err(|why| Refusal::Kept { key: key.to_owned(), why })?;
-    *sheet = changed;
+    *raw_settings = changed;
     Ok(())
 }
 
 /// All settings with the change, read again.
-fn plan<S: DeserializeOwned>(sheet: &Sheet, key: &str, value: Option<&Value>) -> Result<(Sheet, S, Common), Refusal> {
-    let docs = sheet.document();
+fn plan<S: DeserializeOwned>(
+    raw_settings: &RawSettings,
+    key: &str,
+    value: Option<&Value>,
+) -> Result<(RawSettings, S, CommonSettings), Refusal> {
+    let docs = raw_settings.document();
     let Some(doc) = docs.iter().find(|doc| doc.key == key) else {
         let fault = SettingFault::unknown(key, docs.iter().map(|doc| doc.key.as_str()));
         return Err(Unread::Faults(vec![fault]).into());
     };
     if !doc.live {
         let live: Vec<&str> = docs.iter().filter(|doc| doc.live).map(|doc| doc.key.as_str()).collect();
-        let (key, node) = (key.to_owned(), sheet.node().to_owned());
+        let (key, node) = (key.to_owned(), raw_settings.node().to_owned());
         return Err(Refusal::NeedsRestart { key, node, live: live.join(", ") });
     }
-    let changed = sheet.with(key, value.map(|value| text_of(key, value)).transpose()?);
+    let changed = raw_settings.with(key, value.map(|value| text_of(key, value)).transpose()?);
     let (own, common) = changed.read()?;
     Ok((changed, own, common))
 }
@@ -127,9 +131,9 @@ mod tests {
         source: String,
     }
 
-    fn sheet() -> Sheet {
+    fn raw_settings() -> RawSettings {
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        Sheet::new::<Settings>(&Topology {
+        RawSettings::new::<Settings>(&Topology {
             node: "detect".to_owned(),
             env: [("SCORE", "0.25"), ("SOURCE", "rtsp://me:secret@cam/")].map(text).into(),
             root_env: [("HANDOVER", "blocking"), ("OTHERS", "1")].map(text).into(),
@@ -137,15 +141,18 @@ mod tests {
         })
     }
 
-    fn planned(sheet: &Sheet, key: &str, value: Value) -> (Sheet, Settings, Common) {
-        plan(sheet, key, Some(&value)).unwrap()
+    fn planned(raw_settings: &RawSettings, key: &str, value: Value) -> (RawSettings, Settings, CommonSettings) {
+        plan(raw_settings, key, Some(&value)).unwrap()
     }
 
     #[test]
     fn a_change_is_read_with_all_that_the_graph_gives() {
-        let (changed, own, _) = planned(&sheet(), "SCORE", json!(0.75));
+        let (changed, own, _) = planned(&raw_settings(), "SCORE", json!(0.75));
         assert_eq!((own.score, own.source.as_str()), (Some(0.75), "rtsp://me:secret@cam/"));
-        assert_eq!((sheet().shown("SCORE"), changed.shown("SCORE")), ("0.25".to_owned(), "0.75".to_owned()));
+        assert_eq!(
+            (raw_settings().displayed("SCORE"), changed.displayed("SCORE")),
+            ("0.25".to_owned(), "0.75".to_owned())
+        );
         // what a shell makes of numbers and words
         assert_eq!(planned(&changed, "SCORE", json!("0.5")).1.score, Some(0.5));
         assert_eq!(planned(&changed, "SCORE", json!(null)).1.score, None);
@@ -160,7 +167,8 @@ mod tests {
 
     #[test]
     fn refusals_say_what_is_wrong_and_what_would_be_right() {
-        let refused = |key: &str, value: Value| plan::<Settings>(&sheet(), key, Some(&value)).unwrap_err().to_string();
+        let refused =
+            |key: &str, value: Value| plan::<Settings>(&raw_settings(), key, Some(&value)).unwrap_err().to_string();
         assert_eq!(refused("score", json!(0.5)), "no setting is called score; did you mean 'SCORE'?");
         assert!(
             refused("ELSE", json!(1)).starts_with("no setting is called ELSE; there are: SCORE, NAMES, SOURCE, FLOW, ")
@@ -183,7 +191,7 @@ mod tests {
             );
             assert!(text.starts_with(&whole), "{text}");
         }
-        let known = plan::<Settings>(&sheet(), "SOURCE", None).unwrap_err().to_string();
+        let known = plan::<Settings>(&raw_settings(), "SOURCE", None).unwrap_err().to_string();
         assert!(known.starts_with("SOURCE needs a restart") && !known.contains("secret"), "{known}");
     }
 }

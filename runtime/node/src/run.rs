@@ -12,12 +12,12 @@ use crate::link::dora::DoraLink;
 use crate::link::{Line, Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, Progress};
+use crate::node_lock::{self, NodeLock};
 use crate::outputs::Outputs;
 use crate::params;
 use crate::sandbox;
-use crate::seat::{self, Seat};
-use crate::settings::{Common, FlowSetting, Sheet, Unread};
-use crate::status::{State, Status};
+use crate::settings::{CommonSettings, FlowSetting, RawSettings, Unread};
+use crate::status::{State, StatusReporter};
 use crate::stuck::{self, Unfinished};
 use millrace_frame::{CameraStatus, Device, PayloadKind};
 use millrace_pool::{Bell, Flow};
@@ -104,17 +104,17 @@ pub(crate) fn run<N: Node>(
     bell: &Bell,
     metrics: &Metrics,
 ) -> Result<u8, String> {
-    let mut status = Status::new(graph, N::NAME);
-    let sheet = Sheet::new::<N::Settings>(graph);
+    let mut status = StatusReporter::new(graph, N::NAME);
+    let raw_settings = RawSettings::new::<N::Settings>(graph);
     let named = |e: Unread| {
         let lines: Vec<String> = e.to_string().lines().map(|line| format!("{}: {line}", graph.node)).collect();
         lines.join("\n")
     };
-    let result = sheet.read::<N::Settings>().map_err(named).and_then(|settings| {
+    let result = raw_settings.read::<N::Settings>().map_err(named).and_then(|settings| {
         crate::log::install(settings.1.log.as_str());
         status.send(State::Opening, metrics, None);
         let owes_all = settings.1.flow == FlowSetting::Lossless && !settings.1.allow_loss;
-        let life = || live::<N>(link, graph, bell, sheet, settings, metrics, &mut status);
+        let life = || live::<N>(link, graph, bell, raw_settings, settings, metrics, &mut status);
         // a node that panics has a last word, too
         let state = catch_unwind(AssertUnwindSafe(life))
             .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))?;
@@ -156,19 +156,19 @@ fn live<N: Node>(
     link: Box<dyn Link>,
     graph: &Topology,
     bell: &Bell,
-    sheet: Sheet,
-    (own, common): (N::Settings, Common),
+    raw_settings: RawSettings,
+    (own, common): (N::Settings, CommonSettings),
     metrics: &Metrics,
-    status: &mut Status,
+    status: &mut StatusReporter,
 ) -> Result<State, String> {
     for required in N::PORTS.inputs.iter().filter(|p| p.required) {
         if !graph.inputs.iter().any(|name| port_of(name) == required.name) {
             return Err(format!("input '{}' is not connected in the graph: {}", required.name, required.doc));
         }
     }
-    findings::check::<N>(graph, &sheet, &own, &common)?;
+    findings::check::<N>(graph, &raw_settings, &own, &common)?;
     sandbox::check::<N>(&own, common.sandbox, graph)?;
-    let seat = Seat::take(graph, seat::PATIENCE);
+    let node_lock = NodeLock::acquire(graph, node_lock::PATIENCE);
     let stop = StopFlag::default();
     let cx = Context {
         node: graph.node.as_str().into(),
@@ -195,11 +195,11 @@ fn live<N: Node>(
         let pace = Pace::default();
         let woke = Instant::now();
         let (working_since, unfinished) = (None, Unfinished::default());
-        Turn {
+        EventLoop {
             node,
             inputs,
             out,
-            sheet,
+            raw_settings,
             bell,
             metrics,
             status,
@@ -220,7 +220,7 @@ fn live<N: Node>(
     // before the goodbye to dora, which may take long: a successor waits
     drop(node);
     drop(inputs);
-    drop(seat);
+    drop(node_lock);
     for result in [ended, completed, drained, finished] {
         match result {
             Err(e) if !e.is_stopped() => return Err(e.to_string()),
@@ -237,10 +237,10 @@ const IN_WORK: Duration = Duration::from_secs(1);
 fn complete_all<N: Node>(node: &mut N, out: &mut Outputs, bell: &Bell, metrics: &Metrics) -> Result<(), NodeError> {
     let until = Instant::now() + IN_WORK;
     while node.in_work() > 0 && Instant::now() < until {
-        let heard = bell.heard();
+        let ring_count = bell.ring_count();
         let results = node.complete(out);
         if results.is_empty() {
-            bell.wait(heard, LOOK_AROUND);
+            bell.wait(ring_count, LOOK_AROUND);
         }
         results.into_iter().try_for_each(|(seq, result)| lost(result, Some(seq), metrics))?;
     }
@@ -254,15 +254,15 @@ const REST: Duration = Duration::from_millis(1);
 /// The pause after a source's fault, so that one that lasts does not take a processor.
 const AFTER_FAULT: Duration = Duration::from_millis(20);
 
-/// A node in its loop.
-struct Turn<'a, N> {
+/// The event loop of a node, with what it works on.
+struct EventLoop<'a, N> {
     node: &'a mut N,
     inputs: &'a mut Inputs,
     out: &'a mut Outputs,
-    sheet: Sheet,
+    raw_settings: RawSettings,
     bell: &'a Bell,
     metrics: &'a Metrics,
-    status: &'a mut Status,
+    status: &'a mut StatusReporter,
     stop: &'a StopFlag,
     /// Frames of one camera in a batch, at most.
     per_camera: usize,
@@ -274,12 +274,12 @@ struct Turn<'a, N> {
     unfinished: Unfinished,
 }
 
-impl<N: Node> Turn<'_, N> {
-    /// Until the inputs or the source have ended, or a stop is asked for.
+impl<N: Node> EventLoop<'_, N> {
+    /// Runs until the inputs or the source have ended, or until a stop is requested.
     fn run(mut self) -> Result<(), NodeError> {
         loop {
             self.status.tick(self.metrics);
-            let heard = self.bell.heard(); // what comes from here on ends the sleep below
+            let ring_count = self.bell.ring_count(); // what comes from here on ends the sleep below
             self.out.settle()?;
             self.complete()?;
             loop {
@@ -302,12 +302,12 @@ impl<N: Node> Turn<'_, N> {
             if waiting > 0 {
                 match self.patience(waiting, most) {
                     None if self.node.accepts(waiting) => self.step(most)?,
-                    None => self.sleep(heard, LOOK_AROUND),
+                    None => self.sleep(ring_count, LOOK_AROUND),
                     // not woken by each frame that joins: only the time counts here, and it is short or was asked for
                     Some(patience) if patience <= Duration::from_millis(5) && self.node.in_work() == 0 => {
                         std::thread::sleep(patience);
                     }
-                    Some(patience) => self.sleep(heard, patience),
+                    Some(patience) => self.sleep(ring_count, patience),
                 }
                 continue;
             }
@@ -316,23 +316,23 @@ impl<N: Node> Turn<'_, N> {
                 if self.node.in_work() == 0 {
                     return Ok(());
                 }
-                self.sleep(heard, LOOK_AROUND);
+                self.sleep(ring_count, LOOK_AROUND);
                 continue;
             }
             match self.node.produce(self.out) {
                 Ok(Progress::Busy) => {}
-                Ok(Progress::Idle(wait)) => self.sleep(heard, wait),
+                Ok(Progress::Idle(wait)) => self.sleep(ring_count, wait),
                 Ok(Progress::End) => return Ok(()),
-                Ok(Progress::Passive) => self.sleep(heard, LOOK_AROUND),
+                Ok(Progress::Passive) => self.sleep(ring_count, LOOK_AROUND),
                 Err(e) => {
                     lost(Err(e), None, self.metrics)?;
-                    self.sleep(heard, AFTER_FAULT);
+                    self.sleep(ring_count, AFTER_FAULT);
                 }
             }
         }
     }
 
-    fn sleep(&mut self, heard: u32, wait: Duration) {
+    fn sleep(&mut self, ring_count: u32, wait: Duration) {
         if !self.out.signals.is_empty() {
             return;
         }
@@ -347,7 +347,7 @@ impl<N: Node> Turn<'_, N> {
         } else if !rest.is_zero() {
             std::thread::park_timeout(rest);
         }
-        self.bell.wait(heard, wait.saturating_sub(rest));
+        self.bell.wait(ring_count, wait.saturating_sub(rest));
         self.woke = Instant::now();
     }
 
@@ -357,7 +357,7 @@ impl<N: Node> Turn<'_, N> {
             return None; // nothing more comes
         }
         // one camera's frames come apart: only what it sends itself would be waited for
-        let wait = if self.inputs.lanes() > 1 {
+        let wait = if self.inputs.cameras() > 1 {
             self.node.batch_wait()
         } else {
             self.node.batch_wait().or(Some(Duration::ZERO))
@@ -453,7 +453,15 @@ impl<N: Node> Turn<'_, N> {
             Signal::Closed { input } => self.inputs.close(&input),
             Signal::AllClosed => self.inputs.close_all(),
             Signal::Param { key, value } => {
-                params::apply(&mut self.sheet, &key, value.as_ref(), self.node, self.inputs, self.out, self.metrics);
+                params::apply(
+                    &mut self.raw_settings,
+                    &key,
+                    value.as_ref(),
+                    self.node,
+                    self.inputs,
+                    self.out,
+                    self.metrics,
+                );
             }
             Signal::Stop => self.stop.set(),
             Signal::Nudge => {}

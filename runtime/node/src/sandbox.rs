@@ -9,7 +9,7 @@ use crate::launch::Launch;
 use crate::link::Topology;
 use crate::link::dora::{given, ports};
 use crate::node::Node;
-use crate::settings::{SandboxSetting, Sheet};
+use crate::settings::{RawSettings, SandboxSetting};
 use crate::status::folders;
 use millrace_sandbox::Reach;
 use std::collections::BTreeSet;
@@ -75,7 +75,7 @@ pub(crate) fn enter<N: Node>(launch: &Launch) {
 fn entered<N: Node>(launch: &Launch) -> Option<Sandboxed> {
     let graph = given(launch)?;
     // faults of the settings are reported by the node, which ends with them
-    let (own, common) = Sheet::new::<N::Settings>(&graph).read::<N::Settings>().ok()?;
+    let (own, common) = RawSettings::new::<N::Settings>(&graph).read::<N::Settings>().ok()?;
     let required = match common.sandbox {
         SandboxSetting::Off => return None,
         SandboxSetting::Auto => false,

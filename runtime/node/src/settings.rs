@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What every node understands.
+/// The settings that every node has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
-pub(crate) struct Common {
+pub(crate) struct CommonSettings {
     /// Who waits when a consumer is slower: nobody (`live`; a camera's oldest waiting frame is lost and counted) or the
     /// producer (`lossless`, every frame arrives at every consumer exactly once).
     #[serde(default)]
@@ -183,9 +183,10 @@ impl LogLevel {
     }
 }
 
-/// The settings of a node as text: what the graph gives, and what has been set since it runs.
+/// The settings of a node as text, before they are parsed: those of the graph, and those that were set since the node
+/// started.
 #[derive(Clone, Debug)]
-pub(crate) struct Sheet {
+pub(crate) struct RawSettings {
     node: String,
     own: Value,
     common: Value,
@@ -194,10 +195,10 @@ pub(crate) struct Sheet {
     set: BTreeMap<String, String>,
 }
 
-impl Sheet {
-    /// What the graph gives to a node with settings `S`.
+impl RawSettings {
+    /// The graph's settings for a node whose own settings are `S`.
     pub(crate) fn new<S: JsonSchema>(graph: &Topology) -> Self {
-        let (own, common) = (schema::<S>(), schema::<Common>());
+        let (own, common) = (schema::<S>(), schema::<CommonSettings>());
         let known = |key: &str| has(&own, key) || has(&common, key);
         // the graph's own `env:` is for all nodes: a name that this node does not know is some other node's
         let root = graph.root_env.iter().filter(|(key, _)| known(key));
@@ -242,10 +243,10 @@ impl Sheet {
     }
 
     /// A setting's value as it may be shown.
-    pub(crate) fn shown(&self, key: &str) -> String {
+    pub(crate) fn displayed(&self, key: &str) -> String {
         let given = || self.given.iter().find(|(k, _)| k == key).map(|(_, value)| value);
         match self.set.get(key).or_else(given) {
-            Some(text) if !text.is_empty() => settings::shown(key, text),
+            Some(text) if !text.is_empty() => settings::redacted(key, text),
             _ => {
                 let schema = if self.is_own(key) { &self.own } else { &self.common };
                 settings::defaults(schema).get(key).map_or("unset".to_owned(), settings::to_text)
@@ -254,7 +255,7 @@ impl Sheet {
     }
 
     /// Both kinds of settings, typed.
-    pub(crate) fn read<S: DeserializeOwned>(&self) -> Result<(S, Common), Unread> {
+    pub(crate) fn read<S: DeserializeOwned>(&self) -> Result<(S, CommonSettings), Unread> {
         let standing = self.given.iter().filter(|(key, _)| !self.set.contains_key(key));
         let all = standing.map(|(key, value)| (key.as_str(), value.as_str()));
         let all = all.chain(self.set.iter().map(|(key, value)| (key.as_str(), value.as_str())));

@@ -33,27 +33,29 @@ const OVERSLEPT: Duration = Duration::from_millis(1_500);
 /// Reports up to this length travel in the datagram itself; the kernel takes about 200 KiB.
 const LONGEST_DATAGRAM_BYTES: usize = 64 << 10;
 
-/// The node's reports. Dropped, it sends no more.
-pub(crate) struct Status {
-    shared: Arc<Shared>,
+/// Sends the node's reports until it is dropped.
+pub(crate) struct StatusReporter {
+    shared: Arc<SharedSender>,
     sender: Option<JoinHandle<()>>,
     /// The event loop runs: the reports say so already.
     running: bool,
 }
 
-struct Shared {
-    reporter: Mutex<Reporter>,
+/// What the event loop and the thread that sends the reports share.
+struct SharedSender {
+    report_sender: Mutex<ReportSender>,
     /// Signalled when no more is to be sent.
     over: Condvar,
 }
 
-impl Shared {
-    fn reporter(&self) -> MutexGuard<'_, Reporter> {
-        self.reporter.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedSender {
+    fn report_sender(&self) -> MutexGuard<'_, ReportSender> {
+        self.report_sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Reporter {
+/// What a report is made of, and the sockets that it goes to.
+struct ReportSender {
     socket: Option<UnixDatagram>,
     /// The socket of the watcher that started the graph.
     starter: Option<PathBuf>,
@@ -123,10 +125,10 @@ struct Group<'a> {
     pid: u32,
 }
 
-impl Status {
+impl StatusReporter {
     pub(crate) fn new(graph: &Topology, name: &'static str) -> Self {
         let socket = UnixDatagram::unbound().ok().filter(|socket| socket.set_nonblocking(true).is_ok());
-        let reporter = Reporter {
+        let report_sender = ReportSender {
             socket,
             starter: graph.launch.raw("MILLRACE_STATUS").filter(|path| !path.is_empty()).map(PathBuf::from),
             folders: if graph.dataflow.is_empty() { Vec::new() } else { folders(&graph.dataflow) },
@@ -141,7 +143,7 @@ impl Status {
             error: None,
             over: false,
         };
-        let shared = Arc::new(Shared { reporter: Mutex::new(reporter), over: Condvar::new() });
+        let shared = Arc::new(SharedSender { report_sender: Mutex::new(report_sender), over: Condvar::new() });
         Self { shared, sender: None, running: false }
     }
 
@@ -150,20 +152,20 @@ impl Status {
         metrics.beat();
         if !self.running {
             self.running = true;
-            self.shared.reporter().state = State::Running;
+            self.shared.report_sender().state = State::Running;
             self.send_regularly(metrics);
         }
     }
 
     /// Sends now, and from now on regularly, unless this is the node's end.
     pub(crate) fn send(&mut self, state: State, metrics: &Metrics, error: Option<&str>) {
-        let mut reporter = self.shared.reporter();
-        reporter.state = state;
-        reporter.error = error.map(str::to_owned);
-        reporter.over = state.is_last();
-        reporter.report(metrics);
-        let over = reporter.over;
-        drop(reporter);
+        let mut report_sender = self.shared.report_sender();
+        report_sender.state = state;
+        report_sender.error = error.map(str::to_owned);
+        report_sender.over = state.is_last();
+        report_sender.report(metrics);
+        let over = report_sender.over;
+        drop(report_sender);
         self.running |= state == State::Running;
         if !over {
             self.send_regularly(metrics);
@@ -174,31 +176,32 @@ impl Status {
     pub(crate) fn last_words(&self, metrics: &Metrics) -> impl FnOnce(&str) + Send + 'static {
         let (shared, metrics) = (self.shared.clone(), metrics.clone());
         move |why| {
-            let mut reporter = shared.reporter();
-            (reporter.state, reporter.error) = (State::Failed, Some(why.to_owned()));
-            reporter.report(&metrics);
+            let mut report_sender = shared.report_sender();
+            (report_sender.state, report_sender.error) = (State::Failed, Some(why.to_owned()));
+            report_sender.report(&metrics);
         }
     }
 
     /// Starts the thread that sends, where it does not run yet and there is somebody to send to.
     fn send_regularly(&mut self, metrics: &Metrics) {
-        let reporter = self.shared.reporter();
-        if self.sender.is_some() || reporter.starter.is_none() && reporter.folders.is_empty() {
+        let report_sender = self.shared.report_sender();
+        if self.sender.is_some() || report_sender.starter.is_none() && report_sender.folders.is_empty() {
             return;
         }
-        drop(reporter);
+        drop(report_sender);
         let (shared, metrics) = (self.shared.clone(), metrics.clone());
         let started = Instant::now();
         let run = crate::log::logging_here(move || {
             let mut awake = started;
-            let mut reporter = shared.reporter();
-            while !reporter.over {
-                reporter = shared.over.wait_timeout(reporter, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+            let mut report_sender = shared.report_sender();
+            while !report_sender.over {
+                report_sender =
+                    shared.over.wait_timeout(report_sender, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
                 if std::mem::replace(&mut awake, Instant::now()).elapsed() >= OVERSLEPT {
                     metrics.resumed();
                 }
-                if !reporter.over {
-                    reporter.report(&metrics);
+                if !report_sender.over {
+                    report_sender.report(&metrics);
                 }
             }
         });
@@ -207,9 +210,9 @@ impl Status {
     }
 }
 
-impl Drop for Status {
+impl Drop for StatusReporter {
     fn drop(&mut self) {
-        self.shared.reporter().over = true;
+        self.shared.report_sender().over = true;
         self.shared.over.notify_all();
         if let Some(sender) = self.sender.take() {
             // a panic in there has been printed by the thread itself
@@ -218,7 +221,7 @@ impl Drop for Status {
     }
 }
 
-impl Reporter {
+impl ReportSender {
     fn report(&mut self, metrics: &Metrics) {
         let watchers: Vec<PathBuf> = self.folders.iter().flat_map(|folder| sockets(folder)).collect();
         self.informed.retain(|known| watchers.contains(known));

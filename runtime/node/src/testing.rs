@@ -8,7 +8,7 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortIn, PortOut, Ports};
 use crate::outputs::Outputs;
-use crate::settings::{Common, Doorbell, Exchange, FlowSetting, Handover, LogLevel, SandboxSetting};
+use crate::settings::{CommonSettings, Doorbell, Exchange, FlowSetting, Handover, LogLevel, SandboxSetting};
 use crate::{Input, NodeError};
 use arrow::array::StructArray;
 use millrace_cuda::Gpu;
@@ -159,7 +159,7 @@ impl Bench {
             consumers: feeds.iter().map(|p| (p.name.to_owned(), vec![format!("node/{}", p.name)])).collect(),
             ..Topology::default()
         };
-        let common = Common {
+        let common = CommonSettings {
             flow: FlowSetting::Lossless,
             allow_loss: false,
             slots: 4,

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod lanes;
 mod live;
+mod many_cameras;
 mod ready;
 
 use crate::testing::{Bench, Seen};

@@ -13,15 +13,15 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
 }
 
-/// The processor time of this process that was shared out, and what each account has of it.
+/// Shares the processor time of this process out to its nodes: the time that was shared out so far, and each node's part.
 #[derive(Debug)]
-struct Book {
+struct CpuShares {
     shared_ns: u64,
     next: u64,
     accounts: BTreeMap<u64, u64>,
 }
 
-impl Book {
+impl CpuShares {
     const fn new() -> Self {
         Self { shared_ns: 0, next: 0, accounts: BTreeMap::new() }
     }
@@ -43,7 +43,7 @@ impl Book {
     }
 }
 
-static BOOK: Mutex<Book> = Mutex::new(Book::new());
+static CPU_SHARES: Mutex<CpuShares> = Mutex::new(CpuShares::new());
 
 /// A node's share of its process. Closed when it is dropped.
 #[derive(Debug)]
@@ -51,17 +51,17 @@ pub(crate) struct Account(u64);
 
 impl Account {
     pub(crate) fn open() -> Self {
-        Self(BOOK.lock().unwrap_or_else(PoisonError::into_inner).open())
+        Self(CPU_SHARES.lock().unwrap_or_else(PoisonError::into_inner).open())
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        BOOK.lock().unwrap_or_else(PoisonError::into_inner).look(self.0, of_process())
+        CPU_SHARES.lock().unwrap_or_else(PoisonError::into_inner).look(self.0, of_process())
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        BOOK.lock().unwrap_or_else(PoisonError::into_inner).accounts.remove(&self.0);
+        CPU_SHARES.lock().unwrap_or_else(PoisonError::into_inner).accounts.remove(&self.0);
     }
 }
 
@@ -83,20 +83,20 @@ pub(crate) fn of_process() -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::{Book, Usage};
+    use super::{CpuShares, Usage};
 
     #[test]
     fn what_a_process_uses_is_shared_out_once() {
         let process = |cpu_ns| Usage { rss_bytes: 900, cpu_ns };
-        let mut book = Book::new();
-        let [a, b] = [book.open(), book.open()];
-        assert_eq!(book.look(a, process(100)), Usage { rss_bytes: 450, cpu_ns: 50 });
-        assert_eq!(book.look(b, process(100)).cpu_ns, 50, "looked at twice, shared once");
-        let c = book.open();
-        assert_eq!(book.look(c, process(401)), Usage { rss_bytes: 300, cpu_ns: 100 });
-        book.accounts.remove(&a);
+        let mut shares = CpuShares::new();
+        let [a, b] = [shares.open(), shares.open()];
+        assert_eq!(shares.look(a, process(100)), Usage { rss_bytes: 450, cpu_ns: 50 });
+        assert_eq!(shares.look(b, process(100)).cpu_ns, 50, "looked at twice, shared once");
+        let c = shares.open();
+        assert_eq!(shares.look(c, process(401)), Usage { rss_bytes: 300, cpu_ns: 100 });
+        shares.accounts.remove(&a);
         // the remainder of a division is not lost
-        let now = [b, c].map(|account| book.look(account, process(403)).cpu_ns);
+        let now = [b, c].map(|account| shares.look(account, process(403)).cpu_ns);
         assert_eq!(now, [151, 101]);
         assert_eq!(150 + now[0] + now[1] + 1, 403, "a had 150 when it left");
     }

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(not(loom))]
 mod bench {
     use millrace_frame::SlotRef;
-    use millrace_pool::{Flow, Next, Place, Pool, PoolSpec, Reader};
+    use millrace_pool::{Flow, MemorySpec, PollResult, Pool, PoolSpec, Reader};
     use std::error::Error;
     use std::fs;
     use std::io::{Read, Write};
@@ -83,7 +83,7 @@ mod bench {
             flow: Flow::Lossless,
             incarnation: 0,
             consumers: vec!["consumer/frame".into()],
-            place: Place::Host,
+            memory: MemorySpec::Host,
         })?;
         let SlotRef { pool: id, owner_pid, owner_fd, .. } = pool.locator();
         let (ours, theirs) = UnixStream::pair()?;
@@ -181,7 +181,7 @@ mod bench {
         let mut bell = [0; BELL_BYTES];
         while socket.read_exact(&mut bell).is_ok() {
             let (readable, sum) = if bell[0] == 0 {
-                let Next::Frame(lease) = reader.poll() else { return Err("the bell rang for a frame".into()) };
+                let PollResult::Frame(lease) = reader.poll() else { return Err("the bell rang for a frame".into()) };
                 let bytes = lease.bytes();
                 std::hint::black_box(bytes[0]);
                 let readable = now_ns();

@@ -76,16 +76,16 @@ impl Bell {
         self.page.raw_fd()
     }
 
-    /// How often the bell was rung. Read it before you look for work, and pass it to [`wait`](Self::wait) if there is
-    /// none.
-    pub fn heard(&self) -> u32 {
-        protocol::heard(&self.page.bell().bell)
+    /// How often the bell was rung. Read this count before you look for work. If there is none, pass the count to
+    /// [`wait`](Self::wait).
+    pub fn ring_count(&self) -> u32 {
+        protocol::ring_count(&self.page.bell().bell)
     }
 
-    /// Sleeps until the bell is rung, for `limit` at most. It does not sleep if the bell was rung since it returned
-    /// `heard`. Only one thread may call this at a time.
-    pub fn wait(&self, heard: u32, limit: Duration) {
-        wait(&self.page.bell().bell, heard, limit);
+    /// Sleeps until the bell is rung, for `limit` at most. It does not sleep if the bell was rung after
+    /// [`ring_count`](Self::ring_count) returned this count. Only one thread may call this at a time.
+    pub fn wait(&self, ring_count: u32, limit: Duration) {
+        wait(&self.page.bell().bell, ring_count, limit);
     }
 
     /// Wakes the process, or keeps it from falling asleep.
@@ -94,14 +94,14 @@ impl Bell {
     }
 }
 
-pub(crate) fn wait(bell: &control::Bell, heard: u32, limit: Duration) {
+pub(crate) fn wait(bell: &control::Bell, ring_count: u32, limit: Duration) {
     let limit = rustix::time::Timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     };
     protocol::announce_sleep(bell);
     // An error is a signal, a timeout or a changed count. In each case the caller checks again.
-    let _ = futex::wait(&bell.rung, futex::Flags::empty(), heard, Some(&limit));
+    let _ = futex::wait(&bell.rung, futex::Flags::empty(), ring_count, Some(&limit));
     protocol::announce_awake(bell);
 }
 
@@ -122,16 +122,16 @@ mod tests {
         let bell = Bell::create().unwrap();
         let me = Owner::me().unwrap();
         let other = Bell::open(me, bell.raw_fd()).unwrap();
-        let heard = bell.heard();
+        let ring_count = bell.ring_count();
         other.ring();
         let begun = Instant::now();
-        bell.wait(heard, Duration::from_secs(20)); // rung since
-        let heard = bell.heard();
+        bell.wait(ring_count, Duration::from_secs(20)); // rung since
+        let ring_count = bell.ring_count();
         let ringer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             other.ring();
         });
-        bell.wait(heard, Duration::from_secs(20));
+        bell.wait(ring_count, Duration::from_secs(20));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         ringer.join().unwrap();
     }

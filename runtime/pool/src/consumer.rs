@@ -25,7 +25,7 @@ const LOOKS: u32 = 64;
 /// A pool, in a process that reads it. It detaches when it is dropped together with its last lease.
 #[derive(Debug)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    attachment: Arc<Attachment>,
     next: u64,
     /// The ticket that [`newest`](Self::newest) returned last.
     newest: Option<u64>,
@@ -34,8 +34,9 @@ pub struct Reader {
     broken: bool,
 }
 
+/// What a [`Reader`] and its leases share: the mappings and the consumer's place. The last drop detaches the consumer.
 #[derive(Debug)]
-struct Shared {
+struct Attachment {
     control: Mapping,
     /// Unmapped before the place is left, because a producer frees memory that no consumer has mapped.
     memory: Option<Memory>,
@@ -50,11 +51,11 @@ struct Shared {
     open: Mutex<(BTreeSet<u64>, u64)>,
 }
 
-/// The next item on a pool.
+/// The result of [`Reader::poll`] and [`Reader::newest`].
 #[derive(Debug)]
-pub enum Next {
+pub enum PollResult {
     /// A frame.
-    Frame(Lease),
+    Frame(SlotLease),
     /// This ticket's frame was overwritten before it was read. Never in lossless flow.
     Gone(u64),
     /// No further frame is published yet.
@@ -100,36 +101,36 @@ impl Reader {
         let next = block.consumers[index].cursor.load(Ordering::Acquire);
         block.consumers[index].next.store(next, Ordering::Release);
         let open = Mutex::new((BTreeSet::new(), next));
-        // From here on an error detaches, by the drop of `shared`.
-        let mut shared = Shared { control, memory: None, index, me, pool, flow, slots, slot_bytes, open };
+        // From here on an error detaches, by the drop of `attachment`.
+        let mut attachment = Attachment { control, memory: None, index, me, pool, flow, slots, slot_bytes, open };
         // Pairs with the fence in `Pool`'s drop: the producer frees memory only where it sees no consumer attached.
         fence(Ordering::SeqCst);
-        if shared.block().header.closed.load(Ordering::Acquire) == FREED {
+        if attachment.block().header.closed.load(Ordering::Acquire) == FREED {
             return Err(PoolError::Ended { pool, pid });
         }
         let memory = Memory::open(kind, pool, pid, &export, slots, slot_bytes);
         // a producer in this process frees its memory without checking who is attached
-        if memory.is_err() && shared.block().header.closed.load(Ordering::Acquire) == FREED {
+        if memory.is_err() && attachment.block().header.closed.load(Ordering::Acquire) == FREED {
             return Err(PoolError::Ended { pool, pid });
         }
-        shared.memory = Some(memory?);
-        ring(shared.block());
-        Ok(Self { shared: Arc::new(shared), next, newest: None, attached, broken: false })
+        attachment.memory = Some(memory?);
+        ring(attachment.block());
+        Ok(Self { attachment: Arc::new(attachment), next, newest: None, attached, broken: false })
     }
 
     /// The pool's id.
     pub fn pool(&self) -> u128 {
-        self.shared.pool
+        self.attachment.pool
     }
 
     /// Who waits for whom.
     pub fn flow(&self) -> Flow {
-        self.shared.flow
+        self.attachment.flow
     }
 
     /// Which run of its node made the pool.
     pub fn incarnation(&self) -> u64 {
-        self.shared.block().header.incarnation.load(Ordering::Relaxed)
+        self.attachment.block().header.incarnation.load(Ordering::Relaxed)
     }
 
     /// Whether this process continues where a dead process with the same name stopped.
@@ -139,40 +140,40 @@ impl Reader {
 
     /// Size of a slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.shared.slot_bytes
+        self.attachment.slot_bytes
     }
 
     /// Number of slots.
     pub fn slots(&self) -> u32 {
-        self.shared.slots
+        self.attachment.slots
     }
 
     /// Whether the process that made the pool has ended. The frames that it had published can still be read. The pool is
     /// at its end when [`pending`](Self::pending) is 0 *after* this was true.
     pub fn producer_is_dead(&self) -> bool {
-        Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).is_dead()
+        Owner(self.attachment.block().header.producer.load(Ordering::Relaxed)).is_dead()
     }
 
     /// Tickets published and not looked at yet.
     pub fn pending(&self) -> u64 {
-        let pending = self.shared.block().header.head.load(Ordering::Acquire).saturating_sub(self.next);
+        let pending = self.attachment.block().header.head.load(Ordering::Acquire).saturating_sub(self.next);
         if self.broken { 0 } else { pending.min(IMPOSSIBLE) }
     }
 
     /// Whether the producer publishes no more, or the control block has an impossible value.
     pub fn is_closed(&self) -> bool {
-        self.broken || self.shared.block().header.closed.load(Ordering::Acquire) != 0
+        self.broken || self.attachment.block().header.closed.load(Ordering::Acquire) != 0
     }
 
     /// In live flow, skips the tickets that are too old to be looked at, and returns their number.
     pub fn pass_over(&mut self) -> u64 {
         self.check();
         let old = self.pending().saturating_sub(FAR);
-        if self.shared.flow == Flow::Lossless || old == 0 {
+        if self.attachment.flow == Flow::Lossless || old == 0 {
             return 0;
         }
         self.next += old;
-        self.shared.moved(|_, next| *next += old);
+        self.attachment.moved(|_, next| *next += old);
         old
     }
 
@@ -180,82 +181,86 @@ impl Reader {
     fn check(&mut self) {
         if !self.broken && self.pending() == IMPOSSIBLE {
             self.broken = true;
-            let producer = Owner(self.shared.block().header.producer.load(Ordering::Relaxed)).pid();
+            let producer = Owner(self.attachment.block().header.producer.load(Ordering::Relaxed)).pid();
             tracing::error!(
                 "the control block of pool {:032x} of process {producer} was overwritten: its head is further ahead than any \
                  producer comes; the pool is read no more",
-                self.shared.pool
+                self.attachment.pool
             );
         }
     }
 
-    /// The newest publication, also one from before this consumer attached. Returns [`Next::Empty`] if it was returned
+    /// The newest publication, also one from before this consumer attached. Returns [`PollResult::Empty`] if it was returned
     /// already. For pools in live flow whose publications replace each other.
-    pub fn newest(&mut self) -> Next {
+    pub fn newest(&mut self) -> PollResult {
         // a further attempt means that there was a newer publication, which rings again
         for _ in 0..LOOKS {
-            let block = self.shared.block();
+            let block = self.attachment.block();
             let closed = self.is_closed();
             let head = block.header.head.load(Ordering::Acquire);
             let Some(ticket) = head.checked_sub(1).filter(|ticket| self.newest != Some(*ticket)) else {
-                return if closed { Next::End } else { Next::Empty };
+                return if closed { PollResult::End } else { PollResult::Empty };
             };
             // The frame may be overwritten between the two steps. Then the head has moved on.
-            if let Taken::Lease(writing, item) = self.shared.take(ticket) {
+            if let Taken::Lease(writing, item) = self.attachment.take(ticket) {
                 self.newest = Some(ticket);
                 self.next = head;
-                self.shared.moved(|open, next| {
+                self.attachment.moved(|open, next| {
                     *next = head;
                     open.insert(ticket);
                 });
-                let shared = self.shared.clone();
-                return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
+                let attachment = self.attachment.clone();
+                return PollResult::Frame(SlotLease {
+                    inner: Arc::new(LeasedSlot { attachment, ticket, writing, item }),
+                });
             }
         }
-        Next::Empty
+        PollResult::Empty
     }
 
     /// From here on the producer rings `bell` at each publication.
     pub fn listen(&self, bell: &Bell) {
         // posted before the producer sees the bell in the consumer's place
-        bell.post(self.shared.me, Owner(self.shared.block().header.producer.load(Ordering::Relaxed)));
-        let place = &self.shared.block().consumers[self.shared.index];
+        bell.post(self.attachment.me, Owner(self.attachment.block().header.producer.load(Ordering::Relaxed)));
+        let place = &self.attachment.block().consumers[self.attachment.index];
         place.bell.store(u64::from(bell.raw_fd()) + 1, Ordering::Release);
     }
 
     /// Whether the pool's slots are in the memory of a GPU.
     pub fn is_on_gpu(&self) -> bool {
-        matches!(self.shared.memory(), Memory::Cuda(_))
+        matches!(self.attachment.memory(), Memory::Cuda(_))
     }
 
     /// The next ticket, in the order of publication. In lossless flow, skips tickets that are not reserved for this consumer.
-    pub fn poll(&mut self) -> Next {
+    pub fn poll(&mut self) -> PollResult {
         self.check();
         for _ in 0..FAR {
             // Read before the head, so that frames that were published before the end are not lost.
             let closed = self.is_closed();
             let ticket = self.next;
-            let taken = if self.broken { Taken::NotYet } else { self.shared.take(ticket) };
+            let taken = if self.broken { Taken::NotYet } else { self.attachment.take(ticket) };
             if taken == Taken::NotYet {
-                return if closed { Next::End } else { Next::Empty };
+                return if closed { PollResult::End } else { PollResult::Empty };
             }
             self.next += 1;
-            self.shared.moved(|open, next| {
+            self.attachment.moved(|open, next| {
                 *next = ticket + 1;
                 if taken != Taken::Gone {
                     open.insert(ticket);
                 }
             });
             if let Taken::Lease(writing, item) = taken {
-                let shared = self.shared.clone();
-                return Next::Frame(Lease { inner: Arc::new(Held { shared, ticket, writing, item }) });
+                let attachment = self.attachment.clone();
+                return PollResult::Frame(SlotLease {
+                    inner: Arc::new(LeasedSlot { attachment, ticket, writing, item }),
+                });
             }
-            ring(self.shared.block());
-            if self.shared.flow == Flow::Live {
-                return Next::Gone(ticket);
+            ring(self.attachment.block());
+            if self.attachment.flow == Flow::Live {
+                return PollResult::Gone(ticket);
             }
         }
-        Next::Empty
+        PollResult::Empty
     }
 }
 
@@ -289,7 +294,7 @@ fn find_place(block: &Block, flow: Flow, name: &str, me: Owner, pool: u128) -> R
     Err(PoolError::Full { name: name.to_owned(), pool })
 }
 
-impl Shared {
+impl Attachment {
     fn block(&self) -> &Block {
         self.control.block()
     }
@@ -313,7 +318,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Attachment {
     fn drop(&mut self) {
         drop(self.memory.take());
         protocol::detach(self.control.block(), self.index, self.me.0);
@@ -325,28 +330,30 @@ fn ring(block: &Block) {
     bell::ring(&block.header.bell);
 }
 
-/// The right to read one frame. Clones share it; dropping the last clone gives it back.
+/// A lease on the slot of one frame: the right to read it. Clones share the lease, and the drop of the last clone gives it
+/// back.
 #[derive(Debug)]
-pub struct Lease {
-    inner: Arc<Held>,
+pub struct SlotLease {
+    inner: Arc<LeasedSlot>,
 }
 
+/// The slot that the clones of a [`SlotLease`] share.
 #[derive(Debug)]
-struct Held {
-    shared: Arc<Shared>,
+struct LeasedSlot {
+    attachment: Arc<Attachment>,
     ticket: u64,
     writing: Writing,
     item: Vec<u8>,
 }
 
-impl Clone for Lease {
+impl Clone for SlotLease {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
 #[allow(unsafe_code, reason = "a lease is what `HostMemory::slot` asks for")]
-impl Lease {
+impl SlotLease {
     /// The description, as it was published.
     pub fn item(&self) -> &[u8] {
         &self.inner.item
@@ -359,7 +366,7 @@ impl Lease {
 
     /// Size of the slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.inner.shared.slot_bytes
+        self.inner.attachment.slot_bytes
     }
 
     /// Copies the first `len` bytes out, from host or GPU memory; on a GPU, after `fence`, which the frame's description names.
@@ -371,7 +378,7 @@ impl Lease {
     /// # Panics
     /// When the slot has fewer bytes: the caller has to check the description against [`slot_bytes`](Self::slot_bytes).
     pub fn read(&self, fence: &Fence, len: usize) -> Result<Vec<u8>, CudaError> {
-        match self.inner.shared.memory() {
+        match self.inner.attachment.memory() {
             Memory::Host(_) => Ok(self.bytes()[..len].to_vec()),
             Memory::Cuda(memory) => memory.read(self.inner.writing.slot, fence, len),
         }
@@ -382,7 +389,7 @@ impl Lease {
     /// # Errors
     /// Those of the GPU.
     pub fn complete(&self, fence: &Fence) -> Result<(), CudaError> {
-        match self.inner.shared.memory() {
+        match self.inner.attachment.memory() {
             Memory::Host(_) => Ok(()),
             Memory::Cuda(memory) => memory.complete(fence),
         }
@@ -393,14 +400,14 @@ impl Lease {
     /// # Panics
     /// When they are in a GPU's memory.
     pub fn bytes(&self) -> &[u8] {
-        let Memory::Host(memory) = self.inner.shared.memory() else { panic!("asked for after `gpu` gave none") };
+        let Memory::Host(memory) = self.inner.attachment.memory() else { panic!("asked for after `gpu` gave none") };
         // SAFETY: the lease is held for as long as `self`, and so the slice, lives.
         unsafe { memory.slot(self.inner.writing.slot) }
     }
 
     /// The GPU whose memory has the slot; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
-        match self.inner.shared.memory() {
+        match self.inner.attachment.memory() {
             Memory::Host(_) => None,
             Memory::Cuda(memory) => Some(memory.gpu()),
         }
@@ -412,7 +419,7 @@ impl Lease {
     /// # Errors
     /// Those of the GPU; a slot in host memory.
     pub fn span(&self, fence: &Fence, stream: &Stream) -> Result<Span, CudaError> {
-        let Memory::Cuda(memory) = self.inner.shared.memory() else {
+        let Memory::Cuda(memory) = self.inner.attachment.memory() else {
             return Err(CudaError::misuse("a frame", "it lies in host memory"));
         };
         memory.wait(fence, stream)?;
@@ -420,12 +427,12 @@ impl Lease {
     }
 }
 
-impl Drop for Held {
+impl Drop for LeasedSlot {
     fn drop(&mut self) {
-        protocol::release(self.shared.block(), self.shared.index, self.writing.slot);
-        self.shared.moved(|open, _| {
+        protocol::release(self.attachment.block(), self.attachment.index, self.writing.slot);
+        self.attachment.moved(|open, _| {
             open.remove(&self.ticket);
         });
-        ring(self.shared.block());
+        ring(self.attachment.block());
     }
 }

@@ -163,10 +163,10 @@ mod tests {
             let bell = Bell::create().unwrap();
             let me = Owner::me().unwrap();
             (0..2).for_each(|_| bell.post(me, Owner(to.parse().unwrap())));
-            let heard = bell.heard();
+            let ring_count = bell.ring_count();
             println!("posted {} {}", me.0, bell.raw_fd());
-            bell.wait(heard, std::time::Duration::from_secs(20));
-            println!("rung {}", bell.heard() - heard);
+            bell.wait(ring_count, std::time::Duration::from_secs(20));
+            println!("rung {}", bell.ring_count() - ring_count);
             return;
         }
         receive_bells().unwrap();

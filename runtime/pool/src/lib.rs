@@ -1,6 +1,6 @@
 //! Frame pools: how a frame stays where it was produced while other processes read it.
 //!
-//! Each camera has one pool on each output port of a node. A pool is N equal slots of memory ([`Place`]: host shared
+//! Each camera has one pool on each output port of a node. A pool is N equal slots of memory ([`MemorySpec`]: host shared
 //! memory, or a GPU's) and a control block in host shared memory ([`control`]). The producer writes a slot and its
 //! description, and publishes both under the next *ticket*. A consumer leases the slot of a ticket, reads its bytes in
 //! place, and gives the lease back. No bytes are copied and no messages are exchanged: each step is one atomic operation
@@ -38,11 +38,11 @@ mod room;
 #[cfg(not(loom))]
 pub use bell::Bell;
 #[cfg(not(loom))]
-pub use consumer::{Lease, Next, Reader};
+pub use consumer::{PollResult, Reader, SlotLease};
 #[cfg(not(loom))]
 pub use letterbox::receive_bells;
 #[cfg(not(loom))]
-pub use memory::{Place, Share};
+pub use memory::{MemorySpec, Share};
 #[cfg(not(loom))]
 pub use producer::{Pool, PoolSpec, Slot};
 

@@ -4,7 +4,7 @@ use crate::bell::{self, Bell};
 use crate::control::{self, Block, EXPECTED, FREE, FREED, LAYOUT, LEFT, MAGIC, MAX_CONSUMERS, MAX_SLOTS, NAME_BYTES};
 use crate::letterbox;
 use crate::map::{Mapping, shared_file};
-use crate::memory::{Memory, Place};
+use crate::memory::{Memory, MemorySpec};
 use crate::process::Owner;
 use crate::protocol::{self, Writing, load_bytes, store_bytes};
 use crate::{Flow, PoolError};
@@ -30,42 +30,43 @@ pub struct PoolSpec {
     /// The consumers that the graph names, as `node/input`: in lossless flow the producer waits for each from the first
     /// frame on, also while it has not attached yet.
     pub consumers: Vec<String>,
-    /// The memory that the slots are in.
-    pub place: Place,
+    /// Where the slots are allocated.
+    pub memory: MemorySpec,
 }
 
 /// A pool, in the process that made it.
 #[derive(Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    storage: Arc<PoolStorage>,
     name: String,
     flow: Flow,
     pool: u128,
     incarnation: u64,
     pid: u32,
     /// The bell's count before the last look at slots and cursors.
-    heard: AtomicU32,
+    rings_seen: AtomicU32,
     /// The bells of the consumers, by place.
-    bells: Vec<Known>,
+    bells: Vec<ConsumerBell>,
 }
 
-/// The bell that a place had when it was last looked at.
+/// The bell of one consumer, as the control block had it when the producer last read it.
 #[derive(Debug, Default)]
-struct Known {
+struct ConsumerBell {
     owner: u64,
     fd: u64,
     bell: Option<Bell>,
 }
 
-impl Known {
+impl ConsumerBell {
     /// The consumer has a bell, and may still send it to this process.
     fn awaits_post(&self) -> bool {
         self.bell.is_none() && self.fd > 0 && letterbox::is_there()
     }
 }
 
+/// The mappings that a [`Pool`] and its unpublished slots share.
 #[derive(Debug)]
-struct Shared {
+struct PoolStorage {
     control: Mapping,
     memory: Memory,
     slot_bytes: u64,
@@ -73,7 +74,7 @@ struct Shared {
     contents: Box<[AtomicU64]>,
 }
 
-impl Shared {
+impl PoolStorage {
     fn block(&self) -> &Block {
         self.control.block()
     }
@@ -102,7 +103,7 @@ impl Pool {
             }
         }
         let me = Owner::me().map_err(|source| PoolError::Proc { source })?;
-        let memory = Memory::create(&spec.place, &format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
+        let memory = Memory::create(&spec.memory, &format!("millrace {name}"), spec.slots, spec.slot_bytes)?;
         let what = format!("millrace {name} control");
         let bytes = size_of::<Block>() as u64;
         let control = Mapping::new(&what, shared_file(&what, bytes)?, bytes, true)?;
@@ -129,9 +130,9 @@ impl Pool {
         h.magic.store(MAGIC, Ordering::Release);
         let (flow, incarnation) = (spec.flow, spec.incarnation);
         let contents = (0..spec.slots).map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { control, memory, slot_bytes: spec.slot_bytes, contents });
-        let bells = (0..MAX_CONSUMERS).map(|_| Known::default()).collect();
-        Ok(Self { shared, name, flow, pool, incarnation, pid: me.pid(), heard: AtomicU32::new(0), bells })
+        let storage = Arc::new(PoolStorage { control, memory, slot_bytes: spec.slot_bytes, contents });
+        let bells = (0..MAX_CONSUMERS).map(|_| ConsumerBell::default()).collect();
+        Ok(Self { storage, name, flow, pool, incarnation, pid: me.pid(), rings_seen: AtomicU32::new(0), bells })
     }
 
     /// `node/port`.
@@ -141,37 +142,37 @@ impl Pool {
 
     /// Size of a slot.
     pub fn slot_bytes(&self) -> u64 {
-        self.shared.slot_bytes
+        self.storage.slot_bytes
     }
 
-    /// Whether its slots are in the memory that `place` names.
-    pub fn is_in(&self, place: &Place) -> bool {
-        place.is_of(&self.shared.memory)
+    /// Whether its slots are in memory of this kind.
+    pub fn is_in(&self, memory: &MemorySpec) -> bool {
+        memory.is_of(&self.storage.memory)
     }
 
     /// Number of slots.
     pub fn slots(&self) -> u32 {
-        self.shared.contents.len() as u32
+        self.storage.contents.len() as u32
     }
 
     /// Acquires a slot to write. Returns `None` if every slot is leased or being written. In live flow the caller then loses
     /// its frame; in lossless flow it [`wait`](Self::wait)s and tries again.
     pub fn acquire(&mut self) -> Option<Slot> {
         self.listen();
-        let writing = protocol::acquire(self.shared.block(), self.slots())?;
-        Some(Slot { shared: self.shared.clone(), writing, published: false })
+        let writing = protocol::acquire(self.storage.block(), self.slots())?;
+        Some(Slot { storage: self.storage.clone(), writing, published: false })
     }
 
     /// Sleeps until a consumer does something (gives a lease back, moves its cursor, attaches or leaves), for `limit` at
     /// most. It returns at once if that has happened since the last [`acquire`](Self::acquire) or
     /// [`behind`](Self::behind). A consumer's death rings no bell; [`reap`](Self::reap) finds it.
     pub fn wait(&self, limit: Duration) {
-        let block = self.shared.block();
-        bell::wait(&block.header.bell, self.heard.load(Ordering::Relaxed), limit);
+        let block = self.storage.block();
+        bell::wait(&block.header.bell, self.rings_seen.load(Ordering::Relaxed), limit);
     }
 
     fn listen(&self) {
-        self.heard.store(protocol::heard(&self.shared.block().header.bell), Ordering::Relaxed);
+        self.rings_seen.store(protocol::ring_count(&self.storage.block().header.bell), Ordering::Relaxed);
     }
 
     /// Publishes a written slot.
@@ -180,7 +181,7 @@ impl Pool {
     /// [`PoolError::Description`] when `item` does not fit, [`PoolError::ForeignSlot`] when the slot is of another pool.
     /// In both cases the slot is given back.
     pub fn publish(&mut self, mut slot: Slot, item: &[u8]) -> Result<SlotRef, PoolError> {
-        if !Arc::ptr_eq(&slot.shared, &self.shared) {
+        if !Arc::ptr_eq(&slot.storage, &self.storage) {
             return Err(PoolError::ForeignSlot { name: self.name.clone() });
         }
         if item.len() > control::ITEM_BYTES {
@@ -188,7 +189,7 @@ impl Pool {
         }
         slot.published = true;
         let Writing { slot, generation } = slot.writing;
-        let ticket = protocol::publish(self.shared.block(), self.flow, Writing { slot, generation }, item);
+        let ticket = protocol::publish(self.storage.block(), self.flow, Writing { slot, generation }, item);
         Ok(SlotRef { ticket, slot, generation, ..self.locator() })
     }
 
@@ -198,18 +199,18 @@ impl Pool {
     /// such messages now and then when this returns `false`.
     pub fn ring(&mut self) -> bool {
         let mut deaf = false;
-        for (place, known) in self.shared.block().consumers.iter().zip(&mut self.bells) {
+        for (place, consumer_bell) in self.storage.block().consumers.iter().zip(&mut self.bells) {
             let owner = place.owner.load(Ordering::Acquire);
             if matches!(owner, FREE | LEFT) {
-                *known = Known::default();
+                *consumer_bell = ConsumerBell::default();
                 continue;
             }
             let fd = place.bell.load(Ordering::Acquire);
-            if (known.owner, known.fd) != (owner, fd) || known.awaits_post() {
+            if (consumer_bell.owner, consumer_bell.fd) != (owner, fd) || consumer_bell.awaits_post() {
                 let bell = u32::try_from(fd).ok().and_then(|fd| fd.checked_sub(1));
-                *known = Known { owner, fd, bell: bell.and_then(|fd| Bell::open(Owner(owner), fd)) };
+                *consumer_bell = ConsumerBell { owner, fd, bell: bell.and_then(|fd| Bell::open(Owner(owner), fd)) };
             }
-            match &known.bell {
+            match &consumer_bell.bell {
                 Some(bell) => bell.ring(),
                 None => deaf = true,
             }
@@ -222,7 +223,7 @@ impl Pool {
         SlotRef {
             pool: self.pool,
             owner_pid: self.pid,
-            owner_fd: self.shared.control.raw_fd(),
+            owner_fd: self.storage.control.raw_fd(),
             incarnation: self.incarnation,
             ticket: self.published().saturating_sub(1),
             slot: 0,
@@ -232,13 +233,13 @@ impl Pool {
 
     /// Tickets published so far.
     pub fn published(&self) -> u64 {
-        self.shared.block().header.head.load(Ordering::Relaxed)
+        self.storage.block().header.head.load(Ordering::Relaxed)
     }
 
     /// Clears the leases of consumers that have left or died, and returns the names of those that died. In lossless flow a
     /// dead consumer keeps its place for a successor, which inherits its unfinished frames; `give_up` ends that.
     pub fn reap(&mut self, give_up: bool) -> Vec<String> {
-        let block = self.shared.block();
+        let block = self.storage.block();
         let mut dead = Vec::new();
         for (index, place) in block.consumers.iter().enumerate() {
             let owner = place.owner.load(Ordering::Acquire);
@@ -268,51 +269,51 @@ impl Pool {
             let behind = head.saturating_sub(place.cursor.load(Ordering::Acquire));
             (!matches!(owner, FREE | LEFT) && behind > 0).then(|| (name_of(place), behind, owner != EXPECTED))
         };
-        self.shared.block().consumers.iter().filter_map(owes).collect()
+        self.storage.block().consumers.iter().filter_map(owes).collect()
     }
 
     /// Its slots are in a GPU's memory.
     pub fn is_on_gpu(&self) -> bool {
-        matches!(self.shared.memory, Memory::Cuda(_))
+        matches!(self.storage.memory, Memory::Cuda(_))
     }
 
     /// How often consumers have done something: given a lease back, moved their cursor, attached or left.
     pub fn activity(&self) -> u32 {
-        protocol::heard(&self.shared.block().header.bell)
+        protocol::ring_count(&self.storage.block().header.bell)
     }
 
     /// Whether another living process has the slots' memory open. (Readers in this process share the mapping itself.)
     pub fn is_mapped(&self) -> bool {
         let others = |owner| !matches!(owner, FREE | LEFT | EXPECTED) && Owner(owner).pid() != std::process::id();
-        let mut owners = self.shared.block().consumers.iter().map(|place| place.owner.load(Ordering::Acquire));
+        let mut owners = self.storage.block().consumers.iter().map(|place| place.owner.load(Ordering::Acquire));
         owners.any(|owner| others(owner) && !Owner(owner).is_dead())
     }
 
     /// The consumers that the graph names and that have not attached yet.
     pub fn expected(&self) -> Vec<String> {
         self.listen();
-        let places = self.shared.block().consumers.iter();
+        let places = self.storage.block().consumers.iter();
         places.filter(|place| place.owner.load(Ordering::Acquire) == EXPECTED).map(name_of).collect()
     }
 
     /// States that no further ticket will be published. Consumers read the frames that are left in the pool and then see
     /// its end. Dropping the pool does the same, but then only consumers that have the pool open can still read.
     pub fn close(&mut self) {
-        self.shared.block().header.closed.store(1, Ordering::Release);
+        self.storage.block().header.closed.store(1, Ordering::Release);
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.block().header.closed.store(FREED, Ordering::Release);
+        self.storage.block().header.closed.store(FREED, Ordering::Release);
         // Pairs with the fence in `Reader::open`: either that consumer sees FREED and does not map the memory, or it is
         // seen here as attached.
         fence(Ordering::SeqCst);
-        if matches!(self.shared.memory, Memory::Cuda(_)) && self.is_mapped() {
+        if matches!(self.storage.memory, Memory::Cuda(_)) && self.is_mapped() {
             // Freeing memory that another process has opened is undefined behaviour (cuIpcCloseMemHandle's page). The end
             // of this process gives it back.
             tracing::debug!("pool {}: dropped while consumers have it open; its memory stays", self.name);
-            std::mem::forget(self.shared.clone());
+            std::mem::forget(self.storage.clone());
         }
     }
 }
@@ -320,7 +321,7 @@ impl Drop for Pool {
 /// A slot that this process writes. If it is dropped before it is published, it goes back to the pool.
 #[derive(Debug)]
 pub struct Slot {
-    shared: Arc<Shared>,
+    storage: Arc<PoolStorage>,
     writing: Writing,
     published: bool,
 }
@@ -336,7 +337,7 @@ impl Slot {
     /// # Panics
     /// When they are more than the slot has.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
-        match &self.shared.memory {
+        match &self.storage.memory {
             Memory::Host(_) => self.bytes_mut()[..bytes.len()].copy_from_slice(bytes),
             Memory::Cuda(memory) => memory.write(self.writing.slot, bytes)?,
         }
@@ -348,7 +349,7 @@ impl Slot {
     /// # Panics
     /// When the slot is in a GPU's memory.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let Memory::Host(memory) = &self.shared.memory else { panic!("the pool was made in host memory") };
+        let Memory::Host(memory) = &self.storage.memory else { panic!("the pool was made in host memory") };
         // SAFETY: `self` exists only in the slot's writing state, in the process that created the memory, and
         // `&mut self` excludes a second slice while this one lives.
         unsafe { memory.slot_mut(self.writing.slot) }
@@ -359,18 +360,18 @@ impl Slot {
     /// that is then left half written has none. Consumers write to no slot, so the number is still right after they have
     /// read it.
     pub fn take_contents(&mut self) -> u64 {
-        self.shared.contents[self.writing.slot as usize].swap(0, Ordering::Relaxed)
+        self.storage.contents[self.writing.slot as usize].swap(0, Ordering::Relaxed)
     }
 
     /// Notes the contents of the slot, as a number that the producer chooses.
     pub fn set_contents(&mut self, contents: u64) {
-        self.shared.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
+        self.storage.contents[self.writing.slot as usize].store(contents, Ordering::Relaxed);
     }
 
     /// The slot's address on its GPU. Work on it follows [`follow`](Self::follow), and [`mark_ready`](Self::mark_ready)
     /// follows the work.
     pub fn span(&self) -> Option<Span> {
-        match &self.shared.memory {
+        match &self.storage.memory {
             Memory::Host(_) => None,
             Memory::Cuda(memory) => Some(memory.span(self.writing.slot)),
         }
@@ -382,7 +383,7 @@ impl Slot {
     /// # Errors
     /// Those of the GPU.
     pub fn follow(&self, stream: &Stream) -> Result<(), CudaError> {
-        match &self.shared.memory {
+        match &self.storage.memory {
             Memory::Host(_) => Ok(()),
             Memory::Cuda(memory) => memory.follow(self.writing.slot, stream),
         }
@@ -393,7 +394,7 @@ impl Slot {
     /// # Errors
     /// Those of the GPU.
     pub fn mark_ready(&self, stream: &Stream) -> Result<Fence, CudaError> {
-        match &self.shared.memory {
+        match &self.storage.memory {
             Memory::Host(_) => Ok(Fence::Complete),
             Memory::Cuda(memory) => Ok(Fence::CudaEvent(memory.mark_ready(self.writing.slot, stream)?.to_vec())),
         }
@@ -403,7 +404,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.published {
-            protocol::abandon(self.shared.block(), self.writing);
+            protocol::abandon(self.storage.block(), self.writing);
         }
     }
 }

@@ -238,11 +238,11 @@ fn write_off(block: &Block, index: usize) {
 
 /// The count of a bell. A process reads it before it checks whether there is work, and sleeps only while the count is
 /// the same.
-pub fn heard(bell: &Bell) -> u32 {
+pub fn ring_count(bell: &Bell) -> u32 {
     bell.rung.load(Ordering::Acquire)
 }
 
-/// Records that the bell's process is about to sleep. It sleeps only while [`heard`] returns the count that it returned
+/// Records that the bell's process is about to sleep. It sleeps only while [`ring_count`] returns the count that it returned
 /// before the process checked for work.
 pub fn announce_sleep(bell: &Bell) {
     bell.asleep.store(1, Ordering::Relaxed);

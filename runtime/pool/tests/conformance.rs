@@ -9,7 +9,7 @@ use millrace_cuda::Stream;
 use millrace_frame::{Fence, SlotRef};
 use millrace_pool::control::{ITEM_BYTES, MAX_CONSUMERS, MAX_SLOTS};
 use millrace_pool::protocol::Attached;
-use millrace_pool::{Flow, Lease, Next, Place, Pool, PoolError, PoolSpec, Reader};
+use millrace_pool::{Flow, MemorySpec, PollResult, Pool, PoolError, PoolSpec, Reader, SlotLease};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ fn spec<K: Kind>(flow: Flow, slots: u32, consumers: &[&str]) -> PoolSpec {
         flow,
         incarnation: 7,
         consumers: consumers.iter().map(|&name| name.to_owned()).collect(),
-        place: K::place(),
+        memory: K::memory(),
     }
 }
 
@@ -61,9 +61,9 @@ fn put_many(pool: &mut Pool, frames: usize) {
     }
 }
 
-fn get(reader: &mut Reader) -> Lease {
+fn get(reader: &mut Reader) -> SlotLease {
     match reader.poll() {
-        Next::Frame(lease) => {
+        PollResult::Frame(lease) => {
             check(&lease);
             lease
         }
@@ -71,7 +71,7 @@ fn get(reader: &mut Reader) -> Lease {
     }
 }
 
-fn check(lease: &Lease) {
+fn check(lease: &SlotLease) {
     assert_eq!(lease.item(), lease.ticket().to_be_bytes(), "the description is this ticket's");
     assert!(
         lease.read(&Fence::Complete, SLOT_BYTES).unwrap() == payload(lease.ticket()),
@@ -86,12 +86,12 @@ fn a_frame_is_read_as_it_was_written<K: Kind>() {
     let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     assert_eq!((reader.pool(), reader.flow(), reader.incarnation()), (pool.locator().pool, Flow::Live, 7));
     assert_eq!((reader.attached(), reader.slot_bytes()), (Attached::Fresh, SLOT_BYTES as u64));
-    assert!(matches!(reader.poll(), Next::Empty));
+    assert!(matches!(reader.poll(), PollResult::Empty));
     let at = put(&mut pool);
     assert_eq!((at.incarnation, at.owner_pid, reader.pending()), (7, std::process::id(), 1));
     assert_eq!(get(&mut reader).slot_bytes(), SLOT_BYTES as u64);
     assert_eq!(reader.pending(), 0);
-    assert!(matches!(reader.poll(), Next::Empty));
+    assert!(matches!(reader.poll(), PollResult::Empty));
     assert!(!reader.producer_is_dead());
 }
 
@@ -122,7 +122,7 @@ fn a_slot_says_what_its_producer_said_of_it<K: Kind>() {
         });
         // that it was read changes nothing
         let read = std::iter::from_fn(|| match reader.poll() {
-            Next::Frame(lease) => {
+            PollResult::Frame(lease) => {
                 check(&lease);
                 Some(())
             }
@@ -151,8 +151,8 @@ fn live_the_oldest_free_frame_is_overwritten<K: Kind>() {
     drop(oldest);
     assert_eq!(put(&mut pool).slot, 0, "ticket 0 goes before tickets 4 and 5");
     let came: Vec<u64> = std::iter::from_fn(|| match b.poll() {
-        Next::Frame(lease) => Some(Some(lease.ticket())),
-        Next::Gone(_) => Some(None),
+        PollResult::Frame(lease) => Some(Some(lease.ticket())),
+        PollResult::Gone(_) => Some(None),
         _ => None,
     })
     .flatten()
@@ -166,12 +166,12 @@ fn the_newest_publication_is_found_by_late_joiners<K: Kind>() {
     put_many(&mut pool, 7);
     let mut late = Reader::open(&pool.locator(), "late/in").unwrap();
     let newest = |reader: &mut Reader| match reader.newest() {
-        Next::Frame(lease) => {
+        PollResult::Frame(lease) => {
             check(&lease);
             Some(lease.ticket())
         }
-        Next::Empty | Next::End => None,
-        Next::Gone(ticket) => panic!("{ticket} is gone"),
+        PollResult::Empty | PollResult::End => None,
+        PollResult::Gone(ticket) => panic!("{ticket} is gone"),
     };
     assert_eq!((newest(&mut late), newest(&mut late)), (Some(6), None));
     put_many(&mut pool, 5);
@@ -179,7 +179,7 @@ fn the_newest_publication_is_found_by_late_joiners<K: Kind>() {
     put(&mut pool);
     pool.close();
     assert_eq!(newest(&mut late), Some(12));
-    assert!(matches!(late.newest(), Next::End));
+    assert!(matches!(late.newest(), PollResult::End));
 }
 
 fn live_an_overwritten_frame_is_gone_and_counted<K: Kind>() {
@@ -188,10 +188,10 @@ fn live_an_overwritten_frame_is_gone_and_counted<K: Kind>() {
     put_many(&mut pool, 5);
     assert_eq!(pool.behind(), [("a/in".to_owned(), 5, true)]);
     for ticket in 0..3 {
-        assert!(matches!(reader.poll(), Next::Gone(gone) if gone == ticket));
+        assert!(matches!(reader.poll(), PollResult::Gone(gone) if gone == ticket));
     }
     assert_eq!([get(&mut reader).ticket(), get(&mut reader).ticket()], [3, 4]);
-    assert!(matches!(reader.poll(), Next::Empty));
+    assert!(matches!(reader.poll(), PollResult::Empty));
     assert!(pool.behind().is_empty());
 }
 
@@ -209,7 +209,7 @@ fn live_the_producer_keeps_off_leased_slots<K: Kind>() {
     drop((b1, b2));
     put_many(&mut pool, 10);
     check(&a0);
-    assert!(matches!(a.poll(), Next::Gone(1)));
+    assert!(matches!(a.poll(), PollResult::Gone(1)));
     drop(a0);
 }
 
@@ -240,7 +240,7 @@ fn an_unpublished_slot_is_given_back_unseen<K: Kind>() {
     let mut slot = pool.acquire().unwrap();
     slot.write(&[0xee; SLOT_BYTES]).unwrap();
     drop(slot);
-    assert!(matches!(reader.poll(), Next::Gone(0)), "its slot was written over");
+    assert!(matches!(reader.poll(), PollResult::Gone(0)), "its slot was written over");
     assert_eq!(get(&mut reader).ticket(), 1);
     put(&mut pool);
     assert_eq!(get(&mut reader).ticket(), 2, "no ticket was spent on it");
@@ -258,18 +258,18 @@ fn lossless_nobody_misses_anything<K: Kind>() {
             let mut came = Vec::new();
             loop {
                 match reader.poll() {
-                    Next::Frame(lease) => {
+                    PollResult::Frame(lease) => {
                         check(&lease);
                         came.push(lease.ticket());
                         held.push_back(lease);
                         std::thread::sleep(Duration::from_micros(pause_us));
                     }
-                    Next::Empty => {
+                    PollResult::Empty => {
                         held.pop_front();
                         std::thread::yield_now();
                     }
-                    Next::Gone(ticket) => panic!("{name} missed {ticket}"),
-                    Next::End => return came,
+                    PollResult::Gone(ticket) => panic!("{name} missed {ticket}"),
+                    PollResult::End => return came,
                 }
                 held.truncate(hold);
             }
@@ -318,7 +318,7 @@ fn a_late_joiner_starts_with_the_next_ticket<K: Kind>() {
         let mut pool = create::<K>(flow, 2, &[]);
         put_many(&mut pool, 7);
         let mut late = Reader::open(&pool.locator(), "tool/in").unwrap();
-        assert!(matches!(late.poll(), Next::Empty));
+        assert!(matches!(late.poll(), PollResult::Empty));
         put(&mut pool);
         assert_eq!(get(&mut late).ticket(), 7);
     }
@@ -330,8 +330,8 @@ fn the_end_comes_after_the_last_frame<K: Kind>() {
     put(&mut pool);
     pool.close();
     assert_eq!(get(&mut reader).ticket(), 0);
-    assert!(matches!(reader.poll(), Next::End));
-    assert!(matches!(reader.poll(), Next::End), "and stays");
+    assert!(matches!(reader.poll(), PollResult::End));
+    assert!(matches!(reader.poll(), PollResult::End), "and stays");
 
     let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
     let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
@@ -339,7 +339,7 @@ fn the_end_comes_after_the_last_frame<K: Kind>() {
     let at = pool.locator();
     drop(pool);
     let lease = get(&mut reader);
-    assert!(matches!(reader.poll(), Next::End), "a dropped pool has ended");
+    assert!(matches!(reader.poll(), PollResult::End), "a dropped pool has ended");
     check(&lease);
     assert!(Reader::open(&at, "b/in").is_err(), "nobody else can come any more");
 }
@@ -467,7 +467,7 @@ fn nothing_is_left_after_the_last_drop<K: Kind>() {
 
 /// Between stages of one process nothing is opened or mapped: the address is the producer's, and so is the event.
 fn a_reader_in_the_producers_process_has_its_address<K: Kind>() {
-    let Place::Cuda(gpu, _) = K::place() else { return };
+    let MemorySpec::Cuda(gpu, _) = K::memory() else { return };
     let mut pool = create::<K>(Flow::Live, 2, &["a/in"]);
     let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
     let [ours, theirs] = [(); 2].map(|()| Stream::new(&gpu).unwrap());
@@ -476,7 +476,7 @@ fn a_reader_in_the_producers_process_has_its_address<K: Kind>() {
     ours.upload(&payload(0), written).unwrap();
     let ready = slot.mark_ready(&ours).unwrap();
     pool.publish(slot, &0u64.to_be_bytes()).unwrap();
-    let Next::Frame(lease) = reader.poll() else { panic!("it was published") };
+    let PollResult::Frame(lease) = reader.poll() else { panic!("it was published") };
     assert_eq!(lease.span(&ready, &theirs).unwrap(), written);
     // the memory lasts as long as its reader
     drop(pool);
@@ -496,7 +496,7 @@ fn any_order_of_steps_keeps_what_is_leased<K: Kind>() {
     proptest!(config, |(flow in flows, slots in 2u32..5, steps in steps)| {
         let mut pool = create::<K>(flow, slots, &["a/in", "b/in"]);
         let mut readers = ["a/in", "b/in"].map(|name| Reader::open(&pool.locator(), name).unwrap());
-        let mut held: [VecDeque<Lease>; 2] = Default::default();
+        let mut held: [VecDeque<SlotLease>; 2] = Default::default();
         let mut next = [0; 2];
         for (step, who) in steps {
             match step {
@@ -504,22 +504,22 @@ fn any_order_of_steps_keeps_what_is_leased<K: Kind>() {
                     let published = pool.published();
                     // in lossless flow what is not polled yet is leased as well
                     let unread = |who: usize| if flow == Flow::Lossless { next[who]..published } else { 0..0 };
-                    let leases = (0..2).flat_map(|who| held[who].iter().map(Lease::ticket).chain(unread(who)));
+                    let leases = (0..2).flat_map(|who| held[who].iter().map(SlotLease::ticket).chain(unread(who)));
                     let leased = leases.collect::<std::collections::BTreeSet<u64>>().len();
                     prop_assert_eq!(try_put(&mut pool).is_some(), leased < slots as usize);
                 }
                 3..5 => match readers[who].poll() {
-                    Next::Frame(lease) => {
+                    PollResult::Frame(lease) => {
                         prop_assert_eq!(lease.ticket(), next[who]);
                         next[who] += 1;
                         held[who].push_back(lease);
                     }
-                    Next::Gone(ticket) => {
+                    PollResult::Gone(ticket) => {
                         prop_assert_eq!((ticket, flow), (next[who], Flow::Live));
                         next[who] += 1;
                     }
-                    Next::Empty => prop_assert_eq!(next[who], pool.published()),
-                    Next::End => prop_assert!(false, "not closed"),
+                    PollResult::Empty => prop_assert_eq!(next[who], pool.published()),
+                    PollResult::End => prop_assert!(false, "not closed"),
                 },
                 _ => drop(held[who].pop_front()),
             }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{CudaDescriptor, CudaIpc, Host, Kind};
 use millrace_frame::{Fence, SlotRef};
-use millrace_pool::{Flow, Lease, Next, Pool, PoolError, PoolSpec, Reader};
+use millrace_pool::{Flow, PollResult, Pool, PoolError, PoolSpec, Reader, SlotLease};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create<K: Kind>(name: &str, flow: Flow, slots: u32, consumers: &[&str], incarnation: u64) -> Pool {
     let consumers = consumers.iter().map(|&name| name.to_owned()).collect();
-    let (slot_bytes, place) = (SLOT_BYTES as u64, K::place());
-    let spec = PoolSpec { name: name.into(), slots, slot_bytes, flow, incarnation, consumers, place };
+    let (slot_bytes, memory) = (SLOT_BYTES as u64, K::memory());
+    let spec = PoolSpec { name: name.into(), slots, slot_bytes, flow, incarnation, consumers, memory };
     Pool::create(&spec).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn try_put(pool: &mut Pool) -> bool {
 }
 
 /// The frame is its ticket's and whole, and stays so while it is held.
-fn check(lease: &Lease) {
+fn check(lease: &SlotLease) {
     let mut expected = vec![0; SLOT_BYTES];
     fill(&mut expected, lease.ticket());
     let item = [lease.ticket(), checksum(&expected)].map(u64::to_ne_bytes).concat();
@@ -226,12 +226,12 @@ fn a_producer_killed_in_mid_write_leaves_whole_frames_only<K: Kind>() {
     assert!(reader.producer_is_dead());
     // two slots: 0 and 1 were overwritten, 2 was about to be
     for gone in 0..3 {
-        assert!(matches!(reader.poll(), Next::Gone(ticket) if ticket == gone));
+        assert!(matches!(reader.poll(), PollResult::Gone(ticket) if ticket == gone));
     }
-    let Next::Frame(last) = reader.poll() else { panic!("ticket 3 is whole") };
+    let PollResult::Frame(last) = reader.poll() else { panic!("ticket 3 is whole") };
     assert_eq!(last.ticket(), 3);
     check(&last);
-    assert!(matches!(reader.poll(), Next::Empty) && reader.pending() == 0);
+    assert!(matches!(reader.poll(), PollResult::Empty) && reader.pending() == 0);
     let late = Reader::open(&at, "b/in").unwrap_err();
     assert!(matches!(&late, PoolError::Open { pid, .. } if *pid == at.owner_pid), "{late}");
 
@@ -241,7 +241,7 @@ fn a_producer_killed_in_mid_write_leaves_whole_frames_only<K: Kind>() {
     assert_ne!(next.pool, at.pool);
     let mut second = Reader::open(&next, "a/in").unwrap();
     assert_eq!(second.incarnation(), 1);
-    let Next::Frame(first) = second.poll() else { panic!("ticket 0 of the second run") };
+    let PollResult::Frame(first) = second.poll() else { panic!("ticket 0 of the second run") };
     check(&first);
     check(&last);
     drop((reader, last));
@@ -409,7 +409,7 @@ fn child() {
             let mut held = Vec::new();
             while held.len() < frames.parse().unwrap() {
                 match reader.poll() {
-                    Next::Frame(lease) => {
+                    PollResult::Frame(lease) => {
                         check(&lease);
                         say(lease.ticket());
                         held.push(lease);
@@ -460,16 +460,16 @@ fn read_on(reader: &mut Reader, to_the_end: bool) {
     let until = Instant::now() + PATIENCE;
     loop {
         match reader.poll() {
-            Next::Frame(lease) => {
+            PollResult::Frame(lease) => {
                 check(&lease);
                 say(lease.ticket());
             }
-            Next::Gone(ticket) => assert_eq!(reader.flow(), Flow::Live, "{ticket} is lost"),
-            Next::Empty if to_the_end => {
+            PollResult::Gone(ticket) => assert_eq!(reader.flow(), Flow::Live, "{ticket} is lost"),
+            PollResult::Empty if to_the_end => {
                 assert!(Instant::now() < until, "no end");
                 std::thread::yield_now();
             }
-            Next::Empty | Next::End => return,
+            PollResult::Empty | PollResult::End => return,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use millrace_frame::{Fence, SlotRef};
 use millrace_pool::control::{Block, Consumer, Description, Header};
-use millrace_pool::{Flow, Next, Place, Pool, PoolSpec, Reader};
+use millrace_pool::{Flow, MemorySpec, PollResult, Pool, PoolSpec, Reader};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::mem::{offset_of, size_of};
@@ -45,7 +45,7 @@ fn pool(name: &str, flow: Flow) -> Pool {
         flow,
         incarnation: 1,
         consumers,
-        place: Place::Host,
+        memory: MemorySpec::Host,
     };
     Pool::create(&spec).unwrap()
 }
@@ -156,7 +156,7 @@ fn use_it(pool: &mut Pool, numbers: &mut Numbers, rounds: usize) -> usize {
                 let next = if numbers.below(4) == 0 { reader.newest() } else { reader.poll() };
                 assert!((1..=64).contains(&reader.slots()));
                 let (_, _, _) = (reader.pending(), reader.is_closed(), reader.producer_is_dead());
-                if let Next::Frame(lease) = next {
+                if let PollResult::Frame(lease) = next {
                     frames += 1;
                     assert!(lease.item().len() <= millrace_pool::control::ITEM_BYTES);
                     let bytes = lease.read(&Fence::Complete, lease.slot_bytes() as usize).unwrap();
@@ -231,11 +231,11 @@ fn a_head_that_lies_ends_the_pool_and_holds_nobody_up() {
             set(head, 1 << 30);
             let passed = reader.pass_over();
             assert_eq!(passed, if flow == Flow::Live { (1 << 30) - (1 << 16) } else { 0 });
-            assert!(matches!(reader.poll(), Next::Gone(_) | Next::Empty));
-            assert!(matches!(reader.newest(), Next::Empty), "no slot holds it, however often it is looked for");
+            assert!(matches!(reader.poll(), PollResult::Gone(_) | PollResult::Empty));
+            assert!(matches!(reader.newest(), PollResult::Empty), "no slot holds it, however often it is looked for");
             // what cannot be
             set(head, u64::MAX);
-            assert!(matches!(reader.poll(), Next::End) && matches!(reader.poll(), Next::End));
+            assert!(matches!(reader.poll(), PollResult::End) && matches!(reader.poll(), PollResult::End));
             assert!(reader.is_closed() && reader.pending() == 0 && reader.pass_over() == 0);
             // as many slots as there are numbers, or none
             let mut other = Reader::open(&at, "b/in").unwrap();

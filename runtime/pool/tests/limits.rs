@@ -28,7 +28,7 @@ fn spec(slots: u32, slot_bytes: u64) -> PoolSpec {
         flow: Flow::Live,
         incarnation: 0,
         consumers,
-        place: millrace_pool::Place::Host,
+        memory: millrace_pool::MemorySpec::Host,
     }
 }
 
@@ -45,7 +45,7 @@ fn sealed(bytes: &[u8], seals: SealFlags) -> OwnedFd {
     fd
 }
 
-fn at(pool: &SlotRef, fd: &impl AsRawFd) -> SlotRef {
+fn with_fd(pool: &SlotRef, fd: &impl AsRawFd) -> SlotRef {
     SlotRef { owner_fd: fd.as_raw_fd() as u32, ..*pool }
 }
 
@@ -60,11 +60,11 @@ fn what_is_no_pool_is_refused_before_it_is_mapped() {
     refused(&SlotRef { owner_fd: 9999, ..good }, "its node has ended");
     refused(&SlotRef { owner_pid: 0x7fff_ffff, ..good }, "its node has ended");
     refused(&SlotRef { owner_pid: 1 << 31, owner_fd: u32::MAX, ..good }, "its node has ended");
-    refused(&at(&good, &File::open("/dev/null").unwrap()), "/dev/null");
+    refused(&with_fd(&good, &File::open("/dev/null").unwrap()), "/dev/null");
     let (pipe, _write) = std::io::pipe().unwrap();
-    refused(&at(&good, &pipe), "pipe:");
-    refused(&at(&good, &sealed(&[0; 8], SealFlags::empty())), "not sealed");
-    refused(&at(&good, &sealed(&[0; 8], SealFlags::SHRINK)), "has 8 bytes");
+    refused(&with_fd(&good, &pipe), "pipe:");
+    refused(&with_fd(&good, &sealed(&[0; 8], SealFlags::empty())), "not sealed");
+    refused(&with_fd(&good, &sealed(&[0; 8], SealFlags::SHRINK)), "has 8 bytes");
     refused(&SlotRef { pool: good.pool ^ 1, ..good }, "whose process took the descriptor over");
     Reader::open(&good, "a/in").expect("the pool itself is none of these");
 }
@@ -81,7 +81,7 @@ fn a_control_block_that_lies_is_refused() {
         sealed(&block, SealFlags::SHRINK)
     };
     let refused = |fd: OwnedFd, why: &str| {
-        let text = refusal(&at(&good, &fd));
+        let text = refusal(&with_fd(&good, &fd));
         assert!(text.contains(why), "expected '{why}' in: {text}");
     };
     refused(lie(offset_of!(Header, magic), &[0; 8]), "magic number");
@@ -103,7 +103,7 @@ fn a_control_block_that_lies_is_refused() {
     refused(lie(offset_of!(Header, export), &(null.as_raw_fd() as u32).to_ne_bytes()), "/dev/null");
     refused(sealed(&genuine[..genuine.len() - 1], SealFlags::SHRINK), "fewer than");
     // and the copy itself is good
-    Reader::open(&at(&good, &lie(0, &[])), "a/in").unwrap();
+    Reader::open(&with_fd(&good, &lie(0, &[])), "a/in").unwrap();
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn memory_that_took_the_descriptor_over_is_refused() {
     let mut block = genuine(&pool);
     let number = genuine(&other)[export..export + 4].to_vec();
     block[export..export + 4].copy_from_slice(&number);
-    let text = refusal(&at(&pool.locator(), &sealed(&block, SealFlags::SHRINK)));
+    let text = refusal(&with_fd(&pool.locator(), &sealed(&block, SealFlags::SHRINK)));
     assert!(text.contains("it is not the file of the pool's slots"), "{text}");
     Reader::open(&pool.locator(), "a/in").expect("the number and the file belong together");
 }
@@ -132,7 +132,7 @@ fn what_another_user_made_is_refused_and_not_given() {
     let block = std::fs::read(format!("/proc/self/fd/{}", good.owner_fd)).unwrap();
     let theirs = sealed(&block, SealFlags::SHRINK);
     std::os::unix::fs::fchown(&theirs, Some(NOBODY), None).unwrap();
-    let text = refusal(&at(&good, &theirs));
+    let text = refusal(&with_fd(&good, &theirs));
     assert!(text.contains("it was made by user 65534, and this process is of user 0"), "{text}");
     // the kernel's own part: what another user has open cannot be opened by its number
     let path = format!("/proc/{}/fd/{}", good.owner_pid, good.owner_fd);
@@ -213,7 +213,7 @@ fn child() {
             let mut reader = Reader::open(&pool.locator(), "a/in").unwrap();
             let slot = pool.acquire().unwrap();
             pool.publish(slot, b"0").unwrap();
-            let millrace_pool::Next::Frame(_lease) = reader.poll() else { panic!("published") };
+            let millrace_pool::PollResult::Frame(_lease) = reader.poll() else { panic!("published") };
             let me = Owner::me().unwrap();
             at_most(Resource::Nofile, 3);
             assert!(File::open("/proc/self/stat").is_err(), "no descriptor is left");

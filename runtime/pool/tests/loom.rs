@@ -442,13 +442,13 @@ fn a_sleeping_producer_is_woken_by_what_it_waits_for() {
         };
         // no time limit here: a lost wake-up is a deadlock, which loom reports
         loop {
-            let heard = protocol::heard(&pool.block.header.bell);
+            let ring_count = protocol::ring_count(&pool.block.header.bell);
             if pool.produce(Flow::Lossless) {
                 break;
             }
             protocol::announce_sleep(&pool.block.header.bell);
             let guard = futex.lock.lock().unwrap();
-            if protocol::heard(&pool.block.header.bell) == heard {
+            if protocol::ring_count(&pool.block.header.bell) == ring_count {
                 drop(futex.woken.wait(guard).unwrap());
             }
             protocol::announce_awake(&pool.block.header.bell);
@@ -478,14 +478,14 @@ fn a_sleeping_consumer_is_woken_by_a_publication() {
             })
         };
         while cursor < 2 {
-            let heard = protocol::heard(&bell);
+            let ring_count = protocol::ring_count(&bell);
             if pool.consume(Flow::Lossless, 0, cursor) == Some(true) {
                 cursor += 1;
                 continue;
             }
             protocol::announce_sleep(&bell);
             let guard = futex.lock.lock().unwrap();
-            if protocol::heard(&bell) == heard {
+            if protocol::ring_count(&bell) == ring_count {
                 drop(futex.woken.wait(guard).unwrap());
             }
             protocol::announce_awake(&bell);

@@ -1,6 +1,6 @@
 //! Memory of the device: a memfd each, with a page at its end that says what it is and who has it open.
 
-use crate::code::{INVALID_VALUE, OUT_OF_MEMORY, Status};
+use crate::code::{INVALID_VALUE, OUT_OF_MEMORY, StatusCode};
 use crate::process::{self, Identity};
 use crate::state::{PAGE, config, fresh, round_up};
 use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags};
@@ -39,7 +39,7 @@ pub(crate) struct Control {
     bytes: u64,
     freed: AtomicU64,
     openers: [Opener; OPENERS],
-    pub(crate) event: crate::event::Shared,
+    pub(crate) event: crate::event::EventCounts,
 }
 
 const _: () = assert!(size_of::<Control>() <= PAGE as usize);
@@ -80,7 +80,7 @@ const _: () = assert!(size_of::<Handle>() == 64);
 
 impl Backing {
     /// `bytes` of new memory for the caller of that name.
-    pub(crate) fn new(kind: Kind, bytes: u64) -> Result<Self, Status> {
+    pub(crate) fn new(kind: Kind, bytes: u64) -> Result<Self, StatusCode> {
         let pages = round_up(bytes, PAGE).ok_or(OUT_OF_MEMORY)?;
         let charged = kind != Kind::Event;
         if charged {
@@ -107,7 +107,7 @@ impl Backing {
     }
 
     /// What a descriptor holds, where it is one of ours.
-    pub(crate) fn from_fd(kind: Kind, fd: OwnedFd) -> Result<Self, Status> {
+    pub(crate) fn from_fd(kind: Kind, fd: OwnedFd) -> Result<Self, StatusCode> {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let link = std::fs::read_link(path).map_err(|_| INVALID_VALUE)?;
         if !link.to_string_lossy().starts_with(&format!("/memfd:{NAME}")) {
@@ -124,7 +124,7 @@ impl Backing {
     }
 
     /// Opens what another process exported.
-    pub(crate) fn open(kind: Kind, handle: &Handle) -> Result<Self, Status> {
+    pub(crate) fn open(kind: Kind, handle: &Handle) -> Result<Self, StatusCode> {
         if handle.kind != kind as u64 || !process::lives(handle.owner) {
             return Err(INVALID_VALUE);
         }
@@ -179,12 +179,12 @@ impl Backing {
         self.control().freed.load(Ordering::Acquire) != 0
     }
 
-    pub(crate) fn duplicate(&self) -> Result<OwnedFd, Status> {
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd, StatusCode> {
         self.fd.try_clone().map_err(|_| OUT_OF_MEMORY)
     }
 
     /// Maps it at addresses of the arena.
-    pub(crate) fn map(&self, at: u64, bytes: u64, access: ProtFlags) -> Result<(), Status> {
+    pub(crate) fn map(&self, at: u64, bytes: u64, access: ProtFlags) -> Result<(), StatusCode> {
         // SAFETY: a range of the arena that was reserved for this, with nothing mapped in it.
         let mapped = unsafe {
             let flags = MapFlags::SHARED | MapFlags::FIXED;
@@ -193,7 +193,7 @@ impl Backing {
         mapped.map(drop).map_err(|_| OUT_OF_MEMORY)
     }
 
-    fn with_openers<T>(&self, run: impl FnOnce(&[Opener; OPENERS]) -> T) -> Result<T, Status> {
+    fn with_openers<T>(&self, run: impl FnOnce(&[Opener; OPENERS]) -> T) -> Result<T, StatusCode> {
         rustix::fs::flock(&self.fd, FlockOperation::LockExclusive).map_err(|_| INVALID_VALUE)?;
         let result = run(&self.control().openers);
         rustix::fs::flock(&self.fd, FlockOperation::Unlock).map_err(|_| INVALID_VALUE)?;
@@ -201,7 +201,7 @@ impl Backing {
     }
 
     /// Notes that this process has it open.
-    pub(crate) fn enter(&self) -> Result<(), Status> {
+    pub(crate) fn enter(&self) -> Result<(), StatusCode> {
         let me = process::me();
         let entered = self.with_openers(|openers| {
             let place = openers.iter().find(|o| o.who().is_none_or(|who| !process::lives(who)))?;
@@ -213,7 +213,7 @@ impl Backing {
     }
 
     /// Notes that this process has let it go.
-    pub(crate) fn leave(&self) -> Result<(), Status> {
+    pub(crate) fn leave(&self) -> Result<(), StatusCode> {
         self.with_openers(|openers| {
             if let Some(own) = openers.iter().find(|o| o.who() == Some(process::me())) {
                 own.pid.store(0, Ordering::Relaxed);
@@ -222,7 +222,7 @@ impl Backing {
     }
 
     /// Living processes that have it open.
-    pub(crate) fn opened_by(&self) -> Result<Vec<u64>, Status> {
+    pub(crate) fn opened_by(&self) -> Result<Vec<u64>, StatusCode> {
         self.with_openers(|openers| {
             openers.iter().filter_map(Opener::who).filter(|&who| process::lives(who)).map(|who| who.pid).collect()
         })
@@ -246,7 +246,7 @@ impl Drop for Backing {
     }
 }
 
-fn map_control(fd: &OwnedFd, at: u64) -> Result<*mut Control, Status> {
+fn map_control(fd: &OwnedFd, at: u64) -> Result<*mut Control, StatusCode> {
     // SAFETY: a new mapping, at addresses that the kernel chooses.
     let page = unsafe {
         let access = ProtFlags::READ | ProtFlags::WRITE;

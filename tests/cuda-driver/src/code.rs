@@ -3,12 +3,12 @@
 use crate::put;
 use std::ffi::{CStr, c_char};
 
-pub(crate) type Status = u32;
+pub(crate) type StatusCode = u32;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $symbol:literal, $text:literal;)*) => {
-        $(#[allow(dead_code, reason = "some have only a text")] pub(crate) const $name: Status = $code;)*
-        const TEXTS: &[(Status, &CStr, &CStr)] = &[$(($code, $symbol, $text)),*];
+        $(#[allow(dead_code, reason = "some have only a text")] pub(crate) const $name: StatusCode = $code;)*
+        const TEXTS: &[(StatusCode, &CStr, &CStr)] = &[$(($code, $symbol, $text)),*];
     };
 }
 
@@ -33,23 +33,23 @@ codes! {
 }
 
 /// A call's result as the number that C sees.
-pub(crate) fn status(result: Result<(), Status>) -> Status {
+pub(crate) fn status(result: Result<(), StatusCode>) -> StatusCode {
     result.err().unwrap_or(SUCCESS)
 }
 
-fn text(code: Status) -> Result<(*const c_char, *const c_char), Status> {
+fn text(code: StatusCode) -> Result<(*const c_char, *const c_char), StatusCode> {
     let known = TEXTS.iter().find(|(known, ..)| *known == code).ok_or(INVALID_VALUE)?;
     Ok((known.1.as_ptr(), known.2.as_ptr()))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuGetErrorName(code: Status, name: *mut *const c_char) -> Status {
+pub(crate) unsafe extern "C" fn cuGetErrorName(code: StatusCode, name: *mut *const c_char) -> StatusCode {
     // SAFETY: the C caller's place.
     status(text(code).and_then(|(symbol, _)| unsafe { put(name, symbol) }))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuGetErrorString(code: Status, string: *mut *const c_char) -> Status {
+pub(crate) unsafe extern "C" fn cuGetErrorString(code: StatusCode, string: *mut *const c_char) -> StatusCode {
     // SAFETY: the C caller's place.
     status(text(code).and_then(|(_, text)| unsafe { put(string, text) }))
 }

@@ -1,6 +1,6 @@
 //! Copies and fills. They are checked when they are called, and done when their stream comes to them.
 
-use crate::code::{INVALID_VALUE, Status, status};
+use crate::code::{INVALID_VALUE, StatusCode, status};
 use crate::memory::Use;
 use crate::state::{State, in_context, misuse};
 use std::ffi::{c_uint, c_void};
@@ -21,7 +21,7 @@ struct Shape {
 
 impl Shape {
     /// From the first byte to the last, and the gaps between rows.
-    fn extent(self, pitch: u64) -> Result<u64, Status> {
+    fn extent(self, pitch: u64) -> Result<u64, StatusCode> {
         if pitch < self.row_bytes && self.rows > 1 {
             return Err(INVALID_VALUE);
         }
@@ -57,7 +57,7 @@ struct Checked {
 }
 
 impl State {
-    fn side(&self, call: &str, place: Where, side: Side, shape: Shape, write: bool) -> Result<Checked, Status> {
+    fn side(&self, call: &str, place: Where, side: Side, shape: Shape, write: bool) -> Result<Checked, StatusCode> {
         let extent = shape.extent(side.pitch)?;
         let uses = match place {
             Where::Device => Some(self.device_range(call, side.at, extent, write)?),
@@ -68,7 +68,13 @@ impl State {
     }
 }
 
-fn copy(call: &str, from: (Where, Side), to: (Where, Side), shape: Shape, stream: *mut c_void) -> Result<(), Status> {
+fn copy(
+    call: &str,
+    from: (Where, Side),
+    to: (Where, Side),
+    shape: Shape,
+    stream: *mut c_void,
+) -> Result<(), StatusCode> {
     let state = in_context(call)?;
     let stream = state.stream(call, stream)?;
     if shape.row_bytes == 0 || shape.rows == 0 {
@@ -122,7 +128,7 @@ pub(crate) unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     from: *const c_void,
     bytes: usize,
     stream: *mut c_void,
-) -> Status {
+) -> StatusCode {
     let (from, to) = ((Where::Host, flat(from as u64, bytes)), (Where::Device, flat(to, bytes)));
     status(copy("cuMemcpyHtoDAsync", from, to, one_row(bytes), stream))
 }
@@ -133,13 +139,18 @@ pub(crate) unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     from: u64,
     bytes: usize,
     stream: *mut c_void,
-) -> Status {
+) -> StatusCode {
     let (from, to) = ((Where::Device, flat(from, bytes)), (Where::Host, flat(to as u64, bytes)));
     status(copy("cuMemcpyDtoHAsync", from, to, one_row(bytes), stream))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
+    to: u64,
+    from: u64,
+    bytes: usize,
+    stream: *mut c_void,
+) -> StatusCode {
     let (from, to) = ((Where::Device, flat(from, bytes)), (Where::Device, flat(to, bytes)));
     status(copy("cuMemcpyDtoDAsync", from, to, one_row(bytes), stream))
 }
@@ -170,7 +181,7 @@ pub(crate) struct Copy2D {
 const HOST: c_uint = 1;
 const DEVICE: c_uint = 2;
 
-fn side(described: &Side2D, shape: Shape) -> Result<(Where, Side), Status> {
+fn side(described: &Side2D, shape: Shape) -> Result<(Where, Side), StatusCode> {
     let (place, start) = match described.kind {
         HOST => (Where::Host, described.host),
         DEVICE => (Where::Device, described.device),
@@ -187,7 +198,7 @@ fn side(described: &Side2D, shape: Shape) -> Result<(Where, Side), Status> {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemcpy2DAsync_v2(described: *const Copy2D, stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuMemcpy2DAsync_v2(described: *const Copy2D, stream: *mut c_void) -> StatusCode {
     status((|| {
         // SAFETY: the C caller's description, during the call.
         let described = unsafe { described.as_ref() }.ok_or(INVALID_VALUE)?;
@@ -197,7 +208,7 @@ pub(crate) unsafe extern "C" fn cuMemcpy2DAsync_v2(described: *const Copy2D, str
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemsetD8Async(to: u64, byte: u8, bytes: usize, stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuMemsetD8Async(to: u64, byte: u8, bytes: usize, stream: *mut c_void) -> StatusCode {
     status((|| {
         let state = in_context("cuMemsetD8Async")?;
         let stream = state.stream_or_recording("cuMemsetD8Async", stream)?;

@@ -1,6 +1,6 @@
 //! The one device and its primary context.
 
-use crate::code::{INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, Status, status};
+use crate::code::{INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, StatusCode, status};
 use crate::put;
 use crate::state::{PRIMARY, config, in_context, initialize, locked, misuse, set_current, started};
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -33,12 +33,12 @@ const ATTRIBUTES: &[(c_uint, c_int)] = &[
     (125, 1),      // interprocess events
 ];
 
-fn known(device: c_int) -> Result<(), Status> {
+fn known(device: c_int) -> Result<(), StatusCode> {
     if device == 0 { Ok(()) } else { Err(INVALID_DEVICE) }
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuInit(flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuInit(flags: c_uint) -> StatusCode {
     if flags != 0 {
         return INVALID_VALUE;
     }
@@ -47,26 +47,26 @@ pub(crate) unsafe extern "C" fn cuInit(flags: c_uint) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> StatusCode {
     // SAFETY: the C caller's place.
     status(unsafe { put(version, VERSION) })
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> StatusCode {
     // SAFETY: the C caller's place.
     status(started("cuDeviceGetCount").and_then(|()| unsafe { put(count, 1) }))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> StatusCode {
     // SAFETY: the C caller's place.
     status(started("cuDeviceGet").and_then(|()| known(ordinal)).and_then(|()| unsafe { put(device, 0) }))
 }
 
 /// # Safety
 /// `to` has `capacity` bytes.
-unsafe fn put_text(to: *mut c_char, capacity: c_int, text: &[u8]) -> Result<(), Status> {
+unsafe fn put_text(to: *mut c_char, capacity: c_int, text: &[u8]) -> Result<(), StatusCode> {
     let capacity = usize::try_from(capacity).map_err(|_| INVALID_VALUE)?;
     if to.is_null() || capacity == 0 {
         return Err(INVALID_VALUE);
@@ -81,7 +81,7 @@ unsafe fn put_text(to: *mut c_char, capacity: c_int, text: &[u8]) -> Result<(), 
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, capacity: c_int, device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, capacity: c_int, device: c_int) -> StatusCode {
     status(
         started("cuDeviceGetName")
             .and_then(|()| known(device))
@@ -91,7 +91,7 @@ pub(crate) unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, capacity: c_i
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, capacity: c_int, device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, capacity: c_int, device: c_int) -> StatusCode {
     status(
         started("cuDeviceGetPCIBusId")
             .and_then(|()| known(device))
@@ -101,13 +101,17 @@ pub(crate) unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, capacity: c
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) -> StatusCode {
     // SAFETY: the C caller's place.
     status(started("cuDeviceGetUuid").and_then(|()| known(device)).and_then(|()| unsafe { put(uuid, UUID) }))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDeviceGetAttribute(
+    value: *mut c_int,
+    attribute: c_uint,
+    device: c_int,
+) -> StatusCode {
     let known = started("cuDeviceGetAttribute").and_then(|()| known(device));
     let found = known.and_then(|()| ATTRIBUTES.iter().find(|(known, _)| *known == attribute).ok_or(INVALID_VALUE));
     // SAFETY: the C caller's place.
@@ -115,7 +119,7 @@ pub(crate) unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribut
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Status {
+pub(crate) unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> StatusCode {
     let in_context = in_context("cuMemGetInfo").map(drop);
     let all = config().memory_bytes;
     // SAFETY: the C caller's places.
@@ -126,14 +130,14 @@ pub(crate) unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut us
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: c_int, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: c_int, flags: c_uint) -> StatusCode {
     let known = started("cuDevicePrimaryCtxSetFlags").and_then(|()| known(device));
     let valid = if flags <= 0x1f { Ok(()) } else { Err(INVALID_VALUE) };
     status(known.and(valid))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) -> StatusCode {
     status((|| {
         let mut state = locked("cuDevicePrimaryCtxRetain")?;
         known(device)?;
@@ -145,7 +149,7 @@ pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_vo
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> Status {
+pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> StatusCode {
     status((|| {
         let mut state = locked("cuDevicePrimaryCtxRelease")?;
         known(device)?;
@@ -163,7 +167,7 @@ pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> S
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> StatusCode {
     status((|| {
         let state = locked("cuCtxSetCurrent")?;
         let context = context as u64;

@@ -1,7 +1,7 @@
 //! Events: points of streams that others wait for, in other processes too.
 
 use crate::backing::{self, Backing, Handle};
-use crate::code::{INVALID_HANDLE, INVALID_VALUE, NOT_READY, Status, status};
+use crate::code::{INVALID_HANDLE, INVALID_VALUE, NOT_READY, StatusCode, status};
 use crate::process;
 use crate::put;
 use crate::state::{State, fresh, in_context, misuse};
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What every process that has the event sees. Zero is an event that was never recorded.
 #[repr(C)]
-pub(crate) struct Shared {
+pub(crate) struct EventCounts {
     /// How often it was recorded.
     recorded: AtomicU64,
     /// Which of these points was reached last.
@@ -33,7 +33,7 @@ const INTERPROCESS: c_uint = 4;
 const LOOK: Duration = Duration::from_micros(50);
 
 impl Event {
-    fn new(flags: c_uint) -> Result<Self, Status> {
+    fn new(flags: c_uint) -> Result<Self, StatusCode> {
         Ok(Self { backing: Backing::new(backing::Kind::Event, 0)?, flags })
     }
 
@@ -47,7 +47,7 @@ impl Event {
         (self.flags & shareable == shareable && self.backing.is_own()).then(|| self.backing.handle())
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &EventCounts {
         &self.backing.control().event
     }
 
@@ -79,7 +79,7 @@ impl Event {
     }
 
     /// An event that its owner has destroyed is nobody's any more.
-    fn usable(&self, call: &str) -> Result<(), Status> {
+    fn usable(&self, call: &str) -> Result<(), StatusCode> {
         if self.shared().destroyed.load(Ordering::Acquire) != 0 {
             return Err(misuse(INVALID_HANDLE, format_args!("{call}: its owner has destroyed this event")));
         }
@@ -88,7 +88,7 @@ impl Event {
 }
 
 impl State {
-    pub(crate) fn event(&self, call: &str, event: *mut c_void) -> Result<Arc<Event>, Status> {
+    pub(crate) fn event(&self, call: &str, event: *mut c_void) -> Result<Arc<Event>, StatusCode> {
         let found = self.events.get(&(event as u64)).cloned();
         let what = || format!("{call}: {:#x} is no event (or no longer)", event as u64);
         let event = found.ok_or_else(|| misuse(INVALID_HANDLE, what()))?;
@@ -98,7 +98,7 @@ impl State {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventCreate(to: *mut *mut c_void, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuEventCreate(to: *mut *mut c_void, flags: c_uint) -> StatusCode {
     status((|| {
         let mut state = in_context("cuEventCreate")?;
         if flags > 7 || (flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0) {
@@ -114,7 +114,7 @@ pub(crate) unsafe extern "C" fn cuEventCreate(to: *mut *mut c_void, flags: c_uin
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuEventDestroy")?;
         let Some(event) = state.events.remove(&(event as u64)) else {
@@ -129,7 +129,7 @@ pub(crate) unsafe extern "C" fn cuEventDestroy_v2(event: *mut c_void) -> Status 
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> StatusCode {
     status((|| {
         let state = in_context("cuEventRecord")?;
         let event = state.event("cuEventRecord", event)?;
@@ -144,7 +144,11 @@ pub(crate) unsafe extern "C" fn cuEventRecord(event: *mut c_void, stream: *mut c
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamWaitEvent(stream: *mut c_void, event: *mut c_void, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamWaitEvent(
+    stream: *mut c_void,
+    event: *mut c_void,
+    flags: c_uint,
+) -> StatusCode {
     status((|| {
         let state = in_context("cuStreamWaitEvent")?;
         if flags != 0 {
@@ -160,7 +164,7 @@ pub(crate) unsafe extern "C" fn cuStreamWaitEvent(stream: *mut c_void, event: *m
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventQuery(event: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuEventQuery(event: *mut c_void) -> StatusCode {
     status((|| {
         let event = in_context("cuEventQuery")?.event("cuEventQuery", event)?;
         if event.is_reached(event.recorded()) { Ok(()) } else { Err(NOT_READY) }
@@ -168,7 +172,7 @@ pub(crate) unsafe extern "C" fn cuEventQuery(event: *mut c_void) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventSynchronize(event: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuEventSynchronize(event: *mut c_void) -> StatusCode {
     status((|| {
         let event = in_context("cuEventSynchronize")?.event("cuEventSynchronize", event)?;
         event.wait_until(event.recorded());
@@ -177,7 +181,7 @@ pub(crate) unsafe extern "C" fn cuEventSynchronize(event: *mut c_void) -> Status
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuEventElapsedTime(to: *mut f32, from: *mut c_void, until: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuEventElapsedTime(to: *mut f32, from: *mut c_void, until: *mut c_void) -> StatusCode {
     status((|| {
         let state = in_context("cuEventElapsedTime")?;
         let at_ns = |event: *mut c_void| {

@@ -1,6 +1,6 @@
 //! Recorded work of a stream: host functions and fills, each checked when it is recorded and again when it is launched.
 
-use crate::code::{CAPTURE_INVALIDATED, ILLEGAL_STATE, INVALID_HANDLE, INVALID_VALUE, Status, status};
+use crate::code::{CAPTURE_INVALIDATED, ILLEGAL_STATE, INVALID_HANDLE, INVALID_VALUE, StatusCode, status};
 use crate::put;
 use crate::state::{State, fresh, in_context, misuse};
 use crate::stream::Operation;
@@ -9,7 +9,7 @@ use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
 
 /// Makes an operation, as often as it is launched.
-pub(crate) type Prepare = Box<dyn Fn(&State) -> Result<Operation, Status> + Send + Sync>;
+pub(crate) type Prepare = Box<dyn Fn(&State) -> Result<Operation, StatusCode> + Send + Sync>;
 pub(crate) type Recorded = Arc<Vec<Prepare>>;
 
 #[derive(Default)]
@@ -29,13 +29,13 @@ impl Recording {
     }
 }
 
-fn of(graphs: &HashMap<u64, Recorded>, call: &str, graph: *mut c_void) -> Result<Recorded, Status> {
+fn of(graphs: &HashMap<u64, Recorded>, call: &str, graph: *mut c_void) -> Result<Recorded, StatusCode> {
     let found = graphs.get(&(graph as u64)).cloned();
     found.ok_or_else(|| misuse(INVALID_HANDLE, format_args!("{call}: {:#x} is no graph (or no longer)", graph as u64)))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_uint) -> StatusCode {
     status((|| {
         let stream = in_context("cuStreamBeginCapture")?.stream_or_recording("cuStreamBeginCapture", stream)?;
         stream.recording(|recording| match recording {
@@ -50,7 +50,7 @@ pub(crate) unsafe extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mod
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamEndCapture(stream: *mut c_void, to: *mut *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamEndCapture(stream: *mut c_void, to: *mut *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuStreamEndCapture")?;
         let stream = state.stream_or_recording("cuStreamEndCapture", stream)?;
@@ -71,7 +71,7 @@ pub(crate) unsafe extern "C" fn cuGraphInstantiateWithFlags(
     to: *mut *mut c_void,
     graph: *mut c_void,
     flags: u64,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuGraphInstantiateWithFlags")?;
         if flags != 0 {
@@ -87,7 +87,7 @@ pub(crate) unsafe extern "C" fn cuGraphInstantiateWithFlags(
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuGraphLaunch(graph: *mut c_void, stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuGraphLaunch(graph: *mut c_void, stream: *mut c_void) -> StatusCode {
     status((|| {
         let state = in_context("cuGraphLaunch")?;
         let recorded = of(&state.launchable, "cuGraphLaunch", graph)?;
@@ -100,7 +100,7 @@ pub(crate) unsafe extern "C" fn cuGraphLaunch(graph: *mut c_void, stream: *mut c
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuGraphDestroy(graph: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuGraphDestroy(graph: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuGraphDestroy")?;
         of(&state.graphs, "cuGraphDestroy", graph)?;
@@ -110,7 +110,7 @@ pub(crate) unsafe extern "C" fn cuGraphDestroy(graph: *mut c_void) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuGraphExecDestroy(graph: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuGraphExecDestroy(graph: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuGraphExecDestroy")?;
         of(&state.launchable, "cuGraphExecDestroy", graph)?;

@@ -1,7 +1,7 @@
 //! Memory and events of other processes, by the 64 bytes of a handle.
 
 use crate::backing::{self, Backing, Handle};
-use crate::code::{INVALID_CONTEXT, INVALID_VALUE, NOT_SUPPORTED, Status, status};
+use crate::code::{INVALID_CONTEXT, INVALID_VALUE, NOT_SUPPORTED, StatusCode, status};
 use crate::event::Event;
 use crate::memory::{Kind, READ_WRITE, Region, Uses};
 use crate::process::me;
@@ -11,7 +11,7 @@ use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuIpcGetMemHandle(to: *mut Handle, at: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuIpcGetMemHandle(to: *mut Handle, at: u64) -> StatusCode {
     status((|| {
         let state = in_context("cuIpcGetMemHandle")?;
         if config().no_ipc {
@@ -35,7 +35,7 @@ pub(crate) unsafe extern "C" fn cuIpcGetMemHandle(to: *mut Handle, at: u64) -> S
 const LAZY_ENABLE_PEER_ACCESS: c_uint = 1;
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuIpcOpenMemHandle_v2(to: *mut u64, handle: Handle, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuIpcOpenMemHandle_v2(to: *mut u64, handle: Handle, flags: c_uint) -> StatusCode {
     status((|| {
         let mut state = in_context("cuIpcOpenMemHandle")?;
         if to.is_null() || flags != LAZY_ENABLE_PEER_ACCESS {
@@ -66,7 +66,7 @@ pub(crate) unsafe extern "C" fn cuIpcOpenMemHandle_v2(to: *mut u64, handle: Hand
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuIpcCloseMemHandle(at: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuIpcCloseMemHandle(at: u64) -> StatusCode {
     status((|| {
         let mut state = in_context("cuIpcCloseMemHandle")?;
         let times = match state.regions.get_mut(&at).map(|region| &mut region.kind) {
@@ -88,7 +88,7 @@ pub(crate) unsafe extern "C" fn cuIpcCloseMemHandle(at: u64) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuIpcGetEventHandle(to: *mut Handle, event: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuIpcGetEventHandle(to: *mut Handle, event: *mut c_void) -> StatusCode {
     status((|| {
         let state = in_context("cuIpcGetEventHandle")?;
         let event = state.event("cuIpcGetEventHandle", event)?;
@@ -98,7 +98,7 @@ pub(crate) unsafe extern "C" fn cuIpcGetEventHandle(to: *mut Handle, event: *mut
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuIpcOpenEventHandle(to: *mut *mut c_void, handle: Handle) -> Status {
+pub(crate) unsafe extern "C" fn cuIpcOpenEventHandle(to: *mut *mut c_void, handle: Handle) -> StatusCode {
     status((|| {
         let mut state = in_context("cuIpcOpenEventHandle")?;
         if handle.owner == me() {

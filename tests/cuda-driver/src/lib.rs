@@ -51,7 +51,7 @@ mod vmm;
 ///
 /// # Safety
 /// `place` is null or a place for a `T`.
-unsafe fn put<T>(place: *mut T, value: T) -> Result<(), code::Status> {
+unsafe fn put<T>(place: *mut T, value: T) -> Result<(), code::StatusCode> {
     if place.is_null() {
         return Err(code::INVALID_VALUE);
     }

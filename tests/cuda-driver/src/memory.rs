@@ -1,7 +1,7 @@
 //! Memory of the device and pinned memory of the host: what lives, how long, and who uses it.
 
 use crate::backing::{self, Backing};
-use crate::code::{INVALID_VALUE, OUT_OF_MEMORY, Status, status};
+use crate::code::{INVALID_VALUE, OUT_OF_MEMORY, StatusCode, status};
 use crate::put;
 use crate::state::{Guard, PAGE, State, forbid, in_context, misuse, round_up};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Checks that a call may use a range of the device's memory, and notes that it does.
-    pub(crate) fn device_range(&self, call: &str, at: u64, bytes: u64, write: bool) -> Result<Use, Status> {
+    pub(crate) fn device_range(&self, call: &str, at: u64, bytes: u64, write: bool) -> Result<Use, StatusCode> {
         let Some((start, region)) = self.region_at(at) else {
             let what = format!("{call}: {bytes} bytes at {at:#x}, where the device has no memory (or no longer)");
             return Err(misuse(INVALID_VALUE, what));
@@ -98,7 +98,7 @@ impl State {
     }
 
     /// The pinned memory that a range of the host's lies in, if it does.
-    pub(crate) fn pinned_range(&self, call: &str, at: u64, bytes: u64) -> Result<Option<Use>, Status> {
+    pub(crate) fn pinned_range(&self, call: &str, at: u64, bytes: u64) -> Result<Option<Use>, StatusCode> {
         if self.region_at(at).is_some() {
             return Err(misuse(
                 INVALID_VALUE,
@@ -115,7 +115,7 @@ impl State {
     }
 
     /// Takes a region out, where nothing that is queued uses it.
-    pub(crate) fn take_region(&mut self, call: &str, at: u64) -> Result<Region, Status> {
+    pub(crate) fn take_region(&mut self, call: &str, at: u64) -> Result<Region, StatusCode> {
         let uses = self.regions.get(&at).ok_or(INVALID_VALUE)?.uses.count();
         if uses > 0 {
             let what = format!("{call}: {uses} queued operations use the memory at {at:#x} that goes");
@@ -137,7 +137,7 @@ pub(crate) fn spoil(at: u64, bytes: u64) {
     unsafe { (at as *mut u8).write_bytes(FRESH, bytes.min(FRESH_BYTES) as usize) };
 }
 
-fn allocate(mut state: Guard, bytes: u64) -> Result<u64, Status> {
+fn allocate(mut state: Guard, bytes: u64) -> Result<u64, StatusCode> {
     if bytes == 0 {
         return Err(INVALID_VALUE);
     }
@@ -151,14 +151,14 @@ fn allocate(mut state: Guard, bytes: u64) -> Result<u64, Status> {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemAlloc_v2(to: *mut u64, bytes: usize) -> Status {
+pub(crate) unsafe extern "C" fn cuMemAlloc_v2(to: *mut u64, bytes: usize) -> StatusCode {
     let allocated = in_context("cuMemAlloc").and_then(|state| allocate(state, bytes as u64));
     // SAFETY: the C caller's place.
     status(allocated.and_then(|at| unsafe { put(to, at) }))
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemFree_v2(at: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuMemFree_v2(at: u64) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemFree")?;
         if at == 0 {
@@ -186,7 +186,7 @@ pub(crate) unsafe extern "C" fn cuMemFree_v2(at: u64) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemHostAlloc(to: *mut *mut c_void, bytes: usize, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuMemHostAlloc(to: *mut *mut c_void, bytes: usize, flags: c_uint) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemHostAlloc")?;
         if bytes == 0 || flags > 7 {
@@ -208,7 +208,7 @@ pub(crate) unsafe extern "C" fn cuMemHostAlloc(to: *mut *mut c_void, bytes: usiz
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemFreeHost(at: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuMemFreeHost(at: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemFreeHost")?;
         let at = at as u64;

@@ -1,7 +1,7 @@
 //! Modules and launches. The text of a module is read for its kernels' names and parameters; what runs is the same
 //! source, compiled for this processor.
 
-use crate::code::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Status, status};
+use crate::code::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, StatusCode, status};
 use crate::memory::Use;
 use crate::put;
 use crate::state::{State, fresh, in_context, misuse};
@@ -87,7 +87,7 @@ pub(crate) unsafe extern "C" fn cuModuleLoadDataEx(
     count: c_uint,
     options: *mut c_uint,
     values: *mut *mut c_void,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuModuleLoadDataEx")?;
         if image.is_null() {
@@ -109,7 +109,7 @@ pub(crate) unsafe extern "C" fn cuModuleLoadDataEx(
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuModuleUnload(module: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuModuleUnload(module: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuModuleUnload")?;
         if state.modules.remove(&(module as u64)).is_none() {
@@ -125,7 +125,7 @@ pub(crate) unsafe extern "C" fn cuModuleGetFunction(
     to: *mut *mut c_void,
     module: *mut c_void,
     name: *const c_char,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuModuleGetFunction")?;
         if name.is_null() {
@@ -145,7 +145,7 @@ pub(crate) unsafe extern "C" fn cuModuleGetFunction(
 }
 
 impl State {
-    fn function(&self, call: &str, function: *mut c_void) -> Result<Arc<Function>, Status> {
+    fn function(&self, call: &str, function: *mut c_void) -> Result<Arc<Function>, StatusCode> {
         let found = self.functions.get(&(function as u64)).cloned();
         found.ok_or_else(|| misuse(INVALID_HANDLE, format_args!("{call}: no function, or its module is unloaded")))
     }
@@ -170,7 +170,7 @@ pub(crate) unsafe extern "C" fn cuLaunchKernel(
     stream: *mut c_void,
     arguments: *mut *mut c_void,
     extra: *mut *mut c_void,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let state = in_context("cuLaunchKernel")?;
         let function = state.function("cuLaunchKernel", function)?;

@@ -1,7 +1,7 @@
 //! What the process has of the driver, and the checks that every call begins with.
 
 use crate::backing::Backing;
-use crate::code::{INVALID_CONTEXT, NOT_INITIALIZED, NOT_PERMITTED, OUT_OF_MEMORY, Status};
+use crate::code::{INVALID_CONTEXT, NOT_INITIALIZED, NOT_PERMITTED, OUT_OF_MEMORY, StatusCode};
 use crate::event::Event;
 use crate::graph::Recorded;
 use crate::memory::{Pinned, Region};
@@ -51,7 +51,7 @@ pub(crate) fn say(what: impl Display) {
 }
 
 /// Tells of a call that the real driver's manual forbids or leaves undefined, and aborts, where not told to be lenient.
-pub(crate) fn misuse(code: Status, what: impl Display) -> Status {
+pub(crate) fn misuse(code: StatusCode, what: impl Display) -> StatusCode {
     say(format_args!("MISUSE: {what}"));
     if !config().lenient {
         std::process::abort();
@@ -135,7 +135,7 @@ extern "C" fn leaks() {
 }
 
 /// What every call but those of error texts needs: an initialized process, and not the thread of a host function.
-pub(crate) fn started(call: &str) -> Result<(), Status> {
+pub(crate) fn started(call: &str) -> Result<(), StatusCode> {
     if IN_CALLBACK.get() {
         return Err(misuse(NOT_PERMITTED, format_args!("{call} is called from a host function of a stream")));
     }
@@ -151,7 +151,7 @@ pub(crate) fn started(call: &str) -> Result<(), Status> {
 pub(crate) type Locked = MutexGuard<'static, Option<State>>;
 
 /// The state, for a call that needs no context.
-pub(crate) fn locked(call: &str) -> Result<Guard, Status> {
+pub(crate) fn locked(call: &str) -> Result<Guard, StatusCode> {
     started(call)?;
     let mut guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     guard.get_or_insert_default();
@@ -159,7 +159,7 @@ pub(crate) fn locked(call: &str) -> Result<Guard, Status> {
 }
 
 /// The state, for a call that needs a current context.
-pub(crate) fn in_context(call: &str) -> Result<Guard, Status> {
+pub(crate) fn in_context(call: &str) -> Result<Guard, StatusCode> {
     let state = locked(call)?;
     if CURRENT.get() != PRIMARY || state.retained == 0 {
         return Err(INVALID_CONTEXT);
@@ -209,7 +209,7 @@ pub(crate) fn round_up(bytes: u64, to: u64) -> Option<u64> {
 
 impl State {
     /// Reserves addresses, with a gap after them. Nothing is mapped there.
-    pub(crate) fn addresses(&mut self, bytes: u64, align: u64) -> Result<u64, Status> {
+    pub(crate) fn addresses(&mut self, bytes: u64, align: u64) -> Result<u64, StatusCode> {
         if self.arena.is_none() {
             // SAFETY: new addresses, chosen by the kernel, that nobody can access.
             let start = unsafe {

@@ -1,6 +1,6 @@
 //! Streams: a thread each, which works through a queue while the host goes on.
 
-use crate::code::{CAPTURE_UNSUPPORTED, INVALID_HANDLE, INVALID_VALUE, Status, status};
+use crate::code::{CAPTURE_UNSUPPORTED, INVALID_HANDLE, INVALID_VALUE, StatusCode, status};
 use crate::graph::{Prepare, Recording};
 use crate::put;
 use crate::state::{State, config, fresh, in_callback, in_context, misuse, started};
@@ -27,7 +27,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    fn start() -> Result<Arc<Self>, Status> {
+    fn start() -> Result<Arc<Self>, StatusCode> {
         let stream = Arc::new(Self::default());
         let runs = stream.clone();
         let thread = std::thread::Builder::new().name("cuda-stand-in".into()).spawn(move || runs.run());
@@ -44,8 +44,8 @@ impl Stream {
     pub(crate) fn submit_or_record(
         &self,
         state: &State,
-        prepare: impl Fn(&State) -> Result<Operation, Status> + Send + Sync + 'static,
-    ) -> Result<(), Status> {
+        prepare: impl Fn(&State) -> Result<Operation, StatusCode> + Send + Sync + 'static,
+    ) -> Result<(), StatusCode> {
         let operation = prepare(state)?;
         let prepare: Prepare = Box::new(prepare);
         if self.recording(|recording| recording.as_mut().map(|recording| recording.push(prepare))).is_none() {
@@ -97,7 +97,7 @@ impl Stream {
 
 impl State {
     /// A stream, for a call that cannot be recorded: where the stream records, that is over.
-    pub(crate) fn stream(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, Status> {
+    pub(crate) fn stream(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, StatusCode> {
         let stream = self.stream_or_recording(call, stream)?;
         match stream.recording(|recording| recording.as_mut().map(Recording::spoil)) {
             Some(()) => Err(CAPTURE_UNSUPPORTED),
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    pub(crate) fn stream_or_recording(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, Status> {
+    pub(crate) fn stream_or_recording(&self, call: &str, stream: *mut c_void) -> Result<Arc<Stream>, StatusCode> {
         self.streams.get(&(stream as u64)).cloned().ok_or_else(|| {
             let what = match stream as u64 {
                 0 => format!("{call}: the default stream, which waits for others and is not offered here"),
@@ -119,7 +119,7 @@ impl State {
 const NON_BLOCKING: c_uint = 1;
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamCreate(to: *mut *mut c_void, flags: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamCreate(to: *mut *mut c_void, flags: c_uint) -> StatusCode {
     status((|| {
         let mut state = in_context("cuStreamCreate")?;
         if flags & !NON_BLOCKING != 0 {
@@ -134,7 +134,7 @@ pub(crate) unsafe extern "C" fn cuStreamCreate(to: *mut *mut c_void, flags: c_ui
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamDestroy_v2(stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamDestroy_v2(stream: *mut c_void) -> StatusCode {
     status((|| {
         let mut state = in_context("cuStreamDestroy")?;
         let stopped = state.stream("cuStreamDestroy", stream)?;
@@ -146,7 +146,7 @@ pub(crate) unsafe extern "C" fn cuStreamDestroy_v2(stream: *mut c_void) -> Statu
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> Status {
+pub(crate) unsafe extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> StatusCode {
     status((|| {
         let stream = in_context("cuStreamSynchronize")?.stream("cuStreamSynchronize", stream)?;
         let submitted = stream.queue().submitted;
@@ -160,7 +160,7 @@ pub(crate) unsafe extern "C" fn cuLaunchHostFunc(
     stream: *mut c_void,
     call: Option<unsafe extern "C" fn(*mut c_void)>,
     data: *mut c_void,
-) -> Status {
+) -> StatusCode {
     status((|| {
         started("cuLaunchHostFunc")?;
         let call = call.ok_or(INVALID_VALUE)?;

@@ -1,7 +1,7 @@
 //! Physical memory, addresses, and the mappings between them.
 
 use crate::backing::{self, Backing};
-use crate::code::{INVALID_DEVICE, INVALID_VALUE, Status, status};
+use crate::code::{INVALID_DEVICE, INVALID_VALUE, StatusCode, status};
 use crate::memory::{Kind, READ_WRITE, Region, Uses, spoil};
 use crate::put;
 use crate::state::{fresh, in_context, misuse};
@@ -37,7 +37,7 @@ const READ: c_uint = 1;
 const READ_AND_WRITE: c_uint = 3;
 const GRANULARITY_BYTES: u64 = 2 << 20;
 
-fn ours(location: &Location) -> Result<(), Status> {
+fn ours(location: &Location) -> Result<(), StatusCode> {
     match location {
         Location { kind: DEVICE, id: 0 } => Ok(()),
         Location { kind: DEVICE, .. } => Err(INVALID_DEVICE),
@@ -47,7 +47,7 @@ fn ours(location: &Location) -> Result<(), Status> {
 
 /// # Safety
 /// `prop` is null or points to one.
-unsafe fn checked(prop: *const Prop) -> Result<(), Status> {
+unsafe fn checked(prop: *const Prop) -> Result<(), StatusCode> {
     // SAFETY: the caller's contract.
     let prop = unsafe { prop.as_ref() }.ok_or(INVALID_VALUE)?;
     if prop.kind != PINNED || prop.handle_types & !POSIX_FD != 0 {
@@ -56,7 +56,7 @@ unsafe fn checked(prop: *const Prop) -> Result<(), Status> {
     ours(&prop.location)
 }
 
-fn granular(bytes: u64) -> Result<(), Status> {
+fn granular(bytes: u64) -> Result<(), StatusCode> {
     if bytes > 0 && bytes.is_multiple_of(GRANULARITY_BYTES) { Ok(()) } else { Err(INVALID_VALUE) }
 }
 
@@ -65,7 +65,7 @@ pub(crate) unsafe extern "C" fn cuMemGetAllocationGranularity(
     to: *mut usize,
     prop: *const Prop,
     option: c_uint,
-) -> Status {
+) -> StatusCode {
     status((|| {
         crate::state::started("cuMemGetAllocationGranularity")?;
         // SAFETY: the C caller's description and place.
@@ -77,7 +77,7 @@ pub(crate) unsafe extern "C" fn cuMemGetAllocationGranularity(
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemCreate(to: *mut u64, bytes: usize, prop: *const Prop, flags: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuMemCreate(to: *mut u64, bytes: usize, prop: *const Prop, flags: u64) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemCreate")?;
         // SAFETY: the C caller's description.
@@ -100,7 +100,7 @@ pub(crate) unsafe extern "C" fn cuMemCreate(to: *mut u64, bytes: usize, prop: *c
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemRelease(handle: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuMemRelease(handle: u64) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemRelease")?;
         if state.physical.remove(&handle).is_none() {
@@ -117,7 +117,7 @@ pub(crate) unsafe extern "C" fn cuMemExportToShareableHandle(
     handle: u64,
     kind: c_uint,
     flags: u64,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let state = in_context("cuMemExportToShareableHandle")?;
         if kind != POSIX_FD || flags != 0 || to.is_null() {
@@ -130,7 +130,11 @@ pub(crate) unsafe extern "C" fn cuMemExportToShareableHandle(
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemImportFromShareableHandle(to: *mut u64, fd: *mut c_void, kind: c_uint) -> Status {
+pub(crate) unsafe extern "C" fn cuMemImportFromShareableHandle(
+    to: *mut u64,
+    fd: *mut c_void,
+    kind: c_uint,
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemImportFromShareableHandle")?;
         let fd = c_int::try_from(fd as usize).map_err(|_| INVALID_VALUE)?;
@@ -148,7 +152,7 @@ pub(crate) unsafe extern "C" fn cuMemImportFromShareableHandle(to: *mut u64, fd:
     })())
 }
 
-fn borrowed<'a>(fd: c_int) -> Result<BorrowedFd<'a>, Status> {
+fn borrowed<'a>(fd: c_int) -> Result<BorrowedFd<'a>, StatusCode> {
     if fd < 0 {
         return Err(INVALID_VALUE);
     }
@@ -163,7 +167,7 @@ pub(crate) unsafe extern "C" fn cuMemAddressReserve(
     align: usize,
     _wished: u64,
     flags: u64,
-) -> Status {
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemAddressReserve")?;
         granular(bytes as u64)?;
@@ -178,7 +182,7 @@ pub(crate) unsafe extern "C" fn cuMemAddressReserve(
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemAddressFree(at: u64, bytes: usize) -> Status {
+pub(crate) unsafe extern "C" fn cuMemAddressFree(at: u64, bytes: usize) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemAddressFree")?;
         let bytes = bytes as u64;
@@ -195,7 +199,7 @@ pub(crate) unsafe extern "C" fn cuMemAddressFree(at: u64, bytes: usize) -> Statu
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemMap(at: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -> Status {
+pub(crate) unsafe extern "C" fn cuMemMap(at: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemMap")?;
         let bytes = bytes as u64;
@@ -222,7 +226,7 @@ pub(crate) unsafe extern "C" fn cuMemMap(at: u64, bytes: usize, offset: usize, h
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemUnmap(at: u64, bytes: usize) -> Status {
+pub(crate) unsafe extern "C" fn cuMemUnmap(at: u64, bytes: usize) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemUnmap")?;
         match state.regions.get(&at) {
@@ -237,7 +241,12 @@ pub(crate) unsafe extern "C" fn cuMemUnmap(at: u64, bytes: usize) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn cuMemSetAccess(at: u64, bytes: usize, access: *const Access, count: usize) -> Status {
+pub(crate) unsafe extern "C" fn cuMemSetAccess(
+    at: u64,
+    bytes: usize,
+    access: *const Access,
+    count: usize,
+) -> StatusCode {
     status((|| {
         let mut state = in_context("cuMemSetAccess")?;
         if count != 1 {

@@ -7,7 +7,7 @@ use millrace_graph::check::{World, check};
 use millrace_graph::describe::{Described, Describer, Description};
 use millrace_graph::explain::explain;
 use millrace_graph::fault::Report;
-use millrace_ingest::{Event, Ingest, Options, fuzzing};
+use millrace_ingest::{Event, Ingest, IngestOptions, fuzzing};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -39,7 +39,7 @@ fn written(bytes: &[u8]) -> &'static Path {
 }
 
 fn file(bytes: &[u8]) {
-    let Ok(mut source) = Ingest::open(written(bytes), &Options::default()) else { return };
+    let Ok(mut source) = Ingest::open(written(bytes), &IngestOptions::default()) else { return };
     for _ in 0..MOST_EVENTS {
         match source.next_event() {
             Err(_) | Ok(Event::End) => return,

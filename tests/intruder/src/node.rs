@@ -79,14 +79,14 @@ impl Backend for TakenOver {
     type Decoder = Stream;
     type Picture = Box<Picture>;
     type Surface = Box<Picture>;
-    type Lane = ();
+    type Workspace = ();
 
     fn open(settings: &Settings, cx: &Context) -> Result<Self, NodeError> {
         let source = settings.cameras.source.clone().unwrap_or_default();
         Ok(Self { cx: cx.clone(), port: settings.port, source })
     }
 
-    fn lane(&self, _: &Context) -> Result<Arc<()>, NodeError> {
+    fn workspace(&self, _: &Context) -> Result<Arc<()>, NodeError> {
         Ok(Arc::new(()))
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::queue::{ClientQueue, Next, Video, VideoConfig};
+use crate::queue::{ClientQueue, SendStep, Video, VideoConfig};
 use axum::body::Bytes;
 use millrace_frame::Size;
 use proptest::prelude::*;
@@ -39,7 +39,7 @@ proptest! {
         let source: Arc<str> = "cam".into();
         let mut texts: VecDeque<String> = VecDeque::new();
         let mut pictures: [VecDeque<(u64, bool)>; 3] = Default::default();
-        let (mut lost_texts, mut lost_pictures, mut told, mut number) = (0u64, 0u64, 0u64, 0u64);
+        let (mut lost_texts, mut lost_pictures, mut reported, mut number) = (0u64, 0u64, 0u64, 0u64);
         let mut begun = [false; 3];
         for step in steps.into_iter().chain([Step::Pop(usize::MAX)]) {
             number += 1;
@@ -62,21 +62,21 @@ proptest! {
                 Step::Pop(times) => for _ in 0..times {
                     match queue.try_next() {
                         None => break,
-                        Some(Next::Text(text)) if text.starts_with("{\"type\":\"gap\"") => {
+                        Some(SendStep::Text(text)) if text.starts_with("{\"type\":\"gap\"") => {
                             let gap: Value = serde_json::from_str(&text).unwrap();
-                            told += gap["detections"].as_u64().unwrap() + gap["packets"].as_u64().unwrap();
+                            reported += gap["detections"].as_u64().unwrap() + gap["packets"].as_u64().unwrap();
                         }
-                        Some(Next::Text(text)) if text.starts_with('{') => {}
-                        Some(Next::Text(text)) => {
+                        Some(SendStep::Text(text)) if text.starts_with('{') => {}
+                        Some(SendStep::Text(text)) => {
                             // those before it are the lost ones
                             while let Some(pushed) = texts.pop_front() {
                                 if pushed == text.as_str() { break }
-                                prop_assert!(lost_texts > 0 && told > 0, "a loss that was not counted and told first");
+                                prop_assert!(lost_texts > 0 && reported > 0, "a loss that was not counted and told first");
                                 lost_texts -= 1;
-                                told -= 1;
+                                reported -= 1;
                             }
                         }
-                        Some(Next::Binary(bytes)) => {
+                        Some(SendStep::Binary(bytes)) => {
                             let camera = usize::from(bytes[7]);
                             let mut head: [u8; 8] = bytes[..8].try_into().unwrap();
                             head[7] = 0;
@@ -88,9 +88,9 @@ proptest! {
                                     break;
                                 }
                                 skipped = true;
-                                prop_assert!(lost_pictures > 0 && told > 0, "a loss that was not counted and told first");
+                                prop_assert!(lost_pictures > 0 && reported > 0, "a loss that was not counted and told first");
                                 lost_pictures -= 1;
-                                told -= 1;
+                                reported -= 1;
                             }
                         }
                         Some(other) => prop_assert!(false, "{:?}", other),
@@ -115,13 +115,13 @@ fn a_change_of_stream_is_told_before_its_first_picture_also_after_a_loss() {
     assert_eq!(queue.push_packet(0, &source, &config(0), true, &data), 0);
     let texts: Vec<String> = std::iter::from_fn(|| queue.try_next())
         .map(|n| match n {
-            Next::Text(text) => text.as_str().split('"').nth(3).unwrap().to_owned(),
+            SendStep::Text(text) => text.as_str().split('"').nth(3).unwrap().to_owned(),
             _ => "picture".into(),
         })
         .collect();
     assert_eq!(texts, ["video", "gap", "picture"]);
     queue.push_packet(0, &source, &config(2), true, &data);
-    assert!(matches!(queue.try_next(), Some(Next::Text(t)) if t.contains("\"video\"")));
+    assert!(matches!(queue.try_next(), Some(SendStep::Text(t)) if t.contains("\"video\"")));
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn of_jpeg_pictures_only_the_newest_waits() {
     for n in 0..10u8 {
         assert_eq!(queue.push_jpeg(0, &source, &config(1), &Bytes::from(vec![n; 10])), u64::from(n > 0));
     }
-    let all: Vec<Next> = std::iter::from_fn(|| queue.try_next()).collect();
-    assert!(matches!(&all[..], [Next::Text(_), Next::Text(_), Next::Binary(b)] if b[0] == 9), "{all:?}");
+    let all: Vec<SendStep> = std::iter::from_fn(|| queue.try_next()).collect();
+    assert!(matches!(&all[..], [SendStep::Text(_), SendStep::Text(_), SendStep::Binary(b)] if b[0] == 9), "{all:?}");
 }
 
 #[test]
@@ -153,12 +153,12 @@ fn an_abort_comes_before_everything_and_an_end_after_everything() {
     let queue = ClientQueue::new(Video::None, Limits::default());
     queue.end(1001, "over");
     queue.push_detections(0, &source, "a".into());
-    assert_eq!(queue.try_next(), Some(Next::Text("a".into())));
-    assert!(matches!(queue.try_next(), Some(Next::Text(t)) if t.contains("\"end\"")));
-    assert_eq!(queue.try_next(), Some(Next::Close(1001, "over".into())));
+    assert_eq!(queue.try_next(), Some(SendStep::Text("a".into())));
+    assert!(matches!(queue.try_next(), Some(SendStep::Text(t)) if t.contains("\"end\"")));
+    assert_eq!(queue.try_next(), Some(SendStep::Close(1001, "over".into())));
     queue.push_detections(0, &source, "b".into());
     queue.abort(1002, "broken");
     queue.abort(1003, "later");
-    assert_eq!(queue.try_next(), Some(Next::Close(1002, "broken".into())));
-    assert_eq!(queue.try_next(), Some(Next::Hangup));
+    assert_eq!(queue.try_next(), Some(SendStep::Close(1002, "broken".into())));
+    assert_eq!(queue.try_next(), Some(SendStep::Hangup));
 }

@@ -85,9 +85,9 @@ fn a_change_reaches_the_clients_at_once_and_ages_are_those_of_the_frames() {
     assert!((unix_ns() - door["last_frame_ns"].as_i64().unwrap()).abs() < 5_000_000_000);
     next_stats(&mut socket); // a second begins
     hub.camera(&status("door", CameraState::Stalled, "no picture for 3 s")).unwrap();
-    let told = Instant::now();
+    let stalled_at = Instant::now();
     assert_eq!(next_stats(&mut socket)["cameras"][0]["state"], "stalled");
-    assert!(told.elapsed() < Duration::from_millis(700), "{:?}", told.elapsed());
+    assert!(stalled_at.elapsed() < Duration::from_millis(700), "{:?}", stalled_at.elapsed());
 }
 
 #[test]

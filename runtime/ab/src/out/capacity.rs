@@ -141,22 +141,27 @@ fn plot(curve: &Curve, steps: &[&Step], asked: &Asked) -> Option<String> {
     let x = Scale { from: 0.0, to: last * 1.04, start_px: 50.0, end_px: WIDTH - 10.0 };
     let y = Scale::around(points.iter().flat_map(|p| [Some(p.1), p.2]).flatten().chain([0.0]), 176.0, 28.0);
     for v in y.ticks() {
-        d.line("grid", [46.0, y.at(v), WIDTH - 8.0, y.at(v)]);
-        d.text("e", 42.0, y.at(v) + 4.0, &y.label(v));
+        d.line("grid", [46.0, y.pixel(v), WIDTH - 8.0, y.pixel(v)]);
+        d.text("e", 42.0, y.pixel(v) + 4.0, &y.label(v));
     }
     for v in x.ticks().into_iter().filter(|v| v.fract() == 0.0) {
-        d.text("m", x.at(v), 194.0, &format!("{v:.0}"));
+        d.text("m", x.pixel(v), 194.0, &format!("{v:.0}"));
     }
     for pair in points.windows(2) {
-        d.line("pair", [x.at(pair[0].0), y.at(pair[0].1), x.at(pair[1].0), y.at(pair[1].1)]);
+        d.line("pair", [x.pixel(pair[0].0), y.pixel(pair[0].1), x.pixel(pair[1].0), y.pixel(pair[1].1)]);
         if let (Some(from), Some(to)) = (pair[0].2, pair[1].2) {
-            d.line("one", [x.at(pair[0].0), y.at(from), x.at(pair[1].0), y.at(to)]);
+            d.line("one", [x.pixel(pair[0].0), y.pixel(from), x.pixel(pair[1].0), y.pixel(to)]);
         }
     }
     for (cameras, value, _, held) in points {
         let side = if held { Side::A } else { Side::B };
         let word = if held { "held" } else { "did not hold" };
-        d.mark(side, x.at(cameras), y.at(value), &format!("cameras: {cameras}, {}, {word}", tables::number(value)));
+        d.mark(
+            side,
+            x.pixel(cameras),
+            y.pixel(value),
+            &format!("cameras: {cameras}, {}, {word}", tables::number(value)),
+        );
     }
     d.text("", 8.0, 14.0, curve.title);
     d.mark(Side::A, WIDTH - 128.0, 10.0, "held");

@@ -119,9 +119,9 @@ pub(super) fn forest(load: &LoadAnalysis) -> Option<String> {
     let mut last = f64::NEG_INFINITY;
     // 1 first: it always has its label
     let inside = |v: f64| (scale.from..=scale.to).contains(&log(v));
-    let one = scale.at(0.0);
+    let one = scale.pixel(0.0);
     for v in ratios.into_iter().filter(|v| inside(*v)) {
-        let x = scale.at(log(v));
+        let x = scale.pixel(log(v));
         let crowds_one = v != 1.0 && (x - one).abs() < 38.0;
         if x - last < 38.0 && v != 1.0 || crowds_one {
             continue;
@@ -136,11 +136,11 @@ pub(super) fn forest(load: &LoadAnalysis) -> Option<String> {
         d.text(if c.metric == load.primary { "e strong" } else { "e" }, 180.0, y + 4.0, name);
         for (class, interval) in [("thin", c.interval_99), ("thick", c.interval_95)] {
             if let Some(i) = interval {
-                d.line(class, [scale.at(log(i.low)), y, scale.at(log(i.high)), y]);
+                d.line(class, [scale.pixel(log(i.low)), y, scale.pixel(log(i.high)), y]);
             }
         }
         // a stroke, not a mark: it must not hide a short interval
-        let x = scale.at(log(c.change));
+        let x = scale.pixel(log(c.change));
         d.line("centre", [x, y - 6.0, x, y + 6.0]);
         d.text("", WIDTH - 54.0, y + 4.0, &format!("{:.3}x", c.change));
     }
@@ -159,8 +159,8 @@ pub(super) fn strip(load: &LoadRuns, metric: Metric) -> Option<String> {
     let step = (WIDTH - 66.0) / load.runs.len() as f64;
     let x = |i: usize| 52.0 + step * (i as f64 + 0.5);
     for v in y.ticks() {
-        d.line("grid", [46.0, y.at(v), WIDTH - 8.0, y.at(v)]);
-        d.text("e", 42.0, y.at(v) + 4.0, &y.label(v));
+        d.line("grid", [46.0, y.pixel(v), WIDTH - 8.0, y.pixel(v)]);
+        d.text("e", 42.0, y.pixel(v) + 4.0, &y.label(v));
     }
     for (i, pair) in load.runs.windows(2).enumerate() {
         if pair[0].round != pair[1].round {
@@ -171,12 +171,12 @@ pub(super) fn strip(load: &LoadRuns, metric: Metric) -> Option<String> {
     for (i, run, v) in &runs {
         // the pairs of a round: places 0 and 1, 3 and 2
         if let (0 | 3, Some((j, _, w))) = (run.place, find(run.round, if run.place == 0 { 1 } else { 2 })) {
-            d.line("pair", [x(*i), y.at(*v), x(*j), y.at(*w)]);
+            d.line("pair", [x(*i), y.pixel(*v), x(*j), y.pixel(*w)]);
         }
     }
     for (i, run, v) in &runs {
         let hint = format!("round {}, run {}: {}", run.round + 1, run.place + 1, tables::number(*v));
-        d.mark(run.side, x(*i), y.at(*v), &hint);
+        d.mark(run.side, x(*i), y.pixel(*v), &hint);
     }
     let rounds: std::collections::BTreeSet<u32> = runs.iter().map(|r| r.1.round).collect();
     for round in rounds {
@@ -211,8 +211,8 @@ pub(super) fn bars(load: &LoadRuns, (title, of): Bar) -> Option<String> {
     let x = Scale { from: 0.0, to: longest, start_px: 112.0, end_px: WIDTH - 76.0 };
     let bottom = d.height - 24.0;
     for v in x.ticks() {
-        d.line("grid", [x.at(v), 24.0, x.at(v), bottom]);
-        d.text("m", x.at(v), bottom + 16.0, &x.label(v));
+        d.line("grid", [x.pixel(v), 24.0, x.pixel(v), bottom]);
+        d.text("m", x.pixel(v), bottom + 16.0, &x.label(v));
     }
     for (i, (node, sides)) in rows.iter().enumerate() {
         let top = 30.0 + 36.0 * i as f64;
@@ -222,17 +222,17 @@ pub(super) fn bars(load: &LoadRuns, (title, of): Bar) -> Option<String> {
         for (side, y, times) in [("a", top, sides[0]), ("b", top + 14.0, sides[1])] {
             let Some(times) = times else { continue };
             let (value, tail) = of(&times);
-            let width = x.at(value) - 112.0;
+            let width = x.pixel(value) - 112.0;
             let hint = escape(&format!("{node}, {}: {} ms", side.to_uppercase(), tables::number(value)));
             d.add(format_args!(
                 r#"<rect class="{side}" x="112" y="{y:.1}" width="{width:.1}" height="12"><title>{hint}</title></rect>"#
             ));
             let mut said = tables::number(value);
-            let mut end = x.at(value);
+            let mut end = x.pixel(value);
             if let Some(tail) = tail.filter(|t| *t > value) {
-                d.line("tail", [end, y + 6.0, x.at(tail), y + 6.0]);
-                d.line("tail", [x.at(tail), y + 2.0, x.at(tail), y + 10.0]);
-                end = x.at(tail);
+                d.line("tail", [end, y + 6.0, x.pixel(tail), y + 6.0]);
+                d.line("tail", [x.pixel(tail), y + 2.0, x.pixel(tail), y + 10.0]);
+                end = x.pixel(tail);
                 said = format!("{said}, {}", tables::number(tail));
             }
             d.text("small", end + 5.0, y + 10.0, &said);
@@ -253,8 +253,8 @@ pub(super) fn psnr(result: &TensorResult) -> Option<String> {
     let mut d = Drawing::new("PSNR of each frame's tensor, dB", 200.0);
     let y = Scale::around(finite, 164.0, 40.0);
     for v in y.ticks() {
-        d.line("grid", [46.0, y.at(v), WIDTH - 8.0, y.at(v)]);
-        d.text("e", 42.0, y.at(v) + 4.0, &y.label(v));
+        d.line("grid", [46.0, y.pixel(v), WIDTH - 8.0, y.pixel(v)]);
+        d.text("e", 42.0, y.pixel(v) + 4.0, &y.label(v));
     }
     d.text("", 8.0, 14.0, "PSNR of each frame's tensor, dB (top line: identical)");
     d.line("grid", [46.0, 24.0, WIDTH - 8.0, 24.0]);
@@ -264,7 +264,7 @@ pub(super) fn psnr(result: &TensorResult) -> Option<String> {
         let worst =
             result.psnr_db[part.clone()].iter().map(|v| v.unwrap_or(f64::INFINITY)).fold(f64::INFINITY, f64::min);
         let x = 48.0 + (column as f64 + 0.5) * (WIDTH - 58.0) / columns as f64;
-        let at = if worst.is_finite() { y.at(worst) } else { 24.0 };
+        let at = if worst.is_finite() { y.pixel(worst) } else { 24.0 };
         let said = if worst.is_finite() { format!("{worst:.1} dB") } else { "identical".to_owned() };
         d.add(format_args!(
             r#"<circle class="b" cx="{x:.1}" cy="{at:.1}" r="2"><title>frame {}: {said}</title></circle>"#,

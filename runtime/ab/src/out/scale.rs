@@ -24,7 +24,7 @@ impl Scale {
         Self { from: low - room, to: high + room, start_px, end_px }
     }
 
-    pub(super) fn at(&self, v: f64) -> f64 {
+    pub(super) fn pixel(&self, v: f64) -> f64 {
         let share = ((v - self.from) / (self.to - self.from)).clamp(0.0, 1.0);
         self.start_px + share * (self.end_px - self.start_px)
     }

@@ -173,22 +173,22 @@ fn plot(soak: &Soak, trace: &Trace) -> Option<String> {
     let x = Scale { from: 0.0, to: last_s / unit_s, start_px: 52.0, end_px: WIDTH - 10.0 };
     let y = Scale::around(points.iter().map(|point| point.1).chain([0.0]), 176.0, 28.0);
     for v in y.ticks() {
-        d.line("grid", [48.0, y.at(v), WIDTH - 8.0, y.at(v)]);
-        d.text("e", 44.0, y.at(v) + 4.0, &y.label(v));
+        d.line("grid", [48.0, y.pixel(v), WIDTH - 8.0, y.pixel(v)]);
+        d.text("e", 44.0, y.pixel(v) + 4.0, &y.label(v));
     }
     for v in x.ticks() {
-        d.text("m", x.at(v), 194.0, &x.label(v));
+        d.text("m", x.pixel(v), 194.0, &x.label(v));
     }
-    let bottom = y.at(0.0);
+    let bottom = y.pixel(0.0);
     for fault in soak.faults.iter().rev().take(SHOWN) {
-        let at = x.at(fault.at_s / unit_s);
+        let at = x.pixel(fault.at_s / unit_s);
         d.hinted("fault-mark", [at, 26.0, at, bottom], &fault.name);
     }
     for pause in &soak.breaks {
-        let at = x.at(pause.at_s / unit_s);
+        let at = x.pixel(pause.at_s / unit_s);
         d.hinted("break-mark", [at, 26.0, at, bottom], "interrupted");
     }
-    d.path("trace", &points.iter().map(|(at_s, value)| (x.at(at_s / unit_s), y.at(*value))).collect::<Vec<_>>());
+    d.path("trace", &points.iter().map(|(at_s, value)| (x.pixel(at_s / unit_s), y.pixel(*value))).collect::<Vec<_>>());
     d.text("", 8.0, 14.0, trace.title);
     d.text("m", WIDTH / 2.0, 210.0, unit);
     Some(d.finish())

@@ -15,8 +15,10 @@ pub(super) fn spark(values: &[Option<f64>]) -> String {
     }
     let y = Scale::around([low, high].into_iter(), SPARK.1 - 2.0, 2.0);
     let step = SPARK.0 / values.len().max(1) as f64;
-    let points: String =
-        fewer(values).into_iter().map(|(n, value)| format!("{:.1},{:.1} ", step * (n as f64 + 0.5), y.at(value))).collect();
+    let points: String = fewer(values)
+        .into_iter()
+        .map(|(n, value)| format!("{:.1},{:.1} ", step * (n as f64 + 0.5), y.pixel(value)))
+        .collect();
     format!(
         "<svg class=\"spark\" viewBox=\"0 0 {} {}\" xmlns=\"http://www.w3.org/2000/svg\"><title>{} to {}</title>\
          <polyline class=\"trace\" points=\"{points}\"/></svg>",

@@ -52,7 +52,7 @@ pub struct Soak {
     /// Starts that followed an end that no fault was for: why.
     pub unasked_ends: Vec<String>,
     /// Faults that were begun, and when the next one is due.
-    pub turn: Turn,
+    pub turn: ScheduleProgress,
     /// The samples, thinned as they become many.
     pub rows: Rows,
     /// What became of each camera's time.
@@ -97,9 +97,9 @@ pub struct Break {
     pub seconds: f64,
 }
 
-/// Where the schedule of faults is.
+/// How far the schedule of faults has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Turn {
+pub struct ScheduleProgress {
     /// Faults in turn that were begun.
     pub begun: u64,
     /// When the next of them is due, in measured time; none before the first is planned.
@@ -231,7 +231,7 @@ impl Soak {
             breaks: Vec::new(),
             starts: 0,
             unasked_ends: Vec::new(),
-            turn: Turn::default(),
+            turn: ScheduleProgress::default(),
             rows: Rows::default(),
             cameras: BTreeMap::new(),
             faults: VecDeque::new(),

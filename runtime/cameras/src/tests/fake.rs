@@ -1,6 +1,6 @@
 //! A backend that needs no device: the software decoder, and cameras that misbehave by their ids.
 
-use crate::{Backend, CameraSettings, Decode, Decoder, Frame, Output, Shown, Sink, Unmapped};
+use crate::{Backend, CameraSettings, Decode, Decoder, Frame, Output, PictureInfo, Sink, Unmapped};
 use millrace_frame::Payload;
 use millrace_ingest::{AccessUnit, Decoded, Picture, SoftwareDecoder};
 use millrace_node::{Context, NodeError, Outputs};
@@ -43,8 +43,8 @@ impl<const N: usize> FakeDecoder<N> {
                 Decoded::Loss(loss) => Output::Loss(loss),
                 Decoded::Picture(picture) => {
                     PICTURES[N].fetch_add(1, Ordering::Relaxed);
-                    let shown = Shown { timing: picture.timing, info: picture.info.clone() };
-                    Output::Picture { shown, picture: FakePicture(picture) }
+                    let picture_info = PictureInfo { timing: picture.timing, info: picture.info.clone() };
+                    Output::Picture { picture_info, picture: FakePicture(picture) }
                 }
             });
         }
@@ -83,13 +83,13 @@ impl<const N: usize> Backend for Fake<N> {
     type Decoder = FakeDecoder<N>;
     type Picture = FakePicture<N>;
     type Surface = FakePicture<N>;
-    type Lane = ();
+    type Workspace = ();
 
     fn open(_: &CameraSettings, _: &Context) -> Result<Self, NodeError> {
         Ok(Self)
     }
 
-    fn lane(&self, _: &Context) -> Result<Arc<()>, NodeError> {
+    fn workspace(&self, _: &Context) -> Result<Arc<()>, NodeError> {
         Ok(Arc::new(()))
     }
 
@@ -118,7 +118,7 @@ impl<const N: usize> Backend for Fake<N> {
             std::thread::sleep(Duration::from_millis(30));
         }
         let (mut desc, bytes) = surface.0.info.nv12(256);
-        frame.feed.override_colour(&mut desc.colour);
+        frame.source_settings.override_colour(&mut desc.colour);
         let Some(mut slot) = out.slot("frame", frame.camera, bytes)? else { return Ok(()) };
         surface.0.write_nv12(&desc, slot.bytes_mut()).map_err(NodeError::fatal)?;
         out.publish(slot, &frame.item(Payload::Image(desc)))

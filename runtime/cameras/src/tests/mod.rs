@@ -254,12 +254,12 @@ fn a_consumer_that_takes_nothing_stops_the_decoder_soon_in_lossless_flow() {
 fn a_source_that_is_opened_again_delays_its_pictures_no_longer() {
     use crate::{Backend, Config, Decoder, Origin, Output};
     use std::sync::{Arc, Mutex};
-    let feed = millrace_ingest::FeedSettings::default();
+    let source_settings = millrace_ingest::SourceSettings::default();
     let config = Config::new("gate", Origin::File(clip("crop_b.mp4")));
     let timeline = crate::timeline::Timeline::default();
     let mut held = Vec::new();
     for _ in 0..2 {
-        let mut source = config.open(&feed).unwrap();
+        let mut source = config.open(&source_settings).unwrap();
         let came = Arc::new(Mutex::new(0_i64));
         let counts = came.clone();
         let sink = Box::new(move |output| {
@@ -269,13 +269,13 @@ fn a_source_that_is_opened_again_delays_its_pictures_no_longer() {
         let (mut offset_ns, mut units, mut most) = (None, 0, 0);
         loop {
             match source.step().unwrap() {
-                millrace_ingest::FeedStep::Unit(unit) => {
+                millrace_ingest::PacedStep::Unit(unit) => {
                     let unit = crate::feeding::moved(unit, &mut offset_ns, &timeline);
                     decoder.push(&unit).unwrap();
                     units += 1;
                     most = most.max(units - *came.lock().unwrap());
                 }
-                millrace_ingest::FeedStep::End => break,
+                millrace_ingest::PacedStep::End => break,
                 _ => {}
             }
         }

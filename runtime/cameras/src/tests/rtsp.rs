@@ -5,7 +5,7 @@ mod odd_server;
 
 use super::fake::Fakes;
 use super::{Came, assert_balanced, clip, take, until};
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use millrace_node::Input;
 use millrace_node::testing::Bench;
 use odd_server::{Answer, Marking, OddServer, Packetizer, Sent, Show, Then, sdp};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The clip's pictures in decoding order, so many milliseconds apart, and how many they are.
 fn show(name: &str, apart_ms: u64, marking: Marking, then: Then) -> (Answer, u64) {
-    let mut ingest = Ingest::open(&clip(name), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(&clip(name), &IngestOptions::default()).unwrap();
     let mut packetizer = Packetizer { marking, ..Packetizer::new(false) };
     let (mut sent, mut pictures) = (Vec::new(), 0);
     while let Event::Unit(unit) = ingest.next_event().unwrap() {

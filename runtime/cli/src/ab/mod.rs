@@ -261,7 +261,7 @@ fn worst(quality: &Quality, analysis: &Analysis, most: usize) -> Vec<(String, u6
 }
 
 /// The path of a file, for people.
-pub(crate) fn shown(path: &Path) -> String {
+pub(crate) fn display_path(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).map_or_else(|_| PathBuf::from(path), Path::to_path_buf).display().to_string()
 }

@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use super::progress::Progress;
-use super::{quality, shown, worst};
+use super::{display_path, quality, worst};
 use crate::scratch::Scratch;
 use crate::trial::launch::Launcher;
 use crate::trial::plan::Plan;
@@ -71,7 +71,7 @@ pub(super) fn write(args: &Args, report: &Report, out: &Path) -> anyhow::Result<
     }
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     println!("{}", terminal(report, std::io::stdout().is_terminal() && !dumb).trim_end());
-    println!("\n{}", shown(&out.join("report.html")));
+    println!("\n{}", display_path(&out.join("report.html")));
     Ok(())
 }
 

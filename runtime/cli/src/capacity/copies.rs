@@ -140,7 +140,7 @@ fn played(node: &CheckedNode, folder: &Path) -> Option<Clip> {
     }
     let text = std::fs::read_to_string(base("CAMERAS").join(file_path(value(node, "CAMERAS")?).ok()?)).ok()?;
     let cameras = cameras::read(&text, 0, &mut Report::new("", &text))?;
-    cameras.cameras.iter().filter(|camera| camera.enabled).find_map(|camera| match &camera.source.it {
+    cameras.cameras.iter().filter(|camera| camera.enabled).find_map(|camera| match &camera.source.value {
         Source::File(file) => Some((path(folder, file)?, camera.size_px)),
         Source::Url(_) => None,
     })

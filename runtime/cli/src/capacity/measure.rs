@@ -302,7 +302,7 @@ fn slow(graph: &Shape, first: &Mark, last: &Mark, period_ns: &BTreeMap<String, i
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{Counter, Gauge, Latency, Loss, Status};
+    use crate::status::{Counter, DropCount, Gauge, Latency, NodeReport};
 
     /// What differs from a graph that holds.
     #[derive(Clone, Copy)]
@@ -317,7 +317,7 @@ mod tests {
     const FINE: Trouble = Trouble { of_ten: 10, lost: [3, 0], p95_ms: 40 };
 
     /// A report after so many half seconds, of cameras that have 20 frames a second: a quarter of a core.
-    fn report(node: &str, halves: u64, of_b: u64, trouble: Trouble) -> Status {
+    fn report(node: &str, halves: u64, of_b: u64, trouble: Trouble) -> NodeReport {
         let counter =
             |source: &str, value| Counter { name: "in".into(), source: source.into(), value, ..Counter::default() };
         let gauge = |source: &str| Gauge { name: "frame_period_ns".into(), source: source.into(), value: 50_000_000 };
@@ -328,7 +328,7 @@ mod tests {
         };
         let lost = trouble.lost[0] + if halves > 16 { trouble.lost[1] } else { 0 };
         let detects = node == "detect";
-        Status {
+        NodeReport {
             node: node.into(),
             pid: 7,
             uptime_ns: halves * 500_000_000,
@@ -337,8 +337,12 @@ mod tests {
             gauges: if detects { Vec::new() } else { vec![gauge("a"), gauge("b")] },
             // those of frames are not looked at where there are some of results
             latency: if detects { vec![age("age", 900), age("result_age", trouble.p95_ms)] } else { Vec::new() },
-            drops: vec![Loss { cause: "overtaken".into(), value: if detects { lost } else { 0 }, ..Loss::default() }],
-            ..Status::default()
+            drops: vec![DropCount {
+                cause: "overtaken".into(),
+                value: if detects { lost } else { 0 },
+                ..DropCount::default()
+            }],
+            ..NodeReport::default()
         }
     }
 

@@ -107,7 +107,7 @@ fn try_capacity(args: &Args) -> anyhow::Result<u8> {
         return Ok(130);
     }
     save(&found, &out)?;
-    println!("{}", crate::ab::shown(&out.join("capacity.html")));
+    println!("{}", crate::ab::display_path(&out.join("capacity.html")));
     Ok(match (&found.unfinished, found.held()) {
         (Some(_), _) => 130,
         (None, Some(_)) => 0,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
+pub(super) enum CheckOutcome {
     Ok,
     /// It works, with something to know.
     Warn,
@@ -34,7 +34,7 @@ pub(super) enum Need {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Check {
     pub(super) name: String,
-    pub(super) status: Status,
+    pub(super) status: CheckOutcome,
     pub(super) need: Need,
     /// What was found, or what is missing.
     pub(super) value: String,
@@ -43,22 +43,22 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn new(name: &str, need: Need, status: Status, value: String, mend: Option<String>) -> Self {
+    fn new(name: &str, need: Need, status: CheckOutcome, value: String, mend: Option<String>) -> Self {
         // a line is a line, whatever a library says
         let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         Self { name: name.to_owned(), status, need, value: line(value), mend: mend.map(line) }
     }
 
     pub(super) fn ok(name: &str, need: Need, value: impl Into<String>) -> Self {
-        Self::new(name, need, Status::Ok, value.into(), None)
+        Self::new(name, need, CheckOutcome::Ok, value.into(), None)
     }
 
     pub(super) fn warn(name: &str, need: Need, value: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::new(name, need, Status::Warn, value.into(), Some(mend.into()))
+        Self::new(name, need, CheckOutcome::Warn, value.into(), Some(mend.into()))
     }
 
     pub(super) fn missing(name: &str, need: Need, value: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::new(name, need, Status::Missing, value.into(), Some(mend.into()))
+        Self::new(name, need, CheckOutcome::Missing, value.into(), Some(mend.into()))
     }
 
     /// The line of an error, which has both halves.
@@ -109,7 +109,7 @@ impl Report {
     }
 
     fn lacking(&self, need: Need) -> Vec<String> {
-        let lacking = |check: &&Check| check.need == need && check.status == Status::Missing;
+        let lacking = |check: &&Check| check.need == need && check.status == CheckOutcome::Missing;
         self.checks.iter().filter(lacking).map(|check| check.name.clone()).collect()
     }
 
@@ -119,9 +119,9 @@ impl Report {
         let mut text = String::new();
         for Check { name, status, value, mend, .. } in &self.checks {
             let status = match status {
-                Status::Ok => "ok",
-                Status::Warn => "warn",
-                Status::Missing => "missing",
+                CheckOutcome::Ok => "ok",
+                CheckOutcome::Warn => "warn",
+                CheckOutcome::Missing => "missing",
             };
             let mend = mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
             text.push_str(&format!("{status:<7} {name:<width$}  {value}{mend}\n"));
@@ -151,14 +151,15 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(checks: &[(&str, Need, Status)]) -> Report {
-        let check = |&(name, need, status): &(&str, Need, Status)| Check::new(name, need, status, "v".into(), None);
+    fn report(checks: &[(&str, Need, CheckOutcome)]) -> Report {
+        let check =
+            |&(name, need, status): &(&str, Need, CheckOutcome)| Check::new(name, need, status, "v".into(), None);
         Report { checks: checks.iter().map(check).collect() }
     }
 
     #[test]
     fn one_of_several_ways_is_enough() {
-        use {Need::*, Status::*};
+        use {CheckOutcome::*, Need::*};
         let some = report(&[("a", GpuMemory, Missing), ("b", GpuMemory, Warn), ("c", GpuDetector, Ok), ("d", Gpu, Ok)]);
         assert_eq!(some.gpu_lacks(), [""; 0]);
         let none = report(&[("a", GpuMemory, Missing), ("b", GpuMemory, Missing), ("c", GpuDetector, Ok)]);

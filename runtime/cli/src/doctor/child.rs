@@ -18,7 +18,7 @@ pub(super) fn run(probe: Probe, input: &str, promised: &[(&str, Need)], limit: D
         Ok(child) => follow(child, limit),
         Err(e) => (Vec::new(), Err(format!("its process cannot be started: {e}"))),
     };
-    let told = |checks: &[Check], name: &str| {
+    let has_line = |checks: &[Check], name: &str| {
         checks.iter().any(|c| c.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
     };
     let why = match end {
@@ -27,7 +27,7 @@ pub(super) fn run(probe: Probe, input: &str, promised: &[(&str, Need)], limit: D
     };
     let mend = "a library misbehaves: install driver and libraries of one release again, and see `dmesg`";
     for (name, need) in promised {
-        if !told(&checks, name) {
+        if !has_line(&checks, name) {
             checks.push(Check::missing(name, *need, &why, format!("{mend}; without it, {}", super::check::INSTEAD)));
         }
     }

@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_cameras_send_is_needed_and_what_they_do_not_is_not() {
-        use super::super::check::Status;
+        use super::super::check::CheckOutcome;
         let caps = |supported| Caps {
             supported,
             engines: 7,
@@ -263,10 +263,10 @@ mod tests {
         };
         let line = |name, fed, supported| decoder(1, Surveyed { name, fed, caps: Ok(caps(supported)) });
         let h264 = line("H.264 8 bit", true, true);
-        assert_eq!((h264.name.as_str(), h264.status, h264.need), ("nvdec 1 H.264 8 bit", Status::Ok, Need::Gpu));
+        assert_eq!((h264.name.as_str(), h264.status, h264.need), ("nvdec 1 H.264 8 bit", CheckOutcome::Ok, Need::Gpu));
         assert_eq!(h264.value, "48x16 to 4096x4096, engines: 7");
         let av1 = line("AV1 8 bit", false, false);
-        assert_eq!((av1.status, av1.need), (Status::Missing, Need::Option));
+        assert_eq!((av1.status, av1.need), (CheckOutcome::Missing, Need::Option));
         assert_eq!(line("H.265 10 bit", true, false).need, Need::Option);
     }
 

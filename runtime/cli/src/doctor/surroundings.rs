@@ -124,7 +124,7 @@ fn mps(folder: &Path) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Status;
+    use super::super::check::CheckOutcome;
     use super::*;
 
     #[test]
@@ -138,15 +138,15 @@ mod tests {
     #[test]
     fn a_container_without_video_is_told() {
         let status = |devices, capabilities| container(true, devices, capabilities).status;
-        assert_eq!(status(Some("all"), Some("compute,video,utility")), Status::Ok);
-        assert_eq!(status(Some("0"), Some("all")), Status::Ok);
-        assert_eq!(status(Some("all"), Some("compute,utility")), Status::Warn);
+        assert_eq!(status(Some("all"), Some("compute,video,utility")), CheckOutcome::Ok);
+        assert_eq!(status(Some("0"), Some("all")), CheckOutcome::Ok);
+        assert_eq!(status(Some("all"), Some("compute,utility")), CheckOutcome::Warn);
         assert!(container(true, Some("all"), Some("compute,utility")).value.ends_with("lacks video"));
         assert!(container(true, None, Some("graphics")).value.ends_with("lacks compute and video"));
-        assert_eq!(status(Some("all"), None), Status::Warn);
-        assert_eq!(status(Some("none"), None), Status::Warn);
-        assert_eq!(status(None, None), Status::Warn);
-        assert_eq!(container(false, None, None).status, Status::Ok);
+        assert_eq!(status(Some("all"), None), CheckOutcome::Warn);
+        assert_eq!(status(Some("none"), None), CheckOutcome::Warn);
+        assert_eq!(status(None, None), CheckOutcome::Warn);
+        assert_eq!(container(false, None, None).status, CheckOutcome::Ok);
     }
 
     #[test]
@@ -154,19 +154,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).expect("it is ours");
         let found = || mps(folder.path());
-        assert_eq!((found().status, mps(Path::new("/nowhere")).status), (Status::Warn, Status::Warn));
+        assert_eq!((found().status, mps(Path::new("/nowhere")).status), (CheckOutcome::Warn, CheckOutcome::Warn));
         write("control", "");
-        assert_eq!(found().status, Status::Ok);
+        assert_eq!(found().status, CheckOutcome::Ok);
         write("nvidia-cuda-mps-control.pid", &std::process::id().to_string());
         assert!(found().value.contains(&format!("process {}", std::process::id())));
         write("nvidia-cuda-mps-control.pid", "4194304999");
-        assert!(found().status == Status::Warn && found().value.contains("has left files"));
+        assert!(found().status == CheckOutcome::Warn && found().value.contains("has left files"));
     }
 
     #[test]
     fn hidden_gpus_are_told() {
         let status = |devices| visible(devices).status;
         let all = [None, Some("0"), Some(""), Some("-1")].map(status);
-        assert_eq!(all, [Status::Ok, Status::Ok, Status::Warn, Status::Warn]);
+        assert_eq!(all, [CheckOutcome::Ok, CheckOutcome::Ok, CheckOutcome::Warn, CheckOutcome::Warn]);
     }
 }

@@ -3,11 +3,11 @@
 //! Two nodes report at different moments, and frames are on their way, so two counters of a graph that runs are never equal.
 //! Their difference stays where it is, though; a frame that is lost without a name moves it for good.
 
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_ab::soak::Balance;
-use millrace_graph::Feed;
+use millrace_graph::Upstream;
 use millrace_graph::model::Graph;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ const NO_FRAMES: [&str; 2] = ["doorbell", "bad_doorbell"];
 /// A counter: node, name, port.
 type Counter = (String, &'static str, String);
 
-/// A place where what goes in comes out.
-struct Place {
+/// A part of the graph whose outputs and losses add up to its inputs.
+struct BalancePoint {
     name: String,
     given: Vec<Counter>,
     taken: Counter,
@@ -33,7 +33,7 @@ struct Place {
     lost: Vec<(String, String)>,
 }
 
-/// A camera at a place, since a node of it was started.
+/// A camera at a balance point, since a node there was started.
 struct Span {
     pids: Vec<u32>,
     since: Instant,
@@ -43,9 +43,9 @@ struct Span {
     counted: u64,
 }
 
-/// All places.
+/// All balance points.
 pub(super) struct Balances {
-    places: Vec<Place>,
+    points: Vec<BalancePoint>,
     spans: BTreeMap<(usize, String), Span>,
     found: BTreeMap<String, Balance>,
     /// Since when all nodes have been well and nothing was done to them.
@@ -55,27 +55,27 @@ pub(super) struct Balances {
 impl Balances {
     /// Of a graph, with what is known from before an interruption.
     pub(super) fn new(graph: &Graph, found: BTreeMap<String, Balance>) -> Self {
-        let mut places = Vec::new();
+        let mut points = Vec::new();
         for node in &graph.nodes {
-            let id = &node.id.it;
+            let id = &node.id.value;
             let mut ports: BTreeMap<&str, Vec<Counter>> = BTreeMap::new();
             for input in &node.inputs {
-                if let Some(Feed::Output { node, output }) = &input.feed {
-                    let port = input.name.it.split('.').next().unwrap_or(&input.name.it);
+                if let Some(Upstream::Output { node, output }) = &input.upstream {
+                    let port = input.name.value.split('.').next().unwrap_or(&input.name.value);
                     ports.entry(port).or_default().push((node.clone(), "out", output.clone()));
                 }
             }
             if let ([(port, _)], [output]) = (&ports.iter().collect::<Vec<_>>()[..], &node.outputs[..]) {
-                places.push(Place {
+                points.push(BalancePoint {
                     name: format!("through {id}"),
                     given: vec![(id.clone(), "in", (**port).to_owned())],
-                    taken: (id.clone(), "out", output.it.clone()),
-                    lost: vec![(id.clone(), String::new()), (id.clone(), output.it.clone())],
+                    taken: (id.clone(), "out", output.value.clone()),
+                    lost: vec![(id.clone(), String::new()), (id.clone(), output.value.clone())],
                 });
             }
             for (port, given) in ports {
                 let from: Vec<String> = given.iter().map(|(node, _, output)| format!("{node}/{output}")).collect();
-                places.push(Place {
+                points.push(BalancePoint {
                     name: format!("{} to {id}", from.join(" and ")),
                     given,
                     taken: (id.clone(), "in", port.to_owned()),
@@ -83,7 +83,7 @@ impl Balances {
                 });
             }
         }
-        Self { places, spans: BTreeMap::new(), found, quiet: None }
+        Self { points, spans: BTreeMap::new(), found, quiet: None }
     }
 
     /// Compares by the nodes' last reports. While something is done to the graph, nothing can be compared.
@@ -96,11 +96,11 @@ impl Balances {
             return;
         }
         let counts = Counts::of(nodes);
-        for (number, place) in self.places.iter().enumerate() {
+        for (number, point) in self.points.iter().enumerate() {
             let pids: Vec<u32> =
-                place.given.iter().chain([&place.taken]).map(|counter| counts.pid(&counter.0)).collect();
-            for camera in counts.cameras(place) {
-                let (given, left) = counts.compare(place, &camera);
+                point.given.iter().chain([&point.taken]).map(|counter| counts.pid(&counter.0)).collect();
+            for camera in counts.cameras(point) {
+                let (given, left) = counts.compare(point, &camera);
                 let new = || Span { pids: pids.clone(), since: now, base: None, counted: 0 };
                 let span = self.spans.entry((number, camera.clone())).or_insert_with(new);
                 if span.pids != pids {
@@ -116,7 +116,7 @@ impl Balances {
                     continue;
                 }
                 let allowed = ON_THEIR_WAY + (APART_S * passed as f64 / seconds).ceil() as u64;
-                let found = self.found.entry(format!("{}, {camera}", place.name)).or_default();
+                let found = self.found.entry(format!("{}, {camera}", point.name)).or_default();
                 found.allowed = found.allowed.max(allowed);
                 let moved = left - base;
                 if moved.unsigned_abs() > found.worst.unsigned_abs() {
@@ -146,7 +146,7 @@ impl<'a> Counts<'a> {
         let (mut values, mut lost, mut pids) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for node in nodes {
             let id = node.id.as_str();
-            pids.insert(id, node.last.as_ref().map_or(0, Status::works_in));
+            pids.insert(id, node.last.as_ref().map_or(0, NodeReport::works_in));
             for name in ["in", "out"] {
                 for ((port, camera), value) in node.counts(name) {
                     let by_camera: &mut BTreeMap<String, u64> = values.entry((id, name, port)).or_default();
@@ -174,22 +174,22 @@ impl<'a> Counts<'a> {
 
     /// The cameras of which something came to the end of a place: others, such as those that no client asked for, are none
     /// of its business.
-    fn cameras(&self, place: &Place) -> Vec<String> {
-        let (node, name, port) = &place.taken;
+    fn cameras(&self, point: &BalancePoint) -> Vec<String> {
+        let (node, name, port) = &point.taken;
         let by_camera = self.values.get(&(node.as_str(), *name, port.clone()));
         by_camera.into_iter().flat_map(|by_camera| by_camera.keys().cloned()).collect()
     }
 
     /// What was given, and what of it was neither taken nor lost.
-    fn compare(&self, place: &Place, camera: &str) -> (u64, i64) {
-        let given: u64 = place.given.iter().map(|counter| self.value(counter, camera)).sum();
-        let lost: u64 = place
+    fn compare(&self, point: &BalancePoint, camera: &str) -> (u64, i64) {
+        let given: u64 = point.given.iter().map(|counter| self.value(counter, camera)).sum();
+        let lost: u64 = point
             .lost
             .iter()
             .filter_map(|(node, port)| self.lost.get(&(node.as_str(), port.clone()))?.get(camera))
             .sum();
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        (given, signed(given) - signed(self.value(&place.taken, camera)) - signed(lost))
+        (given, signed(given) - signed(self.value(&point.taken, camera)) - signed(lost))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::{Counter, Loss};
+use crate::status::{Counter, DropCount};
 
 /// A decoder and a detector that have passed so many seconds; the detector reports half a second later, and loses frames by
 /// name and without one.
@@ -14,13 +14,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let place = Place {
+        let point = BalancePoint {
             name: "decode/frame to detect".into(),
             given: vec![("decode".into(), "out", "frame".into())],
             taken: ("detect".into(), "in", "frame".into()),
             lost: vec![("detect".into(), "frame".into())],
         };
-        let balances = Balances { places: vec![place], spans: BTreeMap::new(), found: BTreeMap::new(), quiet: None };
+        let balances = Balances { points: vec![point], spans: BTreeMap::new(), found: BTreeMap::new(), quiet: None };
         let nodes = ["decode", "detect"].map(Totals::new);
         Self { balances, nodes, now: Instant::now(), given: 0, taken: 0, lost: 0 }
     }
@@ -34,16 +34,18 @@ impl Bench {
             let counter =
                 |name: &str, value| Counter { name: name.into(), port: "frame".into(), source: "gate".into(), value };
             let counters = vec![counter("out", self.given + self.given % 7)];
-            self.nodes[0].take(Status { node: "decode".into(), pid: 1, counters, ..Status::default() }, self.now);
-            let drops = ["late", "doorbell"].map(|cause| Loss {
+            self.nodes[0]
+                .take(NodeReport { node: "decode".into(), pid: 1, counters, ..NodeReport::default() }, self.now);
+            let drops = ["late", "doorbell"].map(|cause| DropCount {
                 cause: cause.into(),
                 port: "frame".into(),
                 source: "gate".into(),
                 value: self.lost,
-                ..Loss::default()
+                ..DropCount::default()
             });
             let counters = vec![counter("in", self.taken)];
-            let detect = Status { node: "detect".into(), pid, counters, drops: drops.into(), ..Status::default() };
+            let detect =
+                NodeReport { node: "detect".into(), pid, counters, drops: drops.into(), ..NodeReport::default() };
             self.nodes[1].take(detect, self.now);
             self.balances.look(&self.nodes, false, self.now);
         }

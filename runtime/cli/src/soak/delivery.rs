@@ -1,11 +1,11 @@
 //! Which cameras are served at the end of the graph, second by second, and what became of the rest of their time.
 
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::Totals;
 use crate::vitals::Vital;
 use millrace_ab::soak::Account;
 use millrace_frame::{CameraState, CameraStatus};
-use millrace_graph::Feed;
+use millrace_graph::Upstream;
 use millrace_graph::model::Graph;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ pub(super) struct Delivery {
 
 #[derive(Default)]
 struct Camera {
-    lanes: BTreeMap<Port, Lane>,
+    arrivals: BTreeMap<Port, Arrivals>,
     status: Option<CameraStatus>,
     account: Account,
     /// Up to when its time is accounted for; none before it was first served.
@@ -51,13 +51,14 @@ struct Camera {
     reconnects_until: Option<Instant>,
 }
 
-struct Lane {
+/// The frames of a camera that arrived at one port of a sink.
+struct Arrivals {
     count: u64,
     at: Instant,
     first: (u64, Instant),
 }
 
-impl Lane {
+impl Arrivals {
     /// How old its last frame may be.
     fn patience(&self) -> Duration {
         let frames = u32::try_from(self.count - self.first.0).unwrap_or(u32::MAX);
@@ -70,10 +71,11 @@ impl Delivery {
     /// Of a graph, with what is known from before an interruption.
     pub(super) fn new(graph: &Graph, known: &BTreeMap<String, Account>, reconnect: Duration) -> Self {
         let reads = |id: &str| {
-            let fed = |feed: &Option<Feed>| matches!(feed, Some(Feed::Output { node, .. }) if node == id);
-            graph.nodes.iter().any(|node| node.inputs.iter().any(|input| fed(&input.feed)))
+            let fed =
+                |upstream: &Option<Upstream>| matches!(upstream, Some(Upstream::Output { node, .. }) if node == id);
+            graph.nodes.iter().any(|node| node.inputs.iter().any(|input| fed(&input.upstream)))
         };
-        let sinks = graph.nodes.iter().map(|node| node.id.it.clone()).filter(|id| !reads(id)).collect();
+        let sinks = graph.nodes.iter().map(|node| node.id.value.clone()).filter(|id| !reads(id)).collect();
         let camera = |account: &Account| Camera { account: *account, ..Camera::default() };
         let cameras = known.iter().map(|(id, account)| (id.clone(), camera(account))).collect();
         Self { sinks, cameras, reconnect }
@@ -97,13 +99,13 @@ impl Delivery {
     pub(super) fn look(&mut self, nodes: &[Totals], in_fault: bool, now: Instant) {
         self.take_states(nodes);
         for node in nodes.iter().filter(|node| self.sinks.contains(&node.id)) {
-            let heard = node.heard.unwrap_or(now);
+            let last_report_at = node.last_report_at.unwrap_or(now);
             for ((port, source), count) in node.counts("in").into_iter().filter(|(_, count)| *count > 0) {
                 let camera = self.cameras.entry(source).or_default();
-                let lane = Lane { count, at: heard, first: (count, heard) };
-                let lane = camera.lanes.entry((node.id.clone(), port)).or_insert(lane);
-                if count > lane.count {
-                    (lane.count, lane.at) = (count, heard);
+                let arrivals = Arrivals { count, at: last_report_at, first: (count, last_report_at) };
+                let arrivals = camera.arrivals.entry((node.id.clone(), port)).or_insert(arrivals);
+                if count > arrivals.count {
+                    (arrivals.count, arrivals.at) = (count, last_report_at);
                 }
             }
         }
@@ -116,7 +118,7 @@ impl Delivery {
         let mut complete = true;
         for node in nodes.iter().filter(|node| is_source(node)) {
             let well = node.vital == Vital::Well && node.process_gone.is_none();
-            let listed = |last: &Status| !last.cameras.is_empty() || last.uptime_ns > LISTED_AFTER_NS;
+            let listed = |last: &NodeReport| !last.cameras.is_empty() || last.uptime_ns > LISTED_AFTER_NS;
             complete &= well && node.last.as_ref().is_some_and(listed);
             for status in node.last.iter().flat_map(|last| &last.cameras) {
                 let report = (well, status);
@@ -168,7 +170,8 @@ impl Delivery {
 
     /// What has come so far, of these cameras.
     pub(super) fn mark(&self, cameras: &BTreeSet<String>) -> Mark {
-        let counts = |camera: &Camera| camera.lanes.iter().map(|(port, lane)| (port.clone(), lane.count)).collect();
+        let counts =
+            |camera: &Camera| camera.arrivals.iter().map(|(port, arrivals)| (port.clone(), arrivals.count)).collect();
         self.cameras
             .iter()
             .filter(|(id, _)| cameras.contains(*id))
@@ -178,9 +181,10 @@ impl Delivery {
 
     /// More has come at each port of each of these cameras.
     pub(super) fn is_past(&self, mark: &Mark) -> bool {
-        let lane = |id: &String, port: &Port| self.cameras.get(id).and_then(|camera| camera.lanes.get(port));
-        mark.iter()
-            .all(|(id, ports)| ports.iter().all(|(port, count)| lane(id, port).is_some_and(|lane| lane.count > *count)))
+        let arrivals = |id: &String, port: &Port| self.cameras.get(id).and_then(|camera| camera.arrivals.get(port));
+        mark.iter().all(|(id, ports)| {
+            ports.iter().all(|(port, count)| arrivals(id, port).is_some_and(|arrivals| arrivals.count > *count))
+        })
     }
 }
 
@@ -196,9 +200,9 @@ impl Camera {
     }
 
     fn account_for(&mut self, in_fault: bool, now: Instant) {
-        let late = |lane: &Lane| now.saturating_duration_since(lane.at) > lane.patience();
-        let oldest = self.lanes.values().map(|lane| lane.at).min();
-        self.served = oldest.is_some() && !self.lanes.values().any(late);
+        let late = |arrivals: &Arrivals| now.saturating_duration_since(arrivals.at) > arrivals.patience();
+        let oldest = self.arrivals.values().map(|arrivals| arrivals.at).min();
+        self.served = oldest.is_some() && !self.arrivals.values().any(late);
         let is_out = self.is_out();
         let Some(upto) = self.upto else {
             let live = self.status.is_some() && !is_out;

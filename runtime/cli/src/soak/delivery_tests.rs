@@ -23,13 +23,13 @@ impl Bench {
         for _ in 0..halves {
             self.now += Duration::from_millis(500);
             let status = CameraStatus { state, ..CameraStatus::new("gate") };
-            let decode = Status { node: "decode".into(), pid: 1, cameras: vec![status], ..Status::default() };
+            let decode = NodeReport { node: "decode".into(), pid: 1, cameras: vec![status], ..NodeReport::default() };
             self.nodes[0].take(decode, self.now);
             self.frames = [0, 1].map(|n| self.frames[n] + frames[n]);
             let counter =
                 |port: &str, value| Counter { name: "in".into(), port: port.into(), source: "gate".into(), value };
             let counters = vec![counter("detections", self.frames[0]), counter("packet", self.frames[1])];
-            self.nodes[1].take(Status { node: "page".into(), pid: 2, counters, ..Status::default() }, self.now);
+            self.nodes[1].take(NodeReport { node: "page".into(), pid: 2, counters, ..NodeReport::default() }, self.now);
             self.delivery.look(&self.nodes, in_fault, self.now);
         }
         self.delivery.accounts().get("gate").copied().unwrap_or_default()

@@ -3,10 +3,10 @@
 use super::delivery::{Delivery, Mark};
 use super::shell::Shell;
 use crate::procs::Family;
-use crate::status::{State, Status};
+use crate::status::{NodeReport, State};
 use crate::totals::Totals;
 use crate::vitals::Vital;
-use millrace_ab::soak::{FaultRecord, Turn};
+use millrace_ab::soak::{FaultRecord, ScheduleProgress};
 use millrace_frame::{CameraState, unix_ns};
 use millrace_graph::schedule::{Action, Blow, Planned, Schedule, Target};
 use rustix::process::Signal;
@@ -114,7 +114,7 @@ impl Injector {
     }
 
     /// Begins what is due, and goes on with what has begun.
-    pub(super) fn turn(&mut self, turn: &mut Turn, world: &World<'_>) -> Option<News> {
+    pub(super) fn turn(&mut self, turn: &mut ScheduleProgress, world: &World<'_>) -> Option<News> {
         match self.active.take() {
             None => {
                 let planned = self.due(turn, world)?;
@@ -140,7 +140,7 @@ impl Injector {
     }
 
     /// The next fault whose time has come, where the graph is well and the fault ends before the soak does.
-    fn due(&self, turn: &mut Turn, world: &World<'_>) -> Option<Planned> {
+    fn due(&self, turn: &mut ScheduleProgress, world: &World<'_>) -> Option<Planned> {
         let faults = &self.schedule.faults;
         let in_turn: Vec<&Planned> = faults.iter().filter(|fault| fault.at.is_none()).collect();
         let mut fixed: Vec<&Planned> = faults.iter().filter(|fault| fault.at.is_some()).collect();
@@ -220,7 +220,7 @@ impl Active {
     }
 
     fn strike(&mut self, blow: Blow, target: &Target, world: &World<'_>) {
-        let process = |node: &Totals| node.last.as_ref().map_or(0, Status::works_in);
+        let process = |node: &Totals| node.last.as_ref().map_or(0, NodeReport::works_in);
         let pid = match target {
             Target::Dora => world.root,
             Target::Node(id) => world.nodes.iter().find(|node| node.id == *id).map_or(0, process),
@@ -253,7 +253,7 @@ impl Active {
     }
 
     fn nodes_pids(&self, world: &World<'_>) -> Vec<u32> {
-        world.nodes.iter().filter_map(|node| node.last.as_ref()).map(Status::works_in).collect()
+        world.nodes.iter().filter_map(|node| node.last.as_ref()).map(NodeReport::works_in).collect()
     }
 
     fn see(&mut self, after: Duration) {
@@ -350,10 +350,10 @@ impl Active {
     fn are_nodes_well(&self, world: &World<'_>, cured: Instant) -> bool {
         let killed = !matches!(self.planned.action, Action::Signal(Blow::Stop, _) | Action::Run { .. });
         let is_new = |node: &Totals| {
-            let pid = node.last.as_ref().map_or(0, Status::works_in);
+            let pid = node.last.as_ref().map_or(0, NodeReport::works_in);
             !killed || !self.pids.contains(&pid)
         };
-        let reported = |node: &Totals| node.heard.is_some_and(|heard| heard > cured);
+        let reported = |node: &Totals| node.last_report_at.is_some_and(|last_report_at| last_report_at > cured);
         let hit = |node: &&Totals| self.nodes.contains(&node.id);
         world.nodes.iter().filter(hit).all(|node| is_well(node) && is_new(node) && reported(node))
     }

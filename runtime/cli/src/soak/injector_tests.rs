@@ -17,7 +17,7 @@ struct Bench {
     nodes: Vec<Totals>,
     delivery: Delivery,
     injector: Injector,
-    turn: Turn,
+    turn: ScheduleProgress,
     now: Instant,
     begun: Instant,
     frames: u64,
@@ -64,7 +64,7 @@ impl Bench {
             nodes: ["decode", "detect"].map(Totals::new).into(),
             delivery: Delivery::new(&graph, &Default::default(), healed),
             injector: Injector::new(schedule, Duration::from_secs(3), healed),
-            turn: Turn::default(),
+            turn: ScheduleProgress::default(),
             now,
             begun: now,
             frames: 0,
@@ -79,8 +79,10 @@ impl Bench {
         let since_ns = if self.state == CameraState::Live { 0 } else { unix_ns() + 1_000_000 };
         let status = CameraStatus { state: self.state, since_ns, ..CameraStatus::new("gate") };
         let counter = Counter { name: "in".into(), port: "frame".into(), source: "gate".into(), value: self.frames };
-        let decode = Status { node: "decode".into(), pid: self.pids[0], cameras: vec![status], ..Status::default() };
-        let detect = Status { node: "detect".into(), pid: self.pids[1], counters: vec![counter], ..Status::default() };
+        let decode =
+            NodeReport { node: "decode".into(), pid: self.pids[0], cameras: vec![status], ..NodeReport::default() };
+        let detect =
+            NodeReport { node: "detect".into(), pid: self.pids[1], counters: vec![counter], ..NodeReport::default() };
         for ((node, status), _) in
             self.nodes.iter_mut().zip([decode, detect]).zip(reports).filter(|(_, reports)| *reports)
         {

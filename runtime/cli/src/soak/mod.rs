@@ -9,7 +9,7 @@ mod session;
 mod shell;
 mod store;
 
-use crate::ab::{command, shown};
+use crate::ab::{command, display_path};
 use crate::life::Launch;
 use crate::load::ready;
 use crate::run::Signals;
@@ -71,7 +71,7 @@ fn faults(args: &Args, graph: &Graph) -> anyhow::Result<Option<(String, Schedule
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file of faults {} cannot be read", file.display()))?;
     let mut report = Report::new(file.display().to_string(), &text);
-    let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.id.it.as_str()).collect();
+    let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.id.value.as_str()).collect();
     let schedule = schedule::read(&text, &nodes, &mut report);
     if schedule.is_none() {
         eprint!("{}", report.text(false));
@@ -100,7 +100,7 @@ fn tell(soak: &Soak, store: &Store) -> u8 {
         println!("{:24}{word:15}{}", finding.what, finding.figures);
     }
     println!("\n{}", verdict.word.text());
-    println!("{}", shown(&store.page()));
+    println!("{}", display_path(&store.page()));
     if !soak.complete {
         eprintln!("interrupted; the same command goes on: {}", soak.command);
         return INTERRUPTED;

@@ -2,7 +2,7 @@
 
 use super::delivery::Delivery;
 use crate::procs::{Family, pss_bytes};
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::Totals;
 use crate::trial::gpu::Probe;
 use millrace_ab::soak::{CameraRow, ProcessRow, Row, Usage};
@@ -126,7 +126,7 @@ impl Sampler {
 fn ages_ms(nodes: &[Totals], delivery: &Delivery, camera: &str) -> Option<[f64; 3]> {
     let worst = |name: &str| {
         let sinks = nodes.iter().filter(|node| delivery.is_sink(&node.id));
-        let ages = sinks.filter_map(|node| node.last.as_ref()).flat_map(|last: &Status| &last.latency);
+        let ages = sinks.filter_map(|node| node.last.as_ref()).flat_map(|last: &NodeReport| &last.latency);
         let ages = ages.filter(|times| times.name == name && times.source == camera);
         let ages = ages.filter_map(|age| Some([age.recent_p50_ns?, age.recent_p95_ns?, age.recent_p99_ns?]));
         ages.max_by_key(|ages| ages[2]).map(|ages| ages.map(|ns| rounded(ns as f64 / 1e6)))

@@ -8,7 +8,7 @@ use super::store::Store;
 use crate::cameras::Cameras;
 use crate::life::{BackOff, Launch, Life, comes_back_within, is_lost};
 use crate::run::{HURRY, PATIENT, Signals};
-use crate::status::{State, Status};
+use crate::status::{NodeReport, State};
 use crate::totals::{LOOK, Totals};
 use crate::trial::gpu::Probe;
 use crate::vitals::Vitals;
@@ -64,7 +64,7 @@ impl<'a> Session<'a> {
         Self {
             launch,
             base: (soak.measured_s, now),
-            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
+            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.value)).collect(),
             comes_back: graph.nodes.iter().map(comes_back_within).collect(),
             cameras: Cameras::default(),
             vitals: Vitals::default(),
@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take(&mut self, status: Status) {
+    fn take(&mut self, status: NodeReport) {
         let now = Instant::now();
         let error = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete));
         let Some(at) = self.nodes.iter().position(|node| node.id == status.node) else { return };
@@ -248,7 +248,7 @@ impl<'a> Session<'a> {
         let mut lines = Vec::new();
         let mut lost = None;
         for (node, within) in self.nodes.iter_mut().zip(&self.comes_back) {
-            let process = life.family.process(node.last.as_ref().map_or(0, Status::works_in));
+            let process = life.family.process(node.last.as_ref().map_or(0, NodeReport::works_in));
             if let Some(line) = self.vitals.look(node, process, *within, now) {
                 lines.push((node.id.clone(), line));
             }

@@ -1,6 +1,6 @@
 //! Which processes hang for so long that they are ended.
 
-use crate::status::Status;
+use crate::status::NodeReport;
 use crate::totals::Totals;
 use crate::vitals::{Process, Vital};
 use std::collections::BTreeSet;
@@ -51,7 +51,7 @@ impl Hang {
         let (Vital::Silent(for_) | Vital::Stuck(for_)) = node.vital else { return None };
         let since = now.checked_sub(for_)?;
         let there = matches!(process, Process::Runs | Process::Stopped);
-        let pid = node.last.as_ref().map(Status::works_in)?;
+        let pid = node.last.as_ref().map(NodeReport::works_in)?;
         (there && self.is_too_long(since, now) && self.ended.insert(pid)).then_some((pid, for_))
     }
 }
@@ -67,7 +67,7 @@ mod tests {
 
     fn node(pid: u32, vital: Vital) -> Totals {
         let mut node = Totals::new("detect");
-        node.last = Some(Status { pid, ..Status::default() });
+        node.last = Some(NodeReport { pid, ..NodeReport::default() });
         node.vital = vital;
         node
     }

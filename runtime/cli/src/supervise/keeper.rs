@@ -6,7 +6,7 @@ use crate::cameras::Cameras;
 use crate::clock;
 use crate::life::{BackOff, Launch, Life, comes_back_within, is_lost};
 use crate::run::{HURRY, PATIENT, Signals, end_of};
-use crate::status::{State, Status};
+use crate::status::{NodeReport, State};
 use crate::totals::{LOOK, Totals};
 use crate::view::View;
 use crate::vitals::{Process, Vital, Vitals};
@@ -57,7 +57,7 @@ impl<'a> Keeper<'a> {
         let (graph, now) = (launch.graph, Instant::now());
         Self {
             launch,
-            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.it)).collect(),
+            nodes: graph.nodes.iter().map(|node| Totals::new(&node.id.value)).collect(),
             comes_back: graph.nodes.iter().map(comes_back_within).collect(),
             reports: checked.nodes.iter().map(|node| node.description.is_some()).collect(),
             cameras: Cameras::default(),
@@ -141,7 +141,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn take(&mut self, status: Status) {
+    fn take(&mut self, status: NodeReport) {
         let error = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete));
         if let Some(error) = error
             && self.said.insert(status.node.clone(), error.clone()).is_none_or(|before| before != error)
@@ -149,7 +149,7 @@ impl<'a> Keeper<'a> {
             self.done(&format!("node {}: {error}", status.node));
         }
         let Some(node) = self.nodes.iter_mut().find(|node| node.id == status.node) else { return };
-        let is_first = node.heard.is_none();
+        let is_first = node.last_report_at.is_none();
         if let Some(restart) = node.take(status, Instant::now()).filter(|_| !is_first)
             && let Some(life) = &self.life
         {
@@ -169,7 +169,7 @@ impl<'a> Keeper<'a> {
         let Some(life) = self.life.as_ref().filter(|life| !life.is_stopping()) else { return };
         let (mut lines, mut lost) = (Vec::new(), None);
         for ((node, within), reports) in self.nodes.iter_mut().zip(&self.comes_back).zip(&self.reports) {
-            let pid = node.last.as_ref().filter(|_| node.heard.is_some()).map_or(0, Status::works_in);
+            let pid = node.last.as_ref().filter(|_| node.last_report_at.is_some()).map_or(0, NodeReport::works_in);
             let process = life.family.process(pid);
             lines.extend(self.vitals.look(node, process, *within, now));
             if let Some((pid, for_)) = self.hang.judge(node, process, now)
@@ -182,7 +182,8 @@ impl<'a> Keeper<'a> {
                     clock::now()
                 ));
             }
-            let silent = *reports && node.heard.is_none() && now.saturating_duration_since(self.began) >= FIRST_REPORT;
+            let silent =
+                *reports && node.last_report_at.is_none() && now.saturating_duration_since(self.began) >= FIRST_REPORT;
             if silent {
                 lost = Some(format!("node {} has not reported once in {} s", node.id, FIRST_REPORT.as_secs()));
             } else if is_lost(node, process, *within, self.began, now) {
@@ -217,7 +218,7 @@ impl<'a> Keeper<'a> {
             life.sweep();
         }
         let mut reporting = self.nodes.iter().zip(&self.reports).filter(|(_, reports)| **reports).peekable();
-        let is_done = |node: &Totals| node.heard.is_some() && node.state() == Some(State::Done);
+        let is_done = |node: &Totals| node.last_report_at.is_some() && node.state() == Some(State::Done);
         if self.why.is_none()
             && status.success()
             && reporting.peek().is_some()
@@ -247,11 +248,11 @@ impl<'a> Keeper<'a> {
         };
         let reporting: Vec<&Totals> =
             self.nodes.iter().zip(&self.reports).filter(|(_, reports)| **reports).map(|(node, _)| node).collect();
-        let has_come = |node: &Totals| node.heard.is_some() && node.state() != Some(State::Opening);
+        let has_come = |node: &Totals| node.last_report_at.is_some() && node.state() != Some(State::Opening);
         let works = |node: &Totals| has_come(node) && node.should_run() && node.vital == Vital::Well;
         // one that has ended, and that dora starts again, hangs nowhere
         let hangs = |node: &Totals| match node.vital {
-            Vital::Well => node.heard.is_none(),
+            Vital::Well => node.last_report_at.is_none(),
             Vital::Silent(_) => node.process_gone.is_none(),
             Vital::Stuck(_) | Vital::Gone(_) => true,
         };

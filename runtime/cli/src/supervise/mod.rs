@@ -59,7 +59,7 @@ pub(crate) fn supervise(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!(
             "warning: node '{}' has a max_restarts: when they are used up, the whole graph is started again; without \
              max_restarts, and with a max_restart_delay, the others go on",
-            node.id.it
+            node.id.value
         );
     }
     let launch = Launch::of(dora, &args.graph, &loaded)?;

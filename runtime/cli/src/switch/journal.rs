@@ -59,14 +59,14 @@ pub(crate) struct Journal {
     pub(crate) steps: Vec<Step>,
 }
 
-/// The journal's place, locked: one switch at a time works on a dataflow.
-pub(crate) struct Place {
+/// The lock on a dataflow's journal: one switch at a time works on a dataflow.
+pub(crate) struct JournalLock {
     file: PathBuf,
     _lock: File,
 }
 
-impl Place {
-    /// The place of this dataflow's journal.
+impl JournalLock {
+    /// Locks the journal of this dataflow.
     pub(crate) fn of(dataflow: &str) -> anyhow::Result<Self> {
         Self::within(&state_folder()?, dataflow)
     }
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn a_journal_comes_back_as_it_was_written_and_one_switch_has_it_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::within(folder.path(), "flow").unwrap();
-        assert!(place.read().unwrap().is_none());
+        let journal_lock = JournalLock::within(folder.path(), "flow").unwrap();
+        assert!(journal_lock.read().unwrap().is_none());
         let step = Step {
             node: "detect".into(),
             runs: Runs::Either,
@@ -167,15 +167,15 @@ mod tests {
             before: Measures::default(),
             steps: vec![step],
         };
-        place.write(&journal).unwrap();
-        let read = place.read().unwrap().unwrap();
+        journal_lock.write(&journal).unwrap();
+        let read = journal_lock.read().unwrap().unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&journal).unwrap());
-        assert!(Place::within(folder.path(), "flow").is_err(), "locked");
-        place.close().unwrap();
-        assert!(place.read().unwrap().is_none());
-        drop(place);
-        let place = Place::within(folder.path(), "flow").unwrap();
-        std::fs::write(place.path(), "{}").unwrap();
-        assert!(place.read().is_err());
+        assert!(JournalLock::within(folder.path(), "flow").is_err(), "locked");
+        journal_lock.close().unwrap();
+        assert!(journal_lock.read().unwrap().is_none());
+        drop(journal_lock);
+        let journal_lock = JournalLock::within(folder.path(), "flow").unwrap();
+        std::fs::write(journal_lock.path(), "{}").unwrap();
+        assert!(journal_lock.read().is_err());
     }
 }

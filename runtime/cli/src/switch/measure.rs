@@ -1,7 +1,7 @@
 //! What a dataflow does in a span of time, from its nodes' reports.
 
 use super::guard::{Figure, Pair};
-use crate::status::Status;
+use crate::status::NodeReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) struct Done {
 
 impl Done {
     /// Adds what a process did between two of its reports; `before` is none where it began in the span.
-    pub(crate) fn add(&mut self, before: Option<&Status>, after: &Status) {
+    pub(crate) fn add(&mut self, before: Option<&NodeReport>, after: &NodeReport) {
         let key = |c: &crate::status::Counter| (c.name.clone(), c.port.clone(), c.source.clone());
         let was: BTreeMap<_, u64> =
             before.iter().flat_map(|status| &status.counters).map(|c| (key(c), c.value)).collect();
@@ -39,7 +39,7 @@ impl Done {
             let since = counter.value.saturating_sub(was.get(&key(counter)).copied().unwrap_or(0));
             *self.counters.entry(key(counter)).or_default() += since;
         }
-        let lost = |status: &Status| status.drops.iter().map(|loss| loss.value).sum::<u64>();
+        let lost = |status: &NodeReport| status.drops.iter().map(|loss| loss.value).sum::<u64>();
         self.drops += lost(after).saturating_sub(before.map_or(0, lost));
     }
 
@@ -134,25 +134,25 @@ fn median(values: &[u64]) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::status::{Counter, Loss};
+    use crate::status::{Counter, DropCount};
 
-    fn report(counters: &[(&str, &str, u64)], lost: u64) -> Status {
+    fn report(counters: &[(&str, &str, u64)], lost: u64) -> NodeReport {
         let counter = |&(name, port, value): &(&str, &str, u64)| Counter {
             name: name.into(),
             port: port.into(),
             source: "cam".into(),
             value,
         };
-        Status {
+        NodeReport {
             counters: counters.iter().map(counter).collect(),
-            drops: vec![Loss {
+            drops: vec![DropCount {
                 cause: "stale".into(),
                 port: String::new(),
                 source: "cam".into(),
                 value: lost,
-                ..Loss::default()
+                ..DropCount::default()
             }],
-            ..Status::default()
+            ..NodeReport::default()
         }
     }
 

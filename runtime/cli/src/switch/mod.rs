@@ -12,7 +12,7 @@ use crate::load::{Loaded, load};
 use anyhow::{Context, bail};
 use control::{Control, Dataflow};
 use guard::Guard;
-use journal::{Journal, Place, Runs};
+use journal::{Journal, JournalLock, Runs};
 use millrace_graph::check::Set;
 use millrace_graph::describe::Programs;
 use plan::Definitions;
@@ -71,8 +71,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let guard: Guard = args.guard.parse().map_err(faults)?;
     let control = Control::new()?;
     let flow = control.dataflow(args.dataflow.as_deref())?;
-    let place = Place::of(&flow.uuid)?;
-    let open = place.read()?;
+    let journal_lock = JournalLock::of(&flow.uuid)?;
+    let open = journal_lock.read()?;
     if args.resume || args.back {
         let Some(mut journal) = open else {
             bail!("no switch of dataflow '{}' was cut short: there is nothing to finish", flow.called());
@@ -82,7 +82,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
             journal.back = Some("asked for by --back".to_owned());
         }
         let watch = Watch::new(&flow.uuid)?;
-        return Swap::new(control, place, journal, guard, watch)?.finish();
+        return Swap::new(control, journal_lock, journal, guard, watch)?.finish();
     }
     if let Some(journal) = open {
         bail!(
@@ -93,13 +93,19 @@ fn run(args: &Args) -> anyhow::Result<bool> {
             journal.graph,
             journal.steps.iter().filter(|step| step.runs != Runs::A).count(),
             journal.steps.len(),
-            place.path().display()
+            journal_lock.path().display()
         );
     }
-    begin(args, guard, control, flow, place)
+    begin(args, guard, control, flow, journal_lock)
 }
 
-fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Place) -> anyhow::Result<bool> {
+fn begin(
+    args: &Args,
+    guard: Guard,
+    control: Control,
+    flow: Dataflow,
+    journal_lock: JournalLock,
+) -> anyhow::Result<bool> {
     let graph = args.graph.as_ref().context("no graph was named")?;
     let b = Definitions::of_graph(&without_faults(graph, &args.sets)?)?;
     let mut watch = Watch::new(&flow.uuid)?;
@@ -156,7 +162,7 @@ fn begin(args: &Args, guard: Guard, control: Control, flow: Dataflow, place: Pla
         before,
         steps,
     };
-    Swap::new(control, place, journal, guard, watch)?.finish()
+    Swap::new(control, journal_lock, journal, guard, watch)?.finish()
 }
 
 /// A graph in which `millrace check` finds no fault: with its settings, and the files that they point to.

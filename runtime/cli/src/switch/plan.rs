@@ -32,7 +32,7 @@ impl Definitions {
             anyhow::ensure!(
                 node.origin == Origin::Program,
                 "node '{}' of {} is no program at a path, which 'dora node replace' needs",
-                node.id.it,
+                node.id.value,
                 loaded.name
             );
         }
@@ -42,7 +42,7 @@ impl Definitions {
             refuse_expanded(&node.id, of_file)?;
         }
         let program = |node: &Node| {
-            let program = find_program(&node.path.as_ref()?.it, &loaded.folder)?;
+            let program = find_program(&node.path.as_ref()?.value, &loaded.folder)?;
             Some(program.canonicalize().unwrap_or(program).display().to_string())
         };
         let root = resolved::to_json(graph, &absolute_sets(&loaded.checked)?, &program);

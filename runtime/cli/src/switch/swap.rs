@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::guard::Guard;
-use super::journal::{Journal, Place, Runs};
+use super::journal::{Journal, JournalLock, Runs};
 use super::watch::Watch;
 use crate::status::State;
 use anyhow::Context;
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// A switch on its way.
 pub(crate) struct Swap {
     control: Control,
-    place: Place,
+    journal_lock: JournalLock,
     journal: Journal,
     guard: Guard,
     watch: Watch,
@@ -29,7 +29,7 @@ pub(crate) struct Swap {
 impl Swap {
     pub(crate) fn new(
         control: Control,
-        place: Place,
+        journal_lock: JournalLock,
         journal: Journal,
         guard: Guard,
         mut watch: Watch,
@@ -41,7 +41,7 @@ impl Swap {
         watch.listen(Duration::from_millis(1_500));
         let node_of = |stream: &str| Some(stream.split_once(" at ")?.1.split('/').next()?.to_owned());
         let last = journal.before.streams().into_iter().filter_map(node_of).collect();
-        Ok(Self { control, place, journal, guard, watch, last, interrupted })
+        Ok(Self { control, journal_lock, journal, guard, watch, last, interrupted })
     }
 
     /// Goes on to B and watches it, or puts A back, whatever the journal says. `true` where B is kept.
@@ -53,7 +53,7 @@ impl Swap {
             let reason = match self.forward() {
                 Ok(()) => match self.guarded() {
                     Ok(()) => {
-                        self.place.close()?;
+                        self.journal_lock.close()?;
                         println!("kept: dataflow '{}' runs {}", self.called(), self.journal.graph);
                         return Ok(true);
                     }
@@ -68,7 +68,7 @@ impl Swap {
                 "A could not be put back as a whole; what runs is a mixture. Mend what is named here and call \
                  'millrace switch --back --dataflow {}' again; the journal {} has all definitions",
                 self.called(),
-                self.place.path().display()
+                self.journal_lock.path().display()
             )
         })?;
         Ok(false)
@@ -100,13 +100,13 @@ impl Swap {
             Runs::A => (step.a.clone(), format!("putting '{node}' back")),
             Runs::B | Runs::Either => (step.b.clone(), format!("replacing '{node}'")),
         };
-        self.place.write(&self.journal)?;
+        self.journal_lock.write(&self.journal)?;
         println!("{doing}");
         self.watch.excuse(&node);
         self.watch.begin();
         self.control.replace(&self.journal.dataflow, &node, &definition)?;
         self.journal.steps[at].runs = becomes;
-        self.place.write(&self.journal)?;
+        self.journal_lock.write(&self.journal)?;
         Ok(node)
     }
 
@@ -181,7 +181,7 @@ impl Swap {
     fn back(&mut self) -> anyhow::Result<()> {
         let reason = self.journal.back.clone().unwrap_or_default();
         println!("putting back what ran before: {reason}");
-        self.place.write(&self.journal)?;
+        self.journal_lock.write(&self.journal)?;
         let mut failed = Vec::new();
         for at in (0..self.journal.steps.len()).rev() {
             if self.journal.steps[at].runs == Runs::A {
@@ -194,7 +194,7 @@ impl Swap {
         }
         anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
         self.flows_again()?;
-        self.place.close()?;
+        self.journal_lock.close()?;
         println!("put back: dataflow '{}' runs what it ran before, because {reason}", self.called());
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The nodes of a running dataflow, whose reports arrive on a socket in its folder, and whether they are healthy.
 
 use super::measure::{Done, Measures};
-use crate::status::{Inbox, State, Status};
+use crate::status::{Inbox, NodeReport, State};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +19,13 @@ const MIXED: Duration = Duration::from_secs(10);
 /// One process of a node.
 struct Process {
     /// Its newest report.
-    last: Status,
+    last: NodeReport,
     /// What dora started it from.
     definition: Option<Value>,
     /// When it was started.
     began: Instant,
     /// The one with which a span began.
-    base: Option<Status>,
+    base: Option<NodeReport>,
     /// When it was first seen to be gone.
     gone: Option<Instant>,
 }
@@ -39,7 +39,7 @@ struct Seen {
 
 /// All reports.
 pub(crate) struct Watch {
-    heard: Receiver<Status>,
+    reports: Receiver<NodeReport>,
     socket: PathBuf,
     nodes: BTreeMap<String, Seen>,
     span: Instant,
@@ -73,7 +73,7 @@ impl Watch {
         // left by an earlier process with this number
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-        let (to, heard) = sync_channel(1024);
+        let (to, reports) = sync_channel(1024);
         // the kernel queues a few datagrams only, and a question to dora takes long
         std::thread::spawn(move || {
             let mut inbox = Inbox::new(socket);
@@ -86,14 +86,14 @@ impl Watch {
             }
         });
         let (nodes, replaced, expected) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Ok(Self { heard, socket: path, nodes, span: Instant::now(), replaced, expected })
+        Ok(Self { reports, socket: path, nodes, span: Instant::now(), replaced, expected })
     }
 
     /// Listens for this long.
     pub(crate) fn listen(&mut self, patience: Duration) {
         let until = Instant::now() + patience;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            match self.heard.recv_timeout(left) {
+            match self.reports.recv_timeout(left) {
                 Ok(status) => self.take(status),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => return std::thread::sleep(left),
@@ -101,7 +101,7 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, mut status: Status) {
+    fn take(&mut self, mut status: NodeReport) {
         let seen = self.nodes.entry(status.node.clone()).or_default();
         let definition = status.definition.take();
         let ages = status.latency.iter().filter(|latency| latency.name == "age");
@@ -136,7 +136,7 @@ impl Watch {
     }
 
     /// The newest report of the newest process of a node.
-    pub(crate) fn newest(&self, node: &str) -> Option<&Status> {
+    pub(crate) fn newest(&self, node: &str) -> Option<&NodeReport> {
         Some(&self.nodes.get(node)?.processes.last()?.last)
     }
 
@@ -244,20 +244,21 @@ mod tests {
 
     #[test]
     fn a_process_that_another_took_the_place_of_says_nothing_of_what_runs() {
-        let report = |pid: u32, state: State, definition: &str, uptime_s: u64| Status {
+        let report = |pid: u32, state: State, definition: &str, uptime_s: u64| NodeReport {
             node: "detect".into(),
             pid,
             state,
             definition: Some(definition.into()),
             uptime_ns: uptime_s * 1_000_000_000,
-            ..Status::default()
+            ..NodeReport::default()
         };
         let old = || report(1, State::Stopped, "old", 100);
         let new = || report(2, State::Opening, "new", 1);
         for reports in [[new(), old()], [old(), new()]] {
-            let (_to, heard) = sync_channel(1);
+            let (_to, receiver) = sync_channel(1);
             let (nodes, replaced, expected) = Default::default();
-            let mut watch = Watch { heard, socket: PathBuf::new(), nodes, span: Instant::now(), replaced, expected };
+            let mut watch =
+                Watch { reports: receiver, socket: PathBuf::new(), nodes, span: Instant::now(), replaced, expected };
             reports.into_iter().for_each(|report| watch.take(report));
             assert_eq!(watch.definition("detect"), Some(&Value::from("new")));
             assert_eq!(watch.newest("detect").unwrap().pid, 2);

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use crate::procs::{Family, pss_bytes};
 use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
 use crate::scratch::Scratch;
-use crate::status::{Inbox, State, Status};
+use crate::status::{Inbox, NodeReport, State};
 use crate::totals::Totals;
 use anyhow::Context;
 use millrace_frame::monotonic_ns;
@@ -153,7 +153,7 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, status: Status) {
+    fn take(&mut self, status: NodeReport) {
         let Some(node) = self.out.nodes.iter_mut().find(|node| node.totals.id == status.node) else { return };
         node.cpu.push((monotonic_ns(), status.cpu_ns));
         if status.state == State::Failed && self.out.failure.is_none() {
@@ -176,7 +176,7 @@ impl Watch {
 
     /// Memory of each node. Those that share a process have equal shares of it.
     fn memory(&self) -> Vec<u64> {
-        let process = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, Status::works_in);
+        let process = |node: &NodeWatch| node.totals.last.as_ref().map_or(0, NodeReport::works_in);
         let all: Vec<u32> = self.out.nodes.iter().map(process).collect();
         let share = |pid: &u32| pss_bytes(*pid) / all.iter().filter(|other| *other == pid).count() as u64;
         all.iter().map(share).collect()

@@ -3,7 +3,7 @@
 use crate::load::{Loaded, absolute_sets};
 use crate::scratch::{Scratch, script_text};
 use anyhow::Context;
-use millrace_graph::Feed;
+use millrace_graph::Upstream;
 use millrace_graph::check::{CheckedNode, Effective, From, Set};
 use millrace_graph::describe::GROUP_SETTING;
 use millrace_graph::describe::{Description, find_program};
@@ -93,30 +93,30 @@ impl Plan {
         let json = resolved::to_json(graph, &[], &|_| None);
         let mut nodes = Vec::new();
         let short = |id: &str| {
-            let same = graph.nodes.iter().zip(graph.short_ids()).find(|(node, _)| node.id.it == id);
+            let same = graph.nodes.iter().zip(graph.short_ids()).find(|(node, _)| node.id.value == id);
             same.map_or(id, |(_, short)| short).to_owned()
         };
         let all = loaded.checked.nodes.iter().flat_map(|node| &node.settings);
         let described: BTreeSet<&str> = all.filter(|s| s.described).map(|s| s.key.as_str()).collect();
         for (node, checked) in graph.nodes.iter().zip(&loaded.checked.nodes) {
             let path = node.path.as_ref().filter(|_| node.origin == Origin::Program);
-            let path = path.with_context(|| format!("node '{}' is no program of its own", node.id.it))?;
-            let program = find_program(&path.it, &loaded.folder)
-                .with_context(|| format!("node '{}': there is no program {}", node.id.it, path.it))?;
+            let path = path.with_context(|| format!("node '{}' is no program of its own", node.id.value))?;
+            let program = find_program(&path.value, &loaded.folder)
+                .with_context(|| format!("node '{}': there is no program {}", node.id.value, path.value))?;
             let program = program.canonicalize().unwrap_or(program);
             let mut rest = json["nodes"][node.index].as_object().cloned().unwrap_or_default();
             let inputs = inputs(node, rest.get("inputs"), &short);
             rest.retain(|key, _| !OURS.contains(&key.as_str()));
             nodes.push(PlanNode {
-                id: short(&node.id.it),
-                original: short(&node.id.it),
+                id: short(&node.id.value),
+                original: short(&node.id.value),
                 program,
                 folder: loaded.folder.clone(),
                 description: checked.description.clone(),
                 given: given(checked, &sets, &described),
                 settings: effective(checked, &sets, &described, &loaded.folder),
                 inputs,
-                outputs: node.outputs.iter().map(|output| output.it.clone()).collect(),
+                outputs: node.outputs.iter().map(|output| output.value.clone()).collect(),
                 rest,
             });
         }
@@ -312,12 +312,12 @@ impl PlanNode {
 
 fn inputs(node: &Node, raw: Option<&Value>, short: &dyn Fn(&str) -> String) -> Vec<PlanInput> {
     let read = |input: &millrace_graph::model::Input| {
-        let options = raw.and_then(|raw| raw.get(&input.name.it)).and_then(Value::as_object).cloned();
-        let source = match input.feed.clone()? {
-            Feed::Output { node, output } => Source::Port(Port { node: short(&node), output }),
-            Feed::Timer | Feed::Logs => Source::Dora(input.source.it.clone()),
+        let options = raw.and_then(|raw| raw.get(&input.name.value)).and_then(Value::as_object).cloned();
+        let source = match input.upstream.clone()? {
+            Upstream::Output { node, output } => Source::Port(Port { node: short(&node), output }),
+            Upstream::Timer | Upstream::Logs => Source::Dora(input.source.value.clone()),
         };
-        Some(PlanInput { name: input.name.it.clone(), source, options: options.unwrap_or_default() })
+        Some(PlanInput { name: input.name.value.clone(), source, options: options.unwrap_or_default() })
     };
     node.inputs.iter().filter_map(read).collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::player::{Played, Player, lock};
 use md5::{Digest, Md5};
-use millrace_cuda::nvdec::{Mapped, Status};
+use millrace_cuda::nvdec::{DecodeStatus, Mapped};
 use millrace_cuda::{DeviceMemory, Gpu, Rows, Stream};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -59,7 +59,7 @@ fn decode(player: &Player, clip: &str) -> Result<(Frames, Played), String> {
             let host = packed(&mapped, &gpu, stream, &mut room)?;
             let md5 = format!("{:x}", Md5::digest(&host));
             let mut frames = lock(&to);
-            frames.flawed += u64::from(matches!(mapped.status(), Status::Concealed | Status::Damaged));
+            frames.flawed += u64::from(matches!(mapped.status(), DecodeStatus::Concealed | DecodeStatus::Damaged));
             frames.frames.push(Frame { pts_ns: shown.timing.pts_ns, bytes: host.len(), md5 });
             Ok(())
         }),

@@ -1,10 +1,10 @@
 //! How long a picture takes to come out: in access units that have to follow its own first, and in time.
 
 use crate::player::lock;
-use millrace_cuda::nvdec::{Codec, Nvdec, Options, Picture, PictureOrder, Session};
+use millrace_cuda::nvdec::{Codec, Nvdec, Picture, PictureOrder, Session, SessionOptions};
 use millrace_cuda::{Gpu, Stream};
 use millrace_frame::PacketCodec;
-use millrace_ingest::{AccessUnit, Admission, Admitted, Event, Ingest, Reorder, ReorderPolicy, Shown};
+use millrace_ingest::{AccessUnit, Admission, Admitted, AdmittedUnit, Event, Ingest, Reorder, ReorderPolicy};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(crate) fn measure(device: u32, clips: &[String], json: Option<&str>) -> Resu
     let mut rows = Vec::new();
     for clip in clips {
         for (way, low_delay, order, reorders) in WAYS {
-            let options = Options { low_delay, order, ..Options::default() };
+            let options = SessionOptions { low_delay, order, ..SessionOptions::default() };
             let mut row = Course::new(&gpu, nvdec, options, reorders)?.play(clip)?;
             row["clip"] = json!(clip);
             row["way"] = json!(way);
@@ -44,15 +44,15 @@ pub(crate) fn measure(device: u32, clips: &[String], json: Option<&str>) -> Resu
 struct Course {
     gpu: Gpu,
     nvdec: Nvdec,
-    options: Options,
+    options: SessionOptions,
     stream: Stream,
-    book: Admission,
+    admission: Admission,
     session: Option<(PacketCodec, Session)>,
     came_out: Arc<Mutex<Vec<Picture>>>,
-    reorder: Option<Reorder<(Shown, Picture)>>,
+    reorder: Option<Reorder<(AdmittedUnit, Picture)>>,
     /// Pictures that came after one that follows them.
     late: usize,
-    /// Units of the clip that were decoded, by their number in the book.
+    /// Units of the clip that were decoded, by their number in the admission table.
     fed: BTreeMap<i64, usize>,
     units: usize,
     /// Units that had to follow a picture's own before it came out, and how many pictures took so many.
@@ -64,13 +64,13 @@ struct Course {
 }
 
 impl Course {
-    fn new(gpu: &Gpu, nvdec: Nvdec, options: Options, reorders: bool) -> Result<Self, String> {
+    fn new(gpu: &Gpu, nvdec: Nvdec, options: SessionOptions, reorders: bool) -> Result<Self, String> {
         Ok(Self {
             stream: Stream::new(gpu).map_err(|e| e.to_string())?,
             gpu: gpu.clone(),
             nvdec,
             options,
-            book: Admission::default(),
+            admission: Admission::default(),
             session: None,
             came_out: Arc::default(),
             reorder: reorders.then(|| Reorder::new(ReorderPolicy::Live)),
@@ -85,7 +85,7 @@ impl Course {
     }
 
     fn play(mut self, clip: &str) -> Result<Value, String> {
-        let mut ingest = Ingest::open(clip, &millrace_ingest::Options::default()).map_err(|e| e.to_string())?;
+        let mut ingest = Ingest::open(clip, &millrace_ingest::IngestOptions::default()).map_err(|e| e.to_string())?;
         loop {
             match ingest.next_event().map_err(|e| e.to_string())? {
                 Event::Unit(mut unit) => {
@@ -110,7 +110,7 @@ impl Course {
     }
 
     fn unit(&mut self, unit: &AccessUnit) -> Result<(), String> {
-        let number = match self.book.admit(unit) {
+        let number = match self.admission.admit(unit) {
             Admitted::Leave => return Ok(()),
             Admitted::Stop => return self.flush(),
             Admitted::Begin(number) => {
@@ -131,7 +131,7 @@ impl Course {
             let made = Session::new(self.nvdec, &self.gpu, known, self.options, sink);
             self.session = Some((codec, made.map_err(|e| e.to_string())?));
         }
-        self.book.decoding(number, unit);
+        self.admission.decoding(number, unit);
         self.fed.insert(number, self.units);
         self.units += 1;
         let began = Instant::now();
@@ -149,7 +149,7 @@ impl Course {
         self.take(began)?;
         let held = self.reorder.as_mut().map(Reorder::flush).unwrap_or_default();
         held.into_iter().try_for_each(|(shown, picture)| self.show(&shown, picture, began))?;
-        self.book.ended();
+        self.admission.ended();
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Course {
     fn take(&mut self, began: Instant) -> Result<(), String> {
         let came_out = std::mem::take(&mut *lock(&self.came_out));
         for picture in came_out {
-            let Some(shown) = self.book.came_out(picture.timestamp()) else { continue };
+            let Some(shown) = self.admission.came_out(picture.timestamp()) else { continue };
             let due = match &mut self.reorder {
                 None => vec![(shown, picture)],
                 Some(reorder) => {
@@ -171,7 +171,7 @@ impl Course {
         Ok(())
     }
 
-    fn show(&mut self, shown: &Shown, picture: Picture, began: Instant) -> Result<(), String> {
+    fn show(&mut self, shown: &AdmittedUnit, picture: Picture, began: Instant) -> Result<(), String> {
         let number = picture.timestamp();
         let mapped = picture.map(&self.stream).map_err(|e| e.to_string())?;
         self.stream.synchronize().map_err(|e| e.to_string())?;
@@ -181,7 +181,7 @@ impl Course {
         Ok(())
     }
 
-    fn ordered(&mut self, number: i64, shown: &Shown) {
+    fn ordered(&mut self, number: i64, shown: &AdmittedUnit) {
         let own = self.fed.remove(&number).unwrap_or(self.units);
         *self.held.entry(self.units.saturating_sub(own + 1)).or_default() += 1;
         let pts_ns = shown.timing.pts_ns;

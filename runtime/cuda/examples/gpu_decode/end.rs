@@ -1,7 +1,7 @@
 //! How long many sessions take to begin and to end.
 
 use millrace_cuda::Gpu;
-use millrace_cuda::nvdec::{Codec, Nvdec, Options, Session};
+use millrace_cuda::nvdec::{Codec, Nvdec, Session, SessionOptions};
 use millrace_frame::{PacketCodec, monotonic_ns};
 use millrace_ingest::{AccessUnit, Event, Ingest};
 use serde_json::json;
@@ -54,7 +54,7 @@ fn one(nvdec: Nvdec, gpu: &Gpu, units: &[AccessUnit], leave: bool, barrier: &Bar
             _ => Codec::H264,
         };
         let mut session =
-            Session::new(nvdec, gpu, codec, Options::default(), Box::new(drop)).map_err(|e| e.to_string())?;
+            Session::new(nvdec, gpu, codec, SessionOptions::default(), Box::new(drop)).map_err(|e| e.to_string())?;
         for (number, unit) in (0..).zip(units) {
             session.feed(&unit.data, number, unit.timing.pts_ns).map_err(|e| e.to_string())?;
         }
@@ -74,7 +74,7 @@ fn one(nvdec: Nvdec, gpu: &Gpu, units: &[AccessUnit], leave: bool, barrier: &Bar
 }
 
 fn first_units(clip: &str) -> Result<Vec<AccessUnit>, String> {
-    let mut ingest = Ingest::open(clip, &millrace_ingest::Options::default()).map_err(|e| e.to_string())?;
+    let mut ingest = Ingest::open(clip, &millrace_ingest::IngestOptions::default()).map_err(|e| e.to_string())?;
     let mut units = Vec::new();
     while units.len() < UNITS {
         match ingest.next_event().map_err(|e| e.to_string())? {

@@ -1,9 +1,9 @@
 //! A file through ingest and a session, each picture mapped.
 
-use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Options, Picture, Session, Sink};
+use millrace_cuda::nvdec::{Codec, Mapped, Nvdec, NvdecError, Picture, Session, SessionOptions, Sink};
 use millrace_cuda::{Gpu, Stream};
 use millrace_frame::PacketCodec;
-use millrace_ingest::{AccessUnit, Admission, Admitted, Event, Ingest, Shown};
+use millrace_ingest::{AccessUnit, Admission, Admitted, AdmittedUnit, Event, Ingest};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use std::time::Instant;
 pub(crate) struct Player {
     pub(crate) gpu: Gpu,
     nvdec: Nvdec,
-    options: Options,
+    options: SessionOptions,
     map_on_feed: bool,
 }
 
 /// Takes the mapped pictures in presentation order.
-pub(crate) type Take = Box<dyn FnMut(&Shown, Mapped, &Stream) -> Result<(), String> + Send>;
+pub(crate) type Take = Box<dyn FnMut(&AdmittedUnit, Mapped, &Stream) -> Result<(), String> + Send>;
 
 /// What a file came to.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ struct Mapper {
 }
 
 impl Mapper {
-    fn picture(&mut self, shown: &Shown, picture: Picture) {
+    fn picture(&mut self, shown: &AdmittedUnit, picture: Picture) {
         if self.failed.is_some() {
             return;
         }
@@ -57,7 +57,7 @@ impl Player {
     pub(crate) fn open(device: u32, low_delay: bool, map_on_feed: bool) -> Result<Self, String> {
         let gpu = Gpu::open(device).map_err(|e| e.to_string())?;
         let nvdec = Nvdec::open().map_err(|e| e.to_string())?;
-        let options = Options { low_delay, ..Options::default() };
+        let options = SessionOptions { low_delay, ..SessionOptions::default() };
         Ok(Self { gpu, nvdec, options, map_on_feed })
     }
 
@@ -69,19 +69,19 @@ impl Player {
     pub(crate) fn play(&self, clip: &str, until: Option<Instant>, take: Take) -> Result<Played, String> {
         let stream = Stream::new(&self.gpu).map_err(|e| e.to_string())?;
         let mapper = Arc::new(Mutex::new(Mapper { stream, take, failed: None }));
-        let book: Arc<Mutex<Admission>> = Arc::default();
+        let admission: Arc<Mutex<Admission>> = Arc::default();
         if self.map_on_feed {
-            let (to, book_in) = (mapper.clone(), book.clone());
+            let (to, admission_in) = (mapper.clone(), admission.clone());
             let sink = move || -> Sink {
-                let (to, book) = (to.clone(), book_in.clone());
+                let (to, admission) = (to.clone(), admission_in.clone());
                 Box::new(move |picture| {
-                    let shown = lock(&book).came_out(picture.timestamp());
+                    let shown = lock(&admission).came_out(picture.timestamp());
                     if let Some(shown) = shown {
                         lock(&to).picture(&shown, picture);
                     }
                 })
             };
-            let played = self.feed(clip, until, &book, &mapper, &sink);
+            let played = self.feed(clip, until, &admission, &mapper, &sink);
             return ended(played, &mapper);
         }
         let (pictures, from_feed) = sync_channel(QUEUE);
@@ -90,18 +90,18 @@ impl Player {
             move || map_all(&from_feed, &mapper)
         });
         let played = {
-            let book_in = book.clone();
+            let admission_in = admission.clone();
             let sink = move || -> Sink {
-                let (to, book) = (pictures.clone(), book_in.clone());
+                let (to, admission) = (pictures.clone(), admission_in.clone());
                 Box::new(move |picture| {
-                    let shown = lock(&book).came_out(picture.timestamp());
+                    let shown = lock(&admission).came_out(picture.timestamp());
                     if let Some(shown) = shown {
                         // the other end is there until all senders have gone
                         let _ = to.send((shown, picture));
                     }
                 })
             };
-            self.feed(clip, until, &book, &mapper, &sink)
+            self.feed(clip, until, &admission, &mapper, &sink)
         };
         thread.join().map_err(|_| "the mapping thread panicked".to_owned())?;
         ended(played, &mapper)
@@ -111,14 +111,15 @@ impl Player {
         &self,
         clip: &str,
         until: Option<Instant>,
-        book: &Mutex<Admission>,
+        admission: &Mutex<Admission>,
         mapper: &Mutex<Mapper>,
         sink: &dyn Fn() -> Sink,
     ) -> Result<Played, String> {
         let mut played = Played::default();
         let mut session: Option<(PacketCodec, Session)> = None;
         loop {
-            let mut ingest = Ingest::open(clip, &millrace_ingest::Options::default()).map_err(|e| e.to_string())?;
+            let mut ingest =
+                Ingest::open(clip, &millrace_ingest::IngestOptions::default()).map_err(|e| e.to_string())?;
             loop {
                 // where mapping has a thread of its own, that one has the lock while it works: here it is only tried
                 let broken = mapper.try_lock().is_ok_and(|mapper| mapper.failed.is_some());
@@ -127,19 +128,19 @@ impl Player {
                     break;
                 }
                 match ingest.next_event().map_err(|e| e.to_string())? {
-                    Event::Unit(unit) => self.unit(&unit, book, &mut session, sink)?,
+                    Event::Unit(unit) => self.unit(&unit, admission, &mut session, sink)?,
                     Event::Loss(loss) => *played.lost.entry(loss.cause).or_default() += loss.count,
-                    Event::Flush => flush(&mut session, book)?,
+                    Event::Flush => flush(&mut session, admission)?,
                     Event::Wait(wait) => std::thread::sleep(wait),
                     // of cameras, which are not played here
                     Event::Counted(_) | Event::State(_) => {}
                     Event::End => break,
                 }
-                count(&mut lock(book), &mut played);
+                count(&mut lock(admission), &mut played);
             }
-            flush(&mut session, book)?;
-            lock(book).finish();
-            count(&mut lock(book), &mut played);
+            flush(&mut session, admission)?;
+            lock(admission).finish();
+            count(&mut lock(admission), &mut played);
             if until.is_none_or(|until| Instant::now() >= until) || mapper.try_lock().is_ok_and(|m| m.failed.is_some())
             {
                 return Ok(played);
@@ -150,16 +151,16 @@ impl Player {
     fn unit(
         &self,
         unit: &AccessUnit,
-        book: &Mutex<Admission>,
+        admission: &Mutex<Admission>,
         session: &mut Option<(PacketCodec, Session)>,
         sink: &dyn Fn() -> Sink,
     ) -> Result<(), String> {
-        let admitted = lock(book).admit(unit);
+        let admitted = lock(admission).admit(unit);
         let number = match admitted {
             Admitted::Leave => return Ok(()),
-            Admitted::Stop => return flush(session, book),
+            Admitted::Stop => return flush(session, admission),
             Admitted::Begin(number) => {
-                flush(session, book)?;
+                flush(session, admission)?;
                 number
             }
             Admitted::Decode(number) => number,
@@ -174,35 +175,35 @@ impl Player {
             *session = Some((unit.info.codec, made.map_err(|e| e.to_string())?));
         }
         let Some((_, decoder)) = session else { return Ok(()) };
-        lock(book).decoding(number, unit);
+        lock(admission).decoding(number, unit);
         match decoder.feed(&unit.data, number, unit.timing.pts_ns) {
             Ok(()) => Ok(()),
             Err(e @ NvdecError::Unsupported { .. }) => Err(e.to_string()),
             Err(e) => {
                 eprintln!("gpu_decode: unit {number}: {e}");
-                lock(book).failed(e.to_string());
-                flush(session, book)
+                lock(admission).failed(e.to_string());
+                flush(session, admission)
             }
         }
     }
 }
 
-fn map_all(from_feed: &Receiver<(Shown, Picture)>, mapper: &Mutex<Mapper>) {
+fn map_all(from_feed: &Receiver<(AdmittedUnit, Picture)>, mapper: &Mutex<Mapper>) {
     while let Ok((shown, picture)) = from_feed.recv() {
         lock(mapper).picture(&shown, picture);
     }
 }
 
-fn flush(session: &mut Option<(PacketCodec, Session)>, book: &Mutex<Admission>) -> Result<(), String> {
+fn flush(session: &mut Option<(PacketCodec, Session)>, admission: &Mutex<Admission>) -> Result<(), String> {
     if let Some((_, decoder)) = session {
         decoder.flush().map_err(|e| e.to_string())?;
     }
-    lock(book).ended();
+    lock(admission).ended();
     Ok(())
 }
 
-fn count(book: &mut Admission, played: &mut Played) {
-    while let Some(loss) = book.take_loss() {
+fn count(admission: &mut Admission, played: &mut Played) {
+    while let Some(loss) = admission.take_loss() {
         *played.lost.entry(loss.cause).or_default() += loss.count;
     }
 }

@@ -1,7 +1,7 @@
 //! A decoder's surfaces, and the pictures on them.
 #![allow(unsafe_code, reason = "calls of the library")]
 
-use super::surfaces::{Closer, MAX_SURFACES, Surfaces, Waited};
+use super::surfaces::{Closer, MAX_SURFACES, SurfaceWait, Surfaces};
 use super::{Format, Nvdec, NvdecError, sys};
 use crate::sys::Handle;
 use crate::{CudaError, Gpu, Span, Stream};
@@ -124,14 +124,14 @@ impl Decoder {
     ) -> Result<(), NvdecError> {
         // SAFETY: the parser's structure begins with these fields.
         let index = unsafe { (*picture).picture_index };
-        match usize::try_from(index).map_or(Waited::Unknown, |index| self.surfaces.wait_free(index, limit)) {
-            Waited::Free => {}
-            Waited::Closed => return Err(NvdecError::Closed),
-            Waited::Unknown => {
+        match usize::try_from(index).map_or(SurfaceWait::Unknown, |index| self.surfaces.wait_free(index, limit)) {
+            SurfaceWait::Free => {}
+            SurfaceWait::Closed => return Err(NvdecError::Closed),
+            SurfaceWait::Unknown => {
                 let text = format!("it decodes to surface {index}, of {}", self.decode_surfaces);
                 return Err(NvdecError::Stream(text));
             }
-            Waited::StillHeld => {
+            SurfaceWait::StillHeld => {
                 let seconds = limit.unwrap_or_default().as_secs_f32();
                 return Err(NvdecError::Stream(format!(
                     "it decodes to surface {index}, whose picture is still held after {seconds} s"
@@ -142,15 +142,15 @@ impl Decoder {
         Ok(cuvid!(self.nvdec, &self.gpu, "a picture", cuvidDecodePicture(self.raw, picture))?)
     }
 
-    fn status(&self, index: i32) -> Status {
+    fn status(&self, index: i32) -> DecodeStatus {
         let mut info = sys::DecodeStatusInfo { status: 0, reserved: [0; 31], reserved_ptrs: [std::ptr::null_mut(); 8] };
         // the decoder is ours, and the pointer to the answer is valid for writes until the call returns
         let asked =
             cuvid!(self.nvdec, &self.gpu, "a picture's status", cuvidGetDecodeStatus(self.raw, index, &raw mut info));
         match asked {
-            Ok(()) => Status::of(info.status),
+            Ok(()) => DecodeStatus::of(info.status),
             // not offered for every codec and GPU
-            Err(_) => Status::Unknown,
+            Err(_) => DecodeStatus::Unknown,
         }
     }
 }
@@ -179,7 +179,7 @@ fn whole(format: &Format) -> sys::RectShort {
 
 /// How decoding a picture went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum DecodeStatus {
     /// Without an error.
     Complete,
     /// With errors, over which the decoder put something of its own.
@@ -190,7 +190,7 @@ pub enum Status {
     Unknown,
 }
 
-impl Status {
+impl DecodeStatus {
     pub(super) fn of(raw: u32) -> Self {
         match raw {
             sys::STATUS_SUCCESS => Self::Complete,
@@ -311,7 +311,7 @@ pub struct MappedPlane {
 pub struct Mapped {
     ptr: u64,
     pitch_bytes: u32,
-    status: Status,
+    status: DecodeStatus,
     picture: Picture,
 }
 
@@ -338,7 +338,7 @@ impl Mapped {
     }
 
     /// How its decoding went.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> DecodeStatus {
         self.status
     }
 

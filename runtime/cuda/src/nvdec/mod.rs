@@ -38,10 +38,10 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
-pub use decoder::{Mapped, MappedPlane, Picture, Status};
+pub use decoder::{DecodeStatus, Mapped, MappedPlane, Picture};
 pub use error::NvdecError;
 pub use format::{Caps, Codec, Format, Signal};
-pub use session::{Options, PictureOrder, Session, Sink};
+pub use session::{PictureOrder, Session, SessionOptions, Sink};
 pub use surfaces::Closer;
 pub use survey::Surveyed;
 

@@ -13,9 +13,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a stream is decoded.
+/// How a [`Session`] decodes its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct SessionOptions {
     /// In presentation order, a picture comes out as soon as the parser knows its place there. Otherwise the parser holds
     /// back up to four more, which keeps the decoder busy while earlier ones are read.
     pub low_delay: bool,
@@ -27,13 +27,13 @@ pub struct Options {
     pub output_surfaces: u32,
 }
 
-impl Default for Options {
+impl Default for SessionOptions {
     fn default() -> Self {
         Self { low_delay: false, order: PictureOrder::Presentation, extra_surfaces: 4, output_surfaces: 2 }
     }
 }
 
-impl Options {
+impl SessionOptions {
     fn display_delay(self) -> u32 {
         match self.order {
             PictureOrder::Presentation if self.low_delay => 0,
@@ -91,7 +91,7 @@ struct State {
     nvdec: Nvdec,
     gpu: Gpu,
     codec: Codec,
-    options: Options,
+    options: SessionOptions,
     sink: Sink,
     decoder: Option<Arc<Decoder>>,
     format: Option<Format>,
@@ -110,7 +110,7 @@ impl Session {
     ///
     /// # Errors
     /// The library's.
-    pub fn new(nvdec: Nvdec, gpu: &Gpu, codec: Codec, options: Options, sink: Sink) -> Result<Self, NvdecError> {
+    pub fn new(nvdec: Nvdec, gpu: &Gpu, codec: Codec, options: SessionOptions, sink: Sink) -> Result<Self, NvdecError> {
         let state = State {
             nvdec,
             gpu: gpu.clone(),

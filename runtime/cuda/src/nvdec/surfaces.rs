@@ -36,7 +36,7 @@ impl Closer {
 
 /// How a wait for a decode surface ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
+pub(crate) enum SurfaceWait {
     /// Nobody holds it.
     Free,
     /// There is none of this number.
@@ -84,15 +84,15 @@ impl Surfaces {
     }
 
     /// Waits until nobody holds the surface, the stream is closed, or `limit` is over.
-    pub(crate) fn wait_free(&self, index: usize, limit: Option<Duration>) -> Waited {
+    pub(crate) fn wait_free(&self, index: usize, limit: Option<Duration>) -> SurfaceWait {
         let since = Instant::now();
         let mut state = self.lock();
         loop {
             match state.held.get(index) {
-                None => return Waited::Unknown,
-                Some(0) => return Waited::Free,
-                Some(_) if self.closed.is_closed() => return Waited::Closed,
-                Some(_) if limit.is_some_and(|limit| since.elapsed() >= limit) => return Waited::StillHeld,
+                None => return SurfaceWait::Unknown,
+                Some(0) => return SurfaceWait::Free,
+                Some(_) if self.closed.is_closed() => return SurfaceWait::Closed,
+                Some(_) if limit.is_some_and(|limit| since.elapsed() >= limit) => return SurfaceWait::StillHeld,
                 Some(_) => state = self.listen(state),
             }
         }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_surface_that_is_held_twice_is_free_when_both_have_let_it_go() {
         let surfaces = Arc::new(Surfaces::new(1, Closer::default()));
-        assert_eq!(surfaces.wait_free(3, None), Waited::Free);
+        assert_eq!(surfaces.wait_free(3, None), SurfaceWait::Free);
         assert!(surfaces.hold(3) && surfaces.hold(3));
         let (said, free) = channel();
         let waiter = std::thread::spawn({
@@ -142,7 +142,7 @@ mod tests {
         surfaces.release(3);
         assert!(free.recv_timeout(Duration::from_millis(50)).is_err(), "one still holds it");
         surfaces.release(3);
-        assert_eq!(free.recv_timeout(Duration::from_secs(10)), Ok(Waited::Free));
+        assert_eq!(free.recv_timeout(Duration::from_secs(10)), Ok(SurfaceWait::Free));
         let _ = waiter.join();
     }
 
@@ -171,7 +171,7 @@ mod tests {
             let (surfaces, said) = (surfaces.clone(), said.clone());
             std::thread::spawn(move || {
                 let closed =
-                    if which == 0 { surfaces.wait_free(0, None) == Waited::Closed } else { !surfaces.begin_map() };
+                    if which == 0 { surfaces.wait_free(0, None) == SurfaceWait::Closed } else { !surfaces.begin_map() };
                 said.send(closed)
             })
         });
@@ -183,7 +183,7 @@ mod tests {
         assert!(waiters.into_iter().all(|waiter| waiter.join().is_ok()));
         // one that is free is given out all the same: what is under way may be finished
         surfaces.release(0);
-        assert_eq!(surfaces.wait_free(0, None), Waited::Free);
+        assert_eq!(surfaces.wait_free(0, None), SurfaceWait::Free);
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         let surfaces = Surfaces::new(1, Closer::default());
         assert!(surfaces.hold(5));
         let began = Instant::now();
-        assert_eq!(surfaces.wait_free(5, Some(Duration::from_millis(30))), Waited::StillHeld);
+        assert_eq!(surfaces.wait_free(5, Some(Duration::from_millis(30))), SurfaceWait::StillHeld);
         assert!(began.elapsed() >= Duration::from_millis(30));
     }
 
@@ -199,7 +199,7 @@ mod tests {
     fn a_number_beyond_the_last_surface_is_refused() {
         let surfaces = Surfaces::new(1, Closer::default());
         assert!(!surfaces.hold(MAX_SURFACES));
-        assert_eq!(surfaces.wait_free(MAX_SURFACES, None), Waited::Unknown);
+        assert_eq!(surfaces.wait_free(MAX_SURFACES, None), SurfaceWait::Unknown);
         surfaces.release(MAX_SURFACES);
     }
 }

@@ -5,7 +5,7 @@ use super::TensorrtError;
 use super::abi::{self, Dims32, Dims64, Object, method};
 use super::calls::{Monitor, take_errors};
 use super::library::Opened;
-use super::network::{Memory, OpenInput, Options, TOO_MANY_AXES};
+use super::network::{BuildOptions, Memory, OpenInput, TOO_MANY_AXES};
 use std::ffi::{CString, c_char, c_void};
 
 /// `BuilderFlag::kFP16`.
@@ -52,7 +52,7 @@ impl Config {
     }
 
     /// Sets what `options` ask for.
-    pub(super) fn apply(&mut self, options: &Options<'_>) -> Result<(), TensorrtError> {
+    pub(super) fn apply(&mut self, options: &BuildOptions<'_>) -> Result<(), TensorrtError> {
         let (config, layout) = (self.object.inner(), self.opened.layout);
         if options.f16 {
             if layout.typed_by_model {

@@ -31,7 +31,7 @@ pub use calls::Progress;
 pub use engine::Engine;
 pub use layout::Version;
 pub use library::Tensorrt;
-pub use network::{Network, OpenInput, Options, Plan};
+pub use network::{BuildOptions, Network, OpenInput, Plan};
 pub use session::{Down, Flight, Input, Output, Session, Work};
 
 use crate::CudaError;

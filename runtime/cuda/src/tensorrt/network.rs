@@ -51,9 +51,9 @@ pub struct OpenInput<'a> {
     pub most: &'a [i64],
 }
 
-/// How an engine is built. What is left out is as TensorRT has it.
+/// How an engine is built. What is left out has TensorRT's default.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options<'a> {
+pub struct BuildOptions<'a> {
     /// Ranges of extents of the input that the model leaves some open of: a profile for each, in this order.
     pub profiles: &'a [OpenInput<'a>],
     /// Whether the builder may compute in 16 bits where that is faster. Releases from 10 on have types from the model alone.
@@ -101,7 +101,7 @@ impl Plan {
         self.memory.bytes()
     }
 
-    /// The timings that were known to the build and those that it measured, for [`Options::timings`] of the next.
+    /// The timings that were known to the build and those that it measured, for [`BuildOptions::timings`] of the next.
     pub fn timings(&self) -> &[u8] {
         &self.timings
     }
@@ -165,7 +165,7 @@ impl Parser {
     fn errors(&self, opened: &Opened) -> String {
         let (places, error) = (&opened.layout.parser, &opened.layout.parser_error);
         // SAFETY: an `IParser` and its `IParserError`s, which live until it is deleted, with their texts.
-        let told: Vec<String> = unsafe {
+        let errors: Vec<String> = unsafe {
             let count = method!(self.raw, places.errors, () -> i32);
             let nth = |n| method!(self.raw, places.error, (i32: n) -> *mut c_void);
             let describe = |e: *mut c_void| {
@@ -181,7 +181,7 @@ impl Parser {
             };
             (0..count).map(nth).filter(|e| !e.is_null()).map(describe).collect()
         };
-        if told.is_empty() { take_errors() } else { told.join("; ") }
+        if errors.is_empty() { take_errors() } else { errors.join("; ") }
     }
 }
 
@@ -217,7 +217,11 @@ impl Network<'_> {
     ///
     /// # Errors
     /// What TensorRT says against it; an option that this release does not have; with full TensorRT, that there is no GPU.
-    pub fn build(self, options: &Options<'_>, report: &(dyn Fn(Progress<'_>) + Sync)) -> Result<Plan, TensorrtError> {
+    pub fn build(
+        self,
+        options: &BuildOptions<'_>,
+        report: &(dyn Fn(Progress<'_>) + Sync),
+    ) -> Result<Plan, TensorrtError> {
         let (builder, layout) = (self.builder.inner(), self.opened.layout);
         // a file with such inputs or outputs is refused where the builder may not compute so
         let f16_in_file = !layout.typed_by_model && self.tensors().iter().any(|tensor| tensor.dtype == Dtype::F16);
@@ -228,7 +232,7 @@ impl Network<'_> {
             let mut config = Config::make(self.opened, builder)?;
             config.watch(&monitor);
             options.profiles.iter().try_for_each(|profile| config.add_profile(builder, profile))?;
-            config.apply(&Options { f16: options.f16 || f16_in_file, ..*options })?;
+            config.apply(&BuildOptions { f16: options.f16 || f16_in_file, ..*options })?;
             let place = layout.builder.build;
             let plan = method!(
                 builder, place, (*mut c_void: self.network.raw(), *mut c_void: config.raw()) -> *mut c_void

@@ -44,7 +44,7 @@ pub type Down<'d> = dyn FnMut(&Stream, usize, Span) -> bool + 'd;
 
 /// A tensor's memory on the GPU.
 #[derive(Debug)]
-struct Place {
+struct TensorBuffer {
     described: Described,
     /// For a full batch.
     memory: DeviceMemory,
@@ -59,7 +59,7 @@ struct Described {
     bytes_each: u64,
 }
 
-impl Place {
+impl TensorBuffer {
     /// The part of the first `inputs` of a batch.
     fn of(&self, inputs: usize) -> Span {
         self.memory.span().part(0, inputs as u64 * self.described.bytes_each)
@@ -210,8 +210,8 @@ pub struct Session {
     compute: Stream,
     out: Stream,
     runners: Vec<Runner>,
-    input: Place,
-    outputs: Vec<Place>,
+    input: TensorBuffer,
+    outputs: Vec<TensorBuffer>,
     described: Arc<[Described]>,
     free: Vec<Slot>,
     back: (Sender<Slot>, Receiver<Slot>),
@@ -253,20 +253,20 @@ impl Engine {
         let largest = runners.iter().max_by_key(|runner| runner.batches[1]);
         let largest = largest.ok_or_else(|| TensorrtError::misuse("the engine", "no batch is to be computed"))?;
         let most = largest.batches[1];
-        let place_of = |tensor: &Tensor| {
-            let place = place(&largest.context, tensor, most, gpu)?;
+        let buffer_of = |tensor: &Tensor| {
+            let buffer = buffer(&largest.context, tensor, most, gpu)?;
             for runner in &runners {
-                runner.context.set_address(&tensor.name, place.memory.span())?;
+                runner.context.set_address(&tensor.name, buffer.memory.span())?;
             }
-            Ok(place)
+            Ok(buffer)
         };
-        let input = place_of(input)?;
+        let input = buffer_of(input)?;
         let outputs =
-            tensors.iter().filter(|t| !t.is_input).map(place_of).collect::<Result<Vec<_>, TensorrtError>>()?;
+            tensors.iter().filter(|t| !t.is_input).map(buffer_of).collect::<Result<Vec<_>, TensorrtError>>()?;
         compute.synchronize()?;
         let slot = |_| {
-            let copy = |place: &Place| {
-                let (bytes, name) = (place.memory.span().bytes(), &place.described.name);
+            let copy = |buffer: &TensorBuffer| {
+                let (bytes, name) = (buffer.memory.span().bytes(), &buffer.described.name);
                 Ok((DeviceMemory::allocate(gpu, bytes, name)?, PinnedMemory::allocate(gpu, bytes as usize, name)?))
             };
             let outputs = outputs.iter().map(copy).collect::<Result<_, CudaError>>()?;
@@ -274,14 +274,14 @@ impl Engine {
             Ok(Slot { staged: None, outputs, arrived, computed, done })
         };
         let free = (0..work.in_flight.max(1)).map(slot).collect::<Result<_, CudaError>>()?;
-        let described = outputs.iter().map(|place| place.described.clone()).collect();
+        let described = outputs.iter().map(|buffer| buffer.described.clone()).collect();
         let (back, replay) = (channel(), work.replay);
         Ok(Session { into, compute, out, runners, input, outputs, described, free, back, most, replay })
     }
 }
 
 /// Memory for a tensor of `most` inputs, by the shape that the context states.
-fn place(context: &Context, tensor: &Tensor, most: usize, gpu: &crate::Gpu) -> Result<Place, TensorrtError> {
+fn buffer(context: &Context, tensor: &Tensor, most: usize, gpu: &crate::Gpu) -> Result<TensorBuffer, TensorrtError> {
     let dims = context.shape(&tensor.name)?;
     let misfit = |why: String| TensorrtError::misuse(format!("'{}' of the engine", tensor.name), why);
     let shape: Vec<usize> = dims.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
@@ -295,7 +295,7 @@ fn place(context: &Context, tensor: &Tensor, most: usize, gpu: &crate::Gpu) -> R
     let memory = DeviceMemory::allocate(gpu, bytes, &tensor.name)?;
     let described =
         Described { name: tensor.name.clone(), dtype: tensor.dtype, shape: shape[1..].to_vec(), bytes_each };
-    Ok(Place { described, memory })
+    Ok(TensorBuffer { described, memory })
 }
 
 impl Session {
@@ -402,14 +402,14 @@ impl Session {
             self.compute.copy(from, self.input.memory.span().part(n * each, each))?;
         }
         self.run(count)?;
-        for (place, (memory, _)) in self.outputs.iter().zip(&slot.outputs) {
-            let from = place.of(count);
+        for (buffer, (memory, _)) in self.outputs.iter().zip(&slot.outputs) {
+            let from = buffer.of(count);
             self.compute.copy(from, memory.span().part(0, from.bytes()))?;
         }
         self.compute.record(&slot.computed)?;
         self.out.wait(&slot.computed)?;
-        for (n, (place, (memory, host))) in self.outputs.iter().zip(&mut slot.outputs).enumerate() {
-            let bytes = place.of(count).bytes();
+        for (n, (buffer, (memory, host))) in self.outputs.iter().zip(&mut slot.outputs).enumerate() {
+            let bytes = buffer.of(count).bytes();
             if down(&self.out, n, memory.span().part(0, bytes)) {
                 continue;
             }

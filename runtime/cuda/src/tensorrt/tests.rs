@@ -65,9 +65,9 @@ fn versions_decide_the_layout() {
 
 #[test]
 fn a_missing_library_is_named_with_what_brings_it_and_what_to_use() {
-    let told = Tensorrt::open(Some(Path::new("/nowhere/libnvinfer.so.11"))).unwrap_err().to_string();
+    let message = Tensorrt::open(Some(Path::new("/nowhere/libnvinfer.so.11"))).unwrap_err().to_string();
     for part in ["/nowhere/libnvinfer.so.11", "TensorRT 8.5 to 11 brings it", "use ort-infer"] {
-        assert!(told.contains(part), "{told}");
+        assert!(message.contains(part), "{message}");
     }
 }
 
@@ -100,7 +100,7 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
     };
     let (least, most) = (&[1, 3, 192, 320][..], &[4, 3, 192, 320][..]);
     let open = [OpenInput { name: "images", least, most }];
-    let plan = network.build(&Options { profiles: &open, ..Options::default() }, &report).unwrap();
+    let plan = network.build(&BuildOptions { profiles: &open, ..BuildOptions::default() }, &report).unwrap();
     let (mut begun, mut ended, steps) = phases.into_inner().unwrap();
     begun.sort();
     ended.sort();
@@ -111,12 +111,15 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
 
     // an open axis without extents, and more extents than the input has axes
     let network = tensorrt.parse(&bytes, &file).unwrap();
-    let told = network.build(&Options::default(), &|_| {}).unwrap_err().to_string();
-    assert!(told.contains("optimization profile"), "{told}");
+    let message = network.build(&BuildOptions::default(), &|_| {}).unwrap_err().to_string();
+    assert!(message.contains("optimization profile"), "{message}");
     for (name, extents) in [("images", &[1, 3, 192, 320, 1][..]), ("images", &[1; 9]), ("images", &[2, 3, 200, 320])] {
         let network = tensorrt.parse(&bytes, &file).unwrap();
         let open = [OpenInput { name, least: extents, most: extents }];
-        assert!(network.build(&Options { profiles: &open, ..Options::default() }, &|_| {}).is_err(), "{extents:?}");
+        assert!(
+            network.build(&BuildOptions { profiles: &open, ..BuildOptions::default() }, &|_| {}).is_err(),
+            "{extents:?}"
+        );
     }
 }
 
@@ -124,12 +127,12 @@ fn a_model_is_parsed_and_an_engine_built_with_its_progress() {
 fn what_a_release_does_not_have_is_refused_by_name() {
     let Some(tensorrt) = tensorrt() else { return };
     let (file, bytes) = demo_model();
-    let told = |options| tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap_err().to_string();
-    let told_precision = told(Options { f16: true, ..Options::default() });
-    assert!(told_precision.contains("TensorRT-RTX 1.7.1: it has no choice of precision"), "{told_precision}");
-    let told_tactics = told(Options { tactics: Some(&["cublas"]), ..Options::default() });
+    let message = |options| tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap_err().to_string();
+    let precision_message = message(BuildOptions { f16: true, ..BuildOptions::default() });
+    assert!(precision_message.contains("TensorRT-RTX 1.7.1: it has no choice of precision"), "{precision_message}");
+    let tactics_message = message(BuildOptions { tactics: Some(&["cublas"]), ..BuildOptions::default() });
     let expected = "no tactic source 'cublas'; it has edge_mask_convolutions, jit_convolutions";
-    assert!(told_tactics.contains(expected), "{told_tactics}");
+    assert!(tactics_message.contains(expected), "{tactics_message}");
 }
 
 /// Timings that are none are ignored, as are those that an earlier build has left; the level and the sources are accepted.
@@ -141,7 +144,7 @@ fn a_build_with_effort_tactics_and_timings() {
     let open = [OpenInput { name: "images", least, most }];
     let build = |timings: &[u8]| {
         let tactics = Some(&["edge_mask_convolutions"][..]);
-        let options = Options { profiles: &open, level: Some(0), tactics, timings, f16: false, exact: true };
+        let options = BuildOptions { profiles: &open, level: Some(0), tactics, timings, f16: false, exact: true };
         tensorrt.parse(&bytes, &file).unwrap().build(&options, &|_| {}).unwrap()
     };
     let first = build(b"no timings");
@@ -177,16 +180,16 @@ fn what_is_no_model_is_refused() {
     let at = bytes.windows(6).position(|w| w == b"\x22\x04Conv").unwrap();
     let mut other = bytes.clone();
     other[at + 2] = b'W';
-    let told = tensorrt.parse(&other, &file).unwrap_err().to_string();
-    assert!(told.contains("Wonv"), "{told}");
+    let message = tensorrt.parse(&other, &file).unwrap_err().to_string();
+    assert!(message.contains("Wonv"), "{message}");
 }
 
 #[test]
 fn a_process_has_one_tensorrt() {
     let Some(tensorrt) = tensorrt() else { return };
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let told = Tensorrt::open(Some(&other)).unwrap_err().to_string();
-    assert!(told.contains(&tensorrt.file().display().to_string()) && told.contains("Cargo.toml"), "{told}");
+    let message = Tensorrt::open(Some(&other)).unwrap_err().to_string();
+    assert!(message.contains(&tensorrt.file().display().to_string()) && message.contains("Cargo.toml"), "{message}");
 }
 
 /// `MILLRACE_TENSORRT_HEADERS=~/TensorRT-11/include cargo test --release -p millrace-cuda places`: the compiler's own

@@ -177,7 +177,7 @@ impl Recipe {
 /// The mapping behind `head:`, with faults noted where they stand.
 pub(crate) struct Keys<'f, 'n> {
     pub(crate) faults: &'f mut Faults,
-    pub(crate) at: Section<'n>,
+    pub(crate) section: Section<'n>,
 }
 
 const SCORES: [(&str, Scores); 2] = [("probabilities", Scores::Probabilities), ("logits", Scores::Logits)];
@@ -185,30 +185,32 @@ const SCORES: [(&str, Scores); 2] = [("probabilities", Scores::Probabilities), (
 impl Keys<'_, '_> {
     /// The name of an output.
     pub(super) fn name(&mut self, key: &'static str) -> Option<String> {
-        self.faults.required(&self.at, key, key).and_then(|n| self.faults.text(n, key))
+        self.faults.required(&self.section, key, key).and_then(|n| self.faults.text(n, key))
     }
 
     /// The name of an output that is called so where nothing is said.
     pub(super) fn name_or(&mut self, key: &'static str, default: &str) -> Option<String> {
-        self.at.get(key).map_or(Some(default.to_owned()), |n| self.faults.text(n, key))
+        self.section.get(key).map_or(Some(default.to_owned()), |n| self.faults.text(n, key))
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
-        self.at.get(key).is_some()
+        self.section.get(key).is_some()
     }
 
     /// A fault of the whole mapping.
     pub(super) fn refuse(&mut self, text: &str) {
-        let node = self.at.node();
-        self.faults.at(node, text);
+        let node = self.section.node();
+        self.faults.fault_at(node, text);
     }
 
     /// One name for each level.
     pub(super) fn names(&mut self, key: &'static str) -> Option<Vec<String>> {
-        let node = self.faults.required(&self.at, key, "[first, second, third]")?;
+        let node = self.faults.required(&self.section, key, "[first, second, third]")?;
         let Some(list) = node.list().filter(|list| (1..=8).contains(&list.len())) else {
-            self.faults
-                .at(node, format!("'{key}' is a list of outputs' names, one for each stride: `{key}: [a, b, c]`"));
+            self.faults.fault_at(
+                node,
+                format!("'{key}' is a list of outputs' names, one for each stride: `{key}: [a, b, c]`"),
+            );
             return None;
         };
         let read: Vec<_> = list.iter().map(|n| self.faults.text(n, key)).collect();
@@ -216,18 +218,18 @@ impl Keys<'_, '_> {
     }
 
     pub(super) fn scores(&mut self, default: Scores) -> Option<Scores> {
-        self.at.get("scores").map_or(Some(default), |n| self.faults.choice(n, "scores", &SCORES))
+        self.section.get("scores").map_or(Some(default), |n| self.faults.choice(n, "scores", &SCORES))
     }
 
     pub(super) fn strides(&mut self) -> Option<Option<Vec<u32>>> {
-        let Some(node) = self.at.get("strides_px") else { return Some(None) };
+        let Some(node) = self.section.get("strides_px") else { return Some(None) };
         match node.list() {
             Some(list) if (1..=8).contains(&list.len()) => {
                 let read: Vec<_> = list.iter().map(|n| self.faults.integer(n, "strides_px", 1..=1024)).collect();
                 read.into_iter().collect::<Option<_>>().map(Some)
             }
             _ => {
-                self.faults.at(node, "'strides_px' is a list of 1 to 8 integers: `strides_px: [8, 16, 32]`");
+                self.faults.fault_at(node, "'strides_px' is a list of 1 to 8 integers: `strides_px: [8, 16, 32]`");
                 None
             }
         }
@@ -245,8 +247,8 @@ impl Keys<'_, '_> {
             "'strides_px' is {strides_px:?}; an output has the cells of the smallest stride first, so every box would be elsewhere: \
              write {sorted:?}"
         );
-        let node = self.at.get("strides_px").unwrap_or_else(|| self.at.node());
-        self.faults.at(node, text);
+        let node = self.section.get("strides_px").unwrap_or_else(|| self.section.node());
+        self.faults.fault_at(node, text);
         None
     }
 
@@ -256,18 +258,18 @@ impl Keys<'_, '_> {
         default: Option<u32>,
         range: std::ops::RangeInclusive<u32>,
     ) -> Option<u32> {
-        match (self.at.get(key), default) {
+        match (self.section.get(key), default) {
             (Some(node), _) => self.faults.integer(node, key, range),
             (None, Some(default)) => Some(default),
             (None, None) => {
                 let like = range.start().max(&8).to_string();
-                self.faults.required(&self.at, key, &like).and(None)
+                self.faults.required(&self.section, key, &like).and(None)
             }
         }
     }
 
     pub(super) fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<f32>) -> Option<Option<f32>> {
-        match self.at.get(key) {
+        match self.section.get(key) {
             Some(node) => self.faults.number(node, key, range).map(Some),
             None => Some(None),
         }
@@ -275,6 +277,6 @@ impl Keys<'_, '_> {
 
     /// A key that is `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
-        self.at.get(key).map_or(Some(false), |n| self.faults.flag(n, key))
+        self.section.get(key).map_or(Some(false), |n| self.faults.flag(n, key))
     }
 }

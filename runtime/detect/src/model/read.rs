@@ -60,7 +60,10 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     if let Some(node) = faults.required(&top, "schema", "1")
         && !matches!(node.data, Data::Integer(1))
     {
-        faults.at(node, "this build reads schema 1 of a model's description; write `schema: 1` or use a newer build");
+        faults.fault_at(
+            node,
+            "this build reads schema 1 of a model's description; write `schema: 1` or use a newer build",
+        );
     }
     let name = faults.required(&top, "name", "my-detector").and_then(|n| faults.text(n, "name"));
     let about = top.get("about").map(|node| faults.text(node, "about"));
@@ -75,11 +78,11 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
     let head = faults.required(&top, "head", "{kind: yolov8, output: output0}").and_then(|node| head(faults, node));
     if let (Some(node), Some(head)) = (top.get("fit"), &head) {
         match fit {
-            Some(FitSpec::Stretch) if head.oriented() => faults.at(
+            Some(FitSpec::Stretch) if head.oriented() => faults.fault_at(
                 node,
                 "a turned rectangle that is stretched is none any more; fit pictures for oriented boxes with `letterbox`",
             ),
-            Some(FitSpec::Crop { .. }) if !head.classifies() => faults.at(
+            Some(FitSpec::Crop { .. }) if !head.classifies() => faults.fault_at(
                 node,
                 "`fit: crop` shows a model the middle of a picture alone, so boxes at its edges would be missing; it is for \
                  `kind: classify`. Fit pictures for boxes with `letterbox` or `fit: stretch`",
@@ -111,7 +114,7 @@ fn model(faults: &mut Faults, root: &Node, path: &Path) -> Option<Model> {
 fn path_of(faults: &mut Faults, node: &Node, key: &str) -> Option<String> {
     let text = faults.text(node, key)?;
     if text.contains("://") || text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:")) {
-        faults.at(
+        faults.fault_at(
             node,
             format!("'{key}' is the URL '{text}'; the path of a file is expected, from this description's folder"),
         );
@@ -125,25 +128,27 @@ fn input(faults: &mut Faults, node: &Node) -> Option<InputSpec> {
     let layouts = TensorLayout::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
     let dtypes = TensorDtype::ALL.iter().map(|v| (v.as_str(), *v)).collect::<Vec<_>>();
     let orders = [("rgb", ChannelOrder::Rgb), ("bgr", ChannelOrder::Bgr)];
-    let at = faults.section(node, "'input'", &KEYS)?;
-    let name = faults.required(&at, "name", "images").and_then(|n| faults.text(n, "name"));
+    let section = faults.section(node, "'input'", &KEYS)?;
+    let name = faults.required(&section, "name", "images").and_then(|n| faults.text(n, "name"));
     let side = 1..=MAX_SIDE_PX;
-    let width_px = faults.required(&at, "width_px", "640").and_then(|n| faults.integer(n, "width_px", side.clone()));
-    let height_px = faults.required(&at, "height_px", "640").and_then(|n| faults.integer(n, "height_px", side));
-    let layout = faults.required(&at, "layout", "nchw").and_then(|n| faults.choice(n, "layout", &layouts));
-    let dtype = faults.required(&at, "dtype", "f32").and_then(|n| faults.choice(n, "dtype", &dtypes));
-    let order = faults.required(&at, "colour", "rgb").and_then(|n| faults.choice(n, "colour", &orders));
-    let scale = at.get("scale").map_or(Some([1.0; 3]), |n| faults.triple(n, "scale", -1e6..=1e6));
-    let mean = at.get("mean").map_or(Some([0.0; 3]), |n| faults.triple(n, "mean", -1e6..=1e6));
-    if let (Some(node), Some(scale)) = (at.get("scale"), scale)
+    let width_px =
+        faults.required(&section, "width_px", "640").and_then(|n| faults.integer(n, "width_px", side.clone()));
+    let height_px = faults.required(&section, "height_px", "640").and_then(|n| faults.integer(n, "height_px", side));
+    let layout = faults.required(&section, "layout", "nchw").and_then(|n| faults.choice(n, "layout", &layouts));
+    let dtype = faults.required(&section, "dtype", "f32").and_then(|n| faults.choice(n, "dtype", &dtypes));
+    let order = faults.required(&section, "colour", "rgb").and_then(|n| faults.choice(n, "colour", &orders));
+    let scale = section.get("scale").map_or(Some([1.0; 3]), |n| faults.triple(n, "scale", -1e6..=1e6));
+    let mean = section.get("mean").map_or(Some([0.0; 3]), |n| faults.triple(n, "mean", -1e6..=1e6));
+    if let (Some(node), Some(scale)) = (section.get("scale"), scale)
         && scale.contains(&0.0)
     {
-        faults.at(node, "'scale' has a 0, which makes a whole channel 0; for values from 0 to 1 write 0.00392157");
+        faults
+            .fault_at(node, "'scale' has a 0, which makes a whole channel 0; for values from 0 to 1 write 0.00392157");
     }
-    if let (Some(node), Some(TensorDtype::U8), Some(scale), Some(mean)) = (at.get("scale"), dtype, scale, mean)
+    if let (Some(node), Some(TensorDtype::U8), Some(scale), Some(mean)) = (section.get("scale"), dtype, scale, mean)
         && scale.iter().zip(mean).any(|(scale, mean)| (255.0 - mean) * scale < 2.0)
     {
-        faults.at(
+        faults.fault_at(
             node,
             "'scale' leaves no numbers but 0 and 1, since the input is whole bytes (`dtype: u8`); a model that is given bytes \
              scales them itself: remove 'scale' and 'mean'",
@@ -184,7 +189,7 @@ fn fit(faults: &mut Faults, top: &Section<'_>, input: Option<&InputSpec>) -> Opt
         ("crop", Fit::Crop, "says how much of a picture's middle is shown"),
     ] {
         if let Some(node) = top.get(key).filter(|_| fit != of) {
-            faults.at(node, format!("'{key}' {why} and belongs to `fit: {key}`, but 'fit' is '{word}' here; correct it, or remove '{key}'"));
+            faults.fault_at(node, format!("'{key}' {why} and belongs to `fit: {key}`, but 'fit' is '{word}' here; correct it, or remove '{key}'"));
             return None;
         }
     }
@@ -202,17 +207,17 @@ fn crop(faults: &mut Faults, node: Option<&Node>, input: Option<&InputSpec>) -> 
     // of an input that cannot be read its own fault is enough
     let side = input.map_or(1, |input| input.width_px.min(input.height_px));
     let Some(node) = node else { return Some(FitSpec::Crop { resize_px: side }) };
-    let at = faults.section(node, "'crop'", &["resize_px"])?;
-    let node = faults.required(&at, "resize_px", "256")?;
+    let section = faults.section(node, "'crop'", &["resize_px"])?;
+    let node = faults.required(&section, "resize_px", "256")?;
     let resize_px = faults.integer(node, "resize_px", side..=2 * MAX_SIDE_PX)?;
     Some(FitSpec::Crop { resize_px })
 }
 
 fn letterbox(faults: &mut Faults, node: &Node) -> Option<FitSpec> {
     let anchors = [("centre", Anchor::Centre), ("top_left", Anchor::TopLeft)];
-    let at = faults.section(node, "'letterbox'", &["anchor", "pad"])?;
-    let anchor = faults.required(&at, "anchor", "centre").and_then(|n| faults.choice(n, "anchor", &anchors));
-    let pad = faults.required(&at, "pad", "114").and_then(|n| faults.integer(n, "pad", 0..=255));
+    let section = faults.section(node, "'letterbox'", &["anchor", "pad"])?;
+    let anchor = faults.required(&section, "anchor", "centre").and_then(|n| faults.choice(n, "anchor", &anchors));
+    let pad = faults.required(&section, "pad", "114").and_then(|n| faults.integer(n, "pad", 0..=255));
     Some(FitSpec::Letterbox { anchor: anchor?, pad: u8::try_from(pad?).ok()? })
 }
 
@@ -221,24 +226,24 @@ fn head(faults: &mut Faults, node: &Node) -> Option<HeadSpec> {
     let Some((_, word)) = named else {
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let kinds = kinds.join(", ");
-        faults.at(node, format!("'head' lacks 'kind'; write for example `kind: yolox`. Allowed: {kinds}"));
+        faults.fault_at(node, format!("'head' lacks 'kind'; write for example `kind: yolox`. Allowed: {kinds}"));
         return None;
     };
     let kinds: Vec<_> = KINDS.iter().map(|kind| (kind.name, kind)).collect();
     let kind = faults.choice(word, "kind", &kinds)?;
     let keys: Vec<&str> = std::iter::once("kind").chain(kind.keys.iter().map(|key| key.name)).collect();
-    let at = faults.section(node, "'head'", &keys)?;
-    Some(HeadSpec { kind, head: (kind.read)(&mut Keys { faults, at })? })
+    let section = faults.section(node, "'head'", &keys)?;
+    Some(HeadSpec { kind, head: (kind.read)(&mut Keys { faults, section })? })
 }
 
 const DEFAULT_THRESHOLDS: Thresholds = Thresholds { score: 0.3, iou: 0.45, max_candidates: 3000 };
 
 fn thresholds(faults: &mut Faults, node: &Node) -> Option<Thresholds> {
     let default = DEFAULT_THRESHOLDS;
-    let at = faults.section(node, "'thresholds'", &["score", "iou", "max_candidates"])?;
-    let score = at.get("score").map_or(Some(default.score), |n| faults.number(n, "score", 0.0..=1.0));
-    let iou = at.get("iou").map_or(Some(default.iou), |n| faults.number(n, "iou", 0.0..=1.0));
-    let max_candidates = at
+    let section = faults.section(node, "'thresholds'", &["score", "iou", "max_candidates"])?;
+    let score = section.get("score").map_or(Some(default.score), |n| faults.number(n, "score", 0.0..=1.0));
+    let iou = section.get("iou").map_or(Some(default.iou), |n| faults.number(n, "iou", 0.0..=1.0));
+    let max_candidates = section
         .get("max_candidates")
         .map_or(Some(default.max_candidates), |n| faults.integer(n, "max_candidates", 1..=100_000));
     Some(Thresholds { score: score?, iou: iou?, max_candidates: max_candidates? })
@@ -249,25 +254,26 @@ fn labels(faults: &mut Faults, node: &Node, folder: &Path) -> Option<Vec<Arc<str
         let read: Vec<_> = list.iter().map(|n| faults.text(n, "labels").map(Arc::from)).collect();
         read.into_iter().collect::<Option<_>>()?
     } else if node.map().is_some() {
-        let at = faults.section(node, "'labels'", &["file"])?;
-        let place = faults.required(&at, "file", "classes.txt")?;
+        let section = faults.section(node, "'labels'", &["file"])?;
+        let place = faults.required(&section, "file", "classes.txt")?;
         let path: PathBuf = folder.join(path_of(faults, place, "file")?);
         match labels_of(&path) {
             Ok(labels) => labels.into_iter().map(Arc::from).collect(),
             Err(why) => {
-                faults.at(place, why);
+                faults.fault_at(place, why);
                 return None;
             }
         }
     } else {
-        faults.at(
+        faults.fault_at(
             node,
             "'labels' is neither a list (`[person, car]`) nor a file of one label a line (`{file: classes.txt}`)",
         );
         return None;
     };
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        faults.at(node, format!("{} labels; expected 1 to {MAX_LABELS}, one per class of the model", labels.len()));
+        faults
+            .fault_at(node, format!("{} labels; expected 1 to {MAX_LABELS}, one per class of the model", labels.len()));
         return None;
     }
     Some(labels)

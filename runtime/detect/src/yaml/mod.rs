@@ -38,30 +38,29 @@ impl<'n> Section<'n> {
 }
 
 impl Faults {
-    pub(crate) fn at(&mut self, node: &Node, text: impl Into<String>) {
+    pub(crate) fn fault_at(&mut self, node: &Node, text: impl Into<String>) {
         self.0.push(Fault { line: node.line, column: node.column, text: text.into() });
     }
 
     /// `node` as a mapping with no other keys than `keys`.
     pub(crate) fn section<'n>(&mut self, node: &'n Node, what: &'static str, keys: &[&str]) -> Option<Section<'n>> {
         let Some(map) = node.map() else {
-            self.at(node, format!("{what} is {}; expected a mapping of: {}", node.words(), keys.join(", ")));
+            self.fault_at(node, format!("{what} is {}; expected a mapping of: {}", node.words(), keys.join(", ")));
             return None;
         };
         for (i, (key, _)) in map.iter().enumerate() {
             match key.text() {
                 Some(name) if keys.contains(&name) => {
                     if map[..i].iter().any(|(before, _)| before.text() == Some(name)) {
-                        self.at(key, format!("{what} has '{name}' twice; remove one"));
+                        self.fault_at(key, format!("{what} has '{name}' twice; remove one"));
                     }
                 }
                 Some(name) => {
                     let hint = nearest(name, keys).map_or(String::new(), |n| format!("; did you mean '{n}'?"));
-                    self.at(key, format!("{what} has no key '{name}'{hint} (known: {})", keys.join(", ")));
+                    self.fault_at(key, format!("{what} has no key '{name}'{hint} (known: {})", keys.join(", ")));
                 }
-                None => {
-                    self.at(key, format!("a key of {what} is {}; expected one of: {}", key.words(), keys.join(", ")))
-                }
+                None => self
+                    .fault_at(key, format!("a key of {what} is {}; expected one of: {}", key.words(), keys.join(", "))),
             }
         }
         Some(Section { node, what, map })
@@ -70,7 +69,7 @@ impl Faults {
     pub(crate) fn required<'n>(&mut self, section: &Section<'n>, key: &str, like: &str) -> Option<&'n Node> {
         let found = section.get(key);
         if found.is_none() {
-            self.at(section.node, format!("{} lacks '{key}'; write for example `{key}: {like}`", section.what));
+            self.fault_at(section.node, format!("{} lacks '{key}'; write for example `{key}: {like}`", section.what));
         }
         found
     }
@@ -79,11 +78,11 @@ impl Faults {
         match node.text() {
             Some(text) if !text.trim().is_empty() => Some(text.to_owned()),
             Some(_) => {
-                self.at(node, format!("'{key}' is empty; expected a text"));
+                self.fault_at(node, format!("'{key}' is empty; expected a text"));
                 None
             }
             None => {
-                self.at(node, format!("'{key}' is {}; expected a text, in quotes if need be", node.words()));
+                self.fault_at(node, format!("'{key}' is {}; expected a text, in quotes if need be", node.words()));
                 None
             }
         }
@@ -96,7 +95,7 @@ impl Faults {
         };
         if value.is_none() {
             let (lo, hi) = (range.start(), range.end());
-            self.at(node, format!("'{key}' is {}; expected an integer from {lo} to {hi}", node.words()));
+            self.fault_at(node, format!("'{key}' is {}; expected an integer from {lo} to {hi}", node.words()));
         }
         value
     }
@@ -110,7 +109,7 @@ impl Faults {
         let value = value.filter(|v| range.contains(v));
         if value.is_none() {
             let (lo, hi) = (range.start(), range.end());
-            self.at(node, format!("'{key}' is {}; expected a number from {lo} to {hi}", node.words()));
+            self.fault_at(node, format!("'{key}' is {}; expected a number from {lo} to {hi}", node.words()));
         }
         value
     }
@@ -124,7 +123,7 @@ impl Faults {
             }
             _ => {
                 let found = node.words();
-                self.at(node, format!("'{key}' is {found}; expected one number per channel: `{key}: [1, 1, 1]`"));
+                self.fault_at(node, format!("'{key}' is {found}; expected one number per channel: `{key}: [1, 1, 1]`"));
                 None
             }
         }
@@ -135,7 +134,7 @@ impl Faults {
         if let Data::Boolean(value) = node.data {
             return Some(value);
         }
-        self.at(node, format!("'{key}' is {}; expected true or false", node.words()));
+        self.fault_at(node, format!("'{key}' is {}; expected true or false", node.words()));
         None
     }
 
@@ -147,7 +146,7 @@ impl Faults {
         if found.is_none() {
             let hint =
                 word.and_then(|w| nearest(w, &names)).map_or(String::new(), |n| format!("; did you mean '{n}'?"));
-            self.at(node, format!("'{key}' is {}{hint} (allowed: {})", node.words(), names.join(", ")));
+            self.fault_at(node, format!("'{key}' is {}{hint} (allowed: {})", node.words(), names.join(", ")));
         }
         found
     }

@@ -110,7 +110,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
         "image" => Payload::Image(image_of(&row)?),
         "tensor" => Payload::Tensor(tensor_of(&row)?),
         "packet" => Payload::Packet(PacketDesc {
-            codec: named(&row, "format", PacketCodec::ALL, PacketCodec::as_str)?,
+            codec: enum_field(&row, "format", PacketCodec::ALL, PacketCodec::as_str)?,
             key: row
                 .column("key")
                 .and_then(|c| c.as_boolean_opt())
@@ -119,7 +119,7 @@ pub fn decode(array: &dyn Array) -> Result<(SlotRef, Item), WireError> {
                 .value(0),
             len_bytes: row.one::<UInt32Type>("len_bytes")?,
             display: size_of(&row)?,
-            orientation: named(&row, "orientation", Orientation::ALL, Orientation::as_str)?,
+            orientation: enum_field(&row, "orientation", Orientation::ALL, Orientation::as_str)?,
         }),
         "detections" => Payload::Detections { len_bytes: row.one::<UInt32Type>("len_bytes")? },
         other => return Err(value("kind", other)),
@@ -180,7 +180,7 @@ fn image_of(row: &Read<'_>) -> Result<ImageDesc, WireError> {
         return Err(value("plane_pitch_bytes", format!("{} planes, not {}", pitches.len(), offsets.len())));
     }
     Ok(ImageDesc {
-        format: named(row, "format", PixelFormat::ALL, PixelFormat::as_str)?,
+        format: enum_field(row, "format", PixelFormat::ALL, PixelFormat::as_str)?,
         coded: size_of(row)?,
         display: Rect { x_px, y_px, width_px, height_px },
         planes: offsets
@@ -196,8 +196,8 @@ fn tensor_of(row: &Read<'_>) -> Result<TensorDesc, WireError> {
     let [scale_x, scale_y, offset_x, offset_y] = row.many::<Float64Type, 4>("source_from_model")?;
     Ok(TensorDesc {
         shape: row.many::<UInt32Type, 4>("shape")?,
-        dtype: named(row, "format", TensorDtype::ALL, TensorDtype::as_str)?,
-        layout: named(row, "layout", TensorLayout::ALL, TensorLayout::as_str)?,
+        dtype: enum_field(row, "format", TensorDtype::ALL, TensorDtype::as_str)?,
+        layout: enum_field(row, "layout", TensorLayout::ALL, TensorLayout::as_str)?,
         source_from_model: Letterbox { scale_x, scale_y, offset_x, offset_y },
         source_size: size_of(row)?,
     })
@@ -207,7 +207,12 @@ fn size_of(row: &Read<'_>) -> Result<Size, WireError> {
     row.many::<UInt32Type, 2>("size_px").map(|[w, h]| Size::new(w, h))
 }
 
-fn named<T: Copy>(row: &Read<'_>, field: &'static str, all: &[T], name: fn(T) -> &'static str) -> Result<T, WireError> {
+fn enum_field<T: Copy>(
+    row: &Read<'_>,
+    field: &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, WireError> {
     let text = row.text(field)?;
     all.iter().copied().find(|&v| name(v) == text).ok_or_else(|| value(field, text))
 }

@@ -60,7 +60,7 @@ impl Choice {
     /// It serves this camera.
     pub fn serves(&self, camera: &Camera) -> bool {
         let in_group = self.group.is_none() || self.group == camera.group;
-        in_group && self.part.is_none_or(|part| part.has(&camera.id.it))
+        in_group && self.part.is_none_or(|part| part.has(&camera.id.value))
     }
 }
 

@@ -21,7 +21,7 @@ pub use read::read;
 pub use schema::schema;
 pub use secret::{SecretError, password};
 
-use crate::model::At;
+use crate::model::Located;
 use std::path::PathBuf;
 
 /// What is wrong with the URL of a camera, and how it is corrected.
@@ -40,9 +40,9 @@ pub struct Cameras {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
     /// Its id, which every frame carries.
-    pub id: At<String>,
+    pub id: Located<String>,
     /// Where its video comes from.
-    pub source: At<Source>,
+    pub source: Located<Source>,
     /// `tcp` or `udp`: how RTSP carries its packets. None: as the decoder's setting has it.
     pub transport: Option<String>,
     /// It is to be read.
@@ -62,7 +62,7 @@ pub struct Camera {
     /// The user of the URL.
     pub user: Option<String>,
     /// Where the user's password is.
-    pub password: Option<At<Password>>,
+    pub password: Option<Located<Password>>,
     /// The decoders with this `GROUP` serve it.
     pub group: Option<String>,
     /// The size of its picture, for the check's estimate of memory.

@@ -3,7 +3,7 @@
 use super::{Camera, Cameras, Password, Source, address, id_fault};
 use crate::dora::Shape;
 use crate::fault::{Fault, Report};
-use crate::model::{At, check_keys, check_word, text_of};
+use crate::model::{Located, check_keys, check_word, text_of};
 use crate::settings::file_path;
 use crate::yaml::{Data, Span, Yaml};
 use std::collections::BTreeMap;
@@ -57,14 +57,14 @@ fn read_all(text: &str, source: u16, report: &mut Report) -> Cameras {
     let root = match Yaml::parse_as(text, source) {
         Ok(root) => root,
         Err(error) => {
-            report.push(Fault::error(error.at, error.what).fix_with(error.fix));
+            report.push(Fault::error(error.span, error.what).fix_with(error.fix));
             return found;
         }
     };
     const FORM: &str = "cameras: [{ id: gate, url: rtsp://host/path }]";
     let Data::Map(entries) = &root.data else {
         let message = format!("a cameras file is a mapping with the key 'cameras', and this is {}", root.kind());
-        report.push(Fault::error(root.at, message).fix(FORM));
+        report.push(Fault::error(root.span, message).fix(FORM));
         return found;
     };
     check_keys(entries, ROOT_KEYS, "a cameras file", report);
@@ -73,7 +73,7 @@ fn read_all(text: &str, source: u16, report: &mut Report) -> Cameras {
             .iter()
             .any(|(key, _)| key.text().is_some_and(|key| crate::nearest::nearest(key, ["cameras"]).is_some()))
         {
-            report.push(Fault::error(root.at, "the file has no list 'cameras'").fix(FORM));
+            report.push(Fault::error(root.span, "the file has no list 'cameras'").fix(FORM));
         }
         return found;
     };
@@ -87,14 +87,14 @@ fn read_all(text: &str, source: u16, report: &mut Report) -> Cameras {
 fn check_ids(found: &Cameras, report: &mut Report) {
     let mut first: BTreeMap<&str, Span> = BTreeMap::new();
     for Camera { id, .. } in &found.cameras {
-        match first.get(id.it.as_str()) {
+        match first.get(id.value.as_str()) {
             Some(earlier) => {
-                let other = report.place_from(id.at, *earlier);
-                let message = format!("two cameras have the id '{}'; the other is in {other}", id.it);
-                report.push(Fault::error(id.at, message).fix("give each camera an id of its own"));
+                let other = report.place_from(id.span, *earlier);
+                let message = format!("two cameras have the id '{}'; the other is in {other}", id.value);
+                report.push(Fault::error(id.span, message).fix("give each camera an id of its own"));
             }
             None => {
-                first.insert(&id.it, id.at);
+                first.insert(&id.value, id.span);
             }
         }
     }
@@ -103,20 +103,21 @@ fn check_ids(found: &Cameras, report: &mut Report) {
 fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
     let Data::Map(entries) = &item.data else {
         let message = format!("a camera is a mapping with an 'id', and this is {}", item.kind());
-        report.push(Fault::error(item.at, message).fix("- { id: gate, url: rtsp://host/path }"));
+        report.push(Fault::error(item.span, message).fix("- { id: gate, url: rtsp://host/path }"));
         return None;
     };
     let id = text_of(item, "id");
-    let name = id.as_ref().map_or("a camera".to_owned(), |id| format!("camera '{}'", id.it));
+    let name = id.as_ref().map_or("a camera".to_owned(), |id| format!("camera '{}'", id.value));
     check_keys(entries, CAMERA_KEYS, &name, report);
     match &id {
         None if item.get("id").is_none() => {
-            report
-                .push(Fault::error(item.at, "this camera has no id").fix("add 'id: …', its name in metrics and keys"));
+            report.push(
+                Fault::error(item.span, "this camera has no id").fix("add 'id: …', its name in metrics and keys"),
+            );
         }
         Some(id) => {
-            if let Some(fault) = id_fault(&id.it) {
-                report.push(Fault::error(id.at, fault).fix("id: gate"));
+            if let Some(fault) = id_fault(&id.value) {
+                report.push(Fault::error(id.span, fault).fix("id: gate"));
             }
         }
         None => {}
@@ -125,7 +126,7 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
     let word = |key: &str, allowed: &[&str], report: &mut Report| {
         let word = text_of(item, key);
         check_word(word.as_ref(), &format!("{key} of {name}"), allowed, report);
-        word.map(|word| word.it)
+        word.map(|word| word.value)
     };
     let (transport, matrix, range) =
         (word("transport", TRANSPORTS, report), word("matrix", MATRICES, report), word("range", RANGES, report));
@@ -133,7 +134,7 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
     let target_fps = number(item, "target_fps", &name, report);
     let weight = number(item, "weight", &name, report).unwrap_or(1.0) as f32;
     let password = password(item, &name, report);
-    let truth = |key: &str| text_of(item, key).map(|truth| truth.it == "true");
+    let truth = |key: &str| text_of(item, key).map(|truth| truth.value == "true");
     Some(Camera {
         source: source?,
         transport,
@@ -144,46 +145,46 @@ fn camera(item: &Yaml, report: &mut Report) -> Option<Camera> {
         range,
         orientation,
         repeat: truth("loop"),
-        user: text_of(item, "user").map(|user| user.it),
+        user: text_of(item, "user").map(|user| user.value),
         password,
-        group: text_of(item, "group").map(|group| group.it),
+        group: text_of(item, "group").map(|group| group.value),
         size_px: size(item, &name, report),
         id: id?,
     })
 }
 
-fn source(item: &Yaml, entries: &[(Yaml, Yaml)], name: &str, report: &mut Report) -> Option<At<Source>> {
+fn source(item: &Yaml, entries: &[(Yaml, Yaml)], name: &str, report: &mut Report) -> Option<Located<Source>> {
     match (text_of(item, "url"), text_of(item, "file")) {
         (Some(url), None) => {
-            if let Some(at) = item.get("loop").map(|value| value.at) {
+            if let Some(span) = item.get("loop").map(|value| value.span) {
                 report.push(
-                    Fault::error(at, format!("loop of {name} is for a file, and it has a url")).fix("leave loop out"),
+                    Fault::error(span, format!("loop of {name} is for a file, and it has a url")).fix("leave loop out"),
                 );
             }
-            match address::check(&url.it) {
+            match address::check(&url.value) {
                 Ok(address) => check_user(item, &url, address, name, report),
-                Err((what, fix)) => report.push(Fault::error(url.at, format!("{name}: {what}")).fix_with(fix)),
+                Err((what, fix)) => report.push(Fault::error(url.span, format!("{name}: {what}")).fix_with(fix)),
             }
-            Some(At { at: url.at, it: Source::Url(url.it) })
+            Some(Located { span: url.span, value: Source::Url(url.value) })
         }
         (None, Some(file)) => {
             for (key, _) in entries {
                 if let Some(of_url) = key.text().filter(|key| OF_URLS.contains(key)) {
                     let message = format!("{of_url} of {name} is for a url, and it has a file");
-                    report.push(Fault::error(key.at, message).fix(format!("leave {of_url} out")));
+                    report.push(Fault::error(key.span, message).fix(format!("leave {of_url} out")));
                 }
             }
-            if file.it.contains("://") {
-                let message = format!("file of {name} is a URL: '{}'", crate::redact::redact(&file.it));
-                report.push(Fault::error(file.at, message).fix("url: …"));
-            } else if file.it.trim().is_empty() {
-                report.push(Fault::error(file.at, format!("file of {name} is empty")).fix("file: clip.mp4"));
+            if file.value.contains("://") {
+                let message = format!("file of {name} is a URL: '{}'", crate::redact::redact(&file.value));
+                report.push(Fault::error(file.span, message).fix("url: …"));
+            } else if file.value.trim().is_empty() {
+                report.push(Fault::error(file.span, format!("file of {name} is empty")).fix("file: clip.mp4"));
             }
-            Some(At { at: file.at, it: Source::File(file.it) })
+            Some(Located { span: file.span, value: Source::File(file.value) })
         }
         (Some(_), Some(file)) => {
             let message = format!("{name} has a url and a file; a camera has one of them");
-            report.push(Fault::error(file.at, message).fix("keep one of them"));
+            report.push(Fault::error(file.span, message).fix("keep one of them"));
             None
         }
         (None, None) => {
@@ -192,45 +193,48 @@ fn source(item: &Yaml, entries: &[(Yaml, Yaml)], name: &str, report: &mut Report
                 |key: &str| ["url", "file"].contains(&key) || crate::nearest::nearest(key, ["url", "file"]).is_some();
             if !entries.iter().any(|(key, _)| key.text().is_some_and(meant)) {
                 let message = format!("{name} has neither a url nor a file: nothing says where its video comes from");
-                report.push(Fault::error(item.at, message).fix("url: rtsp://host/path, or file: clip.mp4"));
+                report.push(Fault::error(item.span, message).fix("url: rtsp://host/path, or file: clip.mp4"));
             }
             None
         }
     }
 }
 
-fn check_user(item: &Yaml, url: &At<String>, address: address::Address, name: &str, report: &mut Report) {
+fn check_user(item: &Yaml, url: &Located<String>, address: address::Address, name: &str, report: &mut Report) {
     if address.has_user
         && let Some(user) = item.get("user")
     {
         let message = format!("{name} has a user, and its url has one, too");
-        report.push(Fault::error(user.at, message).fix("take the user out of the url"));
+        report.push(Fault::error(user.span, message).fix("take the user out of the url"));
     } else if address.has_password {
         let message = format!("the url of {name} has a password in it, which everyone who can read the file can read");
-        report.push(Fault::warning(url.at, message).fix("user: …, and password_env: … or password_file: …"));
+        report.push(Fault::warning(url.span, message).fix("user: …, and password_env: … or password_file: …"));
     }
 }
 
-fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<At<Password>> {
+fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<Located<Password>> {
     let (env, file) = (text_of(item, "password_env"), text_of(item, "password_file"));
     if let (Some(_), Some(file)) = (&env, &file) {
         let message = format!("{name} has password_env and password_file; one password is enough");
-        report.push(Fault::error(file.at, message).fix("keep one of them"));
+        report.push(Fault::error(file.span, message).fix("keep one of them"));
     }
     let found = match (env, file) {
         (Some(env), _) => {
             let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if env.it.is_empty() || !env.it.chars().all(is_name) || env.it.starts_with(|c: char| c.is_ascii_digit()) {
+            if env.value.is_empty()
+                || !env.value.chars().all(is_name)
+                || env.value.starts_with(|c: char| c.is_ascii_digit())
+            {
                 // it may be the password itself
                 let message = format!("password_env of {name} is no variable's name; it names one, and has no '$'");
-                report.push(Fault::error(env.at, message).fix("password_env: GATE_PASSWORD"));
+                report.push(Fault::error(env.span, message).fix("password_env: GATE_PASSWORD"));
             }
-            At { at: env.at, it: Password::Env(env.it) }
+            Located { span: env.span, value: Password::Env(env.value) }
         }
-        (None, Some(file)) => match file_path(&file.it) {
-            Ok(path) => At { at: file.at, it: Password::File(path) },
+        (None, Some(file)) => match file_path(&file.value) {
+            Ok(path) => Located { span: file.span, value: Password::File(path) },
             Err(why) => {
-                report.push(Fault::error(file.at, format!("password_file of {name}: {why}")));
+                report.push(Fault::error(file.span, format!("password_file of {name}: {why}")));
                 return None;
             }
         },
@@ -238,7 +242,7 @@ fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<At<Password>
     };
     if item.get("user").is_none() && item.get("url").is_some() {
         let message = format!("{name} has a password and no user");
-        report.push(Fault::error(found.at, message).fix("user: …"));
+        report.push(Fault::error(found.span, message).fix("user: …"));
     }
     Some(found)
 }
@@ -247,11 +251,11 @@ fn password(item: &Yaml, name: &str, report: &mut Report) -> Option<At<Password>
 fn size(item: &Yaml, name: &str, report: &mut Report) -> Option<(u32, u32)> {
     let given = text_of(item, "size")?;
     let side = |text: &str| text.parse().ok().filter(|side| (1..=16384).contains(side));
-    let read = given.it.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    let read = given.value.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
     if read.is_none() {
         let message =
-            format!("size of {name} is '{}', which is not the width and height of its picture in pixels", given.it);
-        report.push(Fault::error(given.at, message).fix("size: 1280x720"));
+            format!("size of {name} is '{}', which is not the width and height of its picture in pixels", given.value);
+        report.push(Fault::error(given.span, message).fix("size: 1280x720"));
     }
     read
 }
@@ -259,7 +263,7 @@ fn size(item: &Yaml, name: &str, report: &mut Report) -> Option<(u32, u32)> {
 /// A number over 0; what is none at all was reported.
 fn number(item: &Yaml, key: &str, name: &str, report: &mut Report) -> Option<f64> {
     let given = text_of(item, key)?;
-    let number: f64 = given.it.parse().ok().filter(|number: &f64| number.is_finite())?;
+    let number: f64 = given.value.parse().ok().filter(|number: &f64| number.is_finite())?;
     if number > 0.0 && number <= MOST {
         return Some(number);
     }
@@ -267,7 +271,7 @@ fn number(item: &Yaml, key: &str, name: &str, report: &mut Report) -> Option<f64
         "target_fps" => "target_fps: 10; to read no frame at all, enabled: false",
         _ => "weight: 1",
     };
-    let message = format!("{key} of {name} is {}, which is not a number over 0 and up to {MOST}", given.it);
-    report.push(Fault::error(given.at, message).fix(fix));
+    let message = format!("{key} of {name} is {}, which is not a number over 0 and up to {MOST}", given.value);
+    report.push(Fault::error(given.span, message).fix(fix));
     None
 }

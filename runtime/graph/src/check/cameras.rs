@@ -4,11 +4,11 @@ use super::files::{self, Use};
 use super::parts::{self, Served};
 use super::{CheckedNode, Effective, From, World, place};
 use crate::cameras::{self, Camera, Cameras, Choice, Part, Password, Source, id_fault};
-use crate::dora::Feed;
+use crate::dora::Upstream;
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node};
 use crate::nearest::nearest;
-use crate::settings::{file_path, is_url, shown};
+use crate::settings::{file_path, is_url, redacted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -39,13 +39,13 @@ impl Named {
     fn files(&self, folder: &Path) -> Vec<Use> {
         let mut files = Vec::new();
         for camera in &self.cameras.cameras {
-            let what = format!("camera '{}' of {}", camera.id.it, self.name);
-            if let Source::File(file) = &camera.source.it
+            let what = format!("camera '{}' of {}", camera.id.value, self.name);
+            if let Source::File(file) = &camera.source.value
                 && let Ok(path) = file_path(file)
             {
                 files.extend(Use::of_source(&what, &folder.join(path)));
             }
-            if let Some(Password::File(path)) = camera.password.as_ref().map(|password| &password.it) {
+            if let Some(Password::File(path)) = camera.password.as_ref().map(|password| &password.value) {
                 files.extend(Use::of(what, &folder.join(path)));
             }
         }
@@ -112,11 +112,11 @@ impl Decoder<'_> {
     }
 
     fn error(&self, setting: &Effective, message: String) -> Fault {
-        Fault::error(self.node.id.at, message).at(place(self.node, self.checked, setting))
+        Fault::error(self.node.id.span, message).at_location(place(self.node, self.checked, setting))
     }
 
     fn members(&self, files: &mut BTreeMap<PathBuf, Option<Named>>, report: &mut Report) -> BTreeSet<Member> {
-        let id = &self.node.id.it;
+        let id = &self.node.id.value;
         let given: Vec<(&Effective, String)> =
             ["SOURCE", "SOURCES", "CAMERAS"].iter().filter_map(|key| self.given(key)).collect();
         let (setting, value) = match given.as_slice() {
@@ -130,7 +130,7 @@ impl Decoder<'_> {
                     );
                     let fault = match empty {
                         Some(setting) => self.error(setting, message),
-                        None => Fault::error(self.node.id.at, message),
+                        None => Fault::error(self.node.id.span, message),
                     };
                     report.push(fault.fix("CAMERAS: cameras.yml"));
                 }
@@ -161,7 +161,7 @@ impl Decoder<'_> {
             "SOURCES" => self.sources(setting, value, report).into_iter().map(|id| member(id, None)).collect(),
             _ => {
                 let served = self.cameras(setting, value, files, report);
-                served.into_iter().map(|camera| member(camera.id.it, camera.size_px)).collect()
+                served.into_iter().map(|camera| member(camera.id.value, camera.size_px)).collect()
             }
         }
     }
@@ -179,7 +179,7 @@ impl Decoder<'_> {
     /// The file gives one of the settings, if perhaps in a form that could not be read, which was reported.
     fn stands_in_file(&self) -> bool {
         let meant = |key: &str| nearest(key, ["SOURCE", "SOURCES", "CAMERAS"]).is_some() && key != "CAMERA";
-        self.node.env.iter().chain(&self.graph.env).any(|value| meant(&value.key.it))
+        self.node.env.iter().chain(&self.graph.env).any(|value| meant(&value.key.value))
     }
 
     fn source_fault(&self, setting: &Effective, value: &str) -> Option<Fault> {
@@ -188,7 +188,7 @@ impl Decoder<'_> {
             return None;
         }
         let (what, fix) = cameras::address(value).err()?;
-        Some(self.error(setting, format!("{} of node '{}': {what}", setting.key, self.node.id.it)).fix_with(fix))
+        Some(self.error(setting, format!("{} of node '{}': {what}", setting.key, self.node.id.value)).fix_with(fix))
     }
 
     fn sources(&self, setting: &Effective, value: &str, report: &mut Report) -> Vec<String> {
@@ -196,12 +196,13 @@ impl Decoder<'_> {
         for text in value.split_whitespace() {
             let split = text.split_once('=').filter(|(id, source)| !id.is_empty() && !source.is_empty());
             let Some((id, source)) = split.filter(|(id, _)| !id.contains("://")) else {
-                let message = format!("'{}' in SOURCES of node '{}' names no camera", shown("", text), self.node.id.it);
+                let message =
+                    format!("'{}' in SOURCES of node '{}' names no camera", redacted("", text), self.node.id.value);
                 report.push(self.error(setting, message).fix("id=rtsp://host/path, or id=file"));
                 continue;
             };
             if ids.iter().any(|known| known == id) {
-                let message = format!("SOURCES of node '{}' names camera '{id}' twice", self.node.id.it);
+                let message = format!("SOURCES of node '{}' names camera '{id}' twice", self.node.id.value);
                 report.push(self.error(setting, message).fix("give each camera an id of its own"));
                 continue;
             }
@@ -209,7 +210,7 @@ impl Decoder<'_> {
             report.extend(self.source_fault(setting, source));
             let is_file = !is_url(source) || file_path(source) != Ok(source.into());
             if let Some(why) = self.unplayable(source).filter(|_| self.looks_at_files() && is_file) {
-                let message = format!("camera '{id}' of node '{}' {why}", self.node.id.it);
+                let message = format!("camera '{id}' of node '{}' {why}", self.node.id.value);
                 report.push(self.error(setting, message).fix("an absolute path, or one from the graph's folder"));
             }
             ids.push(id.to_owned());
@@ -223,7 +224,7 @@ impl Decoder<'_> {
         let listed = value.split_whitespace().filter_map(|text| {
             let (id, source) = text.split_once('=')?;
             let path = self.folder.join(file_path(source).ok()?);
-            Some(Use::of_source(&format!("camera '{id}' of node '{}'", self.node.id.it), &path))
+            Some(Use::of_source(&format!("camera '{id}' of node '{}'", self.node.id.value), &path))
         });
         listed.flatten().collect()
     }
@@ -260,7 +261,7 @@ impl Decoder<'_> {
                 match text {
                     Ok(text) => entry.insert(self.read(setting, value, &text, report)),
                     Err(why) => {
-                        let message = format!("the cameras file '{value}' of node '{}' {why}", self.node.id.it);
+                        let message = format!("the cameras file '{value}' of node '{}' {why}", self.node.id.value);
                         report.push(
                             self.error(setting, message).fix("a path from the graph's folder, for example cameras.yml"),
                         );
@@ -283,9 +284,9 @@ impl Decoder<'_> {
         };
         let chosen_by = part.as_ref().map_or(setting, |(setting, _)| *setting);
         named.served.push(Served {
-            node: self.node.id.it.clone(),
+            node: self.node.id.value.clone(),
             choice: choice.clone(),
-            at: (self.node.id.at, place(self.node, self.checked, chosen_by)),
+            location: (self.node.id.span, place(self.node, self.checked, chosen_by)),
         });
         // a part may be empty today, and a group that has no camera is misspelt
         if let Some((setting, group)) = group
@@ -300,7 +301,7 @@ impl Decoder<'_> {
             };
             let message = format!(
                 "no camera of {} has the group '{group}' of node '{}'; groups there: {there}",
-                named.name, self.node.id.it
+                named.name, self.node.id.value
             );
             let near = nearest(&group, groups).map(|near| format!("GROUP: {near}"));
             report.push(self.error(setting, message).fix_with(near));
@@ -320,8 +321,8 @@ impl Decoder<'_> {
             self.check_camera(camera, report);
         }
         if cameras.cameras.is_empty() {
-            let at = crate::yaml::Span { source, line: 1, column: 1, len: 0 };
-            report.push(Fault::warning(at, "the file names no camera").fix("- { id: gate, url: rtsp://host/path }"));
+            let span = crate::yaml::Span { source, line: 1, column: 1, len: 0 };
+            report.push(Fault::warning(span, "the file names no camera").fix("- { id: gate, url: rtsp://host/path }"));
         }
         Some(Named { name, cameras, served: Vec::new() })
     }
@@ -337,21 +338,22 @@ impl Decoder<'_> {
 
     /// What the camera names exists.
     fn check_camera(&self, camera: &Camera, report: &mut Report) {
-        let id = &camera.id.it;
-        if let Source::File(file) = &camera.source.it
+        let id = &camera.id.value;
+        if let Source::File(file) = &camera.source.value
             && let Some(why) = self.unplayable(file)
         {
             let message = format!("camera '{id}' {why}");
-            report
-                .push(Fault::error(camera.source.at, message).fix("a path from the graph's folder, or enabled: false"));
+            report.push(
+                Fault::error(camera.source.span, message).fix("a path from the graph's folder, or enabled: false"),
+            );
         }
         let Some(password) = &camera.password else { return };
-        if let Err(error) = cameras::password(&password.it, self.folder, self.world.variables) {
+        if let Err(error) = cameras::password(&password.value, self.folder, self.world.variables) {
             let message = format!("camera '{id}': {error}");
             report.push(match error {
                 // another environment may have it
-                cameras::SecretError::Unset { .. } => Fault::warning(password.at, message),
-                _ => Fault::error(password.at, message),
+                cameras::SecretError::Unset { .. } => Fault::warning(password.span, message),
+                _ => Fault::error(password.span, message),
             });
         }
     }
@@ -367,11 +369,14 @@ fn check_groups(named: &Named, report: &mut Report) {
             continue;
         }
         let message = match &camera.group {
-            Some(group) => format!("no decoder of the graph serves the group '{group}' of camera '{}'", camera.id.it),
-            None => format!("camera '{}' has no group, and each decoder of the graph serves one", camera.id.it),
+            Some(group) => {
+                format!("no decoder of the graph serves the group '{group}' of camera '{}'", camera.id.value)
+            }
+            None => format!("camera '{}' has no group, and each decoder of the graph serves one", camera.id.value),
         };
-        report
-            .push(Fault::warning(camera.id.at, message).fix("give a decoder this GROUP, or the camera another group"));
+        report.push(
+            Fault::warning(camera.id.span, message).fix("give a decoder this GROUP, or the camera another group"),
+        );
     }
 }
 
@@ -397,8 +402,8 @@ fn spread(graph: &Graph, mut reach: Reach) -> Reach {
 
 /// The number of the node that feeds an input.
 pub(super) fn producer(graph: &Graph, input: &Input) -> Option<usize> {
-    let Some(Feed::Output { node, .. }) = &input.feed else { return None };
-    graph.nodes.iter().position(|known| known.id.it == *node)
+    let Some(Upstream::Output { node, .. }) = &input.upstream else { return None };
+    graph.nodes.iter().position(|known| known.id.value == *node)
 }
 
 /// What comes together in one port has different ids, and comes once.
@@ -407,11 +412,11 @@ fn check_unique(graph: &Graph, nodes: &[CheckedNode], reach: &Reach, report: &mu
         let Some(is) = &checked.description else { continue };
         let mut seen: BTreeMap<&str, Vec<(&Input, usize)>> = BTreeMap::new();
         for input in &node.inputs {
-            let (Some(port), Some(from)) = (is.input(&input.name.it), producer(graph, input)) else { continue };
+            let (Some(port), Some(from)) = (is.input(&input.name.value), producer(graph, input)) else { continue };
             let earlier = seen.entry(port.name.as_str()).or_default();
             for (other, before) in earlier.iter() {
                 let clash = clash(graph, node, (other, *before), (input, from), reach);
-                report.extend(clash.map(|(message, fix)| Fault::error(input.source.at, message).fix(fix)));
+                report.extend(clash.map(|(message, fix)| Fault::error(input.source.span, message).fix(fix)));
             }
             earlier.push((input, from));
         }
@@ -425,9 +430,10 @@ fn clash(
     (input, from): (&Input, usize),
     reach: &Reach,
 ) -> Option<(String, String)> {
-    let (id, name) = (&node.id.it, &input.name.it);
-    if input.source.it == other.source.it {
-        let message = format!("inputs '{}' and '{name}' of node '{id}' both take '{}'", other.name.it, input.source.it);
+    let (id, name) = (&node.id.value, &input.name.value);
+    if input.source.value == other.source.value {
+        let message =
+            format!("inputs '{}' and '{name}' of node '{id}' both take '{}'", other.name.value, input.source.value);
         return Some((message, "keep one of them".to_owned()));
     }
     let twice = reach[from].iter().find_map(|member| {
@@ -435,11 +441,11 @@ fn clash(
         Some((member, reach[before].iter().find(same)?))
     });
     let (member, known) = twice?;
-    let (one, two) = (&graph.nodes[known.decoder].id.it, &graph.nodes[member.decoder].id.it);
+    let (one, two) = (&graph.nodes[known.decoder].id.value, &graph.nodes[member.decoder].id.value);
     let message = format!(
         "input '{name}' of node '{id}' brings the camera '{0}' of '{two}', and input '{1}' the camera '{0}' of '{one}'; \
          cameras that come together have different ids",
-        member.id, other.name.it
+        member.id, other.name.value
     );
     Some((
         message,

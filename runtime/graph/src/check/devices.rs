@@ -50,29 +50,29 @@ fn crossing(
     own: u32,
     (gpu, maker): (u32, usize),
 ) -> Fault {
-    let (id, name, maker) = (&node.id.it, &input.name.it, &graph.nodes[maker].id.it);
+    let (id, name, maker) = (&node.id.value, &input.name.value, &graph.nodes[maker].id.value);
     let message = format!(
         "node '{id}' works on GPU {own}, and its input '{name}' brings frames of '{maker}', which are on GPU {gpu}: frames do not \
          go from one GPU to another"
     );
     let setting = checked.settings.iter().find(|setting| setting.key == "DEVICE");
-    let fault =
-        Fault::error(node.id.at, message).fix(format!("DEVICE: {gpu}, or another '{id}' for the frames of '{maker}'"));
+    let fault = Fault::error(node.id.span, message)
+        .fix(format!("DEVICE: {gpu}, or another '{id}' for the frames of '{maker}'"));
     match setting {
-        Some(setting) => fault.at(place(node, checked, setting)),
+        Some(setting) => fault.at_location(place(node, checked, setting)),
         None => fault,
     }
 }
 
 /// A detector that computes on the CPU, and frames on a GPU.
 fn for_the_cpu(graph: &Graph, node: &Node, checked: &CheckedNode, input: &Input, (gpu, maker): (u32, usize)) -> Fault {
-    let (id, name, maker) = (&node.id.it, &input.name.it, &graph.nodes[maker].id.it);
+    let (id, name, maker) = (&node.id.value, &input.name.value, &graph.nodes[maker].id.value);
     let message = format!(
         "node '{id}' computes on the CPU, and its input '{name}' brings frames of '{maker}', which are in the memory of GPU {gpu}"
     );
-    let fault = Fault::error(node.id.at, message).fix(format!("PROVIDER: cuda, or MEMORY: host in '{maker}'"));
+    let fault = Fault::error(node.id.span, message).fix(format!("PROVIDER: cuda, or MEMORY: host in '{maker}'"));
     match checked.settings.iter().find(|setting| setting.key == "PROVIDER") {
-        Some(setting) => fault.at(place(node, checked, setting)),
+        Some(setting) => fault.at_location(place(node, checked, setting)),
         None => fault,
     }
 }
@@ -113,7 +113,7 @@ fn frames<'a>(
 ) -> impl Iterator<Item = (&'a Input, usize)> {
     node.inputs.iter().filter_map(move |input| {
         let from = producer(graph, input)?;
-        let Some(crate::dora::Feed::Output { output, .. }) = &input.feed else { return None };
+        let Some(crate::dora::Upstream::Output { output, .. }) = &input.upstream else { return None };
         let carries =
             nodes[from].description.as_ref()?.outputs.iter().find(|port| port.name == *output)?.carries.as_str();
         checked.description.as_ref()?;

@@ -3,7 +3,7 @@
 use super::{Effective, From, Set, World, default_text};
 use crate::describe::Description;
 use crate::dora::{self, EnvFault, EnvText};
-use crate::fault::{Fault, Place, Report};
+use crate::fault::{Fault, Location, Report};
 use crate::model::{EnvValue, Graph, Node};
 use crate::nearest::nearest;
 use crate::settings::{self, FaultKind, SettingFault};
@@ -16,7 +16,7 @@ struct Given {
     text: String,
     written: String,
     quoted: bool,
-    at: Place,
+    location: Location,
     from: From,
 }
 
@@ -28,14 +28,15 @@ pub(super) fn check(
     world: &World<'_>,
     report: &mut Report,
 ) -> Vec<Effective> {
-    let id = &node.id.it;
+    let id = &node.id.value;
     let mut given: Vec<(String, Given)> = Vec::new();
     let mut give = |key: &str, value: Given| match given.iter_mut().find(|(known, _)| known == key) {
         Some(earlier) => earlier.1 = value,
         None => given.push((key.to_owned(), value)),
     };
     let in_file = |values: &[EnvValue], from: fn(Span) -> From, report: &mut Report| -> Vec<(String, Given)> {
-        let read = |value: &EnvValue| Some((value.key.it.clone(), read(value, from, world, graph.is_module, report)?));
+        let read =
+            |value: &EnvValue| Some((value.key.value.clone(), read(value, from, world, graph.is_module, report)?));
         values.iter().filter_map(read).collect()
     };
     let common = in_file(&graph.env, From::Graph, report);
@@ -46,7 +47,7 @@ pub(super) fn check(
     for set in sets.iter().filter(|set| set.node == *id) {
         // The command line's shell has expanded what was to be expanded, and dora does not touch it.
         let text = set.value.clone();
-        give(&set.key, Given { written: text.clone(), text, quoted: true, at: set.place(), from: From::Set });
+        give(&set.key, Given { written: text.clone(), text, quoted: true, location: set.location(), from: From::Set });
     }
     match description {
         Some(description) => against(graph, node, description, &given, report),
@@ -64,22 +65,22 @@ fn read(
     is_module: bool,
     report: &mut Report,
 ) -> Option<Given> {
-    match dora::env_text(&value.value.it, world.variables) {
+    match dora::env_text(&value.value.value, world.variables) {
         Ok(text) if !dora::stays(&text.written) => {
-            let key = &value.key.it;
+            let key = &value.key.value;
             let message = format!(
                 "'dora start' expands the '$' in {key} again and hands over another text; 'millrace run' and 'dora run' \
                  hand over '{}'",
-                settings::shown(key, &text.written)
+                settings::redacted(key, &text.written)
             );
             let fix = "for 'dora start', write %24 for '$' in a URL, and put passwords into a file (password_file)";
-            report.push(Fault::warning(value.value.at, message).fix(fix));
+            report.push(Fault::warning(value.value.span, message).fix(fix));
             Some(given(text, value, from))
         }
         Ok(text) => Some(given(text, value, from)),
         Err(fault) => {
-            let in_module = !report.scope(value.value.at).is_empty() || is_module;
-            report.push(env_fault(&value.key.it, &fault, in_module).at(Place::File(value.value.at)));
+            let in_module = !report.scope(value.value.span).is_empty() || is_module;
+            report.push(env_fault(&value.key.value, &fault, in_module).at_location(Location::File(value.value.span)));
             None
         }
     }
@@ -89,9 +90,9 @@ fn given(text: EnvText, value: &EnvValue, from: fn(Span) -> From) -> Given {
     Given {
         text: text.text,
         written: text.written,
-        quoted: !value.value.it.plain,
-        at: Place::File(value.value.at),
-        from: from(value.key.at),
+        quoted: !value.value.value.plain,
+        location: Location::File(value.value.span),
+        from: from(value.key.span),
     }
 }
 
@@ -143,7 +144,7 @@ fn against(
     };
     let settings_given = given.iter().filter(|(key, value)| concerns(key, value));
     let pairs: Vec<(&str, &str)> = settings_given.map(|(key, value)| (key.as_str(), value.text.as_str())).collect();
-    let place = |key: &str| given.iter().find(|(known, _)| known == key).map(|(_, value)| value.at.clone());
+    let place = |key: &str| given.iter().find(|(known, _)| known == key).map(|(_, value)| value.location.clone());
     let values = match settings::resolve(&schema, pairs.iter().copied()) {
         Ok(values) => values,
         Err(faults) => {
@@ -155,12 +156,12 @@ fn against(
                     continue;
                 }
                 let key_place = key_place(node, &fault);
-                let at = key_place.or_else(|| place(&fault.key)).unwrap_or(Place::File(node.id.at));
+                let location = key_place.or_else(|| place(&fault.key)).unwrap_or(Location::File(node.id.span));
                 let common = matches!(
                     given.iter().find(|(key, _)| *key == fault.key),
                     Some((_, Given { from: From::Graph(_), .. }))
                 );
-                report.push(setting_fault(node, description, &fault, common).at(at));
+                report.push(setting_fault(node, description, &fault, common).at_location(location));
             }
             Default::default()
         }
@@ -212,23 +213,23 @@ fn meant(fault: &SettingFault) -> Option<String> {
 }
 
 /// An unknown name is pointed at itself, not at its value.
-fn key_place(node: &Node, fault: &SettingFault) -> Option<Place> {
+fn key_place(node: &Node, fault: &SettingFault) -> Option<Location> {
     if fault.what != FaultKind::Unknown {
         return None;
     }
-    node.env.iter().find(|value| value.key.it == fault.key).map(|value| Place::File(value.key.at))
+    node.env.iter().find(|value| value.key.value == fault.key).map(|value| Location::File(value.key.span))
 }
 
 fn setting_fault(node: &Node, description: &Description, fault: &SettingFault, common: bool) -> Fault {
     let key = &fault.key;
     // One fault of the graph's own env, although it shows at every node.
     let whose =
-        if common { "for all nodes".to_owned() } else { format!("node '{}' ({})", node.id.it, description.name) };
+        if common { "for all nodes".to_owned() } else { format!("node '{}' ({})", node.id.value, description.name) };
     let message = format!("{whose}: {fault}");
     let fix = match (&fault.what, &fault.nearest) {
         (FaultKind::Unknown, Some(near)) => Some(format!("{near}: …")),
         (FaultKind::Value { .. }, Some(near)) => Some(format!("{key}: {near}")),
-        (FaultKind::Missing, _) => Some(format!("add '{key}: …' to its env, or --set {}.{key}=…", node.id.it)),
+        (FaultKind::Missing, _) => Some(format!("add '{key}: …' to its env, or --set {}.{key}=…", node.id.value)),
         _ => None,
     };
     Fault::error(Span::default(), message).fix_with(fix)
@@ -236,10 +237,10 @@ fn setting_fault(node: &Node, description: &Description, fault: &SettingFault, c
 
 fn warn_of_number(key: &str, value: &Given, report: &mut Report) {
     if value.text != value.written {
-        let (written, text) = (settings::shown(key, &value.written), settings::shown(key, &value.text));
+        let (written, text) = (settings::redacted(key, &value.written), settings::redacted(key, &value.text));
         let message = format!("dora takes {key} '{written}' for a number, quoted or not, and hands over '{text}'");
         let fix = "write it so that it is no number, for example with a letter before it";
-        report.push(Fault::warning(Span::default(), message).at(value.at.clone()).fix(fix));
+        report.push(Fault::warning(Span::default(), message).at_location(value.location.clone()).fix(fix));
     }
 }
 
@@ -256,11 +257,11 @@ pub(super) fn check_common(graph: &Graph, described: &[Option<Arc<Description>>]
         .map(|doc| (doc.key, ()))
         .collect();
     for value in &graph.env {
-        let key = &value.key.it;
+        let key = &value.key.value;
         if !known.contains_key(key) && !settings::is_environment(key) {
             let near = nearest(key, known.keys().map(String::as_str));
             let message = format!("no node of the graph has a setting {key}");
-            report.push(Fault::error(value.key.at, message).fix_with(near.map(|near| format!("{near}: …"))));
+            report.push(Fault::error(value.key.span, message).fix_with(near.map(|near| format!("{near}: …"))));
         }
     }
 }

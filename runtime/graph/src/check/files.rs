@@ -49,11 +49,11 @@ impl Use {
     fn of_model(what: &str, path: &Path) -> Vec<Self> {
         let yaml = std::fs::read_to_string(path).ok().and_then(|text| Yaml::parse(&text).ok());
         let named = |keys: &[&str]| {
-            let mut at = yaml.as_ref()?;
+            let mut part = yaml.as_ref()?;
             for key in keys {
-                at = at.get(key)?;
+                part = part.get(key)?;
             }
-            at.text().map(|name| path.with_file_name(name))
+            part.text().map(|name| path.with_file_name(name))
         };
         let files = [Some(path.to_owned()), named(&["file"]), named(&["labels", "file"])];
         files.into_iter().flatten().filter_map(|path| Self::of(what.to_owned(), &path)).collect()
@@ -70,7 +70,8 @@ pub(super) fn check(graph: &Graph, nodes: &[CheckedNode], folder: &Path, mut rea
         for setting in &checked.settings {
             let Some((file, value)) = setting.file.zip(setting.value.as_deref()) else { continue };
             let what = format!("{} of node '{}'", setting.key, checked.id);
-            let fault = |message: String| Fault::error(node.id.at, message).at(place(node, checked, setting));
+            let fault =
+                |message: String| Fault::error(node.id.span, message).at_location(place(node, checked, setting));
             // what is no URL of a file here was reported where settings are read
             let Some(named) = file_path(value).ok().filter(|_| !value.trim().is_empty()) else { continue };
             let is_elsewhere = is_url(value) && named == Path::new(value);
@@ -132,7 +133,7 @@ fn whose(node: &Node, checked: &CheckedNode, setting: &Effective) -> String {
     let name = checked.description.as_ref().map_or("", |is| is.name.as_str());
     match setting.from {
         From::Graph(_) => "for all nodes".to_owned(),
-        _ => format!("node '{}' ({name})", node.id.it),
+        _ => format!("node '{}' ({name})", node.id.value),
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn estimate(graph: &Graph, nodes: &[CheckedNode], reach: &Reach, repo
             // the node itself keeps below this
             let most_bytes = number(checked, "POOL_MIB").map_or(u64::MAX, |mib| mib.saturating_mul(1 << 20));
             memory.ports.push(PortMemory {
-                port: format!("{}/{}", node.id.it, port.name),
+                port: format!("{}/{}", node.id.value, port.name),
                 cameras,
                 slots,
                 bytes: bytes.saturating_mul(slots).min(most_bytes),
@@ -105,8 +105,8 @@ fn readers<'a>(
     output: &str,
 ) -> Vec<(&'a Node, &'a CheckedNode)> {
     let reads = |node: &Node| {
-        let feeds = |feed: &crate::dora::Feed| matches!(feed, crate::dora::Feed::Output { node, output: port } if *node == from.id.it && port == output);
-        node.inputs.iter().any(|input| input.feed.as_ref().is_some_and(feeds))
+        let feeds = |upstream: &crate::dora::Upstream| matches!(upstream, crate::dora::Upstream::Output { node, output: port } if *node == from.id.value && port == output);
+        node.inputs.iter().any(|input| input.upstream.as_ref().is_some_and(feeds))
     };
     graph.nodes.iter().zip(nodes).filter(|(node, _)| reads(node)).collect()
 }
@@ -143,11 +143,12 @@ fn check_leases(
         let message = format!(
             "'{}/{output}' has {slots} slots for {of}, and '{}' takes {batch} frames at once: {needed} are needed, with \
              one that is ready and one that is written",
-            node.id.it, reader.id.it
+            node.id.value, reader.id.value
         );
-        let at = node.env.iter().find(|value| value.key.it == "SLOTS").map_or(node.id.at, |value| value.value.at);
-        let fix = format!("SLOTS: {needed} in node '{}', or a smaller BATCH in node '{}'", checked.id, reader.id.it);
-        report.push(Fault::error(at, message).fix(fix));
+        let span =
+            node.env.iter().find(|value| value.key.value == "SLOTS").map_or(node.id.span, |value| value.value.span);
+        let fix = format!("SLOTS: {needed} in node '{}', or a smaller BATCH in node '{}'", checked.id, reader.id.value);
+        report.push(Fault::error(span, message).fix(fix));
     }
 }
 
@@ -160,10 +161,10 @@ fn check_backlogs(node: &Node, output: &str, slots: u64, readers: &[(&Node, &Che
         let message = format!(
             "BACKLOG of node '{}' is {frames}, and the pools of '{}/{output}' have {slots} slots, room for {room} frames that \
              wait: more are lost as 'gone'",
-            reader.id.it, node.id.it
+            reader.id.value, node.id.value
         );
-        let fix = format!("SLOTS: {} in node '{}', or a BACKLOG of {room}", (frames + 2).min(64), node.id.it);
-        report.push(Fault::warning(reader.id.at, message).at(place(reader, is, backlog)).fix(fix));
+        let fix = format!("SLOTS: {} in node '{}', or a BACKLOG of {room}", (frames + 2).min(64), node.id.value);
+        report.push(Fault::warning(reader.id.span, message).at_location(place(reader, is, backlog)).fix(fix));
     }
 }
 
@@ -281,7 +282,7 @@ pub(super) fn refuse(memory: &Memory, graph: &Graph, available_bytes: u64, repor
     }
     let Some(most) = memory.ports.iter().filter(|port| !port.on_gpu).max_by_key(|port| port.bytes) else { return };
     let node = most.port.split('/').next().unwrap_or_default();
-    let at = graph.node(node).map_or(graph.root.at, |node| node.id.at);
+    let span = graph.node(node).map_or(graph.root.span, |node| node.id.span);
     let assumed = if most.assumed { ", of which sizes are assumed" } else { "" };
     let message = format!(
         "the frames of this graph need {} of shared memory{assumed}, and this machine or its container has {}; most is '{}': \
@@ -294,7 +295,7 @@ pub(super) fn refuse(memory: &Memory, graph: &Graph, available_bytes: u64, repor
         most.holds
     );
     let fix = "lower SLOTS, serve fewer cameras, or state the cameras' sizes (size: 1280x720) in the cameras file";
-    report.push(Fault::error(at, message).fix(fix));
+    report.push(Fault::error(span, message).fix(fix));
 }
 
 fn mib(bytes: u64) -> String {

@@ -14,9 +14,9 @@ mod wiring;
 pub use memory::{Memory, PortMemory};
 
 use crate::describe::{Described, Describer, Description};
-use crate::fault::{Fault, Place, Report, Severity};
+use crate::fault::{Fault, Location, Report, Severity};
 use crate::model::{Graph, Node, Origin};
-use crate::modules::Place as FilePlace;
+use crate::modules::GraphFile;
 use crate::nearest::nearest;
 use crate::settings::FileUse;
 use crate::yaml::Span;
@@ -51,8 +51,8 @@ impl std::str::FromStr for Set {
 }
 
 impl Set {
-    fn place(&self) -> Place {
-        Place::Set(format!("{}.{}", self.node, self.key))
+    fn location(&self) -> Location {
+        Location::Set(format!("{}.{}", self.node, self.key))
     }
 }
 
@@ -141,17 +141,17 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
     let text = match std::str::from_utf8(bytes) {
         Ok(text) if text.len() <= LARGEST_BYTES => text,
         refused => {
-            let (at, what) = match refused {
+            let (span, what) = match refused {
                 Err(error) => (end_of(&bytes[..error.valid_up_to()]), "a byte that is not UTF-8: this is not a text"),
                 Ok(_) => (Span { source: 0, line: 1, column: 1, len: 0 }, "larger than 4 MiB: this is not a graph"),
             };
             let mut report = Report::new(file, "");
-            report.push(Fault::error(at, what));
+            report.push(Fault::error(span, what));
             return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new(), memory: Memory::default() };
         }
     };
     let mut report = Report::new(file, text);
-    let Some(graph) = Graph::read_at(text, Some(FilePlace { folder, file }), &mut report) else {
+    let Some(graph) = Graph::read_at(text, Some(GraphFile { folder, file }), &mut report) else {
         return Checked { graph: None, report, nodes: Vec::new(), sets: Vec::new(), memory: Memory::default() };
     };
     let described: Vec<Option<Arc<Description>>> =
@@ -165,12 +165,12 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
         .zip(&described)
         .map(|(node, description)| {
             let settings = env::check(&graph, node, description.as_deref(), &sets, world, &mut report);
-            CheckedNode { id: node.id.it.clone(), description: description.clone(), settings }
+            CheckedNode { id: node.id.value.clone(), description: description.clone(), settings }
         })
         .collect();
     if graph.is_module {
         let message = "this is a module, a part of graphs: what they give to it is checked with them";
-        report.push(Fault::note(graph.root.at, message));
+        report.push(Fault::note(graph.root.span, message));
     } else {
         env::check_common(&graph, &described, &mut report);
     }
@@ -195,7 +195,7 @@ pub fn check(file: &str, folder: &Path, bytes: &[u8], sets: &[Set], world: &Worl
 }
 
 fn end_of(text: &[u8]) -> Span {
-    let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
     let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     Span { source: 0, line, column: String::from_utf8_lossy(&text[line_start..]).chars().count() + 1, len: 1 }
 }
@@ -207,7 +207,7 @@ fn describe(
     world: &World<'_>,
     report: &mut Report,
 ) -> Option<Arc<Description>> {
-    let id = &node.id.it;
+    let id = &node.id.value;
     let why_not = match node.origin {
         Origin::Program => None,
         Origin::Module => Some("is a module"),
@@ -215,27 +215,27 @@ fn describe(
         Origin::ByDora => Some("is fetched or hosted by dora"),
     };
     if let Some(why_not) = why_not {
-        report.push(Fault::note(node.id.at, format!("node '{id}' {why_not}: settings and ports not checked")));
+        report.push(Fault::note(node.id.span, format!("node '{id}' {why_not}: settings and ports not checked")));
         return None;
     }
     let path = node.path.as_ref()?;
-    match world.describer.describe(&path.it, folder) {
+    match world.describer.describe(&path.value, folder) {
         Described::Node(description) => return Some(description),
         Described::Foreign => {
             let message = format!("node '{id}' is not a Millrace node: settings and ports not checked");
-            report.push(Fault::note(path.at, message));
+            report.push(Fault::note(path.span, message));
         }
         Described::Absent => {
             report.push(programs::absent(graph, node, path, folder, world));
         }
         Described::Unusable(why, fix) => {
-            let message = format!("node '{id}': the program '{}' {why}", path.it);
-            report.push(Fault::error(path.at, message).fix_with(fix));
+            let message = format!("node '{id}': the program '{}' {why}", path.value);
+            report.push(Fault::error(path.span, message).fix_with(fix));
         }
         Described::Failed(why) => {
             let message = format!("node '{id}' is a Millrace node, but could not say what it needs: {why}");
             let fix = node.build.as_ref().map(|_| "build it again".to_owned());
-            report.push(Fault::error(path.at, message).fix_with(fix));
+            report.push(Fault::error(path.span, message).fix_with(fix));
         }
     }
     None
@@ -245,10 +245,10 @@ fn describe(
 fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) -> Vec<Set> {
     let mut all: Vec<Set> = Vec::new();
     for set in sets {
-        let error = |message: String| Fault::new(Severity::Error, Span::default(), message).at(set.place());
+        let error = |message: String| Fault::new(Severity::Error, Span::default(), message).at_location(set.location());
         let mut set = set.clone();
         match graph.find(&set.node) {
-            Ok(Some(node)) => set.node.clone_from(&node.id.it),
+            Ok(Some(node)) => set.node.clone_from(&node.id.value),
             Ok(None) if graph.is_unknown(&set.node) => {}
             Ok(None) => report.push(no_such_node(graph, &set)),
             Err(meant) => {
@@ -265,11 +265,11 @@ fn check_sets(graph: &Graph, sets: &[Set], report: &mut Report) -> Vec<Set> {
 }
 
 fn no_such_node(graph: &Graph, set: &Set) -> Fault {
-    let ids = || graph.nodes.iter().map(|node| node.id.it.as_str());
-    let module = graph.modules.iter().find(|module| module.id.it == set.node);
+    let ids = || graph.nodes.iter().map(|node| node.id.value.as_str());
+    let module = graph.modules.iter().find(|module| module.id.value == set.node);
     let message = match module {
         Some(module) => {
-            let scope = format!("{}.", module.id.it);
+            let scope = format!("{}.", module.id.value);
             let inside = ids().filter(|id| id.starts_with(&scope)).collect::<Vec<_>>().join(", ");
             format!("'{}' is a module, and settings are its nodes'; there are: {inside}", set.node)
         }
@@ -278,7 +278,7 @@ fn no_such_node(graph: &Graph, set: &Set) -> Fault {
     let near = nearest(&set.node, ids()).filter(|_| module.is_none());
     let near = near.or_else(|| nearest(&set.node, graph.short_ids()));
     let fix = near.map(|near| format!("--set {near}.{}=…", set.key));
-    Fault::new(Severity::Error, Span::default(), message).at(set.place()).fix_with(fix)
+    Fault::new(Severity::Error, Span::default(), message).at_location(set.location()).fix_with(fix)
 }
 
 /// Adds what follows from each set: `MODEL: &model …` in one node and `MODEL: *model` in another are one value, and
@@ -287,11 +287,11 @@ fn spread(graph: &Graph, sets: &[Set]) -> Vec<Set> {
     let mut all = sets.to_vec();
     for set in sets {
         let values = graph.node(&set.node).map(|node| node.env.as_slice()).unwrap_or_default();
-        let shared = values.iter().find(|value| value.key.it == set.key).and_then(|value| value.shared);
+        let shared = values.iter().find(|value| value.key.value == set.key).and_then(|value| value.shared);
         let Some(shared) = shared else { continue };
         for node in &graph.nodes {
             for value in node.env.iter().filter(|value| value.shared == Some(shared)) {
-                let (node, key) = (node.id.it.clone(), value.key.it.clone());
+                let (node, key) = (node.id.value.clone(), value.key.value.clone());
                 if !all.iter().any(|set| set.node == node && set.key == key) {
                     all.push(Set { node, key, value: set.value.clone() });
                 }
@@ -302,40 +302,41 @@ fn spread(graph: &Graph, sets: &[Set]) -> Vec<Set> {
 }
 
 /// Where a setting's value is written.
-pub fn place(node: &Node, checked: &CheckedNode, setting: &Effective) -> Place {
+pub fn place(node: &Node, checked: &CheckedNode, setting: &Effective) -> Location {
     let in_env = |node: &Node| {
-        node.env.iter().find(|value| value.key.it == setting.key).map(|value| Place::File(value.value.at))
+        node.env.iter().find(|value| value.key.value == setting.key).map(|value| Location::File(value.value.span))
     };
     match setting.from {
-        From::Set => Set { node: checked.id.clone(), key: setting.key.clone(), value: String::new() }.place(),
-        From::Node(at) | From::Graph(at) => in_env(node).unwrap_or(Place::File(at)),
-        From::Default => Place::File(node.id.at),
+        From::Set => Set { node: checked.id.clone(), key: setting.key.clone(), value: String::new() }.location(),
+        From::Node(span) | From::Graph(span) => in_env(node).unwrap_or(Location::File(span)),
+        From::Default => Location::File(node.id.span),
     }
 }
 
 /// dora 1.1 never restarts a node without inputs, and `never` is its default.
 fn check_restarts(node: &Node, checked: &CheckedNode, report: &mut Report) {
-    let id = &node.id.it;
-    let policy = node.restart_policy.as_ref().map_or("never", |policy| policy.it.as_str());
+    let id = &node.id.value;
+    let policy = node.restart_policy.as_ref().map_or("never", |policy| policy.value.as_str());
     let flow = checked.settings.iter().find(|setting| setting.key == "FLOW").and_then(|flow| flow.value.as_deref());
     // In `lossless` flow every frame counts once; a node that starts over would send some of them again.
     // what a FLOW that is wrong was meant to be is not known
-    let misspelt = node.env.iter().any(|value| value.key.it != "FLOW" && nearest(&value.key.it, ["FLOW"]).is_some());
+    let misspelt =
+        node.env.iter().any(|value| value.key.value != "FLOW" && nearest(&value.key.value, ["FLOW"]).is_some());
     let live = checked.description.is_some() && flow.is_none_or(|flow| flow == "live") && !misspelt;
     if node.origin == Origin::Program && node.inputs.is_empty() && (live || policy != "never") {
         let message =
             format!("node '{id}' has no inputs: dora never restarts such a node, whatever restart_policy says");
-        report.push(Fault::warning(node.id.at, message).fix("inputs: { tick: dora/timer/secs/5 }"));
+        report.push(Fault::warning(node.id.span, message).fix("inputs: { tick: dora/timer/secs/5 }"));
     }
     if live && policy == "never" {
         let stated = if node.restart_policy.is_some() { "is" } else { "is not given, and dora's default is" };
         let message = format!("restart_policy of node '{id}' {stated} never: when the node fails, it stays down");
-        let at = node.restart_policy.as_ref().map_or(node.id.at, |policy| policy.at);
-        report.push(Fault::warning(at, message).fix("restart_policy: on-failure"));
+        let span = node.restart_policy.as_ref().map_or(node.id.span, |policy| policy.span);
+        report.push(Fault::warning(span, message).fix("restart_policy: on-failure"));
     }
-    if let Some(at) = node.deploy {
+    if let Some(span) = node.deploy {
         let message = format!("node '{id}' has a 'deploy': 'dora run' and 'millrace run' refuse such graphs");
-        report.push(Fault::warning(at, message).fix("use dora up and dora start, or leave deploy out"));
+        report.push(Fault::warning(span, message).fix("use dora up and dora start, or leave deploy out"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decoders that share a cameras file out: where a file, or a group of it, is served in parts, each part has one decoder.
 
 use crate::cameras::{Choice, Part};
-use crate::fault::{Fault, Place, Report};
+use crate::fault::{Fault, Location, Report};
 use crate::yaml::Span;
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ pub(super) struct Served {
     pub(super) node: String,
     pub(super) choice: Choice,
     /// Where that is said, for faults.
-    pub(super) at: (Span, Place),
+    pub(super) location: (Span, Location),
 }
 
 impl Served {
     fn fault(&self, message: String, fix: impl Into<String>) -> Fault {
-        Fault::error(self.at.0, message).at(self.at.1.clone()).fix(fix)
+        Fault::error(self.location.0, message).at_location(self.location.1.clone()).fix(fix)
     }
 }
 
@@ -67,7 +67,7 @@ fn check_group(whole: &str, decoders: &[&Served], report: &mut Report) {
     if let Some(one) = missing.first() {
         // another machine may have a graph that serves them
         let message = format!("no node of the graph has PART {} of {whole}", missing.join(", "));
-        let fault = Fault::warning(first.at.0, message).at(first.at.1.clone());
+        let fault = Fault::warning(first.location.0, message).at_location(first.location.1.clone());
         report.push(fault.fix(format!("add a decoder with PART: {one}")));
     }
 }

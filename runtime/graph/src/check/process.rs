@@ -2,9 +2,9 @@
 
 use super::{CheckedNode, Effective, From, devices, place};
 use crate::describe::{Describer, GROUP_PROGRAM, GROUP_SETTING as SETTING, find_program};
-use crate::fault::{Fault, Place, Report};
+use crate::fault::{Fault, Location, Report};
 use crate::model::{Graph, Node};
-use crate::settings::{is_environment, shown};
+use crate::settings::{is_environment, redacted};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -52,8 +52,8 @@ fn setting<'a>(checked: &'a CheckedNode, key: &str) -> Option<&'a Effective> {
 
 /// A fault of the node's being in the group.
 fn fault(node: &Node, checked: &CheckedNode, key: &str, message: String) -> Fault {
-    let at = setting(checked, key).map_or(Place::File(node.id.at), |setting| place(node, checked, setting));
-    Fault::error(node.id.at, message).at(at)
+    let location = setting(checked, key).map_or(Location::File(node.id.span), |setting| place(node, checked, setting));
+    Fault::error(node.id.span, message).at_location(location)
 }
 
 /// The program of the group is there, and contains that of the node.
@@ -66,8 +66,8 @@ fn contained(
     report: &mut Report,
 ) {
     let (Some(path), Some(is)) = (&node.path, &checked.description) else { return };
-    let id = &node.id.it;
-    match describer.stages(&path.it, folder) {
+    let id = &node.id.value;
+    match describer.stages(&path.value, folder) {
         None => {}
         Some(Ok(stages)) if stages.contains(&is.name) => {}
         Some(Ok(stages)) => {
@@ -90,12 +90,12 @@ fn contained(
 fn same_folder(name: &str, first: &Node, node: &Node, checked: &CheckedNode, folder: &Path, report: &mut Report) {
     let (Some(one), Some(other)) = (&first.path, &node.path) else { return };
     let real = |path: &str| Some(find_program(path, folder)?.canonicalize().ok()?.parent()?.to_owned());
-    if real(&one.it) != real(&other.it) {
-        let (id, first) = (&node.id.it, &first.id.it);
+    if real(&one.value) != real(&other.value) {
+        let (id, first) = (&node.id.value, &first.id.value);
         let message = format!(
             "node '{id}' cannot share the process '{name}' with '{first}': their programs '{}' and '{}' are in two folders, \
              each with a {GROUP_PROGRAM} of its own",
-            other.it, one.it
+            other.value, one.value
         );
         report.push(fault(node, checked, SETTING, message));
     }
@@ -106,7 +106,7 @@ fn same_gpu(name: &str, members: &[(&Node, &CheckedNode)], report: &mut Report) 
     let mut on = members.iter().filter_map(|(node, checked)| Some((*node, *checked, devices::device(checked)?)));
     let Some((first, _, gpu)) = on.next() else { return };
     for (node, checked, other) in on.filter(|(.., other)| *other != gpu) {
-        let (id, first) = (&node.id.it, &first.id.it);
+        let (id, first) = (&node.id.value, &first.id.value);
         let message =
             format!("node '{id}' works on GPU {other} and '{first}' on GPU {gpu}, and they share the process '{name}'");
         let fix = format!("a {SETTING} of its own for the nodes of each GPU, such as {name}-{gpu} and {name}-{other}");
@@ -131,12 +131,12 @@ fn same_environment(
     keys.dedup();
     let text = |of: &CheckedNode, key: &str| {
         let value = setting(of, key).and_then(|setting| setting.value.clone());
-        value.map_or_else(|| "not set".to_owned(), |value| format!("'{}'", shown(key, &value)))
+        value.map_or_else(|| "not set".to_owned(), |value| format!("'{}'", redacted(key, &value)))
     };
     for key in keys {
         let [one, other] = [text(of_first, key), text(checked, key)];
         if one != other {
-            let (id, first) = (&node.id.it, &first.id.it);
+            let (id, first) = (&node.id.value, &first.id.value);
             let message =
                 format!("{key} is {other} for node '{id}' and {one} for '{first}', which share the process '{name}'");
             report.push(fault(node, checked, key, message).fix(format!("give {key} the same value in both nodes")));

@@ -2,18 +2,18 @@
 
 use super::World;
 use crate::fault::Fault;
-use crate::model::{At, Graph, Node};
+use crate::model::{Graph, Located, Node};
 use crate::nearest::nearest;
 use std::path::Path;
 
 /// The fault of a node at whose path no program is.
-pub(super) fn absent(graph: &Graph, node: &Node, path: &At<String>, folder: &Path, world: &World<'_>) -> Fault {
-    let file = Path::new(&path.it);
+pub(super) fn absent(graph: &Graph, node: &Node, path: &Located<String>, folder: &Path, world: &World<'_>) -> Fault {
+    let file = Path::new(&path.value);
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let builds = || graph.nodes.iter().filter_map(|node| node.build.as_ref()).map(|build| build.it.as_str());
-    let own = node.build.as_ref().map(|build| build.it.as_str());
+    let builds = || graph.nodes.iter().filter_map(|node| node.build.as_ref()).map(|build| build.value.as_str());
+    let own = node.build.as_ref().map(|build| build.value.as_str());
     let made: Vec<&str> = builds().flat_map(packages).collect();
-    let near = world.describer.near(&path.it, folder);
+    let near = world.describer.near(&path.value, folder);
     let maker = own.filter(|own| made.is_empty() || names(own, name)).or_else(|| builds().find(|one| names(one, name)));
     let build_it = |build: &str| {
         let lines: Vec<&str> = build.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -31,7 +31,7 @@ pub(super) fn absent(graph: &Graph, node: &Node, path: &At<String>, folder: &Pat
             near.or_else(meant).map(|near| format!("path: {near}")).or_else(|| own.map(build_it))
         }
     };
-    Fault::error(path.at, format!("node '{}': there is no program '{}'", node.id.it, path.it)).fix_with(fix)
+    Fault::error(path.span, format!("node '{}': there is no program '{}'", node.id.value, path.value)).fix_with(fix)
 }
 
 /// The packages and programs that a build of cargo names.

@@ -2,7 +2,7 @@
 
 use super::{CheckedNode, Effective, From, place};
 use crate::describe::{Describer, Description};
-use crate::fault::{Fault, Place, Report, Severity};
+use crate::fault::{Fault, Location, Report, Severity};
 use crate::model::{Graph, Node};
 use crate::redact::redact;
 use crate::remarks::{Asked, Listener, Remark};
@@ -21,23 +21,23 @@ pub(super) fn check(
     for (node, checked) in graph.nodes.iter().zip(nodes) {
         let (Some(path), Some(is)) = (&node.path, &checked.description) else { continue };
         let Some(asked) = asked(checked, is) else { continue };
-        let remarks = match describer.remarks(&path.it, folder, &asked) {
+        let remarks = match describer.remarks(&path.value, folder, &asked) {
             None => continue,
             Some(Ok(remarks)) => remarks,
             Some(Err(why)) => {
-                let message = format!("node '{}' did not say whether its settings go together: {why}", node.id.it);
-                report.push(Fault::error(path.at, message));
+                let message = format!("node '{}' did not say whether its settings go together: {why}", node.id.value);
+                report.push(Fault::error(path.span, message));
                 continue;
             }
         };
         let fault = |severity, remark: Remark| {
-            let message = format!("node '{}' ({}): {}", node.id.it, is.name, redact(&remark.why));
-            Fault::new(severity, node.id.at, message).at(at(node, checked, &remark.setting))
+            let message = format!("node '{}' ({}): {}", node.id.value, is.name, redact(&remark.why));
+            Fault::new(severity, node.id.span, message).at_location(setting_location(node, checked, &remark.setting))
         };
         for refused in remarks.refused {
             let fault = fault(Severity::Error, refused);
             // a setting that is wrong for another reason was reported
-            if !report.has_error_at(&fault.at) {
+            if !report.has_error_at(&fault.location) {
                 report.push(fault);
             }
         }
@@ -46,11 +46,11 @@ pub(super) fn check(
             if let Some((other, taken)) = listeners.iter().find(|(_, other)| listener.excludes(other)) {
                 let message = format!(
                     "node '{}' would listen at {}, where node '{}' listens by its {}",
-                    node.id.it, listener.at, other.id.it, taken.setting
+                    node.id.value, listener.at, other.id.value, taken.setting
                 );
-                let at = at(node, checked, &listener.setting);
+                let location = setting_location(node, checked, &listener.setting);
                 let fix = format!("another port for one of the two, by {}", listener.setting);
-                report.push(Fault::error(node.id.at, message).at(at).fix(fix));
+                report.push(Fault::error(node.id.span, message).at_location(location).fix(fix));
             }
             listeners.push((node, listener));
         }
@@ -76,7 +76,7 @@ fn asked(checked: &CheckedNode, is: &Description) -> Option<Asked> {
 }
 
 /// Where a setting is written; the node itself where it is not.
-fn at(node: &Node, checked: &CheckedNode, key: &str) -> Place {
+fn setting_location(node: &Node, checked: &CheckedNode, key: &str) -> Location {
     let setting = checked.settings.iter().find(|setting| setting.key == key);
-    setting.map_or(Place::File(node.id.at), |setting| place(node, checked, setting))
+    setting.map_or(Location::File(node.id.span), |setting| place(node, checked, setting))
 }

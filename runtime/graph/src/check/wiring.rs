@@ -1,7 +1,7 @@
 //! Inputs against outputs: that they exist, that nodes declare them, that payloads match.
 
 use crate::describe::Description;
-use crate::dora::{self, Feed};
+use crate::dora::{self, Upstream};
 use crate::fault::{Fault, Report};
 use crate::model::{Graph, Input, Node, Origin};
 use crate::nearest::nearest;
@@ -15,8 +15,8 @@ pub(super) fn check(graph: &Graph, described: &[Option<Arc<Description>>], repor
             check_inputs(node, description, report);
         }
         for input in &node.inputs {
-            if let Some(Feed::Output { node: from, output }) = &input.feed {
-                let source = graph.nodes.iter().position(|node| node.id.it == *from);
+            if let Some(Upstream::Output { node: from, output }) = &input.upstream {
+                let source = graph.nodes.iter().position(|node| node.id.value == *from);
                 let Some(index) = source else {
                     report.extend(no_such_node(graph, described, node, input, report));
                     continue;
@@ -35,24 +35,24 @@ fn no_such_node(
     input: &Input,
     report: &Report,
 ) -> Option<Fault> {
-    let (name, id, at) = (&input.name.it, &node.id.it, input.source.at);
-    let Some(Feed::Output { node: from, output }) = &input.feed else { return None };
+    let (name, id, span) = (&input.name.value, &node.id.value, input.source.span);
+    let Some(Upstream::Output { node: from, output }) = &input.upstream else { return None };
     // what a module takes and gives is checked where it is put in place
-    let in_module = graph.is_module || !report.scope(at).is_empty();
-    if graph.modules.iter().any(|module| module.id.it == *from) || (from == dora::MODULE && in_module) {
+    let in_module = graph.is_module || !report.scope(span).is_empty();
+    if graph.modules.iter().any(|module| module.id.value == *from) || (from == dora::MODULE && in_module) {
         return None;
     }
     if from == dora::MODULE {
         let message = format!("input '{name}' of node '{id}' names an input of a module, and this is a graph");
-        return Some(Fault::error(at, message).fix("name a node's output: node/output"));
+        return Some(Fault::error(span, message).fix("name a node's output: node/output"));
     }
     // what can be named where the input stands: a module's nodes have other names outside of it
-    let scope = report.scope(at);
+    let scope = report.scope(span);
     let all = graph.nodes.iter().map(|node| &node.id).chain(graph.modules.iter().map(|module| &module.id));
-    let near_by = all.filter(|id| report.scope(id.at) == scope);
-    let ids: Vec<&str> = near_by.map(|id| id.it.strip_prefix(scope).unwrap_or(&id.it)).collect();
+    let near_by = all.filter(|id| report.scope(id.span) == scope);
+    let ids: Vec<&str> = near_by.map(|id| id.value.strip_prefix(scope).unwrap_or(&id.value)).collect();
     let fix = nearest(from, ids.iter().copied()).map(|near| {
-        let index = graph.nodes.iter().position(|node| node.id.it == format!("{scope}{near}"));
+        let index = graph.nodes.iter().position(|node| node.id.value == format!("{scope}{near}"));
         match index {
             Some(index) => {
                 format!("{name}: {near}/{}", output_of(&graph.nodes[index], described[index].as_deref(), output))
@@ -64,12 +64,12 @@ fn no_such_node(
         "input '{name}' of node '{id}' names node '{from}', which does not exist; there are: {}",
         ids.join(", ")
     );
-    Some(Fault::error(at, message).fix_with(fix))
+    Some(Fault::error(span, message).fix_with(fix))
 }
 
 /// The output of a node that was most likely meant: one that it lists, else one that its program has.
 fn output_of<'a>(node: &'a Node, description: Option<&'a Description>, meant: &'a str) -> &'a str {
-    let listed = node.outputs.iter().map(|output| output.it.as_str());
+    let listed = node.outputs.iter().map(|output| output.value.as_str());
     let of_program = description.into_iter().flat_map(|is| &is.outputs).map(|port| port.name.as_str());
     let mut names: Vec<&str> = listed.collect();
     if names.is_empty() {
@@ -100,14 +100,14 @@ fn check_edge(
     if elsewhere {
         return;
     }
-    let (name, id) = (&input.name.it, &node.id.it);
+    let (name, id) = (&input.name.value, &node.id.value);
     // as it is to be written where the input stands
-    let scope = report.scope(input.source.at).to_owned();
+    let scope = report.scope(input.source.span).to_owned();
     let local = |id: &str| id.strip_prefix(&scope).unwrap_or(id).to_owned();
     let port = theirs.and_then(|theirs| theirs.outputs.iter().find(|port| port.name == output));
-    let names: Vec<&str> = source.outputs.iter().map(|listed| listed.it.as_str()).collect();
+    let names: Vec<&str> = source.outputs.iter().map(|listed| listed.value.as_str()).collect();
     if !names.contains(&output) {
-        let from = &source.id.it;
+        let from = &source.id.value;
         if port.is_some() {
             let mut all = names;
             all.push(output);
@@ -115,7 +115,7 @@ fn check_edge(
                 "input '{name}' of node '{id}' takes '{from}/{output}', which '{from}' can send but does not list"
             );
             let fix = format!("in node '{from}': outputs: [{}]", all.join(", "));
-            report.push(Fault::error(input.source.at, message).fix(fix));
+            report.push(Fault::error(input.source.span, message).fix(fix));
         } else {
             let near = nearest(output, names.iter().copied()).or(if names.len() == 1 { Some(names[0]) } else { None });
             let declares = if names.is_empty() { " no outputs".to_owned() } else { format!(": {}", names.join(", ")) };
@@ -123,7 +123,7 @@ fn check_edge(
                 "input '{name}' of node '{id}' names '{from}/{output}', which does not exist; '{from}' declares{declares}"
             );
             let fix = near.map(|near| format!("{name}: {}/{near}", local(from)));
-            report.push(Fault::error(input.source.at, message).fix_with(fix));
+            report.push(Fault::error(input.source.span, message).fix_with(fix));
             return;
         }
     }
@@ -135,30 +135,30 @@ fn check_edge(
     let accepts = mine.accepts.join(" or ");
     let message = format!(
         "'{}/{output}' carries {}, and input '{name}' of node '{id}' ({}) takes {accepts}",
-        source.id.it, port.carries, ours.name
+        source.id.value, port.carries, ours.name
     );
     // The same node's other outputs first, then those of the rest of the graph.
     let others = std::iter::once((source, theirs)).chain(all.iter().map(|(node, is)| (*node, is.as_deref())));
     let fitting = others.filter_map(|(from, is)| {
         let port = is?.outputs.iter().find(|port| mine.accepts.contains(&port.carries))?;
-        (from.id.it != *id).then(|| format!("{name}: {}/{}", local(&from.id.it), port.name))
+        (from.id.value != *id).then(|| format!("{name}: {}/{}", local(&from.id.value), port.name))
     });
     let fix = fitting.into_iter().next();
-    report.push(Fault::error(input.source.at, message).fix_with(fix));
+    report.push(Fault::error(input.source.span, message).fix_with(fix));
 }
 
 fn check_outputs(node: &Node, description: &Description, report: &mut Report) {
     let names: Vec<&str> = description.outputs.iter().map(|port| port.name.as_str()).collect();
     for output in &node.outputs {
-        let known = names.contains(&output.it.as_str()) || node.text_outputs.contains(&output.it);
+        let known = names.contains(&output.value.as_str()) || node.text_outputs.contains(&output.value);
         if !known {
             let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             let message = format!(
                 "node '{}' lists the output '{}', which {} does not have; its outputs: {has}",
-                node.id.it, output.it, description.name
+                node.id.value, output.value, description.name
             );
-            let fix = nearest(&output.it, names.iter().copied()).map(str::to_owned);
-            report.push(Fault::error(output.at, message).fix_with(fix));
+            let fix = nearest(&output.value, names.iter().copied()).map(str::to_owned);
+            report.push(Fault::error(output.span, message).fix_with(fix));
         }
     }
 }
@@ -166,40 +166,40 @@ fn check_outputs(node: &Node, description: &Description, report: &mut Report) {
 fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
     let names: Vec<&str> = description.inputs.iter().map(|port| port.name.as_str()).collect();
     let mut meant = Vec::new();
-    let mut names_used: Vec<String> = node.inputs.iter().map(|input| input.name.it.clone()).collect();
+    let mut names_used: Vec<String> = node.inputs.iter().map(|input| input.name.value.clone()).collect();
     for input in &node.inputs {
         // A timer may have any name: it only keeps the node restartable.
-        let Some(Feed::Output { node: from, .. }) = &input.feed else { continue };
-        if description.input(&input.name.it).is_some() {
+        let Some(Upstream::Output { node: from, .. }) = &input.upstream else { continue };
+        if description.input(&input.name.value).is_some() {
             continue;
         }
         let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let near = port_meant(&input.name.it, &names);
+        let near = port_meant(&input.name.value, &names);
         meant.extend(near);
         // also by the fix of another fault: all of them can be followed together
         let taken = near.is_some_and(|near| names_used.iter().any(|name| name == near));
         // as it is to be written where the input stands
-        let from = from.strip_prefix(report.scope(input.source.at)).unwrap_or(from);
+        let from = from.strip_prefix(report.scope(input.source.span)).unwrap_or(from);
         let (several, fix) = match near {
             Some(near) if taken => {
                 let name = free_name(&names_used, near, from);
-                let fix = format!("{name}: {}", input.source.it);
+                let fix = format!("{name}: {}", input.source.value);
                 names_used.push(name);
                 (format!("; further producers of '{near}' are inputs '{near}.NAME'"), Some(fix))
             }
             near => {
                 names_used.extend(near.map(str::to_owned));
-                (String::new(), near.map(|near| format!("{near}: {}", input.source.it)))
+                (String::new(), near.map(|near| format!("{near}: {}", input.source.value)))
             }
         };
         let message = format!(
             "node '{}' has an input '{}', which {} does not know; its inputs: {has}{several}",
-            node.id.it, input.name.it, description.name
+            node.id.value, input.name.value, description.name
         );
-        report.push(Fault::error(input.name.at, message).fix_with(fix));
+        report.push(Fault::error(input.name.span, message).fix_with(fix));
     }
     for port in description.inputs.iter().filter(|port| port.required) {
-        let belongs = |input: &Input| description.input(&input.name.it).is_some_and(|of| of.name == port.name);
+        let belongs = |input: &Input| description.input(&input.name.value).is_some_and(|of| of.name == port.name);
         let connected = node.inputs.iter().any(belongs);
         // A misspelt input was reported; that it is also missing is no second fault.
         if connected || meant.contains(&port.name.as_str()) {
@@ -208,9 +208,9 @@ fn check_inputs(node: &Node, description: &Description, report: &mut Report) {
         let takes = if port.accepts.is_empty() { String::new() } else { format!(" ({})", port.accepts.join(" or ")) };
         let message = format!(
             "input '{}'{takes} of node '{}' is not connected; {} does nothing without it",
-            port.name, node.id.it, description.name
+            port.name, node.id.value, description.name
         );
-        report.push(Fault::error(node.id.at, message).fix(format!("inputs: {{ {}: node/output }}", port.name)));
+        report.push(Fault::error(node.id.span, message).fix(format!("inputs: {{ {}: node/output }}", port.name)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::dora::{self, Shape};
 use crate::fault::{Fault, Report};
-use crate::model::{At, check_keys, text_of};
+use crate::model::{Located, check_keys, text_of};
 use crate::nearest::nearest;
 use crate::yaml::{Data, Yaml};
 use std::path::{Component, Path, PathBuf};
@@ -19,15 +19,15 @@ pub(super) type Refusal = (String, Option<String>);
 
 /// The ports of a module.
 pub(super) struct Header {
-    pub(super) inputs: Vec<At<String>>,
-    pub(super) optional: Vec<At<String>>,
-    pub(super) outputs: Vec<At<String>>,
+    pub(super) inputs: Vec<Located<String>>,
+    pub(super) optional: Vec<Located<String>>,
+    pub(super) outputs: Vec<Located<String>>,
 }
 
 impl Header {
     /// All inputs, those first that must be connected.
     pub(super) fn all_inputs(&self) -> impl Iterator<Item = &str> + Clone {
-        self.inputs.iter().chain(&self.optional).map(|port| port.it.as_str())
+        self.inputs.iter().chain(&self.optional).map(|port| port.value.as_str())
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) fn read(file: &Path) -> Result<String, String> {
 pub(super) fn read_header(root: &Yaml, report: &mut Report) -> Option<Header> {
     let Data::Map(entries) = &root.data else {
         let message = format!("a module is a mapping with the keys 'module' and 'nodes', and this is {}", root.kind());
-        report.push(Fault::error(root.at, message));
+        report.push(Fault::error(root.span, message));
         return None;
     };
     let header = root.get("module")?;
@@ -102,46 +102,46 @@ pub(super) fn read_header(root: &Yaml, report: &mut Report) -> Option<Header> {
     if let Data::Map(entries) = &header.data {
         check_keys(entries, HEADER_KEYS, "a module's header", report);
         if header.get("name").is_none() {
-            report.push(Fault::error(header.at, "the module has no name, which dora wants").fix("add 'name: …'"));
+            report.push(Fault::error(header.span, "the module has no name, which dora wants").fix("add 'name: …'"));
         }
     }
     if root.get("nodes").is_none() {
-        report.push(Fault::error(root.at, "the module has no nodes").fix("add a list 'nodes:'"));
+        report.push(Fault::error(root.span, "the module has no nodes").fix("add a list 'nodes:'"));
     }
     let inputs = read_ports(header, "inputs", report);
     let optional = read_ports(header, "inputs_optional", report);
     for port in &optional {
-        if inputs.iter().any(|input| input.it == port.it) {
-            let message = format!("the input '{}' is required and optional at once", port.it);
-            report.push(Fault::error(port.at, message).fix("name it in one of the two lists"));
+        if inputs.iter().any(|input| input.value == port.value) {
+            let message = format!("the input '{}' is required and optional at once", port.value);
+            report.push(Fault::error(port.span, message).fix("name it in one of the two lists"));
         }
     }
     Some(Header { inputs, optional, outputs: read_ports(header, "outputs", report) })
 }
 
-fn read_ports(header: &Yaml, key: &str, report: &mut Report) -> Vec<At<String>> {
+fn read_ports(header: &Yaml, key: &str, report: &mut Report) -> Vec<Located<String>> {
     let Some(Data::List(items)) = header.get(key).map(|list| &list.data) else { return Vec::new() };
-    let mut ports: Vec<At<String>> = Vec::new();
+    let mut ports: Vec<Located<String>> = Vec::new();
     for item in items {
         let Some(name) = item.text() else {
             let message = format!("one of the module's {key} is a name, and this is {}", item.kind());
-            report.push(Fault::error(item.at, message));
+            report.push(Fault::error(item.span, message));
             continue;
         };
         if let Some(fault) = dora::port_fault(name) {
-            report.push(Fault::error(item.at, format!("not the name of an input or output: {fault}")));
+            report.push(Fault::error(item.span, format!("not the name of an input or output: {fault}")));
         }
-        if ports.iter().any(|port| port.it == name) {
-            report.push(Fault::error(item.at, format!("the module's {key} name '{name}' twice")));
+        if ports.iter().any(|port| port.value == name) {
+            report.push(Fault::error(item.span, format!("the module's {key} name '{name}' twice")));
             continue;
         }
-        ports.push(At { at: item.at, it: name.to_owned() });
+        ports.push(Located { span: item.span, value: name.to_owned() });
     }
     ports
 }
 
 /// The id of a node that is a module, where it has one.
-pub(super) fn id_of(node: &Yaml) -> Option<At<String>> {
+pub(super) fn id_of(node: &Yaml) -> Option<Located<String>> {
     node.get("module")?;
     text_of(node, "id")
 }

@@ -1,7 +1,7 @@
 //! What becomes of a module's node on its way into the graph: as dora 1.1 rewrites it.
 
 use super::file::{Header, lexical};
-use crate::dora::{self, Feed};
+use crate::dora::{self, Upstream};
 use crate::fault::{Fault, Report};
 use crate::nearest::nearest;
 use crate::yaml::{Data, Yaml};
@@ -29,7 +29,7 @@ impl Use<'_> {
         if let Some(id) = node.get_mut("id")
             && let Some(name) = id.text()
         {
-            *id = Yaml::plain(id.at, format!("{}{name}", self.scope));
+            *id = Yaml::plain(id.span, format!("{}{name}", self.scope));
         }
         if let Some(inputs) = node.get_mut("inputs")
             && let Data::Map(entries) = &mut inputs.data
@@ -57,12 +57,12 @@ impl Use<'_> {
 
     /// False where the input goes: an optional one that nothing is connected to.
     fn rewrite_input(&self, name: &Yaml, value: &mut Yaml, report: &mut Report) -> bool {
-        let Some((source, text)) = source_of(value).and_then(|source| Some((source.at, source.text()?.to_owned())))
+        let Some((source, text)) = source_of(value).and_then(|source| Some((source.span, source.text()?.to_owned())))
         else {
             return true;
         };
-        match dora::parse_feed(&text) {
-            Ok(Feed::Output { node, output }) if node == dora::MODULE => {
+        match dora::parse_upstream(&text) {
+            Ok(Upstream::Output { node, output }) if node == dora::MODULE => {
                 if let Some(bound) = self.node.get("inputs").and_then(|inputs| inputs.get(&output)) {
                     *value = bind(value, bound);
                 } else if !self.header.all_inputs().any(|input| input == output) {
@@ -73,14 +73,14 @@ impl Use<'_> {
                     let name = name.text().unwrap_or("input");
                     let fix = near.map(|near| format!("{name}: {}/{near}", dora::MODULE));
                     report.push(Fault::error(source, message).fix_with(fix));
-                } else if !self.is_all() && self.header.optional.iter().any(|input| input.it == output) {
+                } else if !self.is_all() && self.header.optional.iter().any(|input| input.value == output) {
                     return false;
                 }
             }
-            Ok(Feed::Output { node, output }) if self.ids.contains(&node) => {
+            Ok(Upstream::Output { node, output }) if self.ids.contains(&node) => {
                 set_source(value, format!("{}{node}/{output}", self.scope));
             }
-            Ok(Feed::Logs) => {
+            Ok(Upstream::Logs) => {
                 // dora/logs/LEVEL/NODE
                 if let Some((level, node)) = text.rsplit_once('/')
                     && level.matches('/').count() == 2
@@ -111,18 +111,18 @@ impl Use<'_> {
                 let message =
                     format!("the path '{text}' leads out of the graph's folder, which dora refuses in a module");
                 let fix = "make a link in the graph's folder that leads there (graphs/bin is one), and use that";
-                report.push(Fault::error(path.at, message).fix(fix));
+                report.push(Fault::error(path.span, message).fix(fix));
                 self.dir.join(&text)
             }
         };
-        *path = Yaml::plain(path.at, there.to_string_lossy());
+        *path = Yaml::plain(path.span, there.to_string_lossy());
     }
 
     /// Params go into `args`, and to every node as variables.
     fn put_params(&self, node: &mut Yaml, report: &mut Report) {
         let params = params(self.node);
-        let at = node.get("args").map(|args| args.at);
-        if let Some((at, text)) = at.zip(node.get("args").and_then(Yaml::text)) {
+        let span = node.get("args").map(|args| args.span);
+        if let Some((span, text)) = span.zip(node.get("args").and_then(Yaml::text)) {
             let mut missing = Vec::new();
             let args = substitute(text, &params, &mut missing);
             for name in missing.into_iter().filter(|_| !self.is_all()) {
@@ -130,17 +130,17 @@ impl Use<'_> {
                 let near = nearest(&name, params.iter().map(|(key, _)| key.as_str()));
                 let given = near.map_or_else(String::new, |near| format!(", only '{near}'"));
                 let message = format!("the param '{name}' in these args is not given by node '{user}'{given}");
-                report.push(Fault::error(at, message).fix(format!("in node '{user}': params: {{ {name}: … }}")));
+                report.push(Fault::error(span, message).fix(format!("in node '{user}': params: {{ {name}: … }}")));
             }
-            node.set("args", Yaml::plain(at, args));
+            node.set("args", Yaml::plain(span, args));
         }
         let Some(Data::Map(given)) = self.node.get("params").map(|map| &map.data) else { return };
         for (key, value) in given {
             let (Some(name), Some(scalar)) = (key.text(), value.scalar()) else { continue };
             // dora hands it over as it is, and would expand what it reads from a file
             let text = scalar.text.replace('$', "$$");
-            let key = Yaml::plain(key.at, format!("PARAM_{}", name.to_uppercase()));
-            let mut value = Yaml::plain(value.at, text);
+            let key = Yaml::plain(key.span, format!("PARAM_{}", name.to_uppercase()));
+            let mut value = Yaml::plain(value.span, text);
             if let Data::Scalar(scalar) = &mut value.data {
                 scalar.plain = false;
             }
@@ -160,7 +160,7 @@ fn params(node: &Yaml) -> Vec<(String, String)> {
 fn add_variable(node: &mut Yaml, key: &Yaml, value: &Yaml, over: bool) {
     let Some(name) = key.text() else { return };
     if node.get("env").is_none_or(|env| env.kind() == "nothing") {
-        node.set("env", Yaml { at: key.at, data: Data::Map(Vec::new()), shared: None });
+        node.set("env", Yaml { span: key.span, data: Data::Map(Vec::new()), shared: None });
     }
     let Some(env) = node.get_mut("env") else { return };
     if let Some(there) = env.get_mut(name) {
@@ -187,14 +187,14 @@ pub(super) fn check_params_used(node: &Yaml, inner: &[Yaml], report: &mut Report
                 "no args in the module name the param '{name}': its nodes get the variable {variable}, and no more"
             );
             let fix = format!("args: … ${{_param.{name}}}; settings of Millrace nodes go into env");
-            report.push(Fault::warning(key.at, message).fix(fix));
+            report.push(Fault::warning(key.span, message).fix(fix));
         }
     }
 }
 
 /// Puts commands before those of a node.
 pub(super) fn prepend_build(node: &mut Yaml, first: Option<&Yaml>) {
-    let Some((at, first)) = first.and_then(|build| Some((build.at, build.text()?))) else { return };
+    let Some((span, first)) = first.and_then(|build| Some((build.span, build.text()?))) else { return };
     // dora builds the operators of such nodes, not the nodes
     if ["operator", "operators", "ros2"].iter().any(|key| node.get(key).is_some()) {
         return;
@@ -203,7 +203,7 @@ pub(super) fn prepend_build(node: &mut Yaml, first: Option<&Yaml>) {
         Some(own) => format!("{first}\n{own}"),
         None => first.to_owned(),
     };
-    node.set("build", Yaml::plain(at, all));
+    node.set("build", Yaml::plain(span, all));
 }
 
 /// The part of an input that names its source.
@@ -213,10 +213,10 @@ pub(super) fn source_of(input: &Yaml) -> Option<&Yaml> {
 
 /// Names another source, at the place of the first.
 pub(super) fn set_source(input: &mut Yaml, text: String) {
-    let Some(at) = source_of(input).map(|source| source.at) else { return };
+    let Some(span) = source_of(input).map(|source| source.span) else { return };
     match input.data {
-        Data::Map(_) => input.set("source", Yaml::plain(at, text)),
-        _ => *input = Yaml::plain(at, text),
+        Data::Map(_) => input.set("source", Yaml::plain(span, text)),
+        _ => *input = Yaml::plain(span, text),
     }
 }
 
@@ -229,15 +229,15 @@ fn bind(inner: &Yaml, bound: &Yaml) -> Yaml {
         .filter_map(|(key, _)| {
             let is_given = |value: &&Yaml| value.kind() != "nothing";
             let value = inner.get(key).filter(is_given).or(bound.get(key).filter(is_given))?;
-            Some((Yaml::plain(value.at, *key), value.clone()))
+            Some((Yaml::plain(value.span, *key), value.clone()))
         })
         .collect();
     if options.is_empty() {
         return source;
     }
-    let mut entries = vec![(Yaml::plain(source.at, "source"), source)];
+    let mut entries = vec![(Yaml::plain(source.span, "source"), source)];
     entries.extend(options);
-    Yaml { at: inner.at, data: Data::Map(entries), shared: None }
+    Yaml { span: inner.span, data: Data::Map(entries), shared: None }
 }
 
 /// Replaces `${_param.name}` and `$PARAM_NAME` in one pass, and names those that nobody gives.
@@ -246,9 +246,9 @@ fn substitute(text: &str, params: &[(String, String)], missing: &mut Vec<String>
     const PLAIN: &str = "$PARAM_";
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
+    while let Some(index) = rest.find('$') {
+        out.push_str(&rest[..index]);
+        rest = &rest[index..];
         let braced = rest.strip_prefix(BRACED).and_then(|after| Some((after, after.find('}')?)));
         let (name, whole, value) = if let Some((after, end)) = braced {
             let name = &after[..end];

@@ -162,7 +162,7 @@ pub fn resolve<'a>(
             continue;
         };
         if let Some(why) = file_path(text).err().filter(|_| is_path(property)) {
-            let given = FaultKind::Value { given: shown(key, text) };
+            let given = FaultKind::Value { given: redacted(key, text) };
             faults.push(fault(given, format!("the URL of a file here: {why}"), None));
             continue;
         }
@@ -177,7 +177,7 @@ pub fn resolve<'a>(
             }
             None => {
                 let near = kind.nearest(text);
-                faults.push(fault(FaultKind::Value { given: shown(key, text) }, kind.to_string(), near));
+                faults.push(fault(FaultKind::Value { given: redacted(key, text) }, kind.to_string(), near));
             }
         }
     }
@@ -291,7 +291,7 @@ pub fn to_text(value: &Value) -> String {
 }
 
 /// A value as it may be shown: credentials masked, and all of it where the name says that it is secret.
-pub fn shown(key: &str, text: &str) -> String {
+pub fn redacted(key: &str, text: &str) -> String {
     if is_secret(key) { "***".to_owned() } else { redact(text) }
 }
 

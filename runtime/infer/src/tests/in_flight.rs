@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct Settings {
     #[serde(flatten)]
-    common: Common,
+    common: DetectorSettings,
     /// How many frames go through the model together.
     #[serde(default = "one")]
     together: u32,
@@ -120,7 +120,7 @@ impl Engine for StandIn {
     type Settings = Settings;
     type Flight = InWork;
 
-    fn common(settings: &Settings) -> &Common {
+    fn common(settings: &Settings) -> &DetectorSettings {
         &settings.common
     }
 

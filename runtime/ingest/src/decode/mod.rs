@@ -7,7 +7,7 @@ mod rusty_h264;
 mod rusty_h265;
 mod still;
 
-use crate::reorder::{Place, Reorder, ReorderPolicy};
+use crate::reorder::{PresentationOrder, Reorder, ReorderPolicy};
 use crate::syntax::{SliceCheck, permit_gaps};
 use crate::{AccessUnit, IngestError, Loss, Order, Picture, StreamInfo};
 use engine::{Engine, EngineError, Frame};
@@ -58,7 +58,7 @@ struct Pending {
     number: i64,
     timing: Timing,
     info: Arc<StreamInfo>,
-    place: Place,
+    place: PresentationOrder,
     shown: bool,
 }
 

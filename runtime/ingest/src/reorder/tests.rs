@@ -1,8 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-fn place(sequence: u64, poc: i32, max_reorder: u32, origin: BoundOrigin) -> Place {
-    Place {
+fn place(sequence: u64, poc: i32, max_reorder: u32, origin: BoundOrigin) -> PresentationOrder {
+    PresentationOrder {
         order: Order { sequence, poc },
         first_shown: poc == 0,
         pts_ns: i64::from(poc),
@@ -12,11 +12,11 @@ fn place(sequence: u64, poc: i32, max_reorder: u32, origin: BoundOrigin) -> Plac
     }
 }
 
-fn stated(sequence: u64, poc: i32, max_reorder: u32) -> Place {
+fn stated(sequence: u64, poc: i32, max_reorder: u32) -> PresentationOrder {
     place(sequence, poc, max_reorder, BoundOrigin::Stated)
 }
 
-fn unknown(sequence: u64, poc: i32) -> Place {
+fn unknown(sequence: u64, poc: i32) -> PresentationOrder {
     place(sequence, poc, 16, BoundOrigin::Assumed)
 }
 
@@ -40,7 +40,7 @@ fn times_of_what_is_to_come_release_a_picture_at_once() {
     let mut r = Reorder::new(ReorderPolicy::Live);
     let decoded = [(0, 2), (8, 2), (4, 2), (2, 6), (6, 16), (16, 10)];
     let due = decoded.map(|(poc, next)| {
-        let place = Place { earliest_next_pts_ns: Some(next), ..unknown(1, poc) };
+        let place = PresentationOrder { earliest_next_pts_ns: Some(next), ..unknown(1, poc) };
         r.push(place, poc).due
     });
     assert_eq!(due, [vec![0], vec![], vec![], vec![2, 4], vec![6, 8], vec![]]);
@@ -54,7 +54,8 @@ fn a_file_whose_times_are_in_decoding_order_is_put_right_by_its_counts() {
         let (mut out, mut late) = (Vec::new(), 0);
         for (n, poc) in (0..20).flat_map(|gop_number| gop.map(|poc| (gop_number, poc))).enumerate() {
             let (n, (gop_number, poc)) = (n as i64, poc);
-            let place = Place { pts_ns: n, earliest_next_pts_ns: Some(n + 1), ..unknown(1, gop_number * 10 + poc) };
+            let place =
+                PresentationOrder { pts_ns: n, earliest_next_pts_ns: Some(n + 1), ..unknown(1, gop_number * 10 + poc) };
             let pushed = r.push(place, gop_number * 10 + poc);
             late += usize::from(pushed.late.is_some());
             out.extend(pushed.due);
@@ -309,7 +310,7 @@ proptest! {
         for (n, (jump, poc, next)) in pocs.iter().enumerate() {
             sequence += u64::from(*jump == 2);
             sequences.push((sequence, *poc, n));
-            let pushed = r.push(Place { earliest_next_pts_ns: *next, ..place(sequence, *poc, bound, origin) }, (sequence, *poc, n));
+            let pushed = r.push(PresentationOrder { earliest_next_pts_ns: *next, ..place(sequence, *poc, bound, origin) }, (sequence, *poc, n));
             late += usize::from(pushed.late.is_some());
             out.extend(pushed.due);
             prop_assert!(r.held() <= 16);

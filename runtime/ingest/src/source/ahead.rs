@@ -66,12 +66,12 @@ impl Ahead {
         let delay = *self.delay.get_or_insert_with(|| delay(&self.queue));
         let origin = match self.origin {
             Some(origin) => origin,
-            None => *self.origin.insert(shown(&self.queue).min().unwrap_or(0)),
+            None => *self.origin.insert(shown_times(&self.queue).min().unwrap_or(0)),
         };
         let to_ns = |ticks: i64| self.timebase.to_ns(ticks.saturating_sub(origin));
         let Waiting { unit, pts, after_loss } = self.queue.pop_front()?;
-        let earliest_next = shown(&self.queue).min();
-        let around = shown(&self.queue).chain(self.recent.iter().copied());
+        let earliest_next = shown_times(&self.queue).min();
+        let around = shown_times(&self.queue).chain(self.recent.iter().copied());
         if let Some(next) = around.filter(|&next| next > pts).min() {
             self.step = next - pts;
         }
@@ -99,14 +99,14 @@ impl Ahead {
 }
 
 /// Presentation times of the pictures of a row that are shown.
-fn shown(row: &VecDeque<Waiting>) -> impl Iterator<Item = i64> + Clone {
+fn shown_times(row: &VecDeque<Waiting>) -> impl Iterator<Item = i64> + Clone {
     row.iter().filter(|waiting| waiting.unit.facts.output).map(|waiting| waiting.pts)
 }
 
 /// By how much the pictures of a row are decoded before the picture that has their number in presentation order is shown,
 /// so that none is decoded too late.
 fn delay(row: &VecDeque<Waiting>) -> i64 {
-    let mut sorted: Vec<i64> = shown(row).collect();
+    let mut sorted: Vec<i64> = shown_times(row).collect();
     sorted.sort_unstable();
-    shown(row).zip(sorted).map(|(pts, ranked)| ranked.saturating_sub(pts)).max().unwrap_or(0).max(0)
+    shown_times(row).zip(sorted).map(|(pts, ranked)| ranked.saturating_sub(pts)).max().unwrap_or(0).max(0)
 }

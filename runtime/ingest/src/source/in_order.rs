@@ -21,20 +21,21 @@ pub(super) struct InOrder<S> {
     /// What comes behind all that waits.
     behind: Option<Result<SourceEvent, IngestError>>,
     /// Times of the pictures that have no number yet, and of those that have one and are not out.
-    times: BinaryHeap<Reverse<Shown>>,
-    by_rank: BTreeMap<i64, Shown>,
+    times: BinaryHeap<Reverse<StatedTime>>,
+    by_rank: BTreeMap<i64, StatedTime>,
     /// So many pictures have got a time. The last of them, and when the last that is shown is.
     timed: i64,
-    last: Option<Shown>,
+    last: Option<StatedTime>,
     last_pts_ns: Option<i64>,
     /// When the earliest picture is shown that is not read yet, and that is not out.
     earliest_unread_ns: Option<i64>,
     earliest_next_ns: Option<i64>,
 }
 
-/// When a picture is shown: first by the container's own time, which its edit list does not change.
+/// When a picture is shown, as the file states it. Times are compared first by the container's own time, which the edit
+/// list does not change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Shown {
+struct StatedTime {
     stated: i64,
     pts_ns: i64,
     duration_ns: i64,
@@ -42,7 +43,7 @@ struct Shown {
     shown: bool,
 }
 
-impl Shown {
+impl StatedTime {
     fn of(times: &Times) -> Self {
         let &Times { stated, pts_ns, duration_ns, timebase, shown, .. } = times;
         Self { stated, pts_ns, duration_ns, tick_ns: timebase.to_ns(1).max(1), shown }
@@ -76,7 +77,7 @@ impl<S: Source> InOrder<S> {
                     self.finish();
                 }
                 if facts.output {
-                    self.times.push(Reverse(Shown::of(&times)));
+                    self.times.push(Reverse(StatedTime::of(&times)));
                 }
                 self.waiting.push(&facts, SourceEvent::Unit { unit, times: Some(times), after_loss });
                 self.give_times();
@@ -121,7 +122,7 @@ impl<S: Source> InOrder<S> {
     fn give_out(&mut self, event: SourceEvent, rank: i64) -> SourceEvent {
         let SourceEvent::Unit { unit, times: Some(own), after_loss } = event else { return event };
         let given = if unit.facts.output { self.by_rank.remove(&rank) } else { None };
-        let &Shown { pts_ns, duration_ns, shown, .. } = &given.unwrap_or_else(|| Shown::of(&own));
+        let &StatedTime { pts_ns, duration_ns, shown, .. } = &given.unwrap_or_else(|| StatedTime::of(&own));
         let left = self.by_rank.values().chain(self.times.iter().map(|Reverse(time)| time));
         let earliest_read_ns = left.filter(|time| time.shown).map(|time| time.pts_ns).min();
         self.earliest_next_ns = self.earliest_unread_ns.map(|unread| unread.min(earliest_read_ns.unwrap_or(i64::MAX)));

@@ -23,7 +23,7 @@ mod url;
 pub use rtsp::fuzzing;
 
 use crate::syntax::ParsedUnit;
-use crate::{Counted, IngestError, Loss, Options, SourceState};
+use crate::{Counted, IngestError, IngestOptions, Loss, SourceState};
 use in_order::InOrder;
 use millrace_frame::{Orientation, Timebase, Timing};
 use std::ffi::OsStr;
@@ -110,7 +110,7 @@ pub(crate) fn is_camera(source: &OsStr) -> bool {
 
 /// Opens what `source` names: an `rtsp://` or `http://` URL, else a folder of pictures, or a file, whose kind its first bytes
 /// decide.
-pub(crate) fn open(source: &OsStr, options: &Options) -> Result<Box<dyn Source>, IngestError> {
+pub(crate) fn open(source: &OsStr, options: &IngestOptions) -> Result<Box<dyn Source>, IngestError> {
     match source.to_str() {
         Some(url) if url::is_rtsp(url) => return Ok(Box::new(rtsp::Rtsp::open(url, options)?)),
         Some(url) if url::is_http(url) => return Ok(Box::new(http::Http::open(url, options)?)),

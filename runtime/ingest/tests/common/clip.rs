@@ -4,7 +4,7 @@
 use super::common::{own_data, reference};
 use super::odd_server::{Answer, Marking, Packetizer, Sent, Show, Then, sdp};
 use base64::Engine;
-use millrace_ingest::{AccessUnit, Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{AccessUnit, Event, Ingest, IngestOptions, annexb_nals};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Clip {
 impl Clip {
     pub(crate) fn read(name: &str) -> Self {
         let path = own_data(name);
-        let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+        let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default()).unwrap();
         let mut units = Vec::new();
         loop {
             match ingest.next_event().unwrap() {

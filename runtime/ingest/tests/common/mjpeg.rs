@@ -1,7 +1,7 @@
 //! The pictures of a Motion JPEG stream, for tests of cameras that send them.
 
 use super::{decode, own_data};
-use millrace_ingest::Options;
+use millrace_ingest::IngestOptions;
 
 /// Each picture's own bytes.
 pub(crate) fn pictures() -> Vec<Vec<u8>> {
@@ -13,5 +13,10 @@ pub(crate) fn pictures() -> Vec<Vec<u8>> {
 
 /// What FFmpeg's file of the same pictures decodes to here; that is held against FFmpeg in another test.
 pub(crate) fn checksums() -> Vec<String> {
-    decode(&own_data("mjpeg.mjpeg"), &Options::default()).unwrap().frames.into_iter().map(|frame| frame.md5).collect()
+    decode(&own_data("mjpeg.mjpeg"), &IngestOptions::default())
+        .unwrap()
+        .frames
+        .into_iter()
+        .map(|frame| frame.md5)
+        .collect()
 }

@@ -7,7 +7,7 @@ pub(crate) mod viewer;
 
 use md5::{Digest, Md5};
 use millrace_ingest::{
-    AccessUnit, Decoded, Event, Ingest, IngestError, Options, Picture, ReorderPolicy, SoftwareDecoder,
+    AccessUnit, Decoded, Event, Ingest, IngestError, IngestOptions, Picture, ReorderPolicy, SoftwareDecoder,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,14 +97,14 @@ pub(crate) fn frame_of(picture: &Picture) -> Frame {
     Frame { pts_ns: picture.timing.pts_ns, size, md5: format!("{:x}", hash.finalize()) }
 }
 
-pub(crate) fn decode(path: &Path, options: &Options) -> Result<Run, IngestError> {
+pub(crate) fn decode(path: &Path, options: &IngestOptions) -> Result<Run, IngestError> {
     decode_with(path, options, ReorderPolicy::Lossless, |_| {})
 }
 
 /// Decodes a file; `forget` changes what is known of each unit before it is decoded.
 pub(crate) fn decode_with(
     path: &Path,
-    options: &Options,
+    options: &IngestOptions,
     policy: ReorderPolicy,
     forget: impl Fn(&mut AccessUnit),
 ) -> Result<Run, IngestError> {

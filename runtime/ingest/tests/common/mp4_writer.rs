@@ -1,7 +1,7 @@
 //! Writes MP4 files box by box, as ISO/IEC 14496-12 has them: what a test wants to be odd, it replaces.
 
 use super::{own_data, reference};
-use millrace_ingest::{Event, Ingest, Options, annexb_nals};
+use millrace_ingest::{Event, Ingest, IngestOptions, annexb_nals};
 use std::collections::BTreeMap;
 
 /// A coded picture: its NAL units, its place in presentation order, and whether a decoder can start at it.
@@ -14,7 +14,7 @@ pub(crate) struct Coded {
 
 /// The pictures of a byte stream of the test data in decoding order, and FFmpeg's checksums in presentation order.
 pub(crate) fn coded(name: &str) -> (Vec<Coded>, Vec<String>) {
-    let options = Options { frame_rate: Some(25.0), ..Options::default() };
+    let options = IngestOptions { frame_rate: Some(25.0), ..IngestOptions::default() };
     let mut ingest = Ingest::open(own_data(name).to_str().unwrap(), &options).unwrap();
     let mut pictures = Vec::new();
     loop {

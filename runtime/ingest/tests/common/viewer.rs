@@ -3,7 +3,7 @@
 
 use super::{Frame, frame_of};
 use millrace_frame::{CameraState, Timing, monotonic_ns};
-use millrace_ingest::{Decoded, Event, Ingest, Options, ReorderPolicy, SoftwareDecoder, SourceState};
+use millrace_ingest::{Decoded, Event, Ingest, IngestOptions, ReorderPolicy, SoftwareDecoder, SourceState};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    pub(crate) fn open(url: &str, options: &Options) -> Self {
+    pub(crate) fn open(url: &str, options: &IngestOptions) -> Self {
         Self {
             ingest: Ingest::open(url, options).unwrap(),
             decoder: SoftwareDecoder::new(ReorderPolicy::Live),

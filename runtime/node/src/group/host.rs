@@ -9,7 +9,7 @@ use crate::node::Node;
 use crate::run::{get_room, message, start};
 use crate::settings::has;
 use crate::usage::Account;
-use millrace_graph::settings::{is_environment, shown};
+use millrace_graph::settings::{is_environment, redacted};
 use millrace_pool::Bell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -271,7 +271,7 @@ impl House {
         };
         let differs = |what: &str, here: &OsStr, there: &OsStr| {
             // a proxy's password is nobody's business
-            let [here, there] = [here, there].map(|value| shown(what, &value.to_string_lossy()));
+            let [here, there] = [here, there].map(|value| redacted(what, &value.to_string_lossy()));
             Err(format!("{what} is '{there}', and '{here}' in the group's process; all nodes of a group share it"))
         };
         if self.program.as_os_str() != member.host {

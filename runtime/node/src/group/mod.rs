@@ -15,7 +15,7 @@ pub use host::{Stage, host};
 
 use crate::launch::Launch;
 use crate::link::dora::{CONFIG, given};
-use crate::seat::hash;
+use crate::node_lock::hash;
 use millrace_graph::describe::{GROUP_PROGRAM as PROGRAM, GROUP_SETTING as SETTING};
 use std::io;
 use std::os::linux::net::SocketAddrExt;

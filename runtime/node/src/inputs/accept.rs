@@ -1,6 +1,6 @@
 //! The edge: what another process wrote about a slot is checked here, once, before a byte of the slot is read.
 
-use super::lease::{Frame, Input, Lease};
+use super::frame_lease::{FrameBytes, FrameLease, Input};
 use crate::metrics::Metrics;
 use crate::node::PortIn;
 use crate::settings::Exchange;
@@ -9,7 +9,12 @@ use millrace_frame::{Device, Item, Payload, PayloadKind};
 use std::sync::Arc;
 
 /// Reads a frame's description. A frame whose description cannot be read is lost, counted by cause.
-pub(super) fn described(spec: &PortIn, source: &str, lease: &millrace_pool::Lease, metrics: &Metrics) -> Option<Item> {
+pub(super) fn described(
+    spec: &PortIn,
+    source: &str,
+    lease: &millrace_pool::SlotLease,
+    metrics: &Metrics,
+) -> Option<Item> {
     compact::item_from_bytes(lease.item())
         .map_err(|e| refuse(spec, source, metrics, "bad_description", &e.to_string()))
         .ok()
@@ -23,7 +28,7 @@ fn refuse(spec: &PortIn, source: &str, metrics: &Metrics, cause: &'static str, w
 /// Checks a description against its slot, and makes an input of it. A frame that is refused is lost, counted by cause.
 pub(super) fn accept(
     spec: &PortIn,
-    lease: millrace_pool::Lease,
+    lease: millrace_pool::SlotLease,
     item: Item,
     metrics: &Metrics,
     exchange: Exchange,
@@ -58,13 +63,13 @@ pub(super) fn accept(
         metrics.observe_ns("result_age", &source, item.timing.age_ns());
     }
     let Payload::Detections { len_bytes } = item.payload else {
-        let frame = if exchange == Exchange::Copy && lease.gpu().is_none() {
+        let bytes = if exchange == Exchange::Copy && lease.gpu().is_none() {
             metrics.copied(&source, item.payload.bytes());
-            Frame::Copied(Arc::new(lease.bytes()[..item.payload.end_bytes() as usize].to_vec()))
+            FrameBytes::Copied(Arc::new(lease.bytes()[..item.payload.end_bytes() as usize].to_vec()))
         } else {
-            Frame::Shared(lease)
+            FrameBytes::InSlot(lease)
         };
-        return Some(Input::Frame(Lease { item: Arc::new(item), frame }));
+        return Some(Input::Frame(FrameLease { item: Arc::new(item), bytes }));
     };
     // a copy: a producer that was taken over may write while this is read
     let record = lease.bytes()[..len_bytes as usize].to_vec();

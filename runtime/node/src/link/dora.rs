@@ -160,9 +160,9 @@ fn listen(mut events: EventStream, inputs: &[String], to: &Sender<Signal>, bell:
         };
         all_closed |= matches!(signal, Signal::AllClosed);
         let stop = matches!(signal, Signal::Stop);
-        let heard = to.send(signal).is_ok();
+        let sent = to.send(signal).is_ok();
         bell.ring();
-        if stop || !heard {
+        if stop || !sent {
             return;
         }
     }

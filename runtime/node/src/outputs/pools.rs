@@ -4,9 +4,9 @@
 use super::Outputs;
 use crate::directory::{Directory, Entry};
 use crate::error::NodeError;
-use crate::settings::Common;
+use crate::settings::CommonSettings;
 use millrace_frame::PayloadKind;
-use millrace_pool::{Flow, Place, Pool, PoolSpec};
+use millrace_pool::{Flow, MemorySpec, Pool, PoolSpec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,18 +21,18 @@ const FEWEST_SLOTS: u32 = 3;
 pub(super) const LIVE_DRAIN: Duration = Duration::from_secs(3);
 
 /// A camera's pools on one port.
-pub(super) struct Lane {
+pub(super) struct CameraPools {
     /// The pool that frames are published in; `None` once the camera has been removed.
     pub(super) pool: Option<Pool>,
     /// Closed pools that somebody still reads, the oldest first, and when they were closed.
     pub(super) retired: Vec<(Pool, Instant)>,
-    /// Where the pool's slots are.
-    place: Place,
+    /// Where the pool's slots are allocated.
+    memory: MemorySpec,
     /// Since when every slot is leased, and what consumers had done by then.
     full: Option<(Instant, u32)>,
 }
 
-impl Lane {
+impl CameraPools {
     /// No more is published; consumers read what there is.
     pub(super) fn close(&mut self) {
         if let Some(mut pool) = self.pool.take() {
@@ -64,56 +64,63 @@ impl Lane {
 }
 
 impl Outputs {
-    /// The place of a camera's lane, whose pool has room for `bytes`. `None`: the port's budget has no room for it.
+    /// Makes sure that the camera has a pool with room for `bytes`, and returns the camera's name. `None`: the port's budget
+    /// has no room for the pool.
     pub(super) fn ensure_pool(
         &mut self,
-        at: usize,
+        port_index: usize,
         source: &str,
         bytes: u64,
-        place: &Place,
+        memory: &MemorySpec,
     ) -> Result<Option<Arc<str>>, NodeError> {
-        let known = self.ports[at].lanes.get_key_value(source);
-        let fits = known.and_then(|(name, lane)| Some((name, lane.pool.as_ref()?)));
+        let known = self.ports[port_index].cameras.get_key_value(source);
+        let fits = known.and_then(|(name, camera)| Some((name, camera.pool.as_ref()?)));
         if let Some((name, pool)) = fits
             && pool.slot_bytes() >= bytes
-            && pool.is_in(place)
+            && pool.is_in(memory)
         {
             return Ok(Some(name.clone()));
         }
         let name: Arc<str> = known.map_or_else(|| source.into(), |(name, _)| name.clone());
-        Ok(self.replace_pool(at, &name, bytes, place)?.then_some(name))
+        Ok(self.replace_pool(port_index, &name, bytes, memory)?.then_some(name))
     }
 
     /// Puts a new pool in the place of a camera's, whose consumers read it to its end first. `false`: the port's budget has
     /// no room for it.
     pub(super) fn replace_pool(
         &mut self,
-        at: usize,
+        port_index: usize,
         name: &Arc<str>,
         bytes: u64,
-        place: &Place,
+        memory: &MemorySpec,
     ) -> Result<bool, NodeError> {
         self.let_go();
-        let Some(pool) = self.new_pool(at, bytes, place, self.flow())? else { return Ok(false) };
-        self.put_in_place(at, name, pool, place);
-        self.list(at)?;
+        let Some(pool) = self.new_pool(port_index, bytes, memory, self.flow())? else { return Ok(false) };
+        self.put_in_place(port_index, name, pool, memory);
+        self.list(port_index)?;
         Ok(true)
     }
 
-    fn put_in_place(&mut self, at: usize, name: &Arc<str>, pool: Pool, place: &Place) {
-        let port = &mut self.ports[at];
-        let empty = || Lane { pool: None, retired: Vec::new(), place: place.clone(), full: None };
-        let lane = port.lanes.entry(name.clone()).or_insert_with(empty);
-        lane.close();
-        port.retiring |= !lane.retired.is_empty();
-        lane.pool = Some(pool);
-        lane.place = place.clone();
-        lane.full = None;
+    fn put_in_place(&mut self, port_index: usize, name: &Arc<str>, pool: Pool, memory: &MemorySpec) {
+        let port = &mut self.ports[port_index];
+        let empty = || CameraPools { pool: None, retired: Vec::new(), memory: memory.clone(), full: None };
+        let camera = port.cameras.entry(name.clone()).or_insert_with(empty);
+        camera.close();
+        port.retiring |= !camera.retired.is_empty();
+        camera.pool = Some(pool);
+        camera.memory = memory.clone();
+        camera.full = None;
         port.unlisted = true;
     }
 
-    fn new_pool(&mut self, at: usize, bytes: u64, place: &Place, flow: Flow) -> Result<Option<Pool>, NodeError> {
-        let port = &self.ports[at];
+    fn new_pool(
+        &mut self,
+        port_index: usize,
+        bytes: u64,
+        memory: &MemorySpec,
+        flow: Flow,
+    ) -> Result<Option<Pool>, NodeError> {
+        let port = &self.ports[port_index];
         // records vary in size: room to grow, so that a pool lasts
         let record = |least: u64| (RECORD_SLOTS, bytes.next_power_of_two().max(least));
         let (mut slots, slot_bytes) = match port.spec.carries {
@@ -122,7 +129,7 @@ impl Outputs {
             PayloadKind::Image | PayloadKind::Tensor => (self.common.slots, bytes),
         };
         if let Some(budget_mib) = self.common.pool_mib {
-            let used: u64 = port.lanes.values().map(Lane::bytes).sum();
+            let used: u64 = port.cameras.values().map(CameraPools::bytes).sum();
             let room = (budget_mib << 20).saturating_sub(used) / slot_bytes.max(1);
             if room < u64::from(FEWEST_SLOTS) {
                 return Ok(None);
@@ -137,7 +144,7 @@ impl Outputs {
             flow,
             incarnation: self.restarts << 32 | self.pools_made,
             consumers: port.consumers.clone(),
-            place: place.clone(),
+            memory: memory.clone(),
         };
         Pool::create(&spec).map(Some).map_err(NodeError::fatal)
     }
@@ -154,8 +161,8 @@ impl Outputs {
             }
             // a consumer that never attached to the port reads by dora messages, or not at all
             let missing = directory.missing();
-            for (source, lane) in &mut port.lanes {
-                lane.retired.retain(|(pool, closed)| {
+            for (source, camera) in &mut port.cameras {
+                camera.retired.retain(|(pool, closed)| {
                     let behind = pool.behind();
                     if behind.is_empty() {
                         return pool.is_mapped() && pool.is_on_gpu();
@@ -172,10 +179,10 @@ impl Outputs {
                     true
                 });
             }
-            let before = port.lanes.len();
-            port.lanes.retain(|_, lane| lane.pool.is_some() || !lane.retired.is_empty());
-            port.unlisted |= port.lanes.len() != before;
-            port.retiring = port.lanes.values().any(|lane| !lane.retired.is_empty());
+            let before = port.cameras.len();
+            port.cameras.retain(|_, camera| camera.pool.is_some() || !camera.retired.is_empty());
+            port.unlisted |= port.cameras.len() != before;
+            port.retiring = port.cameras.values().any(|camera| !camera.retired.is_empty());
         }
     }
 
@@ -187,7 +194,7 @@ impl Outputs {
     ///
     /// # Errors
     /// Why it cannot be; nothing has changed then.
-    pub(crate) fn change(&mut self, common: Common) -> Result<(), String> {
+    pub(crate) fn change(&mut self, common: CommonSettings) -> Result<(), String> {
         if common.flow != self.common.flow {
             self.replace_all_pools(common.flow.into())?;
         }
@@ -198,31 +205,33 @@ impl Outputs {
     fn replace_all_pools(&mut self, flow: Flow) -> Result<(), String> {
         // each change keeps a pool until it is read: they must not pile up before a consumer that does not move
         for port in &mut self.ports {
-            port.lanes.values_mut().flat_map(|lane| &mut lane.retired).for_each(|(pool, _)| drop(pool.reap(false)));
+            port.cameras
+                .values_mut()
+                .flat_map(|camera| &mut camera.retired)
+                .for_each(|(pool, _)| drop(pool.reap(false)));
         }
         self.let_go();
         let mut pools = Vec::new();
-        for at in 0..self.ports.len() {
-            let port = &self.ports[at];
-            let retired = port.lanes.values().flat_map(|lane| &lane.retired);
+        for port_index in 0..self.ports.len() {
+            let port = &self.ports[port_index];
+            let retired = port.cameras.values().flat_map(|camera| &camera.retired);
             if let Some((consumer, ..)) = retired.flat_map(|(pool, _)| pool.behind()).next() {
                 let name = port.spec.name;
                 return Err(format!(
                     "{consumer} has yet to read what output '{name}' published before its last change; try again"
                 ));
             }
-            let lanes = port
-                .lanes
-                .iter()
-                .filter_map(|(name, lane)| Some((name.clone(), lane.pool.as_ref()?.slot_bytes(), lane.place.clone())));
-            for (name, bytes, place) in lanes.collect::<Vec<_>>() {
-                let pool = self.new_pool(at, bytes, &place, flow).map_err(|e| e.to_string())?;
-                pools.extend(pool.map(|pool| (at, name, place, pool)));
+            let cameras = port.cameras.iter().filter_map(|(name, camera)| {
+                Some((name.clone(), camera.pool.as_ref()?.slot_bytes(), camera.memory.clone()))
+            });
+            for (name, bytes, memory) in cameras.collect::<Vec<_>>() {
+                let pool = self.new_pool(port_index, bytes, &memory, flow).map_err(|e| e.to_string())?;
+                pools.extend(pool.map(|pool| (port_index, name, memory, pool)));
             }
         }
-        for (at, name, place, pool) in pools {
-            self.put_in_place(at, &name, pool, &place);
-            self.list(at).map_err(|e| e.to_string())?;
+        for (port_index, name, memory, pool) in pools {
+            self.put_in_place(port_index, &name, pool, &memory);
+            self.list(port_index).map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -231,20 +240,20 @@ impl Outputs {
     /// no input before: so a graph starts from its sinks, and no frame is lost or gets old while a model is opened.
     pub(crate) fn open_ports(&mut self) -> Result<(), NodeError> {
         self.make_directories()?;
-        (0..self.ports.len()).try_for_each(|at| self.await_consumers(at))
+        (0..self.ports.len()).try_for_each(|port_index| self.await_consumers(port_index))
     }
 
     pub(crate) fn make_directories(&mut self) -> Result<(), NodeError> {
-        for at in 0..self.ports.len() {
-            let port = &mut self.ports[at];
+        for port_index in 0..self.ports.len() {
+            let port = &mut self.ports[port_index];
             if port.consumers.is_empty() {
                 continue;
             }
             let name = format!("{}/{}", self.node, port.spec.name);
             port.directory = Some(Directory::create(name, port.consumers.clone(), self.restarts << 32)?);
             port.unlisted = true;
-            self.list(at)?;
-            self.announce(at);
+            self.list(port_index)?;
+            self.announce(port_index);
         }
         Ok(())
     }
@@ -252,7 +261,7 @@ impl Outputs {
     /// No port publishes any more; what is in the pools can still be read.
     pub(crate) fn close_pools(&mut self) {
         for port in &mut self.ports {
-            port.lanes.values_mut().for_each(Lane::close);
+            port.cameras.values_mut().for_each(CameraPools::close);
             port.retiring = true;
             port.directory.as_mut().map(Directory::wake);
         }

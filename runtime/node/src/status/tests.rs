@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 
 /// A folder for watchers' sockets, and a node that reports there.
-fn status(base: &Path) -> (PathBuf, Status) {
+fn status(base: &Path) -> (PathBuf, StatusReporter) {
     let folder = base.join("dataflow");
     std::fs::create_dir(&folder).unwrap();
     for path in [base, &folder] {
@@ -15,15 +15,15 @@ fn status(base: &Path) -> (PathBuf, Status) {
         definition: serde_json::json!({ "id": "a", "env": { "K": 1 } }),
         ..Topology::default()
     };
-    let status = Status::new(&graph, "test");
-    let mut reporter = status.shared.reporter();
-    reporter.starter = None;
-    reporter.folders = vec![folder.clone()];
-    drop(reporter);
+    let status = StatusReporter::new(&graph, "test");
+    let mut report_sender = status.shared.report_sender();
+    report_sender.starter = None;
+    report_sender.folders = vec![folder.clone()];
+    drop(report_sender);
     (folder, status)
 }
 
-fn heard(socket: &UnixDatagram) -> serde_json::Value {
+fn next_report(socket: &UnixDatagram) -> serde_json::Value {
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut buffer = vec![0; 65536];
     let len = socket.recv(&mut buffer).unwrap();
@@ -39,7 +39,7 @@ fn watchers_that_come_get_the_definition_once_and_those_that_died_are_swept() {
     drop(UnixDatagram::bind(folder.join("2")).unwrap());
     status.send(State::Running, &metrics, None);
     status.send(State::Failed, &metrics, Some("why"));
-    let (first, second) = (heard(&watcher), heard(&watcher));
+    let (first, second) = (next_report(&watcher), next_report(&watcher));
     assert_eq!(first["definition"]["env"]["K"], 1);
     assert!(second["definition"].is_null());
     assert_eq!((second["state"].as_str(), second["error"].as_str()), (Some("failed"), Some("why")));
@@ -57,11 +57,11 @@ fn a_node_whose_loop_hangs_reports_it() {
     let metrics = Metrics::default();
     let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
     status.send(State::Opening, &metrics, None);
-    let opening = heard(&watcher);
+    let opening = next_report(&watcher);
     assert_eq!((opening["state"].as_str(), opening["loop_age_ms"].as_u64()), (Some("opening"), None));
     status.tick(&metrics);
     // nothing ticks from here on
-    let stuck = (0..4).map(|_| heard(&watcher)).find(|report| report["loop_age_ms"].as_u64() >= Some(1_000));
+    let stuck = (0..4).map(|_| next_report(&watcher)).find(|report| report["loop_age_ms"].as_u64() >= Some(1_000));
     assert_eq!(stuck.unwrap()["state"], "running");
     // and none comes once it has ended
     drop(status);
@@ -79,10 +79,10 @@ fn the_time_in_which_the_whole_process_was_stopped_is_none_of_its_loops() {
     let watcher = UnixDatagram::bind(folder.join("1")).unwrap();
     status.tick(&metrics);
     // the thread that reports does not run either, for longer than a loop may
-    let stopped = status.shared.reporter();
+    let stopped = status.shared.report_sender();
     std::thread::sleep(Duration::from_millis(2_600));
     drop(stopped);
-    let ages: Vec<u64> = (0..3).map(|_| heard(&watcher)["loop_age_ms"].as_u64().unwrap()).collect();
+    let ages: Vec<u64> = (0..3).map(|_| next_report(&watcher)["loop_age_ms"].as_u64().unwrap()).collect();
     assert!(ages.iter().all(|age_ms| *age_ms < 2_500), "{ages:?}");
 }
 

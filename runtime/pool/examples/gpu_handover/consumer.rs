@@ -3,7 +3,7 @@
 use crate::stamp::{Arm, FRAME_BYTES, Stamps, Way, cpu_ns, now_ns};
 use millrace_cuda::{DeviceMemory, Event, Gpu, Stream, Waker};
 use millrace_frame::{Fence, SlotRef};
-use millrace_pool::{Bell, Lease, Next, Reader};
+use millrace_pool::{Bell, PollResult, Reader, SlotLease};
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
@@ -69,10 +69,10 @@ pub(crate) fn run<S: AsRef<str>>(at: &[S], talk: &mut Talk) -> Outcome<()> {
         });
     }
     let mut seen: Vec<Seen> = Vec::new();
-    let mut held: Option<(Lease, usize)> = None;
+    let mut held: Option<(SlotLease, usize)> = None;
     let mut counted_ns = cpu_ns();
     loop {
-        let heard = bell.heard();
+        let ring_count = bell.ring_count();
         // the work on a frame is done: the lease goes back
         if let Some((lease, record)) = held.take_if(|_| matches!(done.is_done(), Ok(true))) {
             let now = cpu_ns();
@@ -94,7 +94,7 @@ pub(crate) fn run<S: AsRef<str>>(at: &[S], talk: &mut Talk) -> Outcome<()> {
                 continue;
             };
             match reader.poll() {
-                Next::Frame(lease) => {
+                PollResult::Frame(lease) => {
                     let awake_ns = now_ns();
                     let (fence, published_ns) = description(lease.item())?;
                     let record = seen.len();
@@ -112,15 +112,15 @@ pub(crate) fn run<S: AsRef<str>>(at: &[S], talk: &mut Talk) -> Outcome<()> {
                     seen.push(Seen { arm: index, awake_ns, published_ns, cpu_ns: 0 });
                     held = Some((lease, record));
                 }
-                Next::Gone(ticket) => return Err(format!("frame {ticket} is gone in lossless flow").into()),
-                Next::Empty => {}
-                Next::End => ended += 1,
+                PollResult::Gone(ticket) => return Err(format!("frame {ticket} is gone in lossless flow").into()),
+                PollResult::Empty => {}
+                PollResult::End => ended += 1,
             }
         }
         if ended == readers.len() && held.is_none() {
             break;
         }
-        bell.wait(heard, Duration::from_secs(5));
+        bell.wait(ring_count, Duration::from_secs(5));
     }
     for (record, seen) in seen.iter().enumerate() {
         let [stamp, first, last] = stamps.record(record);
@@ -148,7 +148,7 @@ fn description(item: &[u8]) -> Outcome<(Fence, u64)> {
 }
 
 /// Says the tag, waits until the producer has written another, and says that: seen where the first one stood.
-fn look_again(stamps: &Stamps, stream: &Stream, lease: &Lease, record: usize, talk: &mut Talk) -> Outcome<()> {
+fn look_again(stamps: &Stamps, stream: &Stream, lease: &SlotLease, record: usize, talk: &mut Talk) -> Outcome<()> {
     talk.say(&["tag", &stamps.record(record)[1].to_string()])?;
     talk.from.read_line(&mut String::new())?;
     let span = lease.span(&Fence::Complete, stream)?;

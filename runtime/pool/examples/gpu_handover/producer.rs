@@ -4,7 +4,7 @@ use crate::consumer::{self, Talk};
 use crate::stamp::{Arm, FRAME_BYTES, Stamps, Way, cpu_ns, now_ns};
 use millrace_cuda::{DeviceMemory, Gpu, Stream};
 use millrace_frame::Fence;
-use millrace_pool::{Flow, Place, Pool, PoolSpec, Share};
+use millrace_pool::{Flow, MemorySpec, Pool, PoolSpec, Share};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -201,10 +201,10 @@ fn create(gpu: &Gpu, arm: &Arm) -> Outcome<Pool> {
         flow: Flow::Lossless,
         incarnation: 0,
         consumers: vec!["consumer/frame".into()],
-        place: match arm.way {
-            Way::Ipc => Place::Cuda(gpu.clone(), Share::Ipc),
-            Way::Descriptor => Place::Cuda(gpu.clone(), Share::Descriptor),
-            Way::ThroughHost => Place::Host,
+        memory: match arm.way {
+            Way::Ipc => MemorySpec::Cuda(gpu.clone(), Share::Ipc),
+            Way::Descriptor => MemorySpec::Cuda(gpu.clone(), Share::Descriptor),
+            Way::ThroughHost => MemorySpec::Host,
         },
     })?)
 }

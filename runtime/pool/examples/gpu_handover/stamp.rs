@@ -89,7 +89,7 @@ impl Stamps {
     }
 
     /// The address of a record, which is the same on the host and on the GPU (unified addressing).
-    fn at(&self, record: usize) -> u64 {
+    fn address(&self, record: usize) -> u64 {
         self.records.bytes()[record * RECORD_WORDS * 8..][..RECORD_WORDS * 8].as_ptr().addr() as u64
     }
 
@@ -102,24 +102,24 @@ impl Stamps {
         work_us: u64,
     ) -> Result<(), CudaError> {
         let [first, last] = ends(frame);
-        launch(&self.produce, stream, &mut [self.at(record), first, last, tag, work_us * 1000])
+        launch(&self.produce, stream, &mut [self.address(record), first, last, tag, work_us * 1000])
     }
 
     pub(crate) fn consume(&self, stream: &Stream, record: usize, frame: Span) -> Result<(), CudaError> {
         let [first, last] = ends(frame);
-        launch(&self.consume, stream, &mut [self.at(record), first, last])
+        launch(&self.consume, stream, &mut [self.address(record), first, last])
     }
 
     /// The smallest step of the GPU's clock, in nanoseconds.
     pub(crate) fn step_ns(&self, stream: &Stream) -> Result<u64, CudaError> {
-        launch(&self.step, stream, &mut [self.at(0)])?;
+        launch(&self.step, stream, &mut [self.address(0)])?;
         stream.synchronize()?;
         Ok(self.record(0)[0])
     }
 
     /// A record of work that is done.
     pub(crate) fn record(&self, record: usize) -> [u64; RECORD_WORDS] {
-        let start = self.at(record) as *const u64;
+        let start = self.address(record) as *const u64;
         // SAFETY: the record lies in the pinned memory, 8-aligned by its page; the GPU wrote it and has done, which the
         // compiler does not know: hence volatile.
         std::array::from_fn(|word| unsafe { start.add(word).read_volatile() })

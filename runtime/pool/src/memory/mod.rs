@@ -10,9 +10,9 @@ pub(crate) use host::HostMemory;
 use crate::PoolError;
 use millrace_cuda::Gpu;
 
-/// The memory for the slots of a new pool.
+/// Where the slots of a new pool are allocated.
 #[derive(Clone, Debug, Default)]
-pub enum Place {
+pub enum MemorySpec {
     /// Host shared memory.
     #[default]
     Host,
@@ -20,7 +20,7 @@ pub enum Place {
     Cuda(Gpu, Share),
 }
 
-impl Place {
+impl MemorySpec {
     /// Whether slots of `memory` are of this kind.
     pub(crate) fn is_of(&self, memory: &Memory) -> bool {
         match (self, memory) {
@@ -43,10 +43,10 @@ pub(crate) enum Memory {
 
 impl Memory {
     /// Allocates `slots` slots of `slot_bytes` each. `what` names the pool in errors.
-    pub(crate) fn create(place: &Place, what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
-        Ok(match place {
-            Place::Host => Self::Host(HostMemory::create(what, slots, slot_bytes)?),
-            Place::Cuda(gpu, share) => Self::Cuda(CudaMemory::create(gpu, *share, what, slots, slot_bytes)?),
+    pub(crate) fn create(memory: &MemorySpec, what: &str, slots: u32, slot_bytes: u64) -> Result<Self, PoolError> {
+        Ok(match memory {
+            MemorySpec::Host => Self::Host(HostMemory::create(what, slots, slot_bytes)?),
+            MemorySpec::Cuda(gpu, share) => Self::Cuda(CudaMemory::create(gpu, *share, what, slots, slot_bytes)?),
         })
     }
 

@@ -4,14 +4,14 @@
 //! process whose driver is the stand-in.
 
 use millrace_cuda::Gpu;
-use millrace_pool::{Place, Share};
+use millrace_pool::{MemorySpec, Share};
 
 pub(crate) trait Kind {
     #[allow(dead_code, reason = "told to child processes, which not every suite has")]
     const NAME: &'static str;
     /// Files that a pool has in its process: the control block, and host memory.
     const FILES: usize;
-    fn place() -> Place;
+    fn memory() -> MemorySpec;
     fn is_on_trial() -> bool {
         millrace_cuda_driver_folder::on_trial()
     }
@@ -24,8 +24,8 @@ pub(crate) struct CudaDescriptor;
 impl Kind for Host {
     const NAME: &'static str = "host";
     const FILES: usize = 2;
-    fn place() -> Place {
-        Place::Host
+    fn memory() -> MemorySpec {
+        MemorySpec::Host
     }
     fn is_on_trial() -> bool {
         true
@@ -35,16 +35,16 @@ impl Kind for Host {
 impl Kind for CudaIpc {
     const NAME: &'static str = "cuda_ipc";
     const FILES: usize = 1;
-    fn place() -> Place {
-        Place::Cuda(gpu(), Share::Ipc)
+    fn memory() -> MemorySpec {
+        MemorySpec::Cuda(gpu(), Share::Ipc)
     }
 }
 
 impl Kind for CudaDescriptor {
     const NAME: &'static str = "cuda_descriptor";
     const FILES: usize = 1;
-    fn place() -> Place {
-        Place::Cuda(gpu(), Share::Descriptor)
+    fn memory() -> MemorySpec {
+        MemorySpec::Cuda(gpu(), Share::Descriptor)
     }
 }
 

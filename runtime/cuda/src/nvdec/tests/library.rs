@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "the library's side of its calls")]
 
 use super::super::{Nvdec, sys};
-use crate::sys::{DevicePtr, Handle, SUCCESS, Status};
+use crate::sys::{DevicePtr, Handle, SUCCESS, StatusCode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,7 +54,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn picture(&mut self, [place, begins, depth]: [u8; 3], timestamp: i64) -> Result<(), Status> {
+    fn picture(&mut self, [place, begins, depth]: [u8; 3], timestamp: i64) -> Result<(), StatusCode> {
         let user = self.params.user_data;
         if begins != 0 {
             let mut format = sys::VideoFormat {
@@ -103,7 +103,7 @@ impl Parser {
     }
 
     /// Shows all but the last `keep` pictures that are in order.
-    fn show(&mut self, keep: usize) -> Result<(), Status> {
+    fn show(&mut self, keep: usize) -> Result<(), StatusCode> {
         while self.delayed.len() > keep {
             let Some((surface, own)) = self.delayed.pop_front() else { break };
             let timestamp = self.times.pop_first().unwrap_or(own);
@@ -121,7 +121,7 @@ impl Parser {
         Ok(())
     }
 
-    fn packet(&mut self, packet: &sys::SourceDataPacket) -> Result<(), Status> {
+    fn packet(&mut self, packet: &sys::SourceDataPacket) -> Result<(), StatusCode> {
         if packet.payload_size > 0 {
             // SAFETY: the caller's bytes, for the time of the call.
             let bytes = unsafe { std::slice::from_raw_parts(packet.payload, packet.payload_size as usize) };
@@ -147,7 +147,7 @@ impl Parser {
     }
 }
 
-unsafe extern "C" fn caps(caps: *mut sys::DecodeCaps) -> Status {
+unsafe extern "C" fn caps(caps: *mut sys::DecodeCaps) -> StatusCode {
     // SAFETY: the caller's whole description.
     let caps = unsafe { &mut *caps };
     (caps.is_supported, caps.num_nvdecs, caps.output_format_mask) = (1, 1, 1);
@@ -155,7 +155,7 @@ unsafe extern "C" fn caps(caps: *mut sys::DecodeCaps) -> Status {
     SUCCESS
 }
 
-unsafe extern "C" fn create_parser(place: *mut Handle, params: *mut sys::ParserParams) -> Status {
+unsafe extern "C" fn create_parser(place: *mut Handle, params: *mut sys::ParserParams) -> StatusCode {
     // SAFETY: the caller's place, and its description, whose callbacks and user data outlive the parser.
     unsafe {
         let params = std::ptr::read(params);
@@ -174,39 +174,39 @@ unsafe extern "C" fn create_parser(place: *mut Handle, params: *mut sys::ParserP
     SUCCESS
 }
 
-unsafe extern "C" fn parse(parser: Handle, packet: *mut sys::SourceDataPacket) -> Status {
+unsafe extern "C" fn parse(parser: Handle, packet: *mut sys::SourceDataPacket) -> StatusCode {
     // SAFETY: made by `create_parser`, and used by one thread at a time.
     let (parser, packet) = unsafe { (&mut *parser.cast::<Parser>(), &*packet) };
     parser.packet(packet).err().unwrap_or(SUCCESS)
 }
 
-unsafe extern "C" fn destroy_parser(parser: Handle) -> Status {
+unsafe extern "C" fn destroy_parser(parser: Handle) -> StatusCode {
     // SAFETY: made by `create_parser`, destroyed once.
     drop(unsafe { Box::from_raw(parser.cast::<Parser>()) });
     SUCCESS
 }
 
-unsafe extern "C" fn create_decoder(place: *mut Handle, _: *mut sys::CreateInfo) -> Status {
+unsafe extern "C" fn create_decoder(place: *mut Handle, _: *mut sys::CreateInfo) -> StatusCode {
     MADE.fetch_add(1, Ordering::SeqCst);
     // SAFETY: the caller's place; no call looks behind the handle.
     unsafe { *place = std::ptr::without_provenance_mut::<c_void>(1) };
     SUCCESS
 }
 
-unsafe extern "C" fn destroy_decoder(_: Handle) -> Status {
+unsafe extern "C" fn destroy_decoder(_: Handle) -> StatusCode {
     DESTROYED.fetch_add(1, Ordering::SeqCst);
     SUCCESS
 }
 
-unsafe extern "C" fn reconfigure(_: Handle, _: *mut sys::ReconfigureInfo) -> Status {
+unsafe extern "C" fn reconfigure(_: Handle, _: *mut sys::ReconfigureInfo) -> StatusCode {
     SUCCESS
 }
 
-unsafe extern "C" fn decode(_: Handle, _: *mut sys::PicParamsHead) -> Status {
+unsafe extern "C" fn decode(_: Handle, _: *mut sys::PicParamsHead) -> StatusCode {
     SUCCESS
 }
 
-unsafe extern "C" fn status(_: Handle, _: c_int, info: *mut sys::DecodeStatusInfo) -> Status {
+unsafe extern "C" fn status(_: Handle, _: c_int, info: *mut sys::DecodeStatusInfo) -> StatusCode {
     // SAFETY: the caller's place.
     unsafe { (*info).status = sys::STATUS_SUCCESS };
     SUCCESS
@@ -218,12 +218,12 @@ unsafe extern "C" fn map(
     ptr: *mut DevicePtr,
     pitch: *mut c_uint,
     _: *mut sys::ProcParams,
-) -> Status {
+) -> StatusCode {
     // SAFETY: the caller's places. Nobody reads the pixels.
     unsafe { (*ptr, *pitch) = (0x1000, 64) };
     SUCCESS
 }
 
-unsafe extern "C" fn unmap(_: Handle, _: DevicePtr) -> Status {
+unsafe extern "C" fn unmap(_: Handle, _: DevicePtr) -> StatusCode {
     SUCCESS
 }

@@ -4,7 +4,7 @@ mod library;
 mod session;
 
 use super::format::{Caps, Codec, Format, PlaneShape};
-use super::{Nvdec, NvdecError, Status, sys};
+use super::{DecodeStatus, Nvdec, NvdecError, sys};
 use nvidia_video_codec_sdk::sys::{cuviddec, nvcuvid};
 use std::mem::{align_of, offset_of, size_of};
 
@@ -130,7 +130,7 @@ fn numbers_are_those_of_the_sdk() {
     for (n, (their, our)) in theirs.into_iter().enumerate() {
         assert_eq!(our, their, "number {n}");
     }
-    assert_eq!(Status::of(1), Status::Unknown, "in progress is no result");
+    assert_eq!(DecodeStatus::of(1), DecodeStatus::Unknown, "in progress is no result");
 }
 
 fn video(width: u32, height: u32, [left, top, right, bottom]: [i32; 4]) -> sys::VideoFormat {

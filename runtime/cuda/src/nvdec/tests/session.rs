@@ -9,7 +9,7 @@ fn sessions_on_the_stand_in() {
 
 mod suite {
     use super::super::library::{self, DESTROYED, END_IS_IGNORED, MADE, MIN_SURFACES};
-    use crate::nvdec::{Codec, NvdecError, Options, Picture, PictureOrder, Session};
+    use crate::nvdec::{Codec, NvdecError, Picture, PictureOrder, Session, SessionOptions};
     use crate::{Gpu, Stream};
     use millrace_cuda_driver_folder::on_trial;
     use std::sync::atomic::Ordering;
@@ -24,14 +24,14 @@ mod suite {
     }
 
     /// A session whose pictures arrive at the other end.
-    fn session(gpu: &Gpu, options: Options) -> (Session, Receiver<Picture>) {
+    fn session(gpu: &Gpu, options: SessionOptions) -> (Session, Receiver<Picture>) {
         let (to, pictures): (Sender<Picture>, _) = channel();
         let sink = Box::new(move |picture| drop(to.send(picture)));
         (Session::new(library::nvdec(), gpu, Codec::H264, options, sink).unwrap(), pictures)
     }
 
-    fn options(order: PictureOrder, low_delay: bool) -> Options {
-        Options { low_delay, order, ..Options::default() }
+    fn options(order: PictureOrder, low_delay: bool) -> SessionOptions {
+        SessionOptions { low_delay, order, ..SessionOptions::default() }
     }
 
     /// I P b b P b b ..., decoded in this order, by place in presentation; two are reordered at most.
@@ -42,7 +42,7 @@ mod suite {
     }
 
     /// The numbers that came out after each unit, and what a flush adds.
-    fn played(gpu: &Gpu, options: Options, depth: u8) -> (Vec<Vec<i64>>, Vec<i64>) {
+    fn played(gpu: &Gpu, options: SessionOptions, depth: u8) -> (Vec<Vec<i64>>, Vec<i64>) {
         let (mut session, pictures) = session(gpu, options);
         let taken = || pictures.try_iter().map(|p| p.timestamp()).collect::<Vec<_>>();
         let each = PLACES.iter().enumerate().map(|(n, &place)| {

@@ -7,7 +7,7 @@ mod request;
 use super::address::{Address, BadUrl};
 use super::queue::{Bounds, Queue};
 use super::{Source, SourceEvent, network};
-use crate::{IngestError, Options};
+use crate::{IngestError, IngestOptions};
 use camera::{Camera, Limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn open(url: &str, options: &Options) -> Result<Self, IngestError> {
+    pub(super) fn open(url: &str, options: &IngestOptions) -> Result<Self, IngestError> {
         let fault = |reason: String, fix| IngestError::Camera { url: crate::redact_url(url), reason, fix };
         let address = Address::parse(url, "http").map_err(|BadUrl { reason, fix }| fault(reason, fix))?;
         let runtime = network::handle().map_err(|e| {

@@ -19,8 +19,9 @@ pub(super) struct Element {
     pub(super) size: Option<u64>,
 }
 
+/// What begins at a position of the file.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum NextElement {
     Element(Element),
     /// What is here is no element.
     Damaged,
@@ -42,21 +43,21 @@ impl Elements {
     }
 
     /// The element that begins here. Its body is next: [`Self::skip`] or [`Self::body`] go past it.
-    pub(super) fn next(&mut self) -> io::Result<Next> {
+    pub(super) fn next(&mut self) -> io::Result<NextElement> {
         let mut bytes = [0; MAX_HEADER_BYTES];
         let there = read_up_to(&self.file, &mut bytes, self.at)?;
         if there == 0 {
-            return Ok(Next::End);
+            return Ok(NextElement::End);
         }
         let mut rest = &bytes[..there];
-        let Ok(Header { id, size }) = Header::read_from(&mut rest) else { return Ok(Next::Damaged) };
+        let Ok(Header { id, size }) = Header::read_from(&mut rest) else { return Ok(NextElement::Damaged) };
         self.at += (there - rest.len()) as u64;
         // all bits of a size set: unknown
         let size = (!size.is_unknown && *size < (1 << 56) - 1).then_some(*size);
         if id == Segment::ID {
             self.segment_end = size.and_then(|size| self.at.checked_add(size));
         }
-        Ok(Next::Element(Element { id, body_at: self.at, size }))
+        Ok(NextElement::Element(Element { id, body_at: self.at, size }))
     }
 
     /// Where the segment ends that the file does not hold to its end.

@@ -1,6 +1,6 @@
 //! What a Matroska file says of itself in front of its pictures: how long a tick is, and its tracks.
 
-use super::elements::{Element, Elements, Next};
+use super::elements::{Element, Elements, NextElement};
 use super::ticks;
 use crate::IngestError;
 use crate::syntax::config::Config;
@@ -46,7 +46,7 @@ pub(super) fn read(elements: &mut Elements, path: &Path) -> Result<Header, Inges
     while track.is_none() || cluster_at.is_none() {
         let at = elements.at;
         let io = |cause| IngestError::Read { path: path.into(), offset_bytes: at, cause };
-        let Next::Element(element) = elements.next().map_err(io)? else { break };
+        let NextElement::Element(element) = elements.next().map_err(io)? else { break };
         if element.id == Segment::ID {
             continue;
         }
@@ -90,7 +90,7 @@ pub(super) fn read(elements: &mut Elements, path: &Path) -> Result<Header, Inges
 /// The time of the cluster that begins here.
 fn first_ticks(elements: &mut Elements) -> std::io::Result<i64> {
     elements.next()?;
-    while let Next::Element(element) = elements.next()? {
+    while let NextElement::Element(element) = elements.next()? {
         if element.id == Timestamp::ID {
             let body = elements.body(&element)?.unwrap_or_default();
             let ticks = contained(|| Timestamp::decode_body(&mut &body[..]));

@@ -13,7 +13,7 @@ use crate::syntax::nal::length_prefixed;
 use crate::syntax::still::StillReader;
 use crate::syntax::{annexb_nals, contained};
 use crate::{IngestError, Loss, LossOf};
-use elements::{Element, Elements, Next};
+use elements::{Element, Elements, NextElement};
 use header::Track;
 use millrace_frame::{Orientation, PacketCodec, Timebase};
 use mkv_element::prelude::{BlockGroup, Cluster, Element as _, Segment, SimpleBlock, Timestamp};
@@ -62,9 +62,9 @@ impl Mkv {
     fn read_element(&mut self) -> std::io::Result<()> {
         let at = self.elements.at;
         let element = match self.elements.next()? {
-            Next::Element(element) => element,
-            Next::Damaged => return self.resume_behind(at),
-            Next::End => {
+            NextElement::Element(element) => element,
+            NextElement::Damaged => return self.resume_behind(at),
+            NextElement::End => {
                 if let Some(end) = self.elements.is_cut_before() {
                     let detail = format!("the file ends early at byte {at}: its segment ends at byte {end}");
                     self.events.push_back(SourceEvent::Loss(Loss::of(LossOf::Parts, "truncated", 1, detail)));

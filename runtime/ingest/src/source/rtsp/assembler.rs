@@ -304,7 +304,7 @@ impl Assembler {
             capture_ns: self.arrived.unix_ns,
             arrival_ns: self.arrived.monotonic_ns,
             ready_ns: 0,
-            sender_ns: self.sender.at(rtp_ns),
+            sender_ns: self.sender.unix_ns_at(rtp_ns),
         };
         // A decoder that has not begun waits for a key picture: what is before one is not decoded in any case.
         unit.facts.gap &= self.has_begun;

@@ -168,7 +168,7 @@ impl SenderClock {
     }
 
     /// The camera's wall clock at an RTP time, in nanoseconds of the Unix clock.
-    pub(super) fn at(&self, rtp_ns: i64) -> Option<i64> {
+    pub(super) fn unix_ns_at(&self, rtp_ns: i64) -> Option<i64> {
         self.report.map(|(then_ns, wall_ns)| wall_ns.saturating_add(rtp_ns.saturating_sub(then_ns)))
     }
 }
@@ -319,16 +319,16 @@ mod tests {
     #[test]
     fn the_cameras_wall_clock_follows_its_last_report() {
         let mut sender = SenderClock::default();
-        assert_eq!(sender.at(0), None);
+        assert_eq!(sender.unix_ns_at(0), None);
         // 2026-11-29 00:00:00.5 UTC is 1795910400.5: NTP 4004899200
         sender.report(2 * S, 4_004_899_200 << 32 | 1 << 31);
-        assert_eq!(sender.at(2 * S), Some(1_795_910_400_500 * MS));
-        assert_eq!(sender.at(2 * S - 40 * MS), Some(1_795_910_400_460 * MS));
+        assert_eq!(sender.unix_ns_at(2 * S), Some(1_795_910_400_500 * MS));
+        assert_eq!(sender.unix_ns_at(2 * S - 40 * MS), Some(1_795_910_400_460 * MS));
         // 2036-02-07 06:28:17 UTC is a second into NTP's second era
         sender.report(0, 1 << 32);
-        assert_eq!(sender.at(0), Some(2_085_978_497 * S));
+        assert_eq!(sender.unix_ns_at(0), Some(2_085_978_497 * S));
         sender.report(0, 0);
-        assert_eq!(sender.at(0), None);
+        assert_eq!(sender.unix_ns_at(0), None);
     }
 
     proptest! {

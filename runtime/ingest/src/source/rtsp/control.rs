@@ -151,25 +151,30 @@ impl Control {
     /// Plays in a task of its own until the receiver is dropped, and then tells the camera that the session ends. The
     /// receiver gets one success, or a failure, or both in this order.
     pub(super) fn play(mut self, url: Url, timeout_s: u64, tasks: &TaskTracker) -> mpsc::Receiver<Result<(), Failure>> {
-        let (tell, told) = mpsc::channel(2);
+        let (results, outcomes) = mpsc::channel(2);
         tasks.spawn(async move {
             tokio::select! {
-                () = tell.closed() => {}
-                failure = self.keep_playing(&url, Duration::from_secs(timeout_s) / 2, &tell) => {
-                    let _ = tell.send(Err(failure)).await;
+                () = results.closed() => {}
+                failure = self.keep_playing(&url, Duration::from_secs(timeout_s) / 2, &results) => {
+                    let _ = results.send(Err(failure)).await;
                 }
             }
-            // a camera that is not told goes on sending
+            // without a TEARDOWN the camera goes on sending
             let _ = timeout(network::FAREWELL, self.request(Method::Teardown, &url, &[])).await;
         });
-        told
+        outcomes
     }
 
-    async fn keep_playing(&mut self, url: &Url, every: Duration, tell: &mpsc::Sender<Result<(), Failure>>) -> Failure {
+    async fn keep_playing(
+        &mut self,
+        url: &Url,
+        every: Duration,
+        results: &mpsc::Sender<Result<(), Failure>>,
+    ) -> Failure {
         if let Err(failure) = self.request(Method::Play, url, &[(rtsp_types::headers::RANGE, "npt=0.000-")]).await {
             return failure;
         }
-        let _ = tell.send(Ok(())).await;
+        let _ = results.send(Ok(())).await;
         let mut method = Method::Options;
         loop {
             // what the server says unasked means nothing but its end
@@ -309,10 +314,10 @@ mod tests {
             let mut control = Control::connect(&address).await.unwrap();
             control.in_session("ab");
             let tasks = TaskTracker::new();
-            let mut told = control.play(url, 1, &tasks);
-            assert!(told.recv().await.unwrap().is_ok());
+            let mut outcomes = control.play(url, 1, &tasks);
+            assert!(outcomes.recv().await.unwrap().is_ok());
             // two requests a second, and then the server is gone
-            let failure = told.recv().await.unwrap().unwrap_err();
+            let failure = outcomes.recv().await.unwrap().unwrap_err();
             assert_eq!(failure.reason, "the camera ended the stream");
         });
         let requests = served.join().unwrap();

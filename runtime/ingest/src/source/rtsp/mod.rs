@@ -21,7 +21,7 @@ mod udp;
 use super::{Source, SourceEvent, network};
 use crate::source::address::{Address, BadUrl};
 use crate::source::queue::{Bounds, Queue};
-use crate::{IngestError, Options};
+use crate::{IngestError, IngestOptions};
 use camera::{Camera, Limits};
 use connection::Sessions;
 use std::sync::Arc;
@@ -45,13 +45,13 @@ pub(crate) struct Rtsp {
 }
 
 impl Rtsp {
-    pub(crate) fn open(url: &str, options: &Options) -> Result<Self, IngestError> {
+    pub(crate) fn open(url: &str, options: &IngestOptions) -> Result<Self, IngestError> {
         let defaults = Limits::default();
         let limits = Limits { stall: options.stall_timeout.unwrap_or(defaults.stall), ..defaults };
         Self::open_with(url, options, limits, Bounds::default())
     }
 
-    fn open_with(url: &str, options: &Options, limits: Limits, bounds: Bounds) -> Result<Self, IngestError> {
+    fn open_with(url: &str, options: &IngestOptions, limits: Limits, bounds: Bounds) -> Result<Self, IngestError> {
         let fault = |reason: String, fix| IngestError::Camera { url: crate::redact_url(url), reason, fix };
         let address = Address::parse(url, "rtsp").map_err(|BadUrl { reason, fix }| fault(reason, fix))?;
         let runtime = network::handle().map_err(|e| {

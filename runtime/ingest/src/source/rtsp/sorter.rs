@@ -13,9 +13,9 @@ const FAR: u16 = 3000;
 /// The first number, so that none before it is negative.
 const ORIGIN: u64 = 1 << 32;
 
-/// What a packet's number says about it.
+/// What a packet's sequence number says about its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PacketOrder {
     InOrder,
     /// A packet behind it in the stream arrived before it.
     Overtaken,
@@ -25,7 +25,8 @@ pub(super) enum Place {
     Late,
 }
 
-struct Held<T> {
+/// A packet that waits behind a gap.
+struct HeldPacket<T> {
     item: T,
     arrived: Instant,
 }
@@ -34,7 +35,7 @@ pub(super) struct Sorter<T> {
     /// The number that is given out next, continued past 16 bits. At the beginning nothing is known of what came before.
     next: Option<u64>,
     newest: u64,
-    held: BTreeMap<u64, Held<T>>,
+    held: BTreeMap<u64, HeldPacket<T>>,
     /// Which numbers before `next` arrived; bit 0 is the last of them.
     history: u128,
 }
@@ -57,22 +58,22 @@ impl<T> Sorter<T> {
     }
 
     /// Sorts a packet in. A duplicate and one that is late are dropped.
-    pub(super) fn push(&mut self, sequence: u16, item: T, arrived: Instant) -> Place {
+    pub(super) fn push(&mut self, sequence: u16, item: T, arrived: Instant) -> PacketOrder {
         let expected = self.expected().unwrap_or(ORIGIN | u64::from(sequence));
         let number = expected.wrapping_add_signed(i64::from(step(expected as u16, sequence)));
         if let Some(next) = self.next
             && number < next
         {
             let known = u32::try_from(next - 1 - number).ok().and_then(|bit| self.history.checked_shr(bit));
-            return if known.is_some_and(|bits| bits & 1 == 1) { Place::Duplicate } else { Place::Late };
+            return if known.is_some_and(|bits| bits & 1 == 1) { PacketOrder::Duplicate } else { PacketOrder::Late };
         }
         if self.held.contains_key(&number) {
-            return Place::Duplicate;
+            return PacketOrder::Duplicate;
         }
         let overtaken = number < self.newest;
         self.newest = self.newest.max(number);
-        self.held.insert(number, Held { item, arrived });
-        if overtaken { Place::Overtaken } else { Place::InOrder }
+        self.held.insert(number, HeldPacket { item, arrived });
+        if overtaken { PacketOrder::Overtaken } else { PacketOrder::InOrder }
     }
 
     /// The next packet that need not wait at `now`, and how many are missing before it.
@@ -126,7 +127,7 @@ mod tests {
     struct Run {
         out: Vec<u64>,
         missing: u64,
-        places: Vec<Place>,
+        places: Vec<PacketOrder>,
         longest_wait: Duration,
         most_held: usize,
     }
@@ -160,7 +161,7 @@ mod tests {
         run
     }
 
-    fn count(run: &Run, wanted: Place) -> usize {
+    fn count(run: &Run, wanted: PacketOrder) -> usize {
         run.places.iter().filter(|place| **place == wanted).count()
     }
 
@@ -188,8 +189,8 @@ mod tests {
             let lost = in_order.last().map_or(0, |last| last - in_order[0] + 1 - in_order.len() as u64);
             prop_assert_eq!(run.missing, lost);
             // a copy that comes later than 128 packets is only late
-            prop_assert_eq!(count(&run, Place::Duplicate), packets.len() - in_order.len());
-            prop_assert_eq!(count(&run, Place::Late), 0);
+            prop_assert_eq!(count(&run, PacketOrder::Duplicate), packets.len() - in_order.len());
+            prop_assert_eq!(count(&run, PacketOrder::Late), 0);
             prop_assert!(run.longest_wait <= WINDOW);
         }
 
@@ -199,7 +200,7 @@ mod tests {
             let packets = arrivals(&delays);
             let run = run(first, packets.clone());
             prop_assert!(run.out.windows(2).all(|pair| pair[0] < pair[1]));
-            let dropped = count(&run, Place::Duplicate) + count(&run, Place::Late);
+            let dropped = count(&run, PacketOrder::Duplicate) + count(&run, PacketOrder::Late);
             prop_assert_eq!(run.out.len() + dropped, packets.len());
             if let (Some(from), Some(to)) = (run.out.first(), run.out.last()) {
                 prop_assert_eq!(run.missing, to - from + 1 - run.out.len() as u64);
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_packet_that_overtook_others_is_named() {
         let run = run(65_535, vec![(0, 0), (1, 2), (2, 1), (3, 3), (4, 3)]);
-        use Place::{Duplicate, InOrder, Overtaken};
+        use PacketOrder::{Duplicate, InOrder, Overtaken};
         assert_eq!(run.places, [InOrder, InOrder, Overtaken, InOrder, Duplicate]);
     }
 

@@ -7,7 +7,7 @@ mod odd_server;
 use super::assembler::{Arrived, Assembler, Packet};
 use super::clock::MediaClock;
 use crate::source::SourceEvent;
-use crate::{AccessUnit, Event, Ingest, Options, annexb_nals};
+use crate::{AccessUnit, Event, Ingest, IngestOptions, annexb_nals};
 use millrace_frame::{PacketCodec, Timebase};
 use odd_server::{Marking, Packetizer};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ const RTP_HEADER_BYTES: usize = 12;
 
 fn units(name: &str) -> Vec<AccessUnit> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    let mut ingest = Ingest::open(path.to_str().unwrap(), &Options::default()).unwrap();
+    let mut ingest = Ingest::open(path.to_str().unwrap(), &IngestOptions::default()).unwrap();
     let mut units = Vec::new();
     loop {
         match ingest.next_event().unwrap() {

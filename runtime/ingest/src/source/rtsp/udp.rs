@@ -4,7 +4,7 @@ use super::assembler::Arrived;
 use super::connection::{Connection, Failure, Item, Packets, choose};
 use super::control::Control;
 use super::sdp;
-use super::sorter::{Place, Sorter, near};
+use super::sorter::{PacketOrder, Sorter, near};
 use crate::Counted;
 use crate::source::address::Address;
 use bytes::Bytes;
@@ -113,7 +113,7 @@ impl Datagrams {
             }
             let due = self.sorter.due();
             tokio::select! {
-                told = self.session.recv() => self.over = ended(told).err(),
+                outcome = self.session.recv() => self.over = ended(outcome).err(),
                 _ = self.rtcp.readable() => {}
                 _ = self.rtp.readable() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
@@ -186,12 +186,12 @@ impl Datagrams {
 
     fn sort(&mut self, sequence: u16, datagram: Datagram) {
         match self.sorter.push(sequence, datagram, Instant::now()) {
-            Place::InOrder => {}
-            Place::Overtaken => {
+            PacketOrder::InOrder => {}
+            PacketOrder::Overtaken => {
                 self.count("rtp_reordered", "RTP packets that arrived out of order and were put in order")
             }
-            Place::Duplicate => self.count("rtp_duplicate", "RTP packets that arrived more than once"),
-            Place::Late => self.count("rtp_late", "RTP packets that arrived after they were counted as lost"),
+            PacketOrder::Duplicate => self.count("rtp_duplicate", "RTP packets that arrived more than once"),
+            PacketOrder::Late => self.count("rtp_late", "RTP packets that arrived after they were counted as lost"),
         }
     }
 
@@ -257,8 +257,8 @@ fn read(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<Option<(usize,
 }
 
 /// What the session's task says, where it says that the session is over.
-fn ended(told: Option<Result<(), Failure>>) -> Result<(), Failure> {
-    told.unwrap_or_else(|| Err(Failure::new(CameraState::Connecting, "the camera ended the stream")))
+fn ended(outcome: Option<Result<(), Failure>>) -> Result<(), Failure> {
+    outcome.unwrap_or_else(|| Err(Failure::new(CameraState::Connecting, "the camera ended the stream")))
 }
 
 fn broken(what: &str, error: &std::io::Error) -> Failure {

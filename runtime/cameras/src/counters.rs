@@ -1,5 +1,5 @@
-//! The ledger of a camera. Received is what was published, what was lost by each cause, what is left out on purpose, and
-//! what is still on its way. Each is counted; the log has the first loss of each cause.
+//! The counters of a camera. The pictures received are the sum of those that were published, lost (by cause), left out on
+//! purpose, and not through yet. Each of these is counted. The log has the first loss of each cause.
 
 use millrace_ingest::{CAMERA_STOPPED, Counted, FRAME_RATE_IGNORED, Loss, LossOf};
 use millrace_node::Metrics;
@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// Counts the pictures of one camera, and logs the first loss of each cause.
 #[derive(Debug)]
-pub(crate) struct Losses {
+pub(crate) struct CameraCounters {
     pub(crate) camera: String,
     pub(crate) metrics: Metrics,
     logged: Mutex<BTreeSet<&'static str>>,
@@ -16,7 +17,7 @@ pub(crate) struct Losses {
     reached_ns: AtomicI64,
 }
 
-impl Losses {
+impl CameraCounters {
     pub(crate) fn new(camera: &str, metrics: &Metrics) -> Self {
         Self {
             camera: camera.to_owned(),

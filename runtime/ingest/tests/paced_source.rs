@@ -6,12 +6,14 @@ mod common;
 use common::mp4_writer::{Fragment, Movie, coded, fragmented};
 use common::{Scratch, own_data, shared_data};
 use millrace_frame::monotonic_ns;
-use millrace_ingest::{Decoded, Feed, FeedSettings, FeedStep, Next, Pace, ReorderPolicy, SoftwareDecoder};
+use millrace_ingest::{
+    AfterEnd, Decoded, Pace, PacedSource, PacedStep, ReorderPolicy, SoftwareDecoder, SourceSettings,
+};
 use std::path::Path;
 use std::time::Duration;
 
-fn settings(pace: Pace, repeat: bool) -> FeedSettings {
-    FeedSettings { pace, repeat, ..FeedSettings::default() }
+fn settings(pace: Pace, repeat: bool) -> SourceSettings {
+    SourceSettings { pace, repeat, ..SourceSettings::default() }
 }
 
 /// Where the body of the first box of this kind begins.
@@ -21,18 +23,18 @@ fn body_of(bytes: &[u8], kind: &[u8; 4]) -> usize {
 
 /// Presentation times of the units that are shown, in order, from this many of them.
 fn shown_times(path: &Path, count: usize) -> Vec<i64> {
-    let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Asfast, true)).unwrap();
+    let mut source = PacedSource::open(path.to_str().unwrap(), &settings(Pace::Asfast, true)).unwrap();
     let mut times = Vec::new();
     while times.len() < count {
-        match feed.step().unwrap() {
-            FeedStep::Unit(unit) if unit.shown => {
-                feed.shown(1);
+        match source.step().unwrap() {
+            PacedStep::Unit(unit) if unit.shown => {
+                source.count_shown(1);
                 times.push(unit.timing.pts_ns);
             }
             // between two edits the decoder begins again
-            FeedStep::Unit(_) | FeedStep::Flush => {}
-            FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
-            FeedStep::State(_) => {}
+            PacedStep::Unit(_) | PacedStep::Flush => {}
+            PacedStep::End => assert_eq!(source.end().unwrap(), AfterEnd::Again),
+            PacedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -95,11 +97,11 @@ fn a_byte_stream_with_b_pictures_plays_evenly_though_it_has_no_times() {
 #[test]
 fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
     let path = own_data("crop_b.mp4");
-    let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
+    let mut source = PacedSource::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
     let mut arrivals = Vec::new();
     while arrivals.len() < 8 {
-        match feed.step().unwrap() {
-            FeedStep::Unit(unit) => {
+        match source.step().unwrap() {
+            PacedStep::Unit(unit) => {
                 assert!(unit.timing.arrival_ns <= monotonic_ns());
                 arrivals.push((unit.dts_ns, unit.timing.arrival_ns));
                 if arrivals.len() == 3 {
@@ -107,8 +109,8 @@ fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
-            FeedStep::Wait(wait) => std::thread::sleep(wait),
-            FeedStep::State(_) => {}
+            PacedStep::Wait(wait) => std::thread::sleep(wait),
+            PacedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -122,13 +124,13 @@ fn a_units_arrival_is_when_it_was_due_not_when_it_was_read_or_taken() {
 fn a_files_preroll_is_not_played_at_real_speed() {
     // the first shown picture needs those of 0.2 s before it
     let path = own_data("edit_list.mp4");
-    let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
+    let mut source = PacedSource::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
     let mut before = 0;
     loop {
-        match feed.step().unwrap() {
-            FeedStep::Unit(unit) if unit.shown => break,
-            FeedStep::Unit(_) => before += 1,
-            FeedStep::State(_) => {}
+        match source.step().unwrap() {
+            PacedStep::Unit(unit) if unit.shown => break,
+            PacedStep::Unit(_) => before += 1,
+            PacedStep::State(_) => {}
             other => panic!("nothing is waited for: {other:?}"),
         }
     }
@@ -136,7 +138,7 @@ fn a_files_preroll_is_not_played_at_real_speed() {
 }
 
 /// A picture that came out of the decoder, by the source's own schedule: nothing of it depends on how fast this machine is.
-struct Shown {
+struct PlayedPicture {
     pts_ns: i64,
     /// Units that went in after its own before it came out.
     waited_units: usize,
@@ -147,34 +149,34 @@ struct Shown {
 }
 
 /// Plays so many pictures as a node does: each is shown when it is due.
-fn play(path: &Path, pictures: usize) -> Vec<Shown> {
-    let mut feed = Feed::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
+fn play(path: &Path, pictures: usize) -> Vec<PlayedPicture> {
+    let mut source = PacedSource::open(path.to_str().unwrap(), &settings(Pace::Realtime, false)).unwrap();
     let mut decoder = SoftwareDecoder::new(ReorderPolicy::Live);
     let mut units = Vec::new();
     let mut played = Vec::new();
     while played.len() < pictures {
-        match feed.step().unwrap() {
-            FeedStep::Unit(unit) => {
+        match source.step().unwrap() {
+            PacedStep::Unit(unit) => {
                 units.push((unit.timing.pts_ns, unit.timing.arrival_ns));
                 decoder.push(&unit).unwrap();
             }
-            FeedStep::Wait(wait) => std::thread::sleep(wait),
-            FeedStep::State(_) => {}
+            PacedStep::Wait(wait) => std::thread::sleep(wait),
+            PacedStep::State(_) => {}
             other => panic!("{other:?}"),
         }
         while let Some(out) = decoder.take() {
             let Decoded::Picture(picture) = out else { panic!("nothing is lost") };
             let pts_ns = picture.timing.pts_ns;
             let own = units.iter().position(|&(unit_pts_ns, _)| unit_pts_ns == pts_ns).unwrap();
-            played.push(Shown {
+            played.push(PlayedPicture {
                 pts_ns,
                 waited_units: units.len() - 1 - own,
-                due_ns: feed.due_ns(pts_ns).unwrap(),
+                due_ns: source.due_ns(pts_ns).unwrap(),
                 arrival_ns: picture.timing.arrival_ns,
                 complete_ns: units[units.len() - 1].1,
             });
-            std::thread::sleep(feed.until_shown(pts_ns));
-            assert!(monotonic_ns() >= feed.due_ns(pts_ns).unwrap());
+            std::thread::sleep(source.until_shown(pts_ns));
+            assert!(monotonic_ns() >= source.due_ns(pts_ns).unwrap());
         }
     }
     played

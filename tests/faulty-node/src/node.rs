@@ -5,15 +5,15 @@ use millrace_frame::{Item, Payload, PayloadKind, TensorDesc, TensorLayout, Timeb
 use millrace_node::{Context, Input, Node, NodeError, Order, Outputs, PortIn, PortOut, Ports};
 use std::time::{Duration, Instant};
 
-/// `saboteur`.
-pub(crate) struct Saboteur {
+/// `faulty-node`.
+pub(crate) struct FaultyNode {
     settings: Settings,
     items: u64,
     with_boxes: u64,
 }
 
-impl Node for Saboteur {
-    const NAME: &'static str = "saboteur";
+impl Node for FaultyNode {
+    const NAME: &'static str = "faulty-node";
     const SUMMARY: &'static str = "hands tensors and detections on with one thing wrong, for tests";
     const PORTS: Ports = Ports {
         inputs: &[

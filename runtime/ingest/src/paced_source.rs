@@ -1,36 +1,36 @@
-//! A source's access units at their times, once or again and again, and what was lost on the way.
+//! The access units of a source at their times, once or in a loop, and what was lost on the way.
 
-use crate::{AccessUnit, Counted, Event, FeedSettings, Ingest, IngestError, Loss, Pace, SourceState, redact_url};
+use crate::{AccessUnit, Counted, Event, Ingest, IngestError, Loss, Pace, SourceSettings, SourceState, redact_url};
 use millrace_frame::{CameraState, Timing, monotonic_ns, unix_ns};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What comes next.
+/// The next step of a [`PacedSource`].
 #[derive(Clone, Debug)]
-pub enum FeedStep {
+pub enum PacedStep {
     /// An access unit: it is to be decoded now.
     Unit(Arc<AccessUnit>),
-    /// Something was lost. It is counted already for the feed's own report.
+    /// Something was lost. It is already counted for the source's own report.
     Loss(Loss),
     /// Something happened that is counted and no loss.
     Counted(Counted),
     /// What a camera is doing, at each change and after each attempt to connect; a file is live with its first unit. That
-    /// a file is over is known by [`Next::Over`].
+    /// a file is over is known by [`AfterEnd::Over`].
     State(SourceState),
     /// The connection has ended or stalled, or a file goes on at another place. Flush the decoder now; it begins again at a
     /// key picture.
     Flush,
     /// Nothing before this time has passed.
     Wait(Duration),
-    /// The file has been read to its end: flush the decoder, tell of its pictures, then ask [`Feed::end`].
+    /// The file has been read to its end: flush the decoder, tell of its pictures, then ask [`PacedSource::end`].
     End,
 }
 
 /// What follows the end of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterEnd {
     /// It begins again.
     Again,
     /// It is over.
@@ -40,17 +40,17 @@ pub enum Next {
 /// Why a source gives nothing any more.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names each field")]
-pub enum FeedError {
+pub enum PacedSourceError {
     #[error(transparent)]
     Ingest(#[from] IngestError),
     #[error("nothing in '{source_name}' could be decoded: {units} access units were read, {losses}; {fix}")]
     Nothing { source_name: String, units: u64, losses: String, fix: &'static str },
 }
 
-/// A source, paced and repeated as its settings say.
-pub struct Feed {
+/// A source that gives its access units at their times, and begins again at its end, as its settings say.
+pub struct PacedSource {
     source: OsString,
-    settings: FeedSettings,
+    settings: SourceSettings,
     ingest: Ingest,
     /// Read and waiting for its time.
     early: Option<AccessUnit>,
@@ -84,12 +84,12 @@ struct Clock {
 /// A paced source that has fallen behind by more than this stops trying to catch up.
 const MAX_BEHIND_NS: i64 = 1_000_000_000;
 
-impl Feed {
+impl PacedSource {
     /// Opens a file or an `rtsp://` URL.
     ///
     /// # Errors
     /// As [`Ingest::open`].
-    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, settings: &FeedSettings) -> Result<Self, IngestError> {
+    pub fn open<S: AsRef<OsStr> + ?Sized>(source: &S, settings: &SourceSettings) -> Result<Self, IngestError> {
         let source = source.as_ref();
         Ok(Self {
             ingest: Ingest::open(source, &settings.options())?,
@@ -112,38 +112,38 @@ impl Feed {
     ///
     /// # Errors
     /// When the file cannot be read any more.
-    pub fn step(&mut self) -> Result<FeedStep, FeedError> {
+    pub fn step(&mut self) -> Result<PacedStep, PacedSourceError> {
         let mut unit = match self.early.take() {
             Some(unit) => unit,
             None => match self.ingest.next_event()? {
                 Event::Unit(unit) => self.moved(*unit),
                 Event::Loss(loss) => {
                     self.lost(&loss);
-                    return Ok(FeedStep::Loss(loss));
+                    return Ok(PacedStep::Loss(loss));
                 }
-                Event::Counted(counted) => return Ok(FeedStep::Counted(counted)),
-                Event::State(state) => return Ok(FeedStep::State(state)),
-                Event::Flush => return Ok(FeedStep::Flush),
-                Event::Wait(wait) => return Ok(FeedStep::Wait(wait)),
-                Event::End => return Ok(FeedStep::End),
+                Event::Counted(counted) => return Ok(PacedStep::Counted(counted)),
+                Event::State(state) => return Ok(PacedStep::State(state)),
+                Event::Flush => return Ok(PacedStep::Flush),
+                Event::Wait(wait) => return Ok(PacedStep::Wait(wait)),
+                Event::End => return Ok(PacedStep::End),
             },
         };
         if !std::mem::replace(&mut self.is_announced, true) {
             self.early = Some(unit);
-            return Ok(FeedStep::State(SourceState { state: CameraState::Live, ..SourceState::default() }));
+            return Ok(PacedStep::State(SourceState { state: CameraState::Live, ..SourceState::default() }));
         }
         if self.is_paced() && unit.shown {
             let (due_ns, now_ns) = (self.due_to_decode_ns(&unit), monotonic_ns());
             if due_ns > now_ns {
                 self.early = Some(unit);
-                return Ok(FeedStep::Wait(Duration::from_nanos((due_ns - now_ns) as u64)));
+                return Ok(PacedStep::Wait(Duration::from_nanos((due_ns - now_ns) as u64)));
             }
             unit.timing = Timing { arrival_ns: due_ns, capture_ns: unix_ns() - (now_ns - due_ns), ..unit.timing };
         } else if !self.ingest.is_live() {
             // a file's units are there when they are asked for
             unit.timing = Timing { arrival_ns: monotonic_ns(), capture_ns: unix_ns(), ..unit.timing };
         }
-        Ok(FeedStep::Unit(Arc::new(unit)))
+        Ok(PacedStep::Unit(Arc::new(unit)))
     }
 
     /// A file at its own speed. A camera has its speed already.
@@ -179,33 +179,33 @@ impl Feed {
     }
 
     /// Counts pictures that came out.
-    pub fn shown(&mut self, pictures: u64) {
+    pub fn count_shown(&mut self, pictures: u64) {
         self.pictures += pictures;
         self.pictures_in_this_run += pictures;
     }
 
-    /// After [`FeedStep::End`], with the decoder flushed: begins the file again, or ends.
+    /// After [`PacedStep::End`], with the decoder flushed: begins the file again, or ends.
     ///
     /// # Errors
     /// No picture at all came out; the file cannot be opened again.
-    pub fn end(&mut self) -> Result<Next, FeedError> {
+    pub fn end(&mut self) -> Result<AfterEnd, PacedSourceError> {
         if self.pictures == 0 {
             let lost: Vec<String> =
                 self.lost.iter().map(|(cause, (n, detail))| format!("{n} lost by {cause} ({detail})")).collect();
             let losses = if lost.is_empty() { "none lost".to_owned() } else { lost.join(", ") };
             let source_name = redact_url(&self.source.to_string_lossy());
             let fix = self.what_helps();
-            return Err(FeedError::Nothing { source_name, units: self.units, losses, fix });
+            return Err(PacedSourceError::Nothing { source_name, units: self.units, losses, fix });
         }
         // a file that has become unreadable is not repeated for ever
         if !self.settings.repeat || self.pictures_in_this_run == 0 {
-            return Ok(Next::Over);
+            return Ok(AfterEnd::Over);
         }
         self.ingest = Ingest::open(&self.source, &self.settings.options())?;
         self.pictures_in_this_run = 0;
         // a part of a longer recording does not begin at 0
         self.offset_ns = self.end_ns.saturating_sub(self.begin_ns.unwrap_or(0));
-        Ok(Next::Again)
+        Ok(AfterEnd::Again)
     }
 
     /// What to do about a file in which nothing can be decoded.
@@ -284,16 +284,17 @@ mod tests {
     #[test]
     fn a_file_is_live_with_its_first_unit_and_says_so_once() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bt2020.264");
-        let mut feed = Feed::open(path, &FeedSettings { repeat: true, ..FeedSettings::default() }).unwrap();
+        let mut source =
+            PacedSource::open(path, &SourceSettings { repeat: true, ..SourceSettings::default() }).unwrap();
         let mut steps = Vec::new();
         while steps.len() < 30 {
-            match feed.step().unwrap() {
-                FeedStep::State(state) => steps.push(state.state.as_str()),
-                FeedStep::Unit(_) => {
+            match source.step().unwrap() {
+                PacedStep::State(state) => steps.push(state.state.as_str()),
+                PacedStep::Unit(_) => {
                     steps.push("unit");
-                    feed.shown(1);
+                    source.count_shown(1);
                 }
-                FeedStep::End => assert_eq!(feed.end().unwrap(), Next::Again),
+                PacedStep::End => assert_eq!(source.end().unwrap(), AfterEnd::Again),
                 other => panic!("{other:?}"),
             }
         }

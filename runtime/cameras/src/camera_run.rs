@@ -1,7 +1,7 @@
-//! What a camera's threads and the event loop share.
+//! What the threads of a camera and the event loop share.
 
 use crate::config::Config;
-use crate::losses::Losses;
+use crate::counters::CameraCounters;
 use crate::queue::Queue;
 use crate::timeline::Timeline;
 use crate::{Backend, CameraSettings};
@@ -16,14 +16,14 @@ use std::time::Duration;
 /// How long a sleeping thread lets a stop go unnoticed.
 pub(crate) const LISTEN: Duration = Duration::from_millis(50);
 
-/// One run of a camera's threads. A camera with a new source gets another.
-pub(crate) struct Shared<B: Backend> {
+/// One run of a camera's threads. A camera whose source changes gets a new run.
+pub(crate) struct CameraRun<B: Backend> {
     pub(crate) config: Config,
     pub(crate) settings: CameraSettings,
     pub(crate) backend: Arc<B>,
-    pub(crate) lane: Arc<B::Lane>,
+    pub(crate) workspace: Arc<B::Workspace>,
     pub(crate) queue: Queue<B::Surface>,
-    pub(crate) losses: Arc<Losses>,
+    pub(crate) counters: Arc<CameraCounters>,
     pub(crate) timeline: Arc<Timeline>,
     /// Somebody reads the packets.
     pub(crate) packets: bool,
@@ -35,24 +35,24 @@ pub(crate) struct Shared<B: Backend> {
     stop: StopFlag,
 }
 
-impl<B: Backend> Shared<B> {
+impl<B: Backend> CameraRun<B> {
     #[allow(clippy::too_many_arguments, reason = "each is a part of what two threads share")]
     pub(crate) fn new(
         config: Config,
         settings: CameraSettings,
         backend: Arc<B>,
-        lane: Arc<B::Lane>,
+        workspace: Arc<B::Workspace>,
         queue: Queue<B::Surface>,
-        (losses, timeline): (Arc<Losses>, Arc<Timeline>),
+        (counters, timeline): (Arc<CameraCounters>, Arc<Timeline>),
         packets: bool,
         stop: StopFlag,
     ) -> Self {
-        let shared = Self {
+        let camera_run = Self {
             settings,
             backend,
-            lane,
+            workspace,
             queue,
-            losses,
+            counters,
             timeline,
             packets,
             decoding: Busy::default(),
@@ -62,8 +62,8 @@ impl<B: Backend> Shared<B> {
             stop,
             config,
         };
-        shared.set_target_fps(shared.config.target_fps);
-        shared
+        camera_run.set_target_fps(camera_run.config.target_fps);
+        camera_run
     }
 
     /// The threads have nothing to do any more: the camera is gone, or the node is about to be.
@@ -75,8 +75,8 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn close(&self) {
         self.gone.store(true, Ordering::Relaxed);
         let (frames, packets) = self.queue.close();
-        self.losses.stopped(frames);
-        self.losses.stopped_packets(packets);
+        self.counters.stopped(frames);
+        self.counters.stopped_packets(packets);
     }
 
     pub(crate) fn set_target_fps(&self, fps: Option<f64>) {

@@ -9,7 +9,7 @@ use crate::link::{Link, Signal, Topology};
 use crate::metrics::Metrics;
 use crate::node::{Node, PortOut, Ports};
 use crate::outputs::Outputs;
-use crate::settings::{Common, Sheet};
+use crate::settings::{CommonSettings, RawSettings};
 use arrow::array::StructArray;
 use millrace_frame::wire::row;
 use millrace_frame::{CameraState, CameraStatus, Item, PayloadKind, SlotRef, monotonic_ns};
@@ -34,12 +34,12 @@ impl Link for Announcements {
     }
 }
 
-fn common(settings: &[(&str, &str)]) -> Common {
+fn common(settings: &[(&str, &str)]) -> CommonSettings {
     #[derive(serde::Deserialize, schemars::JsonSchema)]
     struct NoSettings {}
     let env = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let graph = Topology { node: "n".into(), env, ..Topology::default() };
-    let (_, common) = Sheet::new::<NoSettings>(&graph).read::<NoSettings>().map_err(|e| e.to_string()).unwrap();
+    let (_, common) = RawSettings::new::<NoSettings>(&graph).read::<NoSettings>().map_err(|e| e.to_string()).unwrap();
     common
 }
 
@@ -415,5 +415,5 @@ fn a_producer_that_is_started_again_is_followed_and_its_cameras_are_reported() {
     after.out.settle().unwrap();
     assert_eq!(seqs(&convert.drain(), "door"), [1]);
     assert_eq!(convert.inputs.changes(), [Change::Removed("door".to_owned())]);
-    assert_eq!(convert.inputs.lanes(), 0);
+    assert_eq!(convert.inputs.cameras(), 0);
 }

@@ -1,7 +1,8 @@
-//! One process of a node at a time. `dora node replace` starts the new process before it stops the old one, and what a node
-//! opens is often there once: a port, a file that is written. So a node opens nothing before its predecessor has let go.
+//! A lock that one process of a node holds at a time. `dora node replace` starts the new process before it stops the old one,
+//! and many things that a node opens exist only once, such as a port or an output file. So a node opens nothing before its
+//! predecessor has released the lock.
 //!
-//! The seat is a socket's abstract name, which the kernel frees with the process, whatever it died of.
+//! The lock is a socket's abstract name. The kernel frees the name when the process ends, for whatever reason.
 
 use crate::link::Topology;
 use std::io::ErrorKind;
@@ -11,35 +12,37 @@ use std::time::{Duration, Instant};
 
 /// Longer than dora lets a process live that was asked to stop, 10 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
-/// How often the seat is asked for.
+/// The pause between two attempts to get the lock.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// Held while a node has things open.
+/// The lock, held while the node has files and ports open.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct NodeLock {
     _socket: UnixDatagram,
 }
 
-impl Seat {
-    /// Takes the seat of a node of a dataflow, as soon as it is free. `None` where it does not become free in time, or there
-    /// are no abstract names: what the node opens will tell whether that matters.
-    pub(crate) fn take(graph: &Topology, patience: Duration) -> Option<Self> {
+impl NodeLock {
+    /// Waits for the lock of a node of a dataflow. Returns `None` if the lock is not free within `patience`, or if the system
+    /// has no abstract names. Then an error of what the node opens shows whether that matters.
+    pub(crate) fn acquire(graph: &Topology, patience: Duration) -> Option<Self> {
         let Topology { dataflow, node, .. } = graph;
         if dataflow.is_empty() {
-            return None; // no dora, and nobody to take the place of
+            return None; // without dora there is no process to replace
         }
         let user = rustix::process::getuid().as_raw();
         // a socket's name has room for 107 bytes, a node's may be longer
         let address = SocketAddr::from_abstract_name(format!("millrace/{user}/{dataflow}/{:016x}", hash(node)));
         let address = address.ok()?;
         let began = Instant::now();
-        let mut told = false;
+        let mut logged = false;
         loop {
             match UnixDatagram::bind_addr(&address) {
                 Ok(socket) => return Some(Self { _socket: socket }),
                 Err(e) if e.kind() == ErrorKind::AddrInUse && began.elapsed() < patience => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::info!("waiting until the process that this one takes the place of has let go");
+                    if !std::mem::replace(&mut logged, true) {
+                        tracing::info!(
+                            "waiting until the process that this one replaces has closed its files and ports"
+                        );
                     }
                     std::thread::sleep(TRY_AGAIN);
                 }
@@ -63,22 +66,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seat_is_taken_when_its_predecessor_has_left() {
+    fn a_node_lock_is_acquired_when_its_predecessor_has_released_it() {
         let graph = |node: &str| Topology {
             node: node.to_owned(),
             dataflow: format!("test-{}", std::process::id()),
             ..Topology::default()
         };
         let long = graph(&"n".repeat(300));
-        let first = Seat::take(&long, PATIENCE).unwrap();
-        assert!(Seat::take(&graph("other"), Duration::ZERO).is_some(), "another node");
-        assert!(Seat::take(&long, Duration::from_millis(30)).is_none());
+        let first = NodeLock::acquire(&long, PATIENCE).unwrap();
+        assert!(NodeLock::acquire(&graph("other"), Duration::ZERO).is_some(), "another node");
+        assert!(NodeLock::acquire(&long, Duration::from_millis(30)).is_none());
         let began = Instant::now();
         let leaver = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             drop(first);
         });
-        assert!(Seat::take(&long, PATIENCE).is_some());
+        assert!(NodeLock::acquire(&long, PATIENCE).is_some());
         assert!(began.elapsed() < PATIENCE);
         leaver.join().unwrap();
     }

@@ -1,6 +1,6 @@
-//! Enums whose variants have a code on the wire and a name that users read and write.
+//! `wire_enum!` declares an enum whose variants have a code on the wire and a name that users read and write.
 
-macro_rules! named {
+macro_rules! wire_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $code:literal, $text:literal;)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,30 +1,30 @@
-//! A camera at an input port: the pools that bring its frames, and its share of the port.
+//! The backlog of a camera at an input port: the pools that its frames wait in, and its share of the port.
 
 use super::accept::{accept, described};
-use super::lease::Input;
+use super::frame_lease::Input;
 use super::{Bounds, Counts};
 use crate::node::{Order, PortIn};
-use millrace_pool::{Flow, Next, Reader};
+use millrace_pool::{Flow, PollResult, Reader};
 use std::collections::VecDeque;
 
 /// Tickets that are looked at in one turn.
 const MOST_LOOKS: usize = 1 << 17;
 
-/// A camera's frames at one port, as one producer publishes them.
-pub(super) struct Lane {
+/// The frames of one camera that wait at one input port, as one producer publishes them.
+pub(super) struct CameraBacklog {
     pub(super) source: String,
-    /// Place of the feed that brings it.
-    pub(super) feed: usize,
+    /// The index of its connection in the port.
+    pub(super) connection: usize,
     /// Its pools, the oldest first: each is read to its end before the next.
-    pools: VecDeque<LanePool>,
+    pools: VecDeque<BacklogPool>,
     weight: f64,
-    /// What the lane has been served, in frames over its weight: the lane with the least is served next.
+    /// Frames that were served, divided by the weight. The camera with the least is served next.
     served: f64,
-    /// It had no frame at the last look: it does not save up a share for later.
+    /// It had no frame at the last look. An idle camera does not save up a share for later.
     idle: bool,
 }
 
-struct LanePool {
+struct BacklogPool {
     reader: Reader,
     /// The directory that listed it.
     directory: u128,
@@ -32,20 +32,20 @@ struct LanePool {
     orphaned: bool,
 }
 
-impl LanePool {
+impl BacklogPool {
     /// Nothing will be published in it any more.
     fn is_ending(&self) -> bool {
         self.orphaned || self.reader.is_closed()
     }
 }
 
-impl Lane {
-    pub(super) fn new(source: String, feed: usize) -> Self {
-        Self { source, feed, pools: VecDeque::new(), weight: 1.0, served: 0.0, idle: true }
+impl CameraBacklog {
+    pub(super) fn new(source: String, connection: usize) -> Self {
+        Self { source, connection, pools: VecDeque::new(), weight: 1.0, served: 0.0, idle: true }
     }
 
     pub(super) fn push(&mut self, reader: Reader, directory: u128) {
-        self.pools.push_back(LanePool { reader, directory, orphaned: false });
+        self.pools.push_back(BacklogPool { reader, directory, orphaned: false });
     }
 
     pub(super) fn reads(&self, pool: u128) -> bool {
@@ -78,7 +78,7 @@ impl Lane {
 
     /// Nothing will be published in it any more.
     pub(super) fn is_ending(&self) -> bool {
-        self.pools.iter().all(LanePool::is_ending)
+        self.pools.iter().all(BacklogPool::is_ending)
     }
 
     /// Its place in the order of service, where `now` is the port's.
@@ -129,10 +129,10 @@ impl Lane {
                 let next = pool.reader.poll();
                 let too_many = most.is_some_and(|most| pool.reader.pending() >= most);
                 match next {
-                    Next::Frame(_) | Next::Gone(_) if too_many => {
+                    PollResult::Frame(_) | PollResult::Gone(_) if too_many => {
                         metrics.drop_port("backlog", spec.name, &self.source, 1);
                     }
-                    Next::Frame(lease) => {
+                    PollResult::Frame(lease) => {
                         let Some(item) = described(spec, &self.source, &lease, metrics) else { continue };
                         let max_age_ns = bounds.max_age_ns(spec.order, item.payload.kind()).filter(|_| live);
                         let is_late = max_age_ns.is_some_and(|max_ns| item.timing.under_way_ns() > max_ns);
@@ -144,8 +144,8 @@ impl Lane {
                             return Some(input);
                         }
                     }
-                    Next::Gone(_) => metrics.drop_port("gone", spec.name, &self.source, 1),
-                    Next::Empty | Next::End => break,
+                    PollResult::Gone(_) => metrics.drop_port("gone", spec.name, &self.source, 1),
+                    PollResult::Empty | PollResult::End => break,
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Copies of a detector, each on two threads: one opens the engine and gives it batches, the other waits for them and makes
-//! boxes. The caller waits for neither.
+//! The workers of a detector node. A worker is a copy of the detector on two threads: one opens the engine and gives it
+//! batches, the other waits for the results and makes boxes. The caller waits for neither.
 
 use crate::detector::{ComputedBatch, Feeder, Found, InWork, Reader};
 use crate::order::BatchId;
@@ -8,7 +8,7 @@ use millrace_cuda::Waker;
 use millrace_detect::Model;
 use millrace_detect::model::Thresholds;
 use millrace_frame::Timing;
-use millrace_node::{Lease, logging_here};
+use millrace_node::{FrameLease, logging_here};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -16,24 +16,25 @@ use std::time::{Duration, Instant};
 /// An engine is opened on the thread that uses it, and some builders of engines need a deep stack.
 const STACK_BYTES: usize = 16 << 20;
 
-/// All copies of a detector.
-pub(crate) struct Lanes {
-    lanes: Vec<Lane>,
+/// All workers of a detector node.
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
     events: Receiver<Event>,
-    /// Batches that each has in work at most.
+    /// The most batches that each worker has in flight.
     in_flight: usize,
     batch: usize,
     next: BatchId,
 }
 
-struct Lane {
+/// A copy of the detector, by the channel to its threads.
+struct Worker {
     work: Sender<Work>,
     in_work: usize,
 }
 
-/// What a lane is given, in this order.
+/// What a worker is given. It handles this in order.
 enum Work {
-    Frames(BatchId, Vec<Lease>),
+    Frames(BatchId, Vec<FrameLease>),
     Thresholds(Thresholds),
 }
 
@@ -45,7 +46,7 @@ enum Queued<F> {
 
 /// What comes back.
 pub(crate) enum Event {
-    /// A batch is answered, frame by frame, by this lane.
+    /// A batch is answered, frame by frame, by this worker.
     Answered(usize, BatchId, Vec<Answer>, Option<EngineTime>),
     /// A thread has panicked: what it had in work is not answered.
     Panicked,
@@ -76,7 +77,7 @@ pub(crate) struct Opened {
     batch: usize,
 }
 
-/// Where a lane's threads report. One that panics says so when it unwinds.
+/// Where the threads of a worker report. One that panics says so when it unwinds.
 struct Reporter {
     events: Sender<Event>,
     waker: Waker,
@@ -102,7 +103,7 @@ impl Drop for Reporter {
     }
 }
 
-impl Lanes {
+impl Workers {
     /// Opens so many copies, one after the other. `waker` is called when something has come back.
     ///
     /// # Errors
@@ -116,17 +117,17 @@ impl Lanes {
         let in_flight = E::in_flight(&settings);
         let settings = Arc::new(settings);
         let (events_in, events) = channel();
-        let mut lanes = Vec::with_capacity(copies);
+        let mut workers = Vec::with_capacity(copies);
         let mut first = None;
         for n in 0..copies {
             let (work, to_do) = channel();
             let reporter = Reporter { events: events_in.clone(), waker: waker.clone() };
             let opened = start::<E>(n, settings.clone(), threads, to_do, reporter)?;
             first.get_or_insert(opened);
-            lanes.push(Lane { work, in_work: 0 });
+            workers.push(Worker { work, in_work: 0 });
         }
         let opened = first.ok_or("a detector has at least one copy of its model")?;
-        Ok((Self { lanes, events, in_flight, batch: opened.batch, next: 0 }, opened))
+        Ok((Self { workers, events, in_flight, batch: opened.batch, next: 0 }, opened))
     }
 
     /// Frames that go through the model together.
@@ -136,45 +137,45 @@ impl Lanes {
 
     /// Copies of the detector, which compute at the same time.
     pub(crate) fn copies(&self) -> usize {
-        self.lanes.len()
+        self.workers.len()
     }
 
     /// Whether one more batch can be in work.
     pub(crate) fn have_room(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.in_work < self.in_flight)
+        self.workers.iter().any(|worker| worker.in_work < self.in_flight)
     }
 
-    /// Gives a batch to the lane with the least work.
-    pub(crate) fn submit(&mut self, leases: Vec<Lease>) -> BatchId {
+    /// Gives a batch to the worker that has the least work.
+    pub(crate) fn submit(&mut self, leases: Vec<FrameLease>) -> BatchId {
         let id = self.next;
         self.next += 1;
-        if let Some(lane) = self.lanes.iter_mut().min_by_key(|lane| lane.in_work) {
-            lane.in_work += 1;
+        if let Some(worker) = self.workers.iter_mut().min_by_key(|worker| worker.in_work) {
+            worker.in_work += 1;
             // one that has panicked takes nothing, and has said so
-            let _ = lane.work.send(Work::Frames(id, leases));
+            let _ = worker.work.send(Work::Frames(id, leases));
         }
         id
     }
 
     /// What counts as found in the batches that are submitted from here on.
     pub(crate) fn set_thresholds(&self, thresholds: Thresholds) {
-        for lane in &self.lanes {
-            let _ = lane.work.send(Work::Thresholds(thresholds));
+        for worker in &self.workers {
+            let _ = worker.work.send(Work::Thresholds(thresholds));
         }
     }
 
     /// What has come back next; nothing where nothing has.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let event = self.events.try_recv().ok()?;
-        if let Event::Answered(lane, ..) = &event {
-            self.lanes[*lane].in_work -= 1;
+        if let Event::Answered(worker, ..) = &event {
+            self.workers[*worker].in_work -= 1;
         }
         Some(event)
     }
 
     /// Ends the threads, and waits for their end no longer than this; `false` where one is left in its work.
     pub(crate) fn close(&mut self, patience: Duration) -> bool {
-        self.lanes.clear();
+        self.workers.clear();
         let until = Instant::now() + patience;
         loop {
             match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -186,7 +187,7 @@ impl Lanes {
     }
 }
 
-/// Starts a lane's threads, and waits until the first has opened the engine.
+/// Starts the threads of a worker, and waits until the first has opened the engine.
 fn start<E: Engine>(
     n: usize,
     settings: Arc<E::Settings>,

@@ -1,12 +1,12 @@
-//! One input of the graph: the directories of its producer, by which its pools are found.
+//! The connection of a node's input to a producer's output: the directories of the producer, which list its pools.
 
 use crate::directory::{DirectoryReader, Entry, Listed, Listing};
 use millrace_frame::{CameraStatus, SlotRef};
 use millrace_pool::{Bell, PoolError};
 use std::collections::{BTreeMap, VecDeque};
 
-/// One `inputs:` entry of a graph. Several feed one port: `frame`, `frame.door`, `frame.yard`.
-pub(super) struct Feed {
+/// One entry of `inputs:` in a graph. Several entries can lead to one port: `frame`, `frame.door`, `frame.yard`.
+pub(super) struct InputConnection {
     /// The input's id in the graph.
     pub(super) input: String,
     /// `node/output`, as the graph has it.
@@ -44,7 +44,7 @@ pub(super) struct News {
     pub(super) over: bool,
 }
 
-impl Feed {
+impl InputConnection {
     pub(super) fn new(input: String, from: String) -> Self {
         Self {
             input,

@@ -1,4 +1,4 @@
-//! What a node is given: a lease on a frame, or detections.
+//! The inputs of a node: a lease on a frame, or detections.
 
 use crate::NodeError;
 use millrace_cuda::{Gpu, Span, Stream};
@@ -6,12 +6,12 @@ use millrace_frame::{Detections, Item};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// One thing that came in.
+/// One item that a node received.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// An image, a tensor or a packet, in its slot.
-    Frame(Lease),
-    /// Detections; their slot is given back already.
+    Frame(FrameLease),
+    /// Detections. Their slot was given back when they were read.
     Detections(Detections),
 }
 
@@ -33,24 +33,24 @@ impl Input {
     }
 }
 
-/// The right to read one frame. Cheap to clone; the last clone dropped gives the slot back, so keep it no longer than
-/// the work on the frame takes.
+/// The right to read one frame: its checked description, and a lease on its slot or a copy of its bytes. Clones are
+/// cheap. The drop of the last clone gives the slot back, so keep a clone no longer than the work on the frame lasts.
 #[derive(Clone, Debug)]
-pub struct Lease {
+pub struct FrameLease {
     pub(super) item: Arc<Item>,
-    pub(super) frame: Frame,
+    pub(super) bytes: FrameBytes,
 }
 
 /// Where the frame's bytes are.
 #[derive(Clone, Debug)]
-pub(super) enum Frame {
+pub(super) enum FrameBytes {
     /// In its producer's slot.
-    Shared(millrace_pool::Lease),
-    /// In memory of this process; the slot was given back (`EXCHANGE: copy`).
+    InSlot(millrace_pool::SlotLease),
+    /// In memory of this process. The slot was given back (`EXCHANGE: copy`).
     Copied(Arc<Vec<u8>>),
 }
 
-impl Lease {
+impl FrameLease {
     /// What it is. Checked against the slot's size: every plane and row that it names is there.
     pub fn item(&self) -> &Item {
         &self.item
@@ -61,9 +61,9 @@ impl Lease {
     /// # Panics
     /// When they are in a GPU's memory, which only a port with `on_gpu` accepts.
     pub fn bytes(&self) -> &[u8] {
-        match &self.frame {
-            Frame::Shared(lease) => lease.bytes(),
-            Frame::Copied(bytes) => bytes,
+        match &self.bytes {
+            FrameBytes::InSlot(lease) => lease.bytes(),
+            FrameBytes::Copied(bytes) => bytes,
         }
     }
 
@@ -73,8 +73,8 @@ impl Lease {
     /// Those of the GPU: the frame is lost, as `copy`.
     pub fn on_host(&self) -> Result<Cow<'_, [u8]>, NodeError> {
         let lost = |e| NodeError::frame("copy", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        match &self.frame {
-            Frame::Shared(lease) if lease.gpu().is_some() => {
+        match &self.bytes {
+            FrameBytes::InSlot(lease) if lease.gpu().is_some() => {
                 lease.read(&self.item.fence, lease.slot_bytes() as usize).map(Cow::Owned).map_err(lost)
             }
             _ => Ok(Cow::Borrowed(self.bytes())),
@@ -87,17 +87,17 @@ impl Lease {
     /// Those of the GPU: the frame is lost, as `fence`.
     pub fn complete(&self) -> Result<(), NodeError> {
         let lost = |e| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        match &self.frame {
-            Frame::Shared(lease) => lease.complete(&self.item.fence).map_err(lost),
-            Frame::Copied(_) => Ok(()),
+        match &self.bytes {
+            FrameBytes::InSlot(lease) => lease.complete(&self.item.fence).map_err(lost),
+            FrameBytes::Copied(_) => Ok(()),
         }
     }
 
     /// The GPU whose memory has the frame; `None` for host memory.
     pub fn gpu(&self) -> Option<&Gpu> {
-        match &self.frame {
-            Frame::Shared(lease) => lease.gpu(),
-            Frame::Copied(_) => None,
+        match &self.bytes {
+            FrameBytes::InSlot(lease) => lease.gpu(),
+            FrameBytes::Copied(_) => None,
         }
     }
 
@@ -108,9 +108,9 @@ impl Lease {
     /// The frame is in host memory, or its producer's event cannot be opened: the frame is lost, as `fence`.
     pub fn span(&self, stream: &Stream) -> Result<Span, NodeError> {
         let lost = |e: String| NodeError::frame("fence", &self.item.source, format!("frame {}: {e}", self.item.seq));
-        match &self.frame {
-            Frame::Shared(lease) => lease.span(&self.item.fence, stream).map_err(|e| lost(e.to_string())),
-            Frame::Copied(_) => Err(lost("it was copied to host memory, by EXCHANGE=copy".to_owned())),
+        match &self.bytes {
+            FrameBytes::InSlot(lease) => lease.span(&self.item.fence, stream).map_err(|e| lost(e.to_string())),
+            FrameBytes::Copied(_) => Err(lost("it was copied to host memory, by EXCHANGE=copy".to_owned())),
         }
     }
 }
