@@ -254,8 +254,8 @@ fn read_node(item: &Yaml, index: usize, report: &mut Report) -> Option<Node> {
         }
     }
     let inputs = read_inputs(item, &name, report);
-    let restarts =
-        Restarts::read(item, restart_policy.as_ref().map(|policy| policy.value.as_str()), !inputs.is_empty());
+    let policy = restart_policy.as_ref().map(|policy| policy.value.as_str());
+    let restarts = Restarts::read(item, policy, !inputs.is_empty());
     Some(Node {
         origin,
         path,
@@ -293,10 +293,8 @@ fn read_outputs(item: &Yaml, node: &str, report: &mut Report) -> Vec<Located<Str
     let mut outputs: Vec<Located<String>> = Vec::new();
     for output in items {
         let Some(name) = output.text() else {
-            report.push(Fault::error(
-                output.span,
-                format!("an output of {node} is a name, and this is {}", output.kind()),
-            ));
+            let message = format!("an output of {node} is a name, and this is {}", output.kind());
+            report.push(Fault::error(output.span, message));
             continue;
         };
         if let Some(fault) = dora::port_fault(name) {
