@@ -1,5 +1,5 @@
 //! rten under the checks of every engine, and against ONNX Runtime on a real model.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
 use crate::engine::Rten;
 use millrace_infer::{DetectorSettings, Elements, Engine, testing};

@@ -1,9 +1,5 @@
 //! What a test needs that may be missing. Every test that does nothing without it calls [`skip_without`].
-#![allow(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "for tests: they fail by panicking, and say what they skip"
-)]
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -97,10 +93,10 @@ pub fn data() -> Option<PathBuf> {
 /// The library of ONNX Runtime that `tests/run` installs.
 pub fn onnxruntime() -> Option<PathBuf> {
     let folder = found("onnxruntime", root().join("target/tools/onnxruntime/onnxruntime/capi"))?;
-    let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path());
+    let mut files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path());
     let is_library =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"));
-    files.into_iter().find(is_library).or_else(|| found("onnxruntime", folder.join("libonnxruntime.so")))
+    files.find(is_library).or_else(|| found("onnxruntime", folder.join("libonnxruntime.so")))
 }
 
 /// The library of TensorRT-RTX that `tests/run` installs.

@@ -1,6 +1,6 @@
 //! The half that needs no GPU, with TensorRT-RTX where it is installed; the places of the functions, with TensorRT's own
 //! headers where they are given.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
 use super::layout::{V8_5, V8_6, V10, V11, Version};
 use super::*;
