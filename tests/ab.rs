@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(400);
-const PLANTED: &str = "tests/ab/planted.yml";
+const PLANTED: &str = "tests/graphs/planted.yml";
 
 /// `millrace ab ARGS` with its report in `out`: the exit code and all that it printed.
 fn ab(out: &Path, args: &[&str]) -> (i32, String) {

@@ -86,9 +86,10 @@ fn dependencies_run_one_way() {
         ),
         ("intruder", &["millrace-cameras", "millrace-frame", "millrace-ingest", "millrace-node"]),
         ("faulty-node", &["millrace-frame", "millrace-node"]),
-        ("millrace-tests", &[]),
+        ("millrace-needs", &[]),
+        ("millrace-tests", &["millrace-needs"]),
         ("millrace-cuda-driver", &["millrace-kernels-host"]),
-        ("millrace-cuda-driver-folder", &[]),
+        ("millrace-cuda-driver-folder", &["millrace-needs"]),
     ]);
     let libraries = [
         "millrace-frame",

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "what was measured and seen")]
 
 use millrace_tests::dataflow::Talk;
-use millrace_tests::{Running, Traces, finish, millrace, printed, python, root, succeed};
+use millrace_tests::{Running, Traces, finish, millrace, printed, python, root, skip_without, succeed};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -75,7 +75,7 @@ fn a_router_with_tls_lets_those_with_a_certificate_read_and_nobody_write() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut clients) = python() else { return };
     if Command::new("openssl").arg("version").output().is_err() {
-        return millrace_tests::skipped("no openssl, which makes the certificates");
+        return skip_without("openssl", "no such program");
     }
     let (page, router) = (free_port(), free_port());
     let mut clients = Talk::begin(clients.arg("tests/clients/zenoh_tls.py").args(["--tcp", &router.to_string()]));
@@ -90,7 +90,7 @@ fn a_router_with_tls_lets_those_with_a_certificate_read_and_nobody_write() {
     assert!(running.wait(Duration::from_secs(10)).is_some());
 }
 
-/// Whether there is a browser; says so where there is none.
+/// Whether there is a browser; without one the test is skipped.
 fn has_browser() -> bool {
     let found = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| {
         Command::new(name)
@@ -101,7 +101,7 @@ fn has_browser() -> bool {
             .is_ok_and(|s| s.success())
     });
     if !found {
-        eprintln!("skipped: no Chromium (Debian: apt-get install chromium)");
+        skip_without("chromium", "no such program");
     }
     found
 }

@@ -95,7 +95,7 @@ fn graphs() -> Vec<PathBuf> {
 
 #[test]
 fn a_graph_with_modules_is_what_dora_makes_of_it() {
-    is_as_dora_expands(&root().join("tests/modules/graph.yml"));
+    is_as_dora_expands(&root().join("tests/graphs/modules/graph.yml"));
     graphs().iter().for_each(|file| is_as_dora_expands(file));
 }
 

@@ -114,7 +114,7 @@ impl Together {
     fn start(change: impl FnOnce(String) -> String) -> Self {
         let flow = Dataflow::new();
         short_clip(&flow.folder().join("clip.264"));
-        flow.start("tests/placement/graph.yml", change);
+        flow.start("tests/graphs/placement.yml", change);
         Self(flow)
     }
 

@@ -103,7 +103,7 @@ impl Cameras {
         let (page, zenoh) = (port(), port());
         let frames = (0..2000).map(|n| (5 * n).to_string()).collect::<Vec<_>>().join(",");
         let library = onnxruntime();
-        flow.start("tests/replace/cameras.yml", |text| {
+        flow.start("tests/graphs/replace.yml", |text| {
             let text = text.replace("@PAGE@", &page.to_string()).replace("@ZENOH@", &zenoh.to_string());
             let text = text.replace("@FRAMES@", &frames);
             match &library {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use millrace_tests::dataflow::Talk;
-use millrace_tests::{finish, millrace, printed, program, root};
+use millrace_tests::{finish, millrace, printed, program, root, skip_without};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
@@ -14,14 +14,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What a decoder needs, and keeps.
 const KEPT: [&str; 2] = ["read its own source", "start a thread"];
 
-/// This kernel has all that the sandbox uses; otherwise says 'skipped'.
+/// Whether this kernel has all that the sandbox uses; without it the test is skipped.
 fn has_sandbox() -> bool {
     let report = finish(&mut millrace(&["doctor", "--json"]), LIMIT);
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "sandbox").unwrap();
     let whole = check["status"] == "ok";
     if !whole {
-        eprintln!("skipped: the kernel has no whole sandbox: {check}");
+        skip_without("sandbox", check);
     }
     whole
 }

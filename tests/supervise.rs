@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use millrace_tests::dataflow::Talk;
-use millrace_tests::{Traces, finish, millrace, printed, root, skipped};
+use millrace_tests::{Traces, finish, millrace, printed, root, skip_without};
 use rustix::process::{Pid, Signal};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
@@ -228,8 +228,7 @@ fn a_graph_that_has_done_its_work_is_not_started_again_and_a_job_is_refused() {
 fn the_systemd_unit_is_one() {
     let analyze = Path::new("/usr/bin/systemd-analyze");
     if !analyze.exists() {
-        skipped("no systemd-analyze (Debian: apt install systemd)");
-        return;
+        return skip_without("systemd", "no systemd-analyze");
     }
     let unit = std::fs::read_to_string(root().join("graphs/systemd/millrace@.service")).unwrap();
     let folder = tempfile::tempdir().unwrap();

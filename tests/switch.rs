@@ -25,7 +25,7 @@ impl Street {
     fn new() -> Self {
         let flow = Dataflow::new();
         short_clip(&flow.folder().join("clip.264"));
-        flow.start("tests/switch/camera.yml", |text| text);
+        flow.start("tests/graphs/switch.yml", |text| text);
         let this = Self { pids: BTreeMap::new(), flow };
         this.frames_arrive();
         Self { pids: this.flow.pids(), ..this }

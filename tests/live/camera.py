@@ -7,7 +7,7 @@ Settings, as one JSON object: id, number (0 to 255, in the pictures), port, reco
 camera this is), width, height, fps, codec (h264 or h265), b_frames, key_interval_s, loss (share of RTP packets that are
 dropped), seed, user, password, path, join_amid (how many pictures behind a key picture a connection begins).
 
-Prints 'ready' when it listens; 'missing: ...' and exit code 77 where GStreamer or a part of it is absent. Then reads commands
+Prints 'ready' when it listens; 'missing: ...' and exit code 1 where GStreamer or a part of it is absent. Then reads commands
 from standard input, one JSON object a line, and answers each by a line 'done':
   {"refuse": 401 | 404 | 503 | 0}  answer so from now on, and end what runs; 0 heals
   {"stall": true | false}          go on with all but the RTP packets
@@ -42,7 +42,7 @@ try:
     from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 except (ImportError, ValueError) as error:
     print(f"missing: {error}", flush=True)
-    sys.exit(77)
+    sys.exit(1)
 
 DEFAULTS = {
     "id": "cam", "number": 0, "port": 8554, "record": "/dev/null", "life": 0, "width": 320, "height": 180, "fps": 25,
@@ -289,7 +289,7 @@ def main():
     Gst.init(None)
     if missing := missing_elements(settings.get("codec", "h264")):
         print(f"missing: the GStreamer elements {', '.join(missing)}", flush=True)
-        sys.exit(77)
+        sys.exit(1)
     camera = Camera(settings)
     if camera.server.attach(None) == 0:
         print(f"cannot listen on port {camera.s['port']}", flush=True)

@@ -5,7 +5,7 @@
 
 Starts cameras (camera.py, GStreamer's RTSP server), writes a graph, runs it with `millrace run`, reads the detections of the
 page as any client would, and holds the numbers that arrived against those that were sent. Exit code 0 when everything is as
-it has to be, 1 when not, 77 when the RTSP server's packages are not installed (with MILLRACE_CI=1 that is a failure).
+it has to be, 1 when not, 77 when the RTSP server's packages are not installed and not required (tests/needs).
 Needs the packages of tests/clients/requirements.txt on PYTHONPATH; target/tools/python is looked at too.
 """
 
@@ -21,12 +21,13 @@ from collections import Counter, defaultdict
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [HERE, os.path.join(ROOT, "target/tools/python")]
+sys.path[:0] = [HERE, os.path.join(ROOT, "tests/needs"), os.path.join(ROOT, "target/tools/python")]
 
 import faults as faults_of  # noqa: E402
 import session as session_of  # noqa: E402
 import verdict  # noqa: E402
 from fleet import Missing, camera_arguments, fleet  # noqa: E402
+from needs import skip_without  # noqa: E402
 
 # /stats is asked five times a second
 SEEN_MS, HEALED_MS, STOP_S = 3000 + 200, 10_000, 3.0
@@ -82,10 +83,8 @@ def start_cameras(cameras):
         for camera in cameras:
             camera.start()
     except Missing as missing:
-        needed = os.environ.get("MILLRACE_CI") == "1"
-        print(f"{'FAILED' if needed else 'skipped'}: the RTSP server's packages are missing: {missing}")
-        print("Debian: gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base, -good, -bad, -ugly")
-        sys.exit(1 if needed else 77)
+        skip_without("gstreamer", missing)
+        sys.exit(77)
 
 
 def judge_growth(when, by_node, problems):

@@ -24,10 +24,11 @@ import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [HERE, os.path.join(ROOT, "target/tools/python")]
+sys.path[:0] = [HERE, os.path.join(ROOT, "tests/needs"), os.path.join(ROOT, "target/tools/python")]
 
 import memory  # noqa: E402
 from fleet import Missing, camera_arguments, fleet, free_port  # noqa: E402
+from needs import skip_without  # noqa: E402
 
 # not where that would take the machine's memory
 FILL = "test $(df --output=avail /dev/shm | tail -1) -lt 1048576 && { head -c 1G /dev/zero > /dev/shm/full 2>/dev/null; test -s /dev/shm/full; }"
@@ -192,9 +193,8 @@ def soak(args, folder):
             for camera in cameras:
                 camera.start()
         except Missing as missing:
-            needed = os.environ.get("MILLRACE_CI") == "1"
-            print(f"{'FAILED' if needed else 'skipped'}: the RTSP server's packages are missing: {missing}")
-            return 1 if needed else 77
+            skip_without("gstreamer", missing)
+            return 77
         teller = Tell(path, cameras, port, folder, judge)
         teller.start()
         command = [os.path.join(graph.PROGRAMS, "millrace"), "soak", file, "--no-build", "--for", args.length, "--out", args.out, "--judge", judged]

@@ -3,6 +3,7 @@
 
 pub mod dataflow;
 
+pub use millrace_needs::{data as shared_data, onnxruntime, skip_without};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -18,16 +19,6 @@ pub fn program(name: &str) -> PathBuf {
     let path = root().join("target/release").join(name);
     assert!(path.exists(), "{} is not built: run the tests by tests/run, which builds it first", path.display());
     path
-}
-
-/// The real data, or `None`, having said so.
-pub fn shared_data() -> Option<PathBuf> {
-    let path = root().join("../shared/data");
-    if path.is_dir() {
-        return Some(path.canonicalize().expect("it is there"));
-    }
-    eprintln!("skipped: ../shared/data is absent");
-    None
 }
 
 /// `millrace ARGS` in the repository's root.
@@ -165,40 +156,16 @@ impl Traces {
     }
 }
 
-/// Says why a test does nothing. In CI (`MILLRACE_CI=1`), where all that tests need is installed, that is a failure.
-///
-/// # Panics
-/// In CI.
-pub fn skipped(why: &str) {
-    assert!(std::env::var_os("MILLRACE_CI").is_none_or(|value| value != "1"), "in CI nothing may be missing: {why}");
-    eprintln!("skipped: {why}");
-}
-
-/// Python with the clients' packages, or `None`, having said so. `tests/run` installs them.
+/// Python with the clients' packages. Without them the test is skipped; `tests/run` installs them.
 pub fn python() -> Option<Command> {
     let packages = root().join("target/tools/python");
     if !packages.is_dir() {
-        skipped("no Python packages in target/tools/python; tests/run installs them");
+        skip_without("python", "there are no packages in target/tools/python");
         return None;
     }
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", packages).current_dir(root());
     Some(command)
-}
-
-/// The library of ONNX Runtime that `tests/run` installs, or `None`, having said so.
-pub fn onnxruntime() -> Option<PathBuf> {
-    let folder = root().join("target/tools/onnxruntime/onnxruntime/capi");
-    let found = std::fs::read_dir(folder).ok().and_then(|entries| {
-        entries
-            .flatten()
-            .map(|e| e.path())
-            .find(|p| p.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
-    });
-    if found.is_none() {
-        skipped("no ONNX Runtime in target/tools/onnxruntime; tests/run installs it");
-    }
-    found
 }
 
 /// The `model.yml` of the detector among the real data.

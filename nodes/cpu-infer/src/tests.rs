@@ -1,5 +1,5 @@
 //! rten under the checks of every engine, and against ONNX Runtime on a real model.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
 use crate::engine::Rten;
 use millrace_infer::{DetectorSettings, Elements, Engine, testing};
@@ -70,12 +70,7 @@ fn root() -> PathBuf {
 }
 
 fn yolox() -> Option<PathBuf> {
-    let file = root().join("../shared/data/models/yolox_nano.onnx");
-    if !file.exists() {
-        println!("skipped: ../shared/data is absent");
-        return None;
-    }
-    Some(file)
+    Some(millrace_needs::data()?.join("models/yolox_nano.onnx"))
 }
 
 /// A tensor with edges, slopes and noise, 0 to 255.
@@ -91,19 +86,9 @@ fn picture() -> Vec<f32> {
         .collect()
 }
 
-/// The raw output of ONNX Runtime, if its library can be found.
+/// The raw output of ONNX Runtime. Without its library the test is skipped.
 fn onnxruntime(model: &Path, input: &[f32]) -> Option<Vec<f32>> {
-    let folder = root().join("target/tools/onnxruntime/onnxruntime/capi");
-    let in_folder = || {
-        let mut entries = std::fs::read_dir(folder).ok()?.filter_map(|e| e.ok()).map(|e| e.path());
-        entries.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so")))
-    };
-    let Some(library) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).or_else(in_folder) else {
-        println!(
-            "skipped: no ONNX Runtime; pip install --target target/tools/onnxruntime --no-deps onnxruntime==1.32.0"
-        );
-        return None;
-    };
+    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).or_else(millrace_needs::onnxruntime)?;
     let environment = ort::init_from(library).unwrap().with_telemetry(false).build().unwrap();
     let mut session = ort::session::Session::builder(&environment).unwrap().commit_from_file(model).unwrap();
     let input = ort::value::TensorRef::from_array_view(([1usize, 3, 416, 416], input)).unwrap();

@@ -298,7 +298,7 @@ fn defaults_are_those_of_the_page() {
 #[test]
 fn a_machine_without_a_gpu_is_told_what_to_use() {
     if millrace_cuda::device_count().is_ok_and(|n| n > 0) {
-        return; // there is one
+        return millrace_needs::skip_without("no_gpu", "there is one");
     }
     let (_, result) = Bench::start::<NvdecNv12>(&[("SOURCE", &clip("crop_b.mp4"))]).finish();
     let error = result.unwrap_err();

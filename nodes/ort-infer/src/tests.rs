@@ -1,5 +1,5 @@
 //! ONNX Runtime under the checks of every engine, and libraries that are none.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
 use crate::config::{ConvSearch, Provider, Settings};
 use crate::engine::Ort;
@@ -7,6 +7,7 @@ use crate::provider::cure;
 use crate::{device, library, provider};
 use millrace_frame::{Device, Item, Letterbox, Payload, Size, TensorDesc, Timebase, Timing};
 use millrace_infer::{Detector, Engine, InferNode, testing};
+use millrace_needs::skip_without;
 use millrace_node::Flow;
 use millrace_node::testing::remarks;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,9 @@ fn settings(model: PathBuf) -> Settings {
     Settings::of_model(model)
 }
 
-/// Whether the library can be opened; says so if not.
+/// Whether the library can be opened; without it the test is skipped.
 fn have_library() -> bool {
-    library::environment(None).map_err(|e| println!("skipped: {e}")).is_ok()
+    library::environment(None).map_err(|e| skip_without("onnxruntime", e)).is_ok()
 }
 
 #[test]
@@ -231,7 +232,7 @@ fn a_gpu_is_never_replaced_by_the_cpu() {
             assert!(text.contains(&format!("PROVIDER={}: ", provider.name())), "{text}");
             assert!(text.contains("pip install --target target/tools/onnxruntime-gpu"), "{text}");
         } else {
-            println!("not the CPU's build: {text}");
+            skip_without("onnxruntime", format!("another build than the CPU's: {text}"));
         }
     }
 }
@@ -395,8 +396,7 @@ fn a_library_of_another_api_is_refused() {
         )
     };
     let Some(other) = compile("other", "int other(void) { return 1; }\n") else {
-        println!("skipped: no C compiler");
-        return;
+        return skip_without("compiler", "no cc makes a library");
     };
     refused_with(&other, "does not export `OrtGetApiBase`");
     refused_with(&compile("old", &base("1.10.0")).unwrap(), "expected version >= '1.24.x', but got '1.10.0'");
@@ -409,11 +409,11 @@ fn a_library_of_another_api_is_refused() {
 #[test]
 #[ignore = "a measurement"]
 fn milliseconds_per_inference() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models/yolox_nano.onnx");
-    if !file.exists() || !have_library() {
-        println!("skipped: ../shared/data or the library is absent");
+    let Some(data) = millrace_needs::data() else { return };
+    if !have_library() {
         return;
     }
+    let file = data.join("models/yolox_nano.onnx");
     for (threads, spin) in [(1, false), (2, false), (2, true)] {
         let settings = Settings { spin, ..settings(file.clone()) };
         testing::measure::<Ort>(&file, threads, &settings, &format!("ONNX Runtime, {threads} threads, spin {spin}"));

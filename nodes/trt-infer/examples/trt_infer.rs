@@ -282,7 +282,7 @@ fn main() -> ExitCode {
     if let Some(code) = trt_infer::building() {
         return code;
     }
-    millrace_node::log_to_stderr("info");
+    millrace_node::log_to_stderr(env!("CARGO_PKG_NAME"), "info");
     let result = options().and_then(|o| match o {
         Some(o) => run(&o),
         None => {

@@ -19,7 +19,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 pub(crate) fn asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     (arguments.next()?.to_str()? == VERB).then(|| {
-        millrace_node::log_to_stderr("info");
+        millrace_node::log_to_stderr(env!("CARGO_PKG_NAME"), "info");
         let (answer, code) = match engine_of(arguments.next()) {
             Ok(engine) => (engine, ExitCode::SUCCESS),
             Err(e) => (e.to_string().into_bytes(), ExitCode::FAILURE),

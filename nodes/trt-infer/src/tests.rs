@@ -1,6 +1,6 @@
 //! The cache, and the way from a model file to an engine with TensorRT-RTX, on any machine; with a GPU and TensorRT the
 //! checks of every engine.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod stand_in;
 
@@ -37,7 +37,7 @@ fn beside(model: PathBuf) -> Settings {
 fn asked() -> bool {
     let asked = std::env::var_os(ASKED).is_some();
     if !asked {
-        println!("skipped: {ASKED} names no TensorRT to run on a GPU");
+        millrace_needs::skip_without("tensorrt", format!("{ASKED} names no library"));
     }
     asked
 }
@@ -69,11 +69,7 @@ fn root() -> PathBuf {
 
 #[test]
 fn a_model_becomes_an_engine_by_its_description() {
-    let library = root().join("target/tools/tensorrt_rtx/tensorrt_rtx_libs/libtensorrt_rtx.so.1");
-    if !library.exists() {
-        println!("skipped: no TensorRT-RTX in target/tools/tensorrt_rtx; tests/run installs it");
-        return;
-    }
+    let Some(library) = millrace_needs::tensorrt_rtx() else { return };
     let library = Tensorrt::open(Some(&library)).unwrap();
     let file = root().join("tests/data/demo/model/model.onnx");
     let model = std::fs::read(&file).unwrap();

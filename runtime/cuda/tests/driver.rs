@@ -215,7 +215,7 @@ mod suite {
         if std::env::var_os("MILLRACE_GPU").is_some() {
             // Seen with driver 580 on an H200: while a host function blocks, other streams' events wait too. Ours never
             // block, and nothing else here could hold a stream up for long on both drivers.
-            return;
+            return millrace_needs::skip_without("stand_in", "host functions hold up other streams' events on a GPU");
         }
         let (held_up, waits, event) =
             (Stream::new(&gpu).unwrap(), Stream::new(&gpu).unwrap(), Event::new(&gpu).unwrap());

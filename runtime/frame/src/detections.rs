@@ -1,5 +1,6 @@
 //! What a detector found in one frame.
 
+use crate::{Timebase, Timing};
 use serde::{Deserialize, Serialize};
 
 /// One box. Coordinates are edges, not pixel centres, in display pixels of the source: a box that covers the whole of a
@@ -140,6 +141,18 @@ pub struct Detections {
 impl Detections {
     /// The version of the layout that this build writes.
     pub const SCHEMA: u32 = 1;
+
+    /// The times of the frame, for a node that passes its detections on.
+    pub fn timing(&self) -> Timing {
+        Timing {
+            pts_ns: self.pts_ns,
+            timebase: Timebase::NANOSECONDS,
+            capture_ns: self.capture_ns,
+            arrival_ns: self.arrival_ns,
+            ready_ns: 0,
+            sender_ns: self.sender_ns,
+        }
+    }
 
     /// Names the first box or class with a number that is not finite: JSON cannot say those.
     pub fn not_finite(&self) -> Option<String> {

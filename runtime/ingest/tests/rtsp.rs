@@ -7,6 +7,7 @@ use common::viewer::{Seen, Viewer};
 use common::{Frame, decode};
 use millrace_frame::{CameraState, monotonic_ns};
 use millrace_ingest::{IngestOptions, RtspTransport};
+use millrace_needs::skip_without;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -17,23 +18,15 @@ use std::time::{Duration, Instant};
 struct Server(Child);
 
 impl Server {
-    /// `None`, with a line that says why, where the server's packages are not installed. With `MILLRACE_CI=1` they have to
-    /// be.
+    /// Without the server's packages the test is skipped.
     fn start(port: u16, user: &[&str]) -> Option<Self> {
         // no test decodes the file while another one watches a camera
         file();
-        let server = Self::start_if_installed(port, user);
-        let required = std::env::var_os("MILLRACE_CI").is_some_and(|value| value == "1");
-        assert!(server.is_some() || !required, "the RTSP server is missing, and MILLRACE_CI=1 requires it");
-        server
-    }
-
-    fn start_if_installed(port: u16, user: &[&str]) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rtsp_server.py");
         // Debian's Python: the bindings are not on PyPI, and another Python in front of the path lacks them
         let python = Path::new("/usr/bin/python3");
         if !python.exists() {
-            eprintln!("skipped: /usr/bin/python3 with gst-rtsp-server is absent");
+            skip_without("gstreamer", "no /usr/bin/python3");
             return None;
         }
         let mut command = Command::new(python);
@@ -42,7 +35,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if let Some(what) = line.strip_prefix("missing: ") {
-            eprintln!("skipped: gst-rtsp-server is absent: {}", what.trim());
+            skip_without("gstreamer", what.trim());
             let _ = child.wait();
             return None;
         }

@@ -18,14 +18,14 @@ try:
     from gi.repository import GLib, Gst, GstRtspServer
 except (ImportError, ValueError) as error:
     print(f"missing: {error}", flush=True)
-    sys.exit(77)
+    sys.exit(1)
 
 path, port, *user = sys.argv[1:]
 Gst.init(None)
 missing = [name for name in ("qtdemux", "h264parse", "rtph264pay") if Gst.ElementFactory.find(name) is None]
 if missing:
     print(f"missing: GStreamer elements {missing}", flush=True)
-    sys.exit(77)
+    sys.exit(1)
 server = GstRtspServer.RTSPServer()
 server.set_service(port)
 factory = GstRtspServer.RTSPMediaFactory()

@@ -17,13 +17,28 @@ type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
+/// The nodes that this process runs. Each is also the name of a crate.
+static NODES: OnceLock<Vec<String>> = OnceLock::new();
+
 thread_local! {
     /// In the event loop's thread of a node that shares its process: of its subscriber.
     static OWN_RELOAD: RefCell<Option<Reload>> = const { RefCell::new(None) };
 }
 
-/// Installs the subscriber: `RUST_LOG` decides, and otherwise `level` for Millrace and warnings for everything else.
-pub fn install(level: &str) {
+/// Sets the nodes that this process runs, before a subscriber is installed. A second call changes nothing.
+pub(crate) fn of_nodes<'a>(names: impl Iterator<Item = &'a str>) {
+    let _ = NODES.set(names.map(str::to_owned).collect());
+}
+
+/// Installs the subscriber in a program that runs no node, for the lines of Millrace and of the crate `program`.
+pub fn log_to_stderr(program: &str, level: &str) {
+    of_nodes(std::iter::once(program));
+    install(level);
+}
+
+/// Installs the subscriber: `RUST_LOG` decides, and otherwise `level` for Millrace and the nodes of this process, and warnings
+/// for everything else.
+pub(crate) fn install(level: &str) {
     install_with(ours(level));
 }
 
@@ -132,29 +147,45 @@ fn filter(text: &str) -> EnvFilter {
     EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new("warn"))
 }
 
+/// Lines of Millrace's own crates, whose names begin alike, and of the nodes that this process runs; of other crates warnings.
 fn ours(level: &str) -> String {
-    const CRATES: [&str; 21] = [
-        "millrace_node",
-        "millrace_pool",
-        "millrace_cuda",
-        "millrace_ingest",
-        "millrace_cameras",
-        "millrace_detect",
-        "millrace_infer",
-        "millrace_kernels",
-        "sw_nv12",
-        "nvdec_nv12",
-        "nv12_to_rgb",
-        "cpu_infer",
-        "ort_infer",
-        "trt_infer",
-        "ws_publisher",
-        "zenoh_publisher",
-        "jsonl_writer",
-        "frame_checksum",
-        "ab_sink",
-        "tensor_compare",
-        "frame_picture",
-    ];
-    format!("warn,{}", CRATES.map(|name| format!("{name}={level}")).join(","))
+    of_crates(level, NODES.get().map_or(&[], Vec::as_slice))
+}
+
+fn of_crates(level: &str, nodes: &[String]) -> String {
+    let nodes: String = nodes.iter().map(|node| format!(",{}={level}", node.replace('-', "_"))).collect();
+    format!("warn,millrace={level}{nodes}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::io::{Read, Seek, Write};
+
+    #[test]
+    fn lines_of_the_nodes_of_the_process_are_kept_wherever_they_are_from() {
+        let mut file = tempfile::tempfile().unwrap();
+        let to = file.try_clone().unwrap();
+        let nodes = ["class-filter".to_owned(), "other".to_owned()];
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(&of_crates("info", &nodes)))
+            .with_writer(move || to.try_clone().unwrap())
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "class_filter", "first");
+            tracing::info!(target: "other::part", "second");
+            tracing::info!(target: "millrace_pool::producer", "third");
+            tracing::warn!(target: "zenoh::net", "fourth");
+            tracing::info!(target: "zenoh::net", "kept out");
+            tracing::debug!(target: "class_filter", "kept out");
+        });
+        file.flush().unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        let words: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
+        assert_eq!(words, ["first", "second", "third", "fourth"], "{text}");
+    }
 }

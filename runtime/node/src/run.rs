@@ -52,6 +52,7 @@ pub fn main<N: Node>() -> ExitCode {
         }
         _ => {}
     }
+    crate::log::of_nodes(std::iter::once(N::NAME));
     let launch = Launch::default();
     if let Some(group) = Group::asked(&launch, N::SHARES_PROCESS) {
         return group.join(N::NAME, &launch);

@@ -124,8 +124,7 @@ fn memory_that_took_the_descriptor_over_is_refused() {
 fn what_another_user_made_is_refused_and_not_given() {
     const NOBODY: u32 = 65_534;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be two users");
-        return;
+        return millrace_needs::skip_without("root", "only root can be two users");
     }
     let pool = Pool::create(&spec(2, 64)).unwrap();
     let good = pool.locator();

@@ -1,6 +1,6 @@
 //! The half that needs no GPU, with TensorRT-RTX where it is installed; the places of the functions, with TensorRT's own
 //! headers where they are given.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it stands and says what it skipped")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
 use super::layout::{V8_5, V8_6, V10, V11, Version};
 use super::*;
@@ -12,13 +12,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The library that `tests/run` installs; says so if it is absent.
+/// The library that `tests/run` installs; without it the test is skipped.
 fn tensorrt() -> Option<Tensorrt> {
-    let file = root().join("target/tools/tensorrt_rtx/tensorrt_rtx_libs/libtensorrt_rtx.so.1");
-    if !file.exists() {
-        println!("skipped: no TensorRT-RTX in target/tools/tensorrt_rtx; tests/run installs it");
-        return None;
-    }
+    let file = millrace_needs::tensorrt_rtx()?;
     Some(Tensorrt::open(Some(&file)).unwrap())
 }
 
@@ -197,8 +193,7 @@ fn a_process_has_one_tensorrt() {
 #[test]
 fn places_are_those_of_the_headers() {
     let Some(folder) = std::env::var_os("MILLRACE_TENSORRT_HEADERS").map(PathBuf::from) else {
-        println!("skipped: MILLRACE_TENSORRT_HEADERS names no folder with TensorRT's headers");
-        return;
+        return millrace_needs::skip_without("tensorrt_headers", "MILLRACE_TENSORRT_HEADERS names no folder");
     };
     let scratch = std::env::temp_dir().join(format!("millrace-places-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).unwrap();

@@ -35,4 +35,6 @@ pub enum WireError {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -118,7 +118,7 @@ pub(crate) fn answer<E: Engine>(arguments: impl Iterator<Item = OsString>, out: 
 }
 
 fn build<E: Engine>(ahead: Ahead, out: &mut String) -> Result<(), String> {
-    millrace_node::log_to_stderr("info");
+    millrace_node::log_to_stderr(E::NAME, "info");
     let settings = settings::<E>(&ahead.model, &ahead.sets)?;
     // before a library is looked for
     millrace_detect::Model::load(&ahead.model).map_err(|e| e.to_string())?;

@@ -192,12 +192,7 @@ pub(crate) fn own_data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The folder of real data beside the repository, or `None` with a line that says so.
+/// The folder of real data beside the repository. Without it the test is skipped.
 pub(crate) fn shared_data() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    eprintln!("skipped: ../shared/data is absent");
-    None
+    millrace_needs::data()
 }

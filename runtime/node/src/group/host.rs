@@ -63,6 +63,7 @@ pub fn host(stages: &'static [Stage]) -> ExitCode {
         Ok(listener) if listener.local_addr().is_ok() => listener,
         _ => return refuse("its standard input is no socket: it is started by nodes that have the setting PROCESS"),
     };
+    log::of_nodes(stages.iter().map(|stage| stage.name));
     log::install_for_several();
     get_room();
     // a panic is said where its thread's lines go
