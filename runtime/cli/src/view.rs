@@ -314,9 +314,10 @@ fn table(nodes: &[Totals], cameras: &Cameras, elapsed: Duration, now: Instant, c
     lines
 }
 
-/// Lines that fit a terminal: one that scrolls out at the top could not be taken off again.
+/// Lines that fit a terminal: one that scrolls out at the top could not be taken off again. The first row stays free too,
+/// since some terminals keep what is cleared from there on among the lines that have scrolled out.
 fn fitted(mut lines: Vec<String>, size: Size) -> Vec<String> {
-    let most = size.rows.saturating_sub(1).max(1);
+    let most = size.rows.saturating_sub(2).max(1);
     if lines.len() > most {
         let hidden = lines.len() - (most - 1);
         lines.truncate(most - 1);
@@ -427,8 +428,8 @@ mod tests {
         let lines: Vec<String> = (0..30).map(|n| n.to_string()).collect();
         let size = Size { columns: 80, rows: 24 };
         let cut = fitted(lines.clone(), size);
-        assert_eq!((cut.len(), cut[21].as_str(), cut[22].as_str()), (23, "21", "… 8 more lines, in a higher window"));
-        assert_eq!(fitted(lines, Size { columns: 80, rows: 31 }).len(), 30);
+        assert_eq!((cut.len(), cut[20].as_str(), cut[21].as_str()), (22, "20", "… 9 more lines, in a higher window"));
+        assert_eq!(fitted(lines, Size { columns: 80, rows: 32 }).len(), 30);
         assert_eq!(fitted(vec!["ab".into()], Size { columns: 1, rows: 0 }), ["…"]);
     }
 }
