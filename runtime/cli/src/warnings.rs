@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How often the log is read.
 const LOOK: Duration = Duration::from_millis(500);
+/// So much is read at a time.
+const MOST_BYTES: u64 = 1 << 20;
 /// More kinds of warnings than this are left to the log.
 const MOST: usize = 20;
 /// Whose warnings are not shown.
@@ -50,19 +52,22 @@ impl Warnings {
 
     /// The whole lines that the log has since it was last read. A log that cannot be read is one without warnings.
     fn lines(&mut self) -> Vec<String> {
-        const MOST_BYTES: u64 = 1 << 20;
-        let mut new = Vec::new();
-        let read = || -> std::io::Result<u64> {
-            let mut file = File::open(&self.log)?;
-            file.seek(SeekFrom::Start(self.read_bytes))?;
-            file.take(MOST_BYTES).read_to_end(&mut new).map(|bytes| bytes as u64)
-        };
-        let bytes = { read }().unwrap_or(0);
+        let new = read(&self.log, self.read_bytes).unwrap_or_default();
         let whole = new.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         // a line longer than all that is read at once is none of a node's
-        self.read_bytes += if whole == 0 && bytes == MOST_BYTES { bytes } else { whole as u64 };
+        let is_too_long = whole == 0 && new.len() as u64 == MOST_BYTES;
+        self.read_bytes += if is_too_long { MOST_BYTES } else { whole as u64 };
         String::from_utf8_lossy(&new[..whole]).lines().map(str::to_owned).collect()
     }
+}
+
+/// What a file has from this byte on.
+fn read(path: &Path, from_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from_bytes))?;
+    let mut new = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut new)?;
+    Ok(new)
 }
 
 /// The node and the text of a warning that is worth a user's look.
