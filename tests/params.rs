@@ -69,6 +69,12 @@ impl Graph {
         finish(&mut command, Duration::from_secs(60))
     }
 
+    fn millrace(&self, args: &[&str]) -> Output {
+        let mut command = millrace(args);
+        command.env("HOME", self.folder.path()).env("DORA_COORDINATOR_PORT", &self.port);
+        finish(&mut command, Duration::from_secs(60))
+    }
+
     /// `dora param set NODE KEY VALUE`; dora says that it was handed over, whatever the node makes of it.
     fn set(&self, node: &str, key: &str, json: &str) {
         let output = self.dora(&["param", "set", node, key, json, "--dataflow", "live"]);
@@ -164,6 +170,21 @@ fn settings_change_while_the_graph_runs_and_no_process_is_started_anew() {
     graph.until("SCORE at 0.25", |graph| graph.param("detect", "SCORE").as_deref() == Some("0.25"));
     assert!(graph.next(60).iter().any(|&n| n > 0), "boxes are back");
 
+    // 'millrace set' waits for what the node makes of a value, and says it
+    for (args, code, said) in [
+        (&["detect", "SCORE", "0.4"][..], 0, "detect: SCORE was 0.25 and is 0.4\n"),
+        (&["detect", "SCORE", "0.4"], 0, "detect: SCORE is 0.4 already\n"),
+        (&["detect", "SCORE", "1.5"], 1, "refuses it, and nothing changes: SCORE is '1.5', which is not a number"),
+        (&["detect", "MODEL", "x.yml"], 1, "nothing changes: MODEL needs a restart"),
+        (&["detcet", "SCORE", "0.4"], 2, "has no node 'detcet'; did you mean 'detect'?"),
+        (&["to-rgb", "HANDOVER", "event"], 0, "to-rgb: HANDOVER is event already\n"),
+        (&["detect", "SCORE", "--reset"], 0, "detect: SCORE was 0.4 and is 0.5\n"),
+    ] {
+        let output = graph.millrace(&[&["set"][..], args].concat());
+        let printed = printed(&output);
+        assert!(output.status.code() == Some(code) && printed.contains(said), "{args:?}: {printed}");
+    }
+
     // a node hands over by waiting, and by events again
     assert_eq!(graph.count("to-rgb", "handover_waits"), 0);
     graph.set("to-rgb", "HANDOVER", "\"blocking\"");
@@ -187,9 +208,18 @@ fn settings_change_while_the_graph_runs_and_no_process_is_started_anew() {
     assert_eq!(graph.count("to-rgb", "handover_waits"), waits, "it waits no longer");
     assert_eq!(graph.pids(), pids, "no process was started anew");
 
+    graph.set("detect", "SCORE", "0.75");
     let output = graph.dora(&["param", "delete", "detect", "SCORE", "--dataflow", "live"]);
     assert!(output.status.success(), "{}", printed(&output));
     graph.until("the graph's SCORE", |graph| graph.param("detect", "SCORE").as_deref() == Some("0.5"));
+
+    // what 'dora start' runs is in our list, too, and ends by our command
+    let list = printed(&graph.millrace(&["list"]));
+    assert!(list.lines().any(|line| line.starts_with("live ")), "{list}");
+    let stopped = graph.millrace(&["stop", "live"]);
+    assert!(stopped.status.success(), "{}", printed(&stopped));
+    let list = printed(&graph.millrace(&["list"]));
+    assert!(!list.contains("live "), "{list}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! One run of a graph under dora, from its start to its end; and when the next one begins, where it is started again.
 
 use crate::load::{Loaded, absolute_sets};
+use crate::logs::log_file;
 use crate::procs::Family;
-use crate::run::{log_file, start};
+use crate::run::start;
+use crate::running::Record;
 use crate::scratch::Scratch;
 use crate::status::{Inbox, NodeReport, State};
 use crate::totals::Totals;
@@ -76,16 +78,21 @@ pub(crate) struct Launch<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) sets: Vec<Set>,
     pub(crate) stem: String,
+    /// The command that runs it, and the graph file.
+    pub(crate) by: &'static str,
+    pub(crate) file: PathBuf,
 }
 
 impl<'a> Launch<'a> {
     /// Of a graph that was loaded from `file`.
-    pub(crate) fn of(dora: PathBuf, file: &Path, loaded: &'a Loaded) -> anyhow::Result<Self> {
+    pub(crate) fn of(by: &'static str, dora: PathBuf, file: &Path, loaded: &'a Loaded) -> anyhow::Result<Self> {
         Ok(Self {
             dora,
             graph: loaded.checked.graph.as_ref().context("there is no graph")?,
             folder: loaded.folder.clone(),
             sets: absolute_sets(&loaded.checked)?,
+            by,
+            file: file.to_path_buf(),
             stem: file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("graph").to_owned(),
         })
     }
@@ -114,6 +121,7 @@ impl Life {
         let inbox = Inbox::new(scratch.status_socket()?);
         let log = log_file(&launch.stem)?;
         let child = start(&launch.dora, &file, &scratch.status_path(), &log)?;
+        Record::new(launch.by, &launch.file, &log).write(&scratch)?;
         let family = Family::of(child.id());
         let looked = Instant::now();
         Ok(Self { child, family, inbox, log, looked, stopping: None, hurried: false, killed: false, _scratch: scratch })

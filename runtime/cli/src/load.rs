@@ -1,5 +1,6 @@
 //! A graph file from its path.
 
+use crate::out::{err, errln};
 use crate::run::refuse_what_dora_must_fetch;
 use crate::{dora, fit, make};
 use anyhow::{Context, bail};
@@ -57,13 +58,13 @@ pub(crate) fn ready(
 ) -> anyhow::Result<Option<(PathBuf, Loaded)>> {
     let mut say = |line: &str| {
         if !quiet {
-            eprintln!("{line}");
+            errln!("{line}");
         }
     };
     // What is wrong with the file itself need not wait for a build.
     let first = load(graph, sets, &Blind)?;
     let Some(found) = first.checked.graph.as_ref().filter(|_| first.checked.report.is_ok()) else {
-        eprint!("{}", first.checked.report.text(false));
+        err!("{}", first.checked.report.text(false));
         return Ok(None);
     };
     refuse_what_dora_must_fetch(found, graph)?;
@@ -73,7 +74,7 @@ pub(crate) fn ready(
     }
     let loaded = load(graph, sets, &Programs::default())?;
     if loaded.checked.graph.is_none() || !loaded.checked.report.is_ok() {
-        eprint!("{}", loaded.checked.report.text(false));
+        err!("{}", loaded.checked.report.text(false));
         return Ok(None);
     }
     Ok(Some((dora, loaded)))

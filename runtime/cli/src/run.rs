@@ -1,43 +1,86 @@
 //! `millrace run`: build, check, hand to dora, watch, end.
 
-use crate::RunArgs;
 use crate::cameras::Cameras;
 use crate::efficiency::Meter;
 use crate::life::comes_back_within;
 use crate::load::{Loaded, absolute_sets, load};
+use crate::logs::{is_noise, log_file};
+use crate::out::{err, errln, reader_has_gone};
 use crate::procs::Family;
+use crate::running::Record;
 use crate::scratch::Scratch;
+use crate::signals::Signals;
 use crate::status::{Inbox, NodeReport, State, VARIABLE};
 use crate::totals::{LOOK, Totals};
 use crate::trial::gpu::Probe;
-use crate::view::View;
+use crate::view::{End, View};
 use crate::vitals::{Vital, Vitals};
-use crate::{dora, make};
+use crate::warnings::Warnings;
+use crate::{dora, events, make, set_parser};
 use anyhow::{Context, bail};
-use millrace_graph::check::Checked;
+use millrace_graph::check::{Checked, Set};
 use millrace_graph::describe::{Blind, Programs};
 use millrace_graph::fault::Report;
 use millrace_graph::model::{Graph, Origin};
+use millrace_graph::schedule::parse_duration;
 use rustix::process::Signal;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// A graph, and how it is run.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millrace run graphs/demo.yml
+  millrace run graphs/detect.yml --set decode.SOURCE=clip.mp4 --set write.PATH=out.jsonl
+  millrace run graphs/cameras.yml --stop-after 10m --json
+
+Exit codes: 0 all ended as they should, also where SIGTERM or 'millrace stop' asked for it; 130 after Ctrl-C; 141 where \
+the reader of a pipe has gone; 1 otherwise.")]
+pub(crate) struct Args {
+    /// The graph file.
+    graph: PathBuf,
+    /// Give a setting of a node another value, over what the graph says; may be repeated.
+    #[arg(long = "set", value_name = "NODE.KEY=VALUE", value_parser = set_parser())]
+    sets: Vec<Set>,
+    /// Don't run the graph's build commands.
+    #[arg(long)]
+    no_build: bool,
+    /// Stop the graph after this time: 30, 500ms, 10s, 5m, 1h, 2d.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    stop_after: Option<Duration>,
+    /// Print nothing but addresses, faults and the end.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print what happens as JSON, a document a line.
+    #[arg(long)]
+    json: bool,
+}
 
 /// After the user asked to stop: when dora is asked to hurry, and when all that is left is killed.
 pub(crate) const HURRY: (Duration, Duration) = (Duration::from_millis(1_800), Duration::from_millis(2_500));
 /// The same for a stop that nobody sits and waits for: dora's own patience with its nodes is 10 s.
 pub(crate) const PATIENT: (Duration, Duration) = (Duration::from_secs(11), Duration::from_secs(12));
 
-pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let mut view = View::new(args.quiet);
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let ended = attempt(args);
+    if args.json
+        && let Err(error) = &ended
+    {
+        events::broken(error);
+    }
+    ended
+}
+
+fn attempt(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut view = View::new(args.quiet, args.json);
     // What is wrong with the file itself need not wait for a build.
     let first = load(&args.graph, &args.sets, &Blind)?;
     let Some(graph) = first.checked.graph.as_ref().filter(|_| first.checked.report.is_ok()) else {
-        return Ok(refuse(&first.checked.report));
+        return Ok(refuse(&first.checked.report, args.json));
     };
     refuse_what_dora_must_fetch(graph, &args.graph)?;
     let program = dora::ensure(&mut |line| view.say(line))?;
@@ -46,10 +89,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let Loaded { checked, folder, .. } = load(&args.graph, &args.sets, &Programs::default())?;
     let Some(graph) = checked.graph.as_ref().filter(|_| checked.report.is_ok()) else {
-        return Ok(refuse(&checked.report));
+        return Ok(refuse(&checked.report, args.json));
     };
     if !args.quiet {
-        eprint!("{}", checked.report.warnings());
+        err!("{}", checked.report.warnings());
     }
     dora::has_room(graph.nodes.len())?;
     let sets = absolute_sets(&checked)?;
@@ -61,13 +104,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     view.say(&format!("running {}; dora's log is {}", args.graph.display(), log.display()));
     let signals = Signals::listen()?;
     let child = start(&program, &file, &scratch.status_path(), &log)?;
+    Record::new("run", &args.graph, &log).write(&scratch)?;
     let mut running = Running::new(&checked, graph, (child, log), inbox, view, signals, args.stop_after);
     let status = running.watch()?;
     Ok(running.end(status))
 }
 
-fn refuse(report: &Report) -> ExitCode {
-    eprint!("{}", report.text(false));
+fn refuse(report: &Report, json: bool) -> ExitCode {
+    if json {
+        events::refused(report);
+    }
+    err!("{}", report.text(false));
     ExitCode::FAILURE
 }
 
@@ -93,34 +140,6 @@ pub(crate) fn refuse_what_dora_must_fetch(graph: &Graph, file: &Path) -> anyhow:
     Ok(())
 }
 
-/// A log of this run, beside the last ones. Logs of runs that go on are left alone, however many came later.
-pub(crate) fn log_file(stem: &str) -> anyhow::Result<PathBuf> {
-    let base = dora::target_folder().unwrap_or_else(std::env::temp_dir);
-    let folder = base.join("millrace-logs");
-    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    remove_old_logs(&folder);
-    Ok(folder.join(format!("{stem}-{}.log", std::process::id())))
-}
-
-/// Keeps the last logs, and those of runs that go on: dora and its nodes hold a lock on theirs.
-fn remove_old_logs(folder: &Path) {
-    const KEPT: usize = 20;
-    let mut old: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    old.sort();
-    for (_, path) in old.iter().take(old.len().saturating_sub(KEPT - 1)) {
-        let Ok(log) = File::open(path) else { continue };
-        if log.try_lock().is_ok() {
-            // Another run may have removed it.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 pub(crate) fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> anyhow::Result<Child> {
     let open = || File::options().create(true).append(true).open(log);
     let file = open().with_context(|| format!("the log {} cannot be written", log.display()))?;
@@ -144,30 +163,6 @@ pub(crate) fn start(program: &Path, graph: &Path, status: &Path, log: &Path) -> 
     command.spawn().with_context(|| format!("dora ({}) cannot be started", program.display()))
 }
 
-/// Requests to stop, counted.
-pub(crate) struct Signals {
-    count: Arc<AtomicUsize>,
-}
-
-impl Signals {
-    pub(crate) fn listen() -> anyhow::Result<Self> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let count = Arc::new(AtomicUsize::new(0));
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let counter = Arc::clone(&count);
-        std::thread::spawn(move || {
-            for _ in signals.forever() {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        Ok(Self { count })
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-}
-
 /// Why the graph was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -175,6 +170,10 @@ enum Cause {
     Time,
     /// Ctrl-C, or a signal like it.
     User,
+    /// SIGTERM: a service manager, or `millrace stop`.
+    Manager,
+    /// Nobody reads what is printed any more.
+    Reader,
     /// A node failed and stays down.
     Failure,
 }
@@ -198,7 +197,9 @@ struct Running {
     stopping: Option<(Instant, Cause)>,
     hurried: bool,
     killed: bool,
+    /// What nodes said of their ends, as it was printed.
     shown_errors: Vec<(String, String)>,
+    warnings: Warnings,
     log: PathBuf,
     /// When the nodes were last looked at.
     looked: Instant,
@@ -232,6 +233,7 @@ impl Running {
             hurried: false,
             killed: false,
             shown_errors: Vec::new(),
+            warnings: Warnings::of(&log),
             log,
             looked: Instant::now(),
         }
@@ -255,6 +257,7 @@ impl Running {
                 }
                 last_look = Some(now);
             }
+            self.warn(now);
             if now - self.looked >= LOOK {
                 self.look_at_nodes(now);
                 self.looked = now;
@@ -264,6 +267,7 @@ impl Running {
                 while let Some(status) = self.inbox.next(Duration::from_millis(1)) {
                     self.take(status);
                 }
+                self.warn(now + Duration::from_secs(1));
                 return Ok(status);
             }
             self.view.update(&self.nodes, &self.cameras, now - self.start, now);
@@ -277,8 +281,7 @@ impl Running {
         {
             let line = (status.node.clone(), error);
             if !self.shown_errors.contains(&line) {
-                self.view.erase();
-                eprintln!("{}: {}", line.0, line.1);
+                self.view.failed(&line.0, &line.1);
                 self.shown_errors.push(line);
             }
         }
@@ -286,6 +289,13 @@ impl Running {
         if let Some(restart) = node.take(status, now) {
             let line = self.vitals.restarted(&node.id, restart, &self.log);
             self.view.alarm(&line);
+        }
+    }
+
+    /// Says what nodes warn of in their logs.
+    fn warn(&mut self, now: Instant) {
+        for (node, text) in self.warnings.news(now) {
+            self.view.warn(&node, &text);
         }
     }
 
@@ -310,7 +320,9 @@ impl Running {
         match self.stopping {
             None => {
                 let cause = if asked > 0 {
-                    Cause::User
+                    if self.signals.is_term() { Cause::Manager } else { Cause::User }
+                } else if reader_has_gone() {
+                    Cause::Reader
                 } else if self.stop_after.is_some_and(|after| now - self.start >= after) {
                     Cause::Time
                 } else if self.is_lost(now) {
@@ -323,8 +335,9 @@ impl Running {
                 self.stopping = Some((now, cause));
             }
             Some((since, cause)) => {
-                let again = asked > usize::from(cause == Cause::User);
-                let (hurry, kill) = if cause == Cause::User { HURRY } else { PATIENT };
+                let by_signal = matches!(cause, Cause::User | Cause::Manager);
+                let again = asked > usize::from(by_signal);
+                let (hurry, kill) = if by_signal || cause == Cause::Reader { HURRY } else { PATIENT };
                 if (again || now - since >= kill) && !self.killed {
                     self.family.kill();
                     self.killed = true;
@@ -358,8 +371,6 @@ impl Running {
         self.family.sweep();
         let cause = self.stopping.map(|(_, cause)| cause);
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, self.killed || self.hurried)).collect();
-        self.view.summary(&self.nodes, &ends, &self.cameras, elapsed);
-        self.meter.lines().iter().for_each(|line| self.view.say(line));
         let mut troubled: Vec<&str> = Vec::new();
         let mut incomplete: Vec<&str> = Vec::new();
         for (node, reports) in self.nodes.iter().zip(&self.reports) {
@@ -374,14 +385,18 @@ impl Running {
         let code = match cause {
             // What shells give for an interrupted program.
             Some(Cause::User) => 130,
+            // and for one whose reader has gone
+            Some(Cause::Reader) => 141,
             _ if !incomplete.is_empty() => 1,
-            Some(Cause::Time) if troubled.is_empty() && !self.killed => 0,
+            Some(Cause::Time | Cause::Manager) if troubled.is_empty() && !self.killed => 0,
             None if troubled.is_empty() && status.success() => 0,
             _ => 1,
         };
+        let end = End { ends, elapsed, code: Some(code), more: self.meter.lines() };
+        self.view.summary(&self.nodes, &self.cameras, &end);
         if code == 1 {
             if !incomplete.is_empty() {
-                eprintln!("millrace: frames are missing, as said above: {}", incomplete.join(", "));
+                errln!("millrace: frames are missing, as said above: {}", incomplete.join(", "));
             }
             if incomplete.is_empty() || !troubled.is_empty() {
                 self.explain_failure(status, &troubled, &self.log);
@@ -392,36 +407,24 @@ impl Running {
 
     fn explain_failure(&self, status: ExitStatus, troubled: &[&str], log: &Path) {
         if !troubled.is_empty() {
-            eprintln!("millrace: not ended as they should: {}", troubled.join(", "));
+            errln!("millrace: not ended as they should: {}", troubled.join(", "));
         }
         // 1 is what dora gives when a node failed.
         if troubled.is_empty() || status.code() != Some(1) && self.stopping.is_none() {
-            eprintln!("millrace: dora ended with {status}");
+            errln!("millrace: dora ended with {status}");
         }
         // Their own words were shown; dora's are wanted where there were none.
         if self.shown_errors.is_empty() {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().filter(|line| !is_noise(line)).collect();
-            eprintln!("the last lines of dora's log ({}):", log.display());
+            errln!("the last lines of dora's log ({}):", log.display());
             for line in &lines[lines.len().saturating_sub(20)..] {
-                eprintln!("  {line}");
+                errln!("  {line}");
             }
         } else {
-            eprintln!("dora's log: {}", log.display());
+            errln!("dora's log: {}", log.display());
         }
     }
-}
-
-/// Blank lines, stack traces without names, and what dora 1.1 logs of its own workings.
-pub(crate) fn is_noise(line: &str) -> bool {
-    let line = line.trim_start();
-    let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let is_frame = number.len() < line.len() && number.starts_with(": ");
-    line.is_empty()
-        || is_frame
-        || line.starts_with("at ")
-        || line.starts_with("Stack backtrace")
-        || line.contains("diagnostic)")
 }
 
 pub(crate) fn end_of(node: &Totals, killed: bool) -> String {
@@ -439,50 +442,5 @@ pub(crate) fn end_of(node: &Totals, killed: bool) -> String {
         0 => end.to_owned(),
         1 => format!("{end}, 1 restart"),
         n => format!("{end}, {n} restarts"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use std::time::SystemTime;
-
-    #[test]
-    fn the_log_of_a_run_that_goes_on_is_kept_however_many_come_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let aged = |path: &Path, age_s: u64| {
-            let file = File::options().create(true).append(true).open(path).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
-        };
-        // the oldest of all, and what dora started still runs; a script stands in for dora
-        let elsewhere = tempfile::tempdir().unwrap();
-        let dora = elsewhere.path().join("dora");
-        std::fs::write(&dora, "#!/bin/sh\nsleep 600 &\nwait\n").unwrap();
-        std::fs::set_permissions(&dora, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let log = folder.path().join("long-1.log");
-        let mut child = start(&dora, Path::new("graph.yml"), Path::new("/none"), &log).unwrap();
-        aged(&log, 5_000);
-        let later: Vec<PathBuf> = (0..30).map(|n| folder.path().join(format!("g-{n}.log"))).collect();
-        for (n, path) in later.iter().enumerate() {
-            aged(path, 1_000 - n as u64);
-        }
-        remove_old_logs(folder.path());
-        let kept = later.iter().filter(|path| path.exists()).count();
-        assert!(log.exists() && child.try_wait().unwrap().is_none());
-        assert_eq!(kept, 19, "the newest of those that have ended");
-        let mut family = Family::of(child.id());
-        family.kill();
-        child.wait().unwrap();
-        assert!(family.gone_within(Duration::from_secs(10)));
-        aged(&log, 5_000);
-        // a process that was not seen yet may take a moment to die
-        let start = Instant::now();
-        while log.exists() {
-            assert!(start.elapsed() < Duration::from_secs(20), "nobody writes there any more");
-            remove_old_logs(folder.path());
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }

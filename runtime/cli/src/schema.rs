@@ -1,5 +1,6 @@
 //! `millrace schema`: the JSON Schema of graphs, for editors.
 
+use crate::out::outln;
 use anyhow::{Context, bail};
 use millrace_graph::cameras;
 use millrace_graph::describe::{Described, Describer, Description, Programs};
@@ -19,12 +20,12 @@ pub(crate) fn schema(programs: &[PathBuf], output: &Path, check: bool) -> anyhow
     for (output, text) in [(output, graphs), (&beside, format!("{:#}\n", cameras::schema()))] {
         if !check {
             std::fs::write(output, text).with_context(|| format!("{} cannot be written", output.display()))?;
-            println!("{} is written", output.display());
+            outln!("{} is written", output.display());
         } else if std::fs::read_to_string(output).unwrap_or_default() != text {
             bail!("{} is not what the programs say now; run 'millrace schema' and commit it", output.display());
         }
     }
-    println!("the schemas of {} nodes' graphs and of cameras files", nodes.len());
+    outln!("the schemas of {} nodes' graphs and of cameras files", nodes.len());
     Ok(ExitCode::SUCCESS)
 }
 

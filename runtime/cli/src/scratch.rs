@@ -120,7 +120,17 @@ impl Scratch {
     }
 }
 
-const LOCK: &str = "lock";
+/// In the folder: locked while the run lasts.
+pub(crate) const LOCK: &str = "lock";
+
+/// The folders of all runs in the temporary folder, also of those that were killed.
+pub(crate) fn folders() -> Vec<PathBuf> {
+    let mut bases = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
+    bases.dedup();
+    let entries = bases.iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("millrace-")));
+    ours.map(|entry| entry.path()).collect()
+}
 
 fn lock(folder: &Path) -> std::io::Result<File> {
     let lock = File::create(folder.join(LOCK))?;

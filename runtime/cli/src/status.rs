@@ -4,6 +4,7 @@
 use millrace_frame::CameraStatus;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -46,6 +47,8 @@ pub(crate) struct NodeReport {
     pub(crate) latency: Vec<Latency>,
     /// The cameras that it reads or serves, with their states.
     pub(crate) cameras: Vec<CameraStatus>,
+    /// Its answers to changes of its settings, by setting.
+    pub(crate) param_answers: BTreeMap<String, Answer>,
     /// Lines for the user, such as the address of a page.
     pub(crate) notes: Vec<String>,
     /// Its resident memory.
@@ -56,6 +59,18 @@ pub(crate) struct NodeReport {
     pub(crate) error: Option<String>,
     /// What dora started it from; the first report to a watcher has it.
     pub(crate) definition: Option<serde_json::Value>,
+}
+
+/// What came of the last change of a setting.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Answer {
+    /// Its number among all answers of the process, from 1.
+    pub(crate) n: u64,
+    pub(crate) was: String,
+    pub(crate) now: String,
+    /// Why nothing has changed.
+    pub(crate) refused: Option<String>,
 }
 
 /// A process of several nodes.

@@ -37,7 +37,7 @@ impl Vital {
 
     /// Those that are news to each other. A process that goes on after it was stopped first reports that its event loop
     /// has not turned: it hangs in both cases.
-    fn kind(self) -> u8 {
+    pub(crate) fn kind(self) -> u8 {
         match self {
             Self::Well => 0,
             Self::Silent(_) | Self::Stuck(_) => 1,

@@ -40,14 +40,19 @@ impl Bench {
     }
 
     fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.verb("run");
+        command.arg(self.folder.path().join("g.yml")).args(args);
+        command
+    }
+
+    /// `millrace VERB`, which sees this bench's graphs.
+    fn verb(&self, verb: &str) -> Command {
         let path = std::env::join_paths(
             std::iter::once(fake()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
         );
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
         command
-            .arg("run")
-            .arg(self.folder.path().join("g.yml"))
-            .args(args)
+            .arg(verb)
             .env("PATH", path.unwrap())
             .env("TMPDIR", self.folder.path().join("tmp"))
             .stdin(Stdio::null())
@@ -62,7 +67,11 @@ impl Bench {
 
     /// Starts it and waits until this many nodes run.
     fn start(&self, nodes: usize) -> Child {
-        let child = self.command(&[]).spawn().unwrap();
+        self.start_with(nodes, &[])
+    }
+
+    fn start_with(&self, nodes: usize, args: &[&str]) -> Child {
+        let child = self.command(args).spawn().unwrap();
         let start = Instant::now();
         while self.started().len() < nodes {
             assert!(start.elapsed() < Duration::from_secs(60), "the nodes did not start");
@@ -137,7 +146,11 @@ fn nodes_run_in_the_graphs_folder_with_settings_word_for_word() {
     let bench = Bench::new(&[("a", "TEXT: \"1.10\""), ("b", "SECONDS: 0.1")]);
     let output = bench.run(&["--set", "b.TEXT=1.10 $HOME 'x'", "--quiet"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(output.stdout.is_empty());
+    // the address and the end are said all the same
+    let out = text(&output.stdout);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines.contains(&"a: page: http://127.0.0.1:1/"), "{out}");
+    assert!(lines.last().unwrap().starts_with("42 frames in ") && lines.len() == 3, "{out}");
     let started = bench.started();
     let of = |id: &str| started.iter().find(|node| node["node"] == id).unwrap().clone();
     assert_eq!(of("b")["text"], "1.10 $HOME 'x'");
@@ -236,7 +249,8 @@ fn each_change_of_a_cameras_state_is_a_line() {
         out.lines().filter_map(|line| line.split_once(" camera door: ")).map(|(_, state)| state).collect();
     assert_eq!(lines, ["refused (attempt 2): 401 Unauthorized", "live"], "{out}");
     assert!(out.contains(" · cameras: 1 refused\n"), "{out}");
-    assert!(bench.run(&["--quiet"]).stdout.is_empty());
+    let quiet = text(&bench.run(&["--quiet"]).stdout);
+    assert!(!quiet.contains("camera"), "{quiet}");
 }
 
 #[test]
@@ -256,6 +270,117 @@ fn interrupt_ends_everything_within_3_s() {
         assert!(took < Duration::from_secs(3), "{mode}, {interrupts} interrupts: {took:?}");
         bench.assert_clean(Some(dora));
     }
+}
+
+#[test]
+fn sigterm_is_an_orderly_end() {
+    for (mode, code) in [("done", 0), ("deaf", 1)] {
+        let bench = Bench::new(&[("a", "SECONDS: 600"), ("b", &format!("SECONDS: 600, MODE: {mode}"))]);
+        let child = bench.start(2);
+        signal(child.id(), Signal::TERM);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{mode}: {}", text(&output.stderr));
+        bench.assert_clean(None);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_and_nothing_panics() {
+    for form in [&[][..], &["--json"], &["--quiet"]] {
+        let bench = Bench::new(&[("a", "SECONDS: 600")]);
+        let mut child = bench.start_with(1, form);
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()), "{form:?}");
+        bench.assert_clean(None);
+    }
+    // without a reader of its faults a run goes on, and fails as it would have
+    let bench = Bench::new(&[("a", "SECONDS: 2, MODE: fail")]);
+    let mut child = bench.start(1);
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("42 frames in "), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_log_gets_a_line_where_something_changes_and_not_each_second() {
+    let bench = Bench::new(&[("a", "SECONDS: 7")]);
+    let output = bench.run(&[]);
+    let out = text(&output.stdout);
+    let lines = out.lines().filter(|line| line.starts_with("0:0")).count();
+    assert!((1..=4).contains(&lines), "{out}");
+    bench.assert_clean(None);
+}
+
+#[test]
+fn what_a_node_warns_of_is_printed_once_and_what_dora_warns_of_is_not() {
+    let bench = Bench::new(&[("a", "SECONDS: 0.5"), ("b", "MODE: warn, SECONDS: 1.5")]);
+    let output = bench.run(&[]);
+    let err = text(&output.stderr);
+    assert_eq!(err.lines().filter(|line| *line == "warning: b: the model runs on the CPU").count(), 1, "{err}");
+    assert!(!err.contains("diagnostic"), "{err}");
+}
+
+/// Every line of standard output as JSON.
+fn events(output: &Output) -> Vec<Value> {
+    let out = text(&output.stdout);
+    out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}\n{out}"))).collect()
+}
+
+#[test]
+fn json_says_all_of_it_whatever_happens() {
+    let bench = Bench::new(&[("a", "SECONDS: 1.5"), ("b", "MODE: warn")]);
+    let output = bench.run(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let all = events(&output);
+    let of = |name: &str| all.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("{name}: {all:#?}"));
+    assert_eq!((&of("note")["node"], &of("note")["text"]), (&"a".into(), &"page: http://127.0.0.1:1/".into()));
+    assert_eq!(of("warning")["text"], "the model runs on the CPU");
+    assert_eq!(of("nodes")["nodes"].as_array().unwrap().len(), 2);
+    let end = all.last().unwrap();
+    assert_eq!((&end["event"], &end["code"], &end["frames"]), (&"end".into(), &0.into(), &42.into()));
+    assert_eq!((&end["nodes"][0]["id"], &end["nodes"][0]["end"]), (&"a".into(), &"done".into()));
+    assert_eq!((&end["dropped"][0]["cause"], &end["dropped"][0]["count"]), (&"stale".into(), &3.into()));
+
+    let bench = Bench::new(&[("a", "MODE: fail")]);
+    let all = events(&bench.run(&["--json"]));
+    assert!(all.iter().any(|event| event["event"] == "failed" && event["node"] == "a"), "{all:#?}");
+    assert_eq!(all.last().unwrap()["code"], 1);
+
+    let broken = Bench::new(&[("a", "SECONDS: 1"), ("a", "SECONDS: 1")]);
+    let all = events(&broken.run(&["--json"]));
+    assert_eq!((all.len(), &all[0]["event"], &all[0]["ok"]), (2, &"faults".into(), &false.into()));
+    assert_eq!((&all[1]["event"], &all[1]["code"]), (&"end".into(), &1.into()));
+
+    std::fs::remove_file(broken.folder.path().join("g.yml")).unwrap();
+    let all = events(&broken.run(&["--json"]));
+    assert!(all.len() == 1 && all[0]["error"].as_str().unwrap().contains("g.yml cannot be read"), "{all:#?}");
+}
+
+#[test]
+fn a_graph_that_runs_is_listed_has_a_log_and_can_be_stopped() {
+    let bench = Bench::new(&[("a", "MODE: warn, SECONDS: 600")]);
+    let child = bench.start(1);
+    let listed: Value = serde_json::from_slice(&bench.verb("list").arg("--json").output().unwrap().stdout).unwrap();
+    let ours = listed.as_array().unwrap().iter().find(|graph| graph["pid"] == child.id()).unwrap();
+    assert_eq!((&ours["name"], &ours["by"]), (&"g".into(), &"run".into()));
+    assert!(ours["graph"].as_str().unwrap().ends_with("/g.yml"));
+    let pid = child.id().to_string();
+    let shown = text(&bench.verb("list").output().unwrap().stdout);
+    assert!(shown.lines().any(|line| line.starts_with("g ") && line.contains(&pid)), "{shown}");
+
+    let log = text(&bench.verb("logs").args([&pid, "--node", "a"]).output().unwrap().stdout);
+    assert!(log.contains("the model runs on the CPU"), "{log}");
+    let none = text(&bench.verb("logs").args([&pid, "--node", "b"]).output().unwrap().stdout);
+    assert_eq!(none, "");
+
+    let stopped = bench.verb("stop").arg(&pid).output().unwrap();
+    assert!(stopped.status.success(), "{}", text(&stopped.stderr));
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    bench.assert_clean(None);
+    let again = bench.verb("stop").arg(&pid).output().unwrap();
+    assert!(text(&again.stderr).contains(&format!("no graph called '{pid}' runs")), "{}", text(&again.stderr));
 }
 
 #[test]

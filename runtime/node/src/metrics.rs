@@ -38,6 +38,7 @@ struct State {
     warned: Table<(Option<Instant>, u64)>,
     notes: Vec<String>,
     params: BTreeMap<String, String>,
+    param_answers: BTreeMap<String, ParamAnswer>,
     cameras: BTreeMap<String, CameraStatus>,
     outages: BTreeMap<String, Outage>,
 }
@@ -75,6 +76,9 @@ impl<V> Table<V> {
         of_name.filter_map(|(_, by_source)| by_source.get(source)).map(number).sum()
     }
 }
+
+/// Answers to changes of settings that are kept, the newest ones.
+const MOST_ANSWERS: u64 = 100;
 
 /// Counted among the losses, although no frame is missing: the pools have what a dora message would have said.
 const NO_FRAMES: [&str; 2] = ["doorbell", "bad_doorbell"];
@@ -231,9 +235,20 @@ impl Metrics {
         self.state().cameras.values().cloned().collect()
     }
 
-    /// A setting has this value since `dora param` changed it.
-    pub(crate) fn param(&self, key: &str, value: String) {
-        self.state().params.insert(key.to_owned(), value);
+    /// A setting was changed from one value to another by `dora param`, or why it was not.
+    pub(crate) fn param(&self, key: &str, answer: Result<(String, String), String>) {
+        let mut state = self.state();
+        let n = state.param_answers.values().map(|answer| answer.n).max().unwrap_or(0) + 1;
+        let answer = match answer {
+            Ok((was, now)) => {
+                state.params.insert(key.to_owned(), now.clone());
+                ParamAnswer { n, was, now, refused: None }
+            }
+            Err(why) => ParamAnswer { n, refused: Some(why), ..ParamAnswer::default() },
+        };
+        state.param_answers.insert(key.to_owned(), answer);
+        // names that are no setting's are refused, and there may be any number of them
+        state.param_answers.retain(|_, answer| answer.n + MOST_ANSWERS > n);
     }
 
     /// A counter's value; for tests and for pages that show it.
@@ -306,6 +321,7 @@ impl Metrics {
             latency: Vec::new(),
             notes: state.notes.clone(),
             params: state.params.clone(),
+            param_answers: state.param_answers.clone(),
             cameras: state.cameras.values().cloned().collect(),
         };
         let times: Vec<_> =
@@ -352,8 +368,24 @@ pub(crate) struct Snapshot {
     notes: Vec<String>,
     /// The settings that were changed since the node runs.
     params: BTreeMap<String, String>,
+    /// What came of the last change of each setting.
+    param_answers: BTreeMap<String, ParamAnswer>,
     /// The cameras that it reads or serves, with their states.
     cameras: Vec<CameraStatus>,
+}
+
+/// What came of a change of a setting, for who asked for it.
+#[derive(Clone, Debug, Default, Serialize)]
+struct ParamAnswer {
+    /// Its number among all answers, from 1.
+    n: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    was: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    now: String,
+    /// Why nothing has changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
 }
 
 /// A camera's id, shared with the counters.

@@ -1,7 +1,8 @@
 //! Settings that change while the node runs: `dora param set` and `dora param delete`.
 //!
 //! A change is read as the graph's text is: all settings again, by the same schema, into the same types. What does not
-//! fit changes nothing. dora's command hears nothing of it: the log and the node's counters say what came of it.
+//! fit changes nothing. dora's command hears nothing of it: the log, the node's counters and its reports say what came of
+//! it, and `millrace set` waits for the report.
 
 use crate::inputs::Inputs;
 use crate::metrics::Metrics;
@@ -44,11 +45,12 @@ pub(crate) fn apply<N: Node>(
             let now = raw_settings.displayed(key);
             tracing::info!("{key} changes from {before} to {now}, by dora param");
             metrics.count("params_applied", "", 1);
-            metrics.param(key, now);
+            metrics.param(key, Ok((before, now)));
         }
         Err(refusal) => {
             tracing::warn!("dora param of '{}' is refused, and nothing changes: {refusal}", raw_settings.node());
             metrics.count("params_refused", "", 1);
+            metrics.param(key, Err(refusal.to_string()));
         }
     }
 }

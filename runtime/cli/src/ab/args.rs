@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 
 /// Two graphs, or one and what is changed in it.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millrace ab graphs/demo.yml --set to-rgb.FUSED=false
+  millrace ab graphs/nv12.yml graphs/bgr24.yml --rounds 10 --page report.md
+  millrace ab a.yml b.yml --require 'fps >= 1.15x, map_drop <= 0.1'
+
+Exit codes: 0 measured, and all that --require names holds; 1 that does not hold; 2 it could not be measured.")]
 pub(crate) struct Args {
     /// Arm A: a graph file.
     pub(super) a: PathBuf,
@@ -67,7 +74,7 @@ pub(crate) struct Args {
     /// Run both arms at the same time, fed from the same decoders: what live cameras need.
     #[arg(long)]
     pub(super) together: bool,
-    /// Run so many experiments of A against A, and tell how many said 'no difference shown'.
+    /// Run so many experiments of A against A, and print how many said 'no difference shown'.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) self_test: Option<u32>,
     /// Don't run the graphs' build commands.
@@ -76,6 +83,9 @@ pub(crate) struct Args {
     /// Print nothing but the report and faults.
     #[arg(long, short)]
     pub(super) quiet: bool,
+    /// Print the report as JSON, in place of the table.
+    #[arg(long, conflicts_with = "self_test")]
+    pub(super) json: bool,
     /// The heading of the report.
     #[arg(long)]
     pub(super) title: Option<String>,

@@ -12,7 +12,9 @@ mod speed;
 mod truth;
 
 use crate::load::{Loaded, load};
-use crate::run::{Signals, refuse_what_dora_must_fetch};
+use crate::out::{complain, err, outln};
+use crate::run::refuse_what_dora_must_fetch;
+use crate::signals::Signals;
 use crate::trial::launch::Launcher;
 use crate::trial::machine;
 use crate::trial::plan::Plan;
@@ -41,17 +43,15 @@ const NOT_MEASURED: u8 = 2;
 
 /// Runs an experiment.
 pub(crate) fn ab(args: &Args) -> ExitCode {
-    match try_ab(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("millrace: {error:#}");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            eprintln!("millrace: {error:#}");
-            ExitCode::from(NOT_MEASURED)
-        }
+    let error = match try_ab(args) {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
+    if args.json {
+        outln!("{:#}", serde_json::json!({ "error": format!("{error:#}") }));
     }
+    complain(&error);
+    ExitCode::from(if error.is::<Interrupted>() { 130 } else { NOT_MEASURED })
 }
 
 fn try_ab(args: &Args) -> anyhow::Result<u8> {
@@ -124,7 +124,7 @@ fn requirements(text: &str) -> anyhow::Result<Requirements> {
 
 /// Checks and builds both graphs, all faults of both at once. None where there were some, which have been shown.
 fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::Result<Option<[Plan; 2]>> {
-    let Some(first) = both(sides, &Blind, false)? else { return Ok(None) };
+    let Some(first) = both(args, sides, &Blind, false)? else { return Ok(None) };
     for (loaded, side) in first.iter().zip(sides) {
         let graph = loaded.checked.graph.as_ref().context("there is no graph")?;
         refuse_what_dora_must_fetch(graph, &side.graph)?;
@@ -134,12 +134,10 @@ fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::
             let graph = loaded.checked.graph.as_ref().context("there is no graph")?;
             make::make(graph, &loaded.folder, args.quiet, &mut |line| progress.say(line))?;
         }
-        if dora::target_folder().is_some() {
-            let names = ["ab-sink", "tensor-compare", "frame-picture"];
-            make::packages(&names, &first[0].folder, args.quiet, &mut |line| progress.say(line))?;
-        }
+        let names = ["ab-sink", "tensor-compare", "frame-picture"];
+        make::packages(&names, &first[0].folder, args.quiet, &mut |line| progress.say(line))?;
     }
-    let Some(loaded) = both(sides, &Programs::default(), !args.quiet)? else { return Ok(None) };
+    let Some(loaded) = both(args, sides, &Programs::default(), !args.quiet)? else { return Ok(None) };
     let plans = [Plan::of(&loaded[0])?, Plan::of(&loaded[1])?];
     let unequal = compare::unequal_sinks(&plans[0], &plans[1]);
     if !unequal.is_empty() {
@@ -151,7 +149,7 @@ fn prepare(args: &Args, sides: &[Sides; 2], progress: &mut Progress) -> anyhow::
     Ok(Some(plans))
 }
 
-fn both(sides: &[Sides; 2], describer: &dyn Describer, warn: bool) -> anyhow::Result<Option<[Loaded; 2]>> {
+fn both(args: &Args, sides: &[Sides; 2], describer: &dyn Describer, warn: bool) -> anyhow::Result<Option<[Loaded; 2]>> {
     let [a, b] = [0, 1].map(|at| load(&sides[at].graph, &sides[at].sets, describer));
     let loaded = [a?, b?];
     let mut fine = true;
@@ -160,11 +158,15 @@ fn both(sides: &[Sides; 2], describer: &dyn Describer, warn: bool) -> anyhow::Re
         // the same file twice has the same faults
         let again = index == 1 && sides[0].graph == sides[1].graph && sides[0].sets == sides[1].sets;
         if !ok && !again {
-            eprint!("{}", one.checked.report.text(false));
+            err!("{}", one.checked.report.text(false));
         } else if warn && !again {
-            eprint!("{}", one.checked.report.warnings());
+            err!("{}", one.checked.report.warnings());
         }
         fine &= ok;
+    }
+    if args.json && !fine {
+        let graphs = loaded.each_ref().map(|one| one.checked.report.json());
+        outln!("{:#}", serde_json::json!({ "error": "a graph has faults", "graphs": graphs }));
     }
     Ok(fine.then_some(loaded))
 }

@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::progress::Progress;
 use super::{display_path, quality, worst};
+use crate::out::{colours, outln};
 use crate::scratch::Scratch;
 use crate::trial::launch::Launcher;
 use crate::trial::plan::Plan;
@@ -11,7 +12,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use millrace_ab::model::{Experiment, Picture, Quality};
 use millrace_ab::{Analysis, Report, html, json, markdown, terminal};
-use std::io::IsTerminal;
 use std::path::Path;
 
 /// Pictures in a report.
@@ -69,9 +69,12 @@ pub(super) fn write(args: &Args, report: &Report, out: &Path) -> anyhow::Result<
         save(page, &text)?;
         save(&plot, &svg)?;
     }
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    println!("{}", terminal(report, std::io::stdout().is_terminal() && !dumb).trim_end());
-    println!("\n{}", display_path(&out.join("report.html")));
+    if args.json {
+        outln!("{}", json(report)?);
+        return Ok(());
+    }
+    outln!("{}", terminal(report, colours(&std::io::stdout())).trim_end());
+    outln!("\n{}", display_path(&out.join("report.html")));
     Ok(())
 }
 

@@ -1,17 +1,18 @@
 //! What is to be seen while an experiment runs: one line that changes on a terminal, a line a run elsewhere.
 
 use super::speed::running_fps;
+use crate::out::{cut, draws, err, errln, size, width};
 use crate::trial::launch::NodeWatch;
 use millrace_ab::model::{Metric, Run, Side};
 use millrace_frame::counted;
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// The live view, on stderr: the report is what goes to stdout.
 pub(super) struct Progress {
     quiet: bool,
     terminal: bool,
-    drawn: bool,
+    /// The width of the line now on the terminal.
+    drawn: usize,
     load: String,
     rounds: u32,
     together: bool,
@@ -26,11 +27,10 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(quiet: bool, loads: u32) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             quiet,
-            terminal: std::io::stderr().is_terminal() && !dumb,
-            drawn: false,
+            terminal: draws(&std::io::stderr()),
+            drawn: 0,
             load: String::new(),
             rounds: 0,
             together: false,
@@ -46,7 +46,7 @@ impl Progress {
     pub(super) fn say(&mut self, line: &str) {
         if !self.quiet {
             self.erase();
-            eprintln!("{line}");
+            errln!("{line}");
         }
     }
 
@@ -103,25 +103,30 @@ impl Progress {
         if self.quiet || !self.terminal {
             return;
         }
-        let mut parts = vec![self.load.clone()];
+        let line = fitted(self.parts(nodes), size(std::io::stderr()).columns.saturating_sub(1));
+        self.erase();
+        err!("{line}");
+        self.drawn = width(&line);
+    }
+
+    /// What the line has, each part with its rank: those of the highest rank are left out first.
+    fn parts(&self, nodes: &[NodeWatch]) -> Vec<(u8, String)> {
+        let mut parts = vec![(0, self.load.clone())];
         if !self.now.is_empty() {
-            parts.push(self.now.clone());
+            parts.push((1, self.now.clone()));
         }
         if let Some((frames, fps)) = running_fps(nodes) {
-            parts.push(format!("{}, {fps:.1} fps", counted(frames, "frame", "frames")));
+            parts.push((3, format!("{}, {fps:.1} fps", counted(frames, "frame", "frames"))));
         }
         for (side, all) in ["A", "B"].into_iter().zip(&self.fps).filter(|(_, all)| !all.is_empty()) {
-            parts.push(format!("{side} {:.1} fps", all.iter().sum::<f64>() / all.len() as f64));
+            parts.push((2, format!("{side} {:.1} fps", all.iter().sum::<f64>() / all.len() as f64)));
         }
         if let Some(left) = self.left() {
             let seconds = left.as_secs();
-            let more = if self.loads_left > 0 { ", then the next load" } else { "" };
-            parts.push(format!("{}:{:02} left{more}", seconds / 60, seconds % 60));
+            parts.push((0, format!("{}:{:02} left", seconds / 60, seconds % 60)));
+            parts.extend((self.loads_left > 0).then(|| (4, "then the next load".to_owned())));
         }
-        eprint!("\r\x1b[2K{}", parts.join(" · "));
-        // a line that cannot be shown is no fault of the experiment
-        let _ = std::io::stderr().flush();
-        self.drawn = true;
+        parts
     }
 
     fn left(&self) -> Option<Duration> {
@@ -132,9 +137,46 @@ impl Progress {
 
     /// Takes the line off the terminal.
     pub(super) fn erase(&mut self) {
-        if self.drawn {
-            eprint!("\r\x1b[2K");
-            self.drawn = false;
+        if self.drawn > 0 {
+            // a window that was made narrower since has wrapped it
+            let above = (self.drawn - 1) / size(std::io::stderr()).columns;
+            let up = if above > 0 { format!("\x1b[{above}A") } else { String::new() };
+            err!("\r{up}\x1b[J");
+            self.drawn = 0;
         }
+    }
+}
+
+/// One line of at most so many columns: one that wraps could not be taken off again.
+fn fitted(mut parts: Vec<(u8, String)>, columns: usize) -> String {
+    loop {
+        let line = parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(" · ");
+        let most = parts.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
+        if width(&line) <= columns || most == 0 {
+            return cut(&line, columns);
+        }
+        parts.retain(|(rank, _)| *rank < most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_fits_and_says_first_what_matters_most() {
+        let mut progress = Progress::new(false, 2);
+        progress.quiet = true;
+        progress.load("as fast as they go", 6, false);
+        progress.runs = (4, 24);
+        progress.now = "round 2 of 6, run 1 of 4, A".to_owned();
+        progress.fps = [vec![118.2], vec![121.9]];
+        let line = |columns| fitted(progress.parts(&[]), columns);
+        assert!(
+            line(200).contains("A 118.2 fps · B 121.9 fps · ") && line(200).ends_with(" left · then the next load")
+        );
+        assert!(line(80).contains("round 2 of 6") && line(80).ends_with(" left"), "{}", line(80));
+        assert!(line(40).starts_with("as fast as they go · ") && line(40).ends_with(" left"), "{}", line(40));
+        assert!((1..200).all(|columns| width(&line(columns)) <= columns));
     }
 }

@@ -3,6 +3,7 @@
 use super::args::{Args, Sides};
 use super::progress::Progress;
 use super::{describe, measure};
+use crate::out::outln;
 use crate::trial::launch::Launcher;
 use crate::trial::plan::Plan;
 use anyhow::bail;
@@ -28,16 +29,16 @@ pub(super) fn run(
         }
         let verdict = analyse(&experiment).verdict;
         progress.erase();
-        println!("{number}: {}: {}", verdict.word, verdict.reason);
+        outln!("{number}: {}: {}", verdict.word, verdict.reason);
         if verdict.word != Word::NoDifferenceShown {
             wrong.push(number.to_string());
         }
     }
     let right = times as usize - wrong.len();
-    println!("{right} of {times} said 'no difference shown'");
+    outln!("{right} of {times} said 'no difference shown'");
     let allowed = times as usize / 20;
     if wrong.len() > allowed {
-        println!("{} said otherwise, and {allowed} may: {}", wrong.len(), wrong.join(", "));
+        outln!("{} said otherwise, and {allowed} may: {}", wrong.len(), wrong.join(", "));
         return Ok(super::NOT_MET);
     }
     Ok(0)

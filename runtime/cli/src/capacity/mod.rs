@@ -6,8 +6,9 @@ mod measure;
 
 use crate::ab::command;
 use crate::load::ready;
-use crate::run::Signals;
+use crate::out::{complain, errln, outln};
 use crate::scratch::Scratch;
+use crate::signals::Signals;
 use crate::trial::launch::Launcher;
 use crate::trial::machine;
 use crate::trial::plan::Plan;
@@ -35,7 +36,7 @@ pub(crate) fn capacity(args: &Args) -> ExitCode {
     match try_capacity(args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("millrace: {error:#}");
+            complain(&error);
             ExitCode::from(NOT_MEASURED)
         }
     }
@@ -44,7 +45,7 @@ pub(crate) fn capacity(args: &Args) -> ExitCode {
 fn try_capacity(args: &Args) -> anyhow::Result<u8> {
     let say = |line: &str| {
         if !args.quiet {
-            eprintln!("{line}");
+            errln!("{line}");
         }
     };
     if args.from > args.most {
@@ -96,18 +97,18 @@ fn try_capacity(args: &Args) -> anyhow::Result<u8> {
                     step.faults.join("; ")
                 );
             }
-            println!("{}", capacity_row(None));
+            outln!("{}", capacity_row(None));
         }
-        println!("{}", capacity_row(Some(&step)));
+        outln!("{}", capacity_row(Some(&step)));
         found.steps.push(step);
         save(&found, &out)?;
     }
-    println!("\n{}", found.outcome());
+    outln!("\n{}", found.outcome());
     if found.steps.is_empty() {
         return Ok(130);
     }
     save(&found, &out)?;
-    println!("{}", crate::ab::display_path(&out.join("capacity.html")));
+    outln!("{}", crate::ab::display_path(&out.join("capacity.html")));
     Ok(match (&found.unfinished, found.held()) {
         (Some(_), _) => 130,
         (None, Some(_)) => 0,

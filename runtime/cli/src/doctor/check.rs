@@ -1,5 +1,6 @@
 //! One line of the report, and what all of them say together.
 
+use crate::out::wrapped;
 use millrace_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
@@ -113,10 +114,23 @@ impl Report {
         self.checks.iter().filter(lacking).map(|check| check.name.clone()).collect()
     }
 
-    /// For people: a line each, and a line for each kind of graph.
-    pub(super) fn text(&self) -> String {
-        let width = self.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    /// For people: a line for each kind of graph, and below them one for each check, in lines of so many columns.
+    pub(super) fn text(&self, columns: usize) -> String {
+        let verdict = |lacks: Vec<String>| match lacks.is_empty() {
+            true => "ok".to_owned(),
+            false => format!("missing: {}", lacks.join(", ")),
+        };
         let mut text = String::new();
+        let mut line = |line: &str, indent: usize| {
+            for part in wrapped(line, columns, &" ".repeat(indent)) {
+                text.push_str(part.trim_end());
+                text.push('\n');
+            }
+        };
+        line(&format!("CPU graphs  {}", verdict(self.cpu_lacks())), 12);
+        line(&format!("GPU graphs  {}", verdict(self.gpu_lacks())), 12);
+        line("", 0);
+        let width = self.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
         for Check { name, status, value, mend, .. } in &self.checks {
             let status = match status {
                 CheckOutcome::Ok => "ok",
@@ -124,14 +138,10 @@ impl Report {
                 CheckOutcome::Missing => "missing",
             };
             let mend = mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
-            text.push_str(&format!("{status:<7} {name:<width$}  {value}{mend}\n"));
+            // text beside a long name is a narrow column on a small terminal
+            let indent = if columns < width + 60 { 8 } else { width + 10 };
+            line(&format!("{status:<7} {name:<width$}  {value}{mend}"), indent);
         }
-        let verdict = |lacks: Vec<String>| match lacks.is_empty() {
-            true => "ok".to_owned(),
-            false => format!("missing: {}", lacks.join(", ")),
-        };
-        text.push_str(&format!("\nCPU graphs  {}\n", verdict(self.cpu_lacks())));
-        text.push_str(&format!("GPU graphs  {}\n", verdict(self.gpu_lacks())));
         text
     }
 
@@ -167,6 +177,24 @@ mod tests {
         let gpu = report(&[("x", Option, Missing), ("c", GpuDetector, Ok), ("b", GpuMemory, Ok), ("d", Gpu, Missing)]);
         assert_eq!((gpu.cpu_lacks(), gpu.gpu_lacks()), (vec![], vec!["d".to_owned()]));
         assert_eq!(report(&[("m", Cpu, Missing)]).cpu_lacks(), ["m"]);
+    }
+
+    #[test]
+    fn the_two_results_come_first_and_lines_fit() {
+        use {Need::*, Status::*};
+        let mut report = report(&[
+            ("cores", Cpu, Ok),
+            ("driver", Gpu, Missing),
+            ("a long name", GpuMemory, Warn),
+            ("onnxruntime", GpuDetector, Ok),
+        ]);
+        report.checks[1].value = "libcuda.so.1 cannot be opened ".repeat(9).trim_end().to_owned();
+        let text = report.text(80);
+        assert!(text.starts_with("CPU graphs  ok\nGPU graphs  missing: driver\n\nok      cores"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(text.matches("cannot be opened").count() + text.matches("cannot be\n").count(), 9, "{text}");
+        // in a pipe a check is a line
+        assert_eq!(report.text(usize::MAX).lines().count(), 3 + report.checks.len());
     }
 
     #[test]

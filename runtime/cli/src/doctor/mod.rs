@@ -10,6 +10,7 @@ mod probe;
 mod sharing;
 mod surroundings;
 
+use crate::out::{columns, out, outln};
 use check::{Check, Report};
 use probe::Probe;
 use std::process::ExitCode;
@@ -39,9 +40,9 @@ pub(crate) fn doctor(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let report = Report { checks: all(args.time_limit) };
     if args.json {
-        println!("{:#}", report.json());
+        outln!("{:#}", report.json());
     } else {
-        print!("{}", report.text());
+        out!("{}", report.text(columns()));
     }
     let fine = report.cpu_lacks().is_empty() && (!args.gpu || report.gpu_lacks().is_empty());
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })

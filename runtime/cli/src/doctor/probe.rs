@@ -2,6 +2,7 @@
 
 use super::check::{Check, INSTEAD, Need};
 use super::{onnxruntime, sharing, surroundings};
+use crate::out::outln;
 use millrace_cuda::libraries::{self, CUDA_LIBRARIES, Found, cuda_version};
 use millrace_cuda::nvdec::{Caps, Nvdec, NvdecError, Surveyed};
 use millrace_cuda::{CudaError, Gpu, device_count, driver_version};
@@ -65,7 +66,7 @@ impl Probe {
 const OLDEST_CAPABILITY: (i32, i32) = (7, 5);
 
 fn tell(check: &Check) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(check)?);
+    outln!("{}", serde_json::to_string(check)?);
     Ok(())
 }
 

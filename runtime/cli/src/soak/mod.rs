@@ -12,7 +12,8 @@ mod store;
 use crate::ab::{command, display_path};
 use crate::life::Launch;
 use crate::load::ready;
-use crate::run::Signals;
+use crate::out::{complain, err, errln, outln};
+use crate::signals::Signals;
 use crate::trial::machine;
 use crate::trial::plan::Plan;
 use anyhow::{Context, bail};
@@ -37,7 +38,7 @@ pub(crate) fn soak(args: &Args) -> ExitCode {
     match try_soak(args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("millrace: {error:#}");
+            complain(&error);
             ExitCode::from(NOT_RUN)
         }
     }
@@ -53,7 +54,7 @@ fn try_soak(args: &Args) -> anyhow::Result<u8> {
     fresh.sets = args.sets.iter().map(|set| format!("{}.{}={}", set.node, set.key, set.value)).collect();
     fresh.schedule = text;
     let soak = store.go_on(fresh)?;
-    let launch = Launch::of(dora, &args.graph, &loaded)?;
+    let launch = Launch::of("soak", dora, &args.graph, &loaded)?;
     let signals = Signals::listen()?;
     let mut session = Session::new(&launch, &loaded.checked, soak, schedule, args.quiet);
     session.run(&store, &signals)?;
@@ -74,7 +75,7 @@ fn faults(args: &Args, graph: &Graph) -> anyhow::Result<Option<(String, Schedule
     let nodes: Vec<&str> = graph.nodes.iter().map(|node| node.id.value.as_str()).collect();
     let schedule = schedule::read(&text, &nodes, &mut report);
     if schedule.is_none() {
-        eprint!("{}", report.text(false));
+        err!("{}", report.text(false));
     }
     let longest = schedule.iter().flat_map(|schedule| &schedule.faults).map(|fault| fault.length + args.healed).max();
     if longest.is_some_and(|longest| longest >= args.length) {
@@ -97,12 +98,12 @@ fn tell(soak: &Soak, store: &Store) -> u8 {
             Standing::NotMet => "DOES NOT HOLD",
             Standing::Open => "not shown",
         };
-        println!("{:24}{word:15}{}", finding.what, finding.figures);
+        outln!("{:24}{word:15}{}", finding.what, finding.figures);
     }
-    println!("\n{}", verdict.word.text());
-    println!("{}", display_path(&store.page()));
+    outln!("\n{}", verdict.word.text());
+    outln!("{}", display_path(&store.page()));
     if !soak.complete {
-        eprintln!("interrupted; the same command goes on: {}", soak.command);
+        errln!("interrupted; the same command goes on: {}", soak.command);
         return INTERRUPTED;
     }
     if verdict.word == SoakWord::Held { 0 } else { DID_NOT_HOLD }

@@ -7,7 +7,9 @@ use super::sample::Sampler;
 use super::store::Store;
 use crate::cameras::Cameras;
 use crate::life::{BackOff, Launch, Life, comes_back_within, is_lost};
-use crate::run::{HURRY, PATIENT, Signals};
+use crate::out::errln;
+use crate::run::{HURRY, PATIENT};
+use crate::signals::Signals;
 use crate::status::{NodeReport, State};
 use crate::totals::{LOOK, Totals};
 use crate::trial::gpu::Probe;
@@ -125,7 +127,7 @@ impl<'a> Session<'a> {
 
     fn say(&mut self, line: String) {
         if !self.quiet {
-            eprintln!("{line}");
+            errln!("{line}");
         }
         self.soak.event(line);
     }

@@ -5,10 +5,11 @@ use super::notify::Notify;
 use crate::cameras::Cameras;
 use crate::clock;
 use crate::life::{BackOff, Launch, Life, comes_back_within, is_lost};
-use crate::run::{HURRY, PATIENT, Signals, end_of};
+use crate::run::{HURRY, PATIENT, end_of};
+use crate::signals::Signals;
 use crate::status::{NodeReport, State};
 use crate::totals::{LOOK, Totals};
-use crate::view::View;
+use crate::view::{End, View};
 use crate::vitals::{Process, Vital, Vitals};
 use millrace_graph::check::Checked;
 use rustix::process::Signal;
@@ -63,7 +64,7 @@ impl<'a> Keeper<'a> {
             cameras: Cameras::default(),
             vitals: Vitals::default(),
             hang: Hang::new(hang, now),
-            view: View::new(quiet),
+            view: View::new(quiet, false),
             notify: Notify::of_environment(),
             said: BTreeMap::new(),
             life: None,
@@ -144,7 +145,7 @@ impl<'a> Keeper<'a> {
     fn take(&mut self, status: NodeReport) {
         let error = status.error.clone().filter(|_| matches!(status.state, State::Failed | State::Incomplete));
         if let Some(error) = error
-            && self.said.insert(status.node.clone(), error.clone()).is_none_or(|before| before != error)
+            && self.shown_errors.insert(status.node.clone(), error.clone()).is_none_or(|before| before != error)
         {
             self.done(&format!("node {}: {error}", status.node));
         }
@@ -291,9 +292,8 @@ impl<'a> Keeper<'a> {
     /// Says what became of it all.
     fn end(mut self, code: ExitCode) -> ExitCode {
         let ends: Vec<String> = self.nodes.iter().map(|node| end_of(node, false)).collect();
-        self.view.summary(&self.nodes, &ends, &self.cameras, self.start.elapsed());
-        let counts = self.counts();
-        self.view.say(&counts);
+        let end = End { ends, elapsed: self.start.elapsed(), code: None, more: vec![self.counts()] };
+        self.view.summary(&self.nodes, &self.cameras, &end);
         code
     }
 

@@ -7,8 +7,9 @@ mod notify;
 
 use crate::life::Launch;
 use crate::load::{Loaded, ready};
-use crate::run::Signals;
+use crate::out::{err, errln};
 use crate::set_parser;
+use crate::signals::Signals;
 use anyhow::{Context, bail};
 use keeper::Keeper;
 use millrace_graph::check::Set;
@@ -54,15 +55,15 @@ pub(crate) fn supervise(args: &Args) -> anyhow::Result<ExitCode> {
     };
     refuse_jobs(&loaded)?;
     let graph = loaded.checked.graph.as_ref().context("there is no graph")?;
-    eprint!("{}", loaded.checked.report.warnings());
+    err!("{}", loaded.checked.report.warnings());
     for node in graph.nodes.iter().filter(|node| node.restarts.is_some_and(|restarts| restarts.most.is_some())) {
-        eprintln!(
+        errln!(
             "warning: node '{}' has a max_restarts: when they are used up, the whole graph is started again; without \
              max_restarts, and with a max_restart_delay, the others go on",
             node.id.value
         );
     }
-    let launch = Launch::of(dora, &args.graph, &loaded)?;
+    let launch = Launch::of("supervise", dora, &args.graph, &loaded)?;
     let signals = Signals::listen()?;
     Keeper::new(&launch, &loaded.checked, args.hang, args.quiet).run(&signals)
 }

@@ -1,10 +1,11 @@
 //! dora's coordinator, by dora's own command line.
 
+use crate::out::errln;
 use crate::{dora, make};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The coordinator that `DORA_COORDINATOR_ADDR` and `DORA_COORDINATOR_PORT` name.
@@ -33,7 +34,17 @@ impl Dataflow {
 impl Control {
     /// Finds dora.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self { program: dora::ensure(&mut |line| eprintln!("{line}"))? })
+        Ok(Self { program: dora::ensure(&mut |line| errln!("{line}"))? })
+    }
+
+    /// With a dora that is here already; none is installed.
+    pub(crate) fn found() -> Option<Self> {
+        Some(Self { program: dora::found()? })
+    }
+
+    /// dora's own program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
@@ -49,12 +60,10 @@ impl Control {
 
     /// The running dataflow of this name or id; the only one, where none is named.
     pub(crate) fn dataflow(&self, wanted: Option<&str>) -> anyhow::Result<Dataflow> {
-        let text = self.ask(&["list", "--format", "json"]).context(
-            "no coordinator of dora answers. 'millrace switch' changes what 'dora up' and 'dora start' run, \
-             not what 'millrace run' or 'dora run' does; DORA_COORDINATOR_PORT must be the one of 'dora up'",
+        let mut running = self.running().context(
+            "no coordinator of dora answers. 'millrace switch' and 'millrace set' change what 'dora up' and 'dora start' \
+             run, not what 'millrace run' or 'dora run' does; DORA_COORDINATOR_PORT must be the one of 'dora up'",
         )?;
-        let all: Vec<Dataflow> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let mut running: Vec<Dataflow> = all.into_iter().filter(|flow| flow.status == "Running").collect();
         let names = running.iter().map(Dataflow::called).collect::<Vec<_>>().join(", ");
         if let Some(wanted) = wanted {
             running.retain(|flow| flow.name == wanted || flow.uuid == wanted);
@@ -68,6 +77,27 @@ impl Control {
                 bail!("several dataflows run: {names}; choose one by --dataflow (its id, if need be)")
             }
         }
+    }
+
+    /// The dataflows that run.
+    pub(crate) fn running(&self) -> anyhow::Result<Vec<Dataflow>> {
+        let text = self.ask(&["list", "--format", "json"])?;
+        let all = text.lines().filter_map(|line| serde_json::from_str::<Dataflow>(line).ok());
+        Ok(all.filter(|flow| flow.status == "Running").collect())
+    }
+
+    /// Stops it, and waits until it has ended.
+    pub(crate) fn stop(&self, dataflow: &str) -> anyhow::Result<()> {
+        self.ask(&["stop", dataflow]).map(drop)
+    }
+
+    /// Hands a setting's value over to a node, as JSON, or without a value lets it have the graph's again.
+    pub(crate) fn param(&self, dataflow: &str, node: &str, key: &str, json: Option<&str>) -> anyhow::Result<()> {
+        match json {
+            Some(json) => self.ask(&["param", "set", "--dataflow", dataflow, node, key, json]),
+            None => self.ask(&["param", "delete", "--dataflow", dataflow, node, key]),
+        }
+        .map(drop)
     }
 
     /// The ids of its nodes.

@@ -1,16 +1,19 @@
 //! `millrace switch`: a running dataflow from A to B, node by node, and back by itself if B is not as good.
 
-mod control;
+pub(crate) mod control;
+mod countdown;
 mod guard;
 mod journal;
 mod measure;
 mod plan;
 mod swap;
-mod watch;
+pub(crate) mod watch;
 
 use crate::load::{Loaded, load};
+use crate::out::{complain, err, outln};
 use anyhow::{Context, bail};
 use control::{Control, Dataflow};
+use countdown::Countdown;
 use guard::Guard;
 use journal::{Journal, JournalLock, Runs};
 use millrace_graph::check::Set;
@@ -23,7 +26,13 @@ use swap::Swap;
 use watch::Watch;
 
 #[derive(clap::Args)]
-#[command(after_help = "Exit codes: 0 B is kept, 1 A was put back, 2 the switch could not begin or not be finished.")]
+#[command(after_help = "\
+Examples:
+  millrace switch graphs/B.yml --dataflow cameras
+  millrace switch graphs/A.yml --set detect.SCORE=0.4 --watch 1m
+  millrace switch --back
+
+Exit codes: 0 B is kept, 1 A was put back, 2 the switch could not begin or not be finished.")]
 pub(crate) struct Args {
     /// The graph to switch to.
     #[arg(required_unless_present_any = ["resume", "back"])]
@@ -59,7 +68,7 @@ pub(crate) fn switch(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("millrace: {error:#}");
+            complain(&error);
             ExitCode::from(UNFINISHED)
         }
     }
@@ -122,25 +131,26 @@ fn begin(
         )
     })?;
     if steps.is_empty() {
-        println!("dataflow '{}' runs {} already: nothing to do", flow.called(), graph.display());
+        outln!("dataflow '{}' runs {} already: nothing to do", flow.called(), graph.display());
         return Ok(true);
     }
     let nodes = if steps.len() == 1 { "node" } else { "nodes" };
-    println!("dataflow '{}': {} {nodes} to replace, from the end of the graph:", flow.called(), steps.len());
+    outln!("dataflow '{}': {} {nodes} to replace, from the end of the graph:", flow.called(), steps.len());
     for step in &steps {
-        println!("  {}: {}", step.node, plan::changes(step));
+        plan::changes(step).iter().for_each(|change| outln!("  {}: {change}", step.node));
     }
-    println!("measuring what runs for {:.0} s", args.watch.as_secs_f64());
+    outln!("measuring what runs for {:.0} s", args.watch.as_secs_f64());
     ids.iter().for_each(|id| watch.expect(id));
     watch.begin();
     let last = plan::last_nodes(&a);
-    let until = Instant::now() + args.watch;
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
+    let mut countdown = Countdown::new(args.watch);
+    while let Some(left) = countdown.left() {
         watch.listen(left.min(Duration::from_millis(500)));
         if let Some(illness) = watch.illness() {
             bail!("{illness} before anything was replaced; nothing was changed");
         }
     }
+    drop(countdown);
     let before = watch.measure(&|node| last.contains(node));
     if before.streams().is_empty() {
         bail!(
@@ -169,7 +179,7 @@ fn begin(
 fn without_faults(graph: &Path, sets: &[Set]) -> anyhow::Result<Loaded> {
     let loaded = load(graph, sets, &Programs::default())?;
     if !loaded.checked.report.is_ok() {
-        eprint!("{}", loaded.checked.report.text(false));
+        err!("{}", loaded.checked.report.text(false));
         bail!("{} has faults, so nothing was changed", graph.display());
     }
     Ok(loaded)

@@ -156,8 +156,15 @@ fn edges(definition: &Value) -> BTreeMap<String, String> {
     inputs.map(|(name, value)| (name.clone(), source(value))).collect()
 }
 
+/// A part of a definition, and its values; none where it is not given.
+struct Difference {
+    what: String,
+    was: Option<String>,
+    is: Option<String>,
+}
+
 /// What makes one definition another.
-fn differences(a: &Value, b: &Value) -> Vec<String> {
+fn differences(a: &Value, b: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     let text = |value: Option<&Value>| value.map(settings::to_text);
     let keys = |value: &Value| -> BTreeSet<String> {
@@ -167,13 +174,13 @@ fn differences(a: &Value, b: &Value) -> Vec<String> {
         let (was, is) = (text(a["env"].get(key)), text(b["env"].get(key)));
         let same_number = || Some(was.as_ref()?.parse::<f64>().ok()? == is.as_ref()?.parse::<f64>().ok()?);
         if was != is && same_number() != Some(true) {
-            found.push(key.clone());
+            found.push(Difference { what: key.clone(), was, is });
         }
     }
     for key in keys(a).union(&keys(b)) {
         let described = !matches!(key.as_str(), "env" | "inputs" | "outputs" | "id" | "name" | "description");
         if described && a.get(key) != b.get(key) {
-            found.push(format!("{key}:"));
+            found.push(Difference { what: key.clone(), was: text(a.get(key)), is: text(b.get(key)) });
         }
     }
     found
@@ -219,9 +226,13 @@ pub(crate) fn steps(a: &Definitions, b: &Definitions) -> Result<Vec<Step>, Vec<S
     }
 }
 
-/// What a step changes, for the user.
-pub(crate) fn changes(step: &Step) -> String {
-    differences(&step.a, &step.b).join(", ")
+/// What a step changes, for the user: `SCORE 0.5 -> 0.6`, a line each.
+pub(crate) fn changes(step: &Step) -> Vec<String> {
+    let line = |Difference { what, was, is }: Difference| {
+        let shown = |value: Option<String>| value.map_or("not set".to_owned(), |value| settings::shown(&what, &value));
+        format!("{what} {} -> {}", shown(was), shown(is))
+    };
+    differences(&step.a, &step.b).into_iter().map(line).collect()
 }
 
 /// How far each node is from a source.
@@ -275,10 +286,18 @@ mod tests {
         let steps = steps(&a, &b).unwrap();
         let order: Vec<&str> = steps.iter().map(|step| step.node.as_str()).collect();
         assert_eq!(order, ["detect", "decode"]);
-        assert_eq!(changes(&steps[0]), "SCORE");
+        assert_eq!(changes(&steps[0]), ["SCORE 0.5 -> 0.6"]);
         assert_eq!(last_nodes(&a), BTreeSet::from(["write".to_owned()]));
         // the same number, written in another way
         assert!(super::steps(&a, &chain(json!("0.50"), "decode/frame")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_change_has_both_values_and_no_secret() {
+        let (a, b) =
+            (json!({ "env": { "API_KEY": "x", "N": 1 } }), json!({ "env": { "API_KEY": "y" }, "max_restarts": 3 }));
+        let step = Step { node: "n".into(), runs: Runs::A, a, b };
+        assert_eq!(changes(&step), ["API_KEY *** -> ***", "N 1 -> not set", "max_restarts not set -> 3"]);
     }
 
     #[test]

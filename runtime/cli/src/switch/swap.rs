@@ -1,9 +1,11 @@
 //! The steps themselves, each written down before it is taken.
 
 use super::control::Control;
+use super::countdown::Countdown;
 use super::guard::Guard;
 use super::journal::{Journal, JournalLock, Runs};
 use super::watch::Watch;
+use crate::out::outln;
 use crate::status::State;
 use anyhow::Context;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ impl Swap {
                 Ok(()) => match self.guarded() {
                     Ok(()) => {
                         self.journal_lock.close()?;
-                        println!("kept: dataflow '{}' runs {}", self.called(), self.journal.graph);
+                        outln!("kept: dataflow '{}' runs {}", self.called(), self.journal.graph);
                         return Ok(true);
                     }
                     Err(reason) => reason,
@@ -101,7 +103,7 @@ impl Swap {
             Runs::B | Runs::Either => (step.b.clone(), format!("replacing '{node}'")),
         };
         self.journal_lock.write(&self.journal)?;
-        println!("{doing}");
+        outln!("{doing}");
         self.watch.excuse(&node);
         self.watch.begin();
         self.control.replace(&self.journal.dataflow, &node, &definition)?;
@@ -158,21 +160,22 @@ impl Swap {
     /// Watches B for the set time. An error is the reason to go back.
     fn guarded(&mut self) -> Result<(), String> {
         let time = Duration::from_millis(self.journal.watch_ms);
-        println!("all nodes are replaced; watching for {:.0} s", time.as_secs_f64());
+        outln!("all nodes are replaced; watching for {:.0} s", time.as_secs_f64());
         self.watch.begin();
-        let until = Instant::now() + time;
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
+        let mut countdown = Countdown::new(time);
+        while let Some(left) = countdown.left() {
             self.watch.listen(left.min(LOOK));
             self.heed(true)?;
         }
+        drop(countdown);
         let pairs = self.journal.before.beside(&self.measure());
         for pair in &pairs {
-            println!("  {pair}");
+            outln!("  {pair}");
         }
         let mut unmeasured = Vec::new();
         let broken = self.guard.judge(&pairs, &mut unmeasured);
         for condition in unmeasured {
-            println!("  not judged, as A had nothing to measure there: {condition}");
+            outln!("  not judged, as A had nothing to measure there: {condition}");
         }
         if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
     }
@@ -180,7 +183,7 @@ impl Swap {
     /// Puts A back, in reverse.
     fn back(&mut self) -> anyhow::Result<()> {
         let reason = self.journal.back.clone().unwrap_or_default();
-        println!("putting back what ran before: {reason}");
+        outln!("putting back what ran before: {reason}");
         self.journal_lock.write(&self.journal)?;
         let mut failed = Vec::new();
         for at in (0..self.journal.steps.len()).rev() {
@@ -195,7 +198,7 @@ impl Swap {
         anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
         self.flows_again()?;
         self.journal_lock.close()?;
-        println!("put back: dataflow '{}' runs what it ran before, because {reason}", self.called());
+        outln!("put back: dataflow '{}' runs what it ran before, because {reason}", self.called());
         Ok(())
     }
 

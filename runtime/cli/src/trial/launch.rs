@@ -2,9 +2,11 @@
 
 use super::gpu;
 use super::plan::Plan;
+use crate::logs::{is_noise, log_file};
 use crate::procs::{Family, pss_bytes};
-use crate::run::{HURRY, PATIENT, Signals, is_noise, log_file, start};
+use crate::run::{HURRY, PATIENT, start};
 use crate::scratch::Scratch;
+use crate::signals::Signals;
 use crate::status::{Inbox, NodeReport, State};
 use crate::totals::Totals;
 use anyhow::Context;

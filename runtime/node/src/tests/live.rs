@@ -60,8 +60,16 @@ fn a_live_setting_counts_from_the_next_item_on_and_what_is_refused_changes_nothi
     assert_eq!(receive(&mut bench, 2), [(2, 105)]);
     let status = serde_json::to_value(bench.metrics().snapshot()).unwrap();
     assert_eq!(status["params"], json!({ "ADD": "5" }));
+    // the last answer about each setting, for the one who asked; numbers count all answers
+    let answers = &status["param_answers"];
+    assert_eq!(answers["ADD"]["n"], 6);
+    assert!(answers["ADD"]["refused"].as_str().unwrap().starts_with("ADD cannot change now: "), "{answers}");
+    assert!(answers["SLOTS"]["refused"].as_str().unwrap().contains("SLOTS needs a restart"), "{answers}");
+    assert_eq!(answers["SLOTS"]["n"], 1 + wrong.len());
 
     assert!(bench.unset("ADD"));
+    let status = serde_json::to_value(bench.metrics().snapshot()).unwrap();
+    assert_eq!(status["param_answers"]["ADD"], json!({ "n": 2 + wrong.len(), "was": "5", "now": "1" }));
     let (rest, metrics) = bench.finish();
     assert_eq!(rest.iter().map(|(_, seen)| value(seen)).collect::<Vec<_>>(), [(3, 101)]);
     let metrics = metrics.unwrap();
