@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use millrace_pool::process::Owner;
-use millrace_pool::{Flow, Next, Place, Pool, PoolSpec, Reader};
+use millrace_pool::{Flow, MemorySpec, PollResult, Pool, PoolSpec, Reader};
 
-/// The header has 216 bytes, each of 64 state words 8, each of 31 places 136, and each of 64 descriptions 528.
+/// The header has 216 bytes, each of 64 state words 8, each of 31 consumers 136, and each of 64 descriptions 528.
 const SLOTS: usize = 216;
 const CONSUMERS: usize = SLOTS + 64 * 8;
 const DESCRIPTIONS: usize = CONSUMERS + 31 * 136;
@@ -27,7 +27,7 @@ fn a_control_block_has_these_bytes() {
         flow: Flow::Lossless,
         incarnation: 2,
         consumers: vec!["a/in".into(), "bb/in".into()],
-        place: Place::Host,
+        memory: MemorySpec::Host,
     };
     let mut pool = Pool::create(&spec).unwrap();
     let at = pool.locator();
@@ -75,7 +75,7 @@ fn a_control_block_has_these_bytes() {
     assert_eq!(found[rung.end..], wanted[rung.end..], "after a publication");
 
     // the first consumer's lease, and its end
-    let Next::Frame(lease) = reader.poll() else { panic!("it was published") };
+    let PollResult::Frame(lease) = reader.poll() else { panic!("it was published") };
     let cursor = CONSUMERS + 8;
     assert_eq!(block()[SLOTS..SLOTS + 8], hex("03 00 00 00  01 00 00 00"));
     assert_eq!(block()[cursor..cursor + 16], hex("00 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), "cursor, next");
