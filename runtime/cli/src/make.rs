@@ -60,20 +60,20 @@ fn built_elsewhere(graph: &Graph, folder: &Path) -> anyhow::Result<Vec<String>> 
     for node in graph.nodes.iter().filter(|node| node.origin == Origin::Program) {
         let (Some(build), Some(path)) = (&node.build, &node.path) else { continue };
         let by_cargo = |line: &str| package_of(&line.split_whitespace().collect::<Vec<_>>()).is_some();
-        if !build.it.lines().any(by_cargo) {
+        if !build.value.lines().any(by_cargo) {
             continue;
         }
-        if find_program(&path.it, folder).is_none() {
+        if find_program(&path.value, folder).is_none() {
             bail!(
                 "node '{}': its build line '{}' needs a Cargo.toml in {} or above it, where there is none, and its program \
                  {} is not there; build the program in its own checkout, and write its path into the graph",
-                node.id.it,
-                build.it.trim(),
+                node.id.value,
+                build.value.trim(),
                 folder.display(),
-                path.it
+                path.value
             );
         }
-        there.push(node.id.it.clone());
+        there.push(node.id.value.clone());
     }
     Ok(there)
 }

@@ -162,7 +162,7 @@ pub(crate) fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let mut rows = vec![["graph", "by", "process", "since", "file"].map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|found| match found {
         Found::Ours(Record { name, by, pid, since_ns, graph, .. }) => {
-            vec![name.clone(), by.clone(), pid.to_string(), clock::at(*since_ns), graph.display().to_string()]
+            vec![name.clone(), by.clone(), pid.to_string(), clock::time_of_day(*since_ns), graph.display().to_string()]
         }
         Found::OfDora(flow) => {
             vec![flow.called().to_owned(), "dora".into(), "-".into(), "-".into(), format!("dataflow {}", flow.uuid)]

@@ -4,7 +4,7 @@
 //! has the answer.
 
 use crate::out::{complain, errln, outln};
-use crate::status::{Answer, Status};
+use crate::status::{Answer, NodeReport};
 use crate::switch::control::Control;
 use crate::switch::watch::Watch;
 use anyhow::bail;
@@ -126,7 +126,7 @@ fn ask(args: &Args) -> anyhow::Result<Answer> {
 }
 
 /// The number of the node's last answer about this setting.
-fn number(status: &Status, key: &str) -> u64 {
+fn number(status: &NodeReport, key: &str) -> u64 {
     status.param_answers.get(key).map_or(0, |answer| answer.n)
 }
 

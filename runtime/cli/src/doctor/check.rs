@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_two_results_come_first_and_lines_fit() {
-        use {Need::*, Status::*};
+        use {CheckOutcome::*, Need::*};
         let mut report = report(&[
             ("cores", Cpu, Ok),
             ("driver", Gpu, Missing),

@@ -36,7 +36,7 @@ pub(super) struct Keeper<'a> {
     view: View,
     notify: Notify,
     /// What each node last said of its own end.
-    said: BTreeMap<String, String>,
+    shown_errors: BTreeMap<String, String>,
     life: Option<Life>,
     /// When this life began, or the last one.
     began: Instant,
@@ -66,7 +66,7 @@ impl<'a> Keeper<'a> {
             hang: Hang::new(hang, now),
             view: View::new(quiet, false),
             notify: Notify::of_environment(),
-            said: BTreeMap::new(),
+            shown_errors: BTreeMap::new(),
             life: None,
             began: now,
             back_off: BackOff::new(now),
