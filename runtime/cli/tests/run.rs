@@ -335,7 +335,8 @@ fn json_says_all_of_it_whatever_happens() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let all = events(&output);
     let of = |name: &str| all.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("{name}: {all:#?}"));
-    assert_eq!((&of("note")["node"], &of("note")["text"]), (&"a".into(), &"page: http://127.0.0.1:1/".into()));
+    let notes: Vec<_> = all.iter().filter(|event| event["event"] == "note").collect();
+    assert!(notes.len() == 2 && notes.iter().all(|note| note["text"] == "page: http://127.0.0.1:1/"), "{notes:?}");
     assert_eq!(of("warning")["text"], "the model runs on the CPU");
     assert_eq!(of("nodes")["nodes"].as_array().unwrap().len(), 2);
     let end = all.last().unwrap();
