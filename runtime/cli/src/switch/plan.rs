@@ -229,7 +229,8 @@ pub(crate) fn steps(a: &Definitions, b: &Definitions) -> Result<Vec<Step>, Vec<S
 /// What a step changes, for the user: `SCORE 0.5 -> 0.6`, a line each.
 pub(crate) fn changes(step: &Step) -> Vec<String> {
     let line = |Difference { what, was, is }: Difference| {
-        let shown = |value: Option<String>| value.map_or("not set".to_owned(), |value| settings::redacted(&what, &value));
+        let shown =
+            |value: Option<String>| value.map_or("not set".to_owned(), |value| settings::redacted(&what, &value));
         format!("{what} {} -> {}", shown(was), shown(is))
     };
     differences(&step.a, &step.b).into_iter().map(line).collect()
