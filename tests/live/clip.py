@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the clips that replay.py plays: for each camera some seconds whose pictures carry its number and theirs.
+"""Makes and reads the clips that replay.py plays: for each camera some seconds whose pictures carry its number and theirs.
 
     tests/live/clip.py --cameras 64 --size 1920x1080 --fps 30 --out clips
 
@@ -21,12 +21,33 @@ from pattern import Stamp, draw_i420  # noqa: E402
 FFMPEG = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-y"]
 
 
+class Clip:
+    """A clip's head. `data` is the file behind it."""
+
+    def __init__(self, file):
+        with open(file, "rb") as clip:
+            head = json.loads(clip.readline())
+            self.data = clip.read()
+        self.codec, self.fps, self.pictures = head["codec"], head["fps"], head["pictures"]
+        self.step_ns = 1_000_000_000 // self.fps
+        # so many pictures before its turn in presentation order one is sent
+        self.early = max(number - at for at, (number, *_) in enumerate(self.pictures))
+
+    def made_ns(self, frame):
+        """When the picture of this number was made, by CLOCK_MONOTONIC: none is sent before that."""
+        return (frame - self.early) * self.step_ns
+
+    def newest(self, number, ns):
+        """The number of the newest picture that was sent by `ns` and whose number modulo the clip's length is `number`."""
+        latest = ns // self.step_ns + self.early
+        return latest - (latest - number) % len(self.pictures)
+
+
 def encoder(codec, b_frames, keys):
+    options = f"qp=30:keyint={keys}:min-keyint={keys}:scenecut=0:open-gop=0:b-adapt=0:bframes={b_frames}:repeat-headers=1"
     if codec == "h264":
-        options = f"keyint={keys}:min-keyint={keys}:scenecut=0:open-gop=0:b-adapt=0:bframes={b_frames}:repeat-headers=1"
-        return ["-c:v", "libx264", "-preset", "veryfast", "-qp", "30", "-x264-params", options]
-    options = f"log-level=error:qp=30:keyint={keys}:min-keyint={keys}:scenecut=0:open-gop=0:b-adapt=0:bframes={b_frames}:repeat-headers=1"
-    return ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", options]
+        return ["-c:v", "libx264", "-preset", "veryfast", "-x264-params", options]
+    return ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", f"log-level=error:{options}"]
 
 
 def make(file, camera, codec="h264", b_frames=0, width=320, height=180, fps=25, seconds=5):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+from clip import Clip
 from pattern import Stamp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -156,7 +157,8 @@ class Camera:
         these, so one that is older by a whole clip counts as shown twice."""
         if self.clip is None or stamp.camera != self.number:
             return stamp
-        frame, made_ns = self.clip.newest(stamp.frame, ns)
+        frame = self.clip.newest(stamp.frame, ns)
+        made_ns = self.clip.made_ns(frame)
         life = sum(start <= made_ns for start in self.starts)
         return Stamp(stamp.camera, life, frame, made_ns // 1_000_000 & 0xFFFF)
 
@@ -171,24 +173,6 @@ class Camera:
         for life, ns in self.kills:
             history.ended(life, ns)
         return history
-
-
-class Clip:
-    """Of a clip what is needed to know its pictures again (clip.py, replay.py)."""
-
-    def __init__(self, file):
-        with open(file, "rb") as clip:
-            head = json.loads(clip.readline())
-        pictures = head["pictures"]
-        self.length, self.step_ns = len(pictures), 1_000_000_000 // head["fps"]
-        # so many pictures before its turn in presentation order one is sent
-        self.early = max(number - at for at, (number, *_) in enumerate(pictures))
-
-    def newest(self, number, ns):
-        """The number of the newest picture that was sent by `ns` and carries `number`, and when it was made."""
-        latest = ns // self.step_ns + self.early
-        frame = latest - (latest - number) % self.length
-        return frame, (frame - self.early) * self.step_ns
 
 
 class History:

@@ -21,9 +21,10 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from clip import Clip  # noqa: E402
 from rtp import nal_units, payloads, shows  # noqa: E402
 
-DEFAULTS = {"id": "cam", "number": 0, "port": 8554, "record": "/dev/null", "life": 0, "fps": 25, "user": "", "password": "", "path": "/camera", "clip": None, "picture_bytes": 0}  # fmt: skip
+DEFAULTS = {"port": 8554, "record": "/dev/null", "life": 0, "picture_bytes": 0}
 CLOCK_HZ, PAYLOAD_TYPE = 90_000, 96
 REPORT_S = 1.0
 # a client that leaves so much unread is disconnected
@@ -32,22 +33,20 @@ UNREAD_BYTES = 32 << 20
 NTP_EPOCH_S = 2_208_988_800
 
 
-class Clip:
-    """`pictures` in decoding order: (number in presentation order, whether it is a key picture, RTP payloads)."""
+class PacketClip(Clip):
+    """`packets` in decoding order: (number in presentation order, whether it is a key picture, RTP payloads)."""
 
     def __init__(self, file, picture_bytes):
-        with open(file, "rb") as clip:
-            head = json.loads(clip.readline())
-            self.codec, self.fps, self.step_ns = head["codec"], head["fps"], 1_000_000_000 // head["fps"]
-            self.pictures, self.parameter_sets, self.early = [], [], 0
-            for number, key, size in head["pictures"]:
-                units = nal_units(clip.read(size))
-                if key and not self.parameter_sets:
-                    self.parameter_sets = [unit for unit in units if self.is_parameter_set(unit)]
-                if (missing := picture_bytes - sum(map(len, units))) > 3:
-                    units.append(({"h264": b"\x0c", "h265": b"\x4c\x01"}[self.codec] + b"\xff" * missing)[:missing] + b"\x80")
-                self.early = max(self.early, number - len(self.pictures))
-                self.pictures.append((number, key, [payload for unit in units for payload in payloads(unit, self.codec)]))
+        super().__init__(file)
+        self.packets, self.parameter_sets, at = [], [], 0
+        for number, key, size in self.pictures:
+            units = nal_units(self.data[at : at + size])
+            at += size
+            if key and not self.parameter_sets:
+                self.parameter_sets = [unit for unit in units if self.is_parameter_set(unit)]
+            if (missing := picture_bytes - sum(map(len, units))) > 3:
+                units.append(({"h264": b"\x0c", "h265": b"\x4c\x01"}[self.codec] + b"\xff" * missing)[:missing] + b"\x80")
+            self.packets.append((number, key, [payload for unit in units for payload in payloads(unit, self.codec)]))
 
     def is_parameter_set(self, unit):
         return unit[0] & 31 in (7, 8) if self.codec == "h264" else unit[0] >> 1 & 63 in (32, 33, 34)
@@ -119,7 +118,7 @@ class Client:
 class Camera:
     def __init__(self, settings):
         self.s = {**DEFAULTS, **settings}
-        self.clip = Clip(self.s["clip"], self.s["picture_bytes"])
+        self.clip = PacketClip(self.s["clip"], self.s["picture_bytes"])
         self.record_fd = os.open(self.s["record"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.refusal, self.stalled, self.connections = 0, False, 0
         self.open, self.playing, self.network = set(), set(), {}
@@ -202,7 +201,7 @@ class Camera:
     # pictures
 
     async def play(self):
-        step_ns, length = self.clip.step_ns, len(self.clip.pictures)
+        step_ns, length = self.clip.step_ns, len(self.clip.packets)
         tick = time.monotonic_ns() // step_ns + 1
         while True:
             wait_ns = tick * step_ns - time.monotonic_ns()
@@ -212,7 +211,7 @@ class Camera:
                     client.waits_for_key = True
                 continue
             await asyncio.sleep(max(0, wait_ns / 1e9))
-            number, key, payloads = self.clip.pictures[tick % length]
+            number, key, payloads = self.clip.packets[tick % length]
             self.send(tick - tick % length + number, key, payloads)
             tick += 1
 
@@ -226,7 +225,7 @@ class Camera:
                 ready.append(client)
         if not ready:
             return
-        self.write("made", frame, (frame - self.clip.early) * self.clip.step_ns)
+        self.write("made", frame, self.clip.made_ns(frame))
         what, sent_ns = "sent", time.monotonic_ns()  # a client may have read it before this process goes on
         for client in ready:
             if time.monotonic() - client.reported > REPORT_S:

@@ -129,7 +129,8 @@ class Tell(threading.Thread):
         elif kind == "memory":
             if when == "begin":
                 self.limit = memory.Limit(graph.PROGRAMS)
-                self.cut_all()
+                # to connect again needs memory
+                self.do("begin", "cut", "all")
             else:
                 self.limit.close()
         elif kind == "gpu-memory":
@@ -137,7 +138,7 @@ class Tell(threading.Thread):
                 self.taker = subprocess.Popen([sys.executable, GPU_FAULTS, "memory", "60"], stdout=subprocess.PIPE, text=True)
                 if "taken" not in (line := self.taker.stdout.readline()):
                     raise RuntimeError(line or "the GPU's memory was not to be had")
-                self.cut_all()
+                self.do("begin", "cut", "all")
             else:
                 self.taker.kill()
                 self.taker.wait()
@@ -149,14 +150,6 @@ class Tell(threading.Thread):
                 if at_once:
                     faults.begin(faults.Fault(kind, target, detail=detail), camera)
                 (faults.end if at_once or when == "end" else faults.begin)(faults.Fault(kind, target, detail=detail), camera)
-
-
-    def cut_all(self):
-        """All cameras connect again: that needs memory."""
-        import faults
-
-        for camera in self.cameras.values():
-            faults.end(faults.Fault("cut", camera.id), camera)
 
 
 def tell(path, *words):

@@ -1,6 +1,5 @@
 """A soak on a GPU: live cameras of 1080p30 whose pictures carry numbers, and faults one after the other."""
 import json
-import os
 import sys
 
 from lib.mps import mps
@@ -30,8 +29,7 @@ def one(suite, step, name, cameras, length, faults, env=None):
         sys.executable, suite.root / "tests/live/soak.py", f"--cameras={cameras}", f"--clips={suite.need_data(CLIPS)}", f"--picture-bytes={PICTURE_BYTES}",
         "--transports=tcp,tcp,udp,tcp", f"--for={length}", f"--every={EVERY_S}s", f"--faults={faults}", f"--gpu={suite.onnxruntime()}", f"--out={out}",
     ]  # fmt: skip
-    packages = os.pathsep.join([str(suite.root / "target/tools/python"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = step.run(command, suite.left_s(), {"MILLRACE_PROGRAMS": str(suite.target), "PYTHONPATH": packages, **(env or {})}, may_fail=True)
+    done = step.run(command, suite.left_s(), {"MILLRACE_PROGRAMS": str(suite.target), **(env or {})}, may_fail=True)
     if not (out / "soak.json").exists():
         raise Failed(f"exit code {done.code}, and no report; the end of {done.log.name}:\n{done.text[-1500:].strip()}")
     verdict = step.figures_of(out / "soak.json")["verdict"]
