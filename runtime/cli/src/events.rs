@@ -1,4 +1,4 @@
-//! `millrace run --json`: a JSON document a line, each with the name of its `event`. docs/graphs.md has the list.
+//! `millrace run --json`: a JSON document a line, each with the name of its `event`. docs/commands.md has the list.
 
 use crate::out::outln;
 use crate::totals::Totals;

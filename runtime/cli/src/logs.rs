@@ -48,6 +48,12 @@ fn remove_old_logs(folder: &Path) {
     }
 }
 
+/// The stream or the level of a line and its node, as dora 1.1 writes them: `14:02:11 stdout detect:  WARN …`.
+pub(crate) fn origin(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace().skip(1);
+    Some((words.next()?, words.next()?.strip_suffix(':')?))
+}
+
 /// Blank lines, stack traces without names, and what dora 1.1 logs of its own workings.
 pub(crate) fn is_noise(line: &str) -> bool {
     let line = line.trim_start();

@@ -4,7 +4,7 @@
 //! itself in its temporary folder, which is locked while it runs.
 
 use crate::out::{errln, out, outln, reader_has_gone};
-use crate::scratch::{LOCK, Scratch, folders};
+use crate::scratch::{Scratch, folders, lasts};
 use crate::switch::control::{Control, Dataflow};
 use crate::{clock, logs, out, table};
 use anyhow::{Context, bail};
@@ -92,10 +92,8 @@ impl Record {
 
     /// Of a folder, where its graph runs.
     fn of(folder: &Path) -> Option<Self> {
-        let lock = File::open(folder.join(LOCK)).ok()?;
-        let runs = matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
-        let text = std::fs::read(folder.join(FILE)).ok().filter(|_| runs)?;
-        serde_json::from_slice(&text).ok()
+        lasts(folder).filter(|lasts| *lasts)?;
+        serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()
     }
 
     fn is(&self, wanted: &str) -> bool {
@@ -213,7 +211,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
     match choose(all(), args.graph.as_deref())? {
         Some(Found::OfDora(flow)) => of_dora(args, &flow),
-        Some(Found::Ours(record)) => print(args, &record.log.clone(), Some(&record)),
+        Some(Found::Ours(record)) => print(args, &record.log, Some(&record)),
         None => {
             let wanted = args.graph.as_deref();
             let stem = wanted.map(|wanted| Path::new(wanted).file_stem().unwrap_or_default().to_string_lossy());
@@ -253,10 +251,8 @@ fn print(args: &LogsArgs, log: &Path, record: Option<&Record>) -> anyhow::Result
     }
 }
 
-/// A line of this node's, as dora 1.1 writes it: `14:02:11 stdout detect:  WARN …`.
 fn of_node(line: &str, node: &str) -> bool {
-    let of = line.split_whitespace().nth(2).and_then(|word| word.strip_suffix(':'));
-    of == Some(node) && !logs::is_noise(line)
+    logs::origin(line).is_some_and(|(_, of)| of == node) && !logs::is_noise(line)
 }
 
 fn of_dora(args: &LogsArgs, flow: &Dataflow) -> anyhow::Result<ExitCode> {
@@ -275,6 +271,7 @@ fn of_dora(args: &LogsArgs, flow: &Dataflow) -> anyhow::Result<ExitCode> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::scratch::LOCK;
 
     #[test]
     fn a_graph_is_found_while_it_runs_and_by_all_its_names() {

@@ -5,7 +5,7 @@ use millrace_graph::check::Set;
 use millrace_graph::describe::find_program;
 use millrace_graph::model::{Graph, Node, Origin};
 use millrace_graph::resolved;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -127,9 +127,22 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) fn folders() -> Vec<PathBuf> {
     let mut bases = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
     bases.dedup();
-    let entries = bases.iter().flat_map(std::fs::read_dir).flatten().flatten();
+    bases.iter().flat_map(|base| folders_in(base)).collect()
+}
+
+fn folders_in(base: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("millrace-")));
-    ours.map(|entry| entry.path()).collect()
+    ours.map(|entry| entry.path())
+}
+
+/// Whether the run of a folder lasts. `None` where that cannot be known, as of another user's folder.
+pub(crate) fn lasts(folder: &Path) -> Option<bool> {
+    match File::open(folder.join(LOCK)).ok()?.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
 }
 
 fn lock(folder: &Path) -> std::io::Result<File> {
@@ -140,15 +153,9 @@ fn lock(folder: &Path) -> std::io::Result<File> {
 
 /// Removes the folders of runs that were killed, and whose dora has followed them (it does within seconds).
 fn sweep(base: &Path) {
-    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
-        if !entry.file_name().to_str().is_some_and(|name| name.starts_with("millrace-")) {
-            continue;
-        }
-        let folder = entry.path();
-        let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().filter(|age| age.as_secs() > 60);
-        // another user's cannot be opened
-        let over = || File::open(folder.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
-        if old().is_some() && over() {
+    for folder in folders_in(base) {
+        let age = || folder.symlink_metadata().ok()?.modified().ok()?.elapsed().ok();
+        if age().is_some_and(|age| age.as_secs() > 60) && lasts(&folder) == Some(false) {
             let _ = std::fs::remove_dir_all(folder);
         }
     }

@@ -1,8 +1,9 @@
 //! What nodes warn of in their logs, each kind once.
 //!
-//! dora collects what nodes print in the log of the run, `14:02:11 stdout detect:  WARN ort_infer::library: …`. What dora
-//! and zenoh warn of is about their own workings, and what changes of cameras nodes log has the view by their reports.
+//! dora collects what nodes print in the log of the run. What dora and zenoh warn of is about their own workings. The view
+//! has the changes of cameras that nodes log from their reports.
 
+use crate::logs::origin;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -76,8 +77,7 @@ fn read(path: &Path, from_bytes: u64) -> std::io::Result<Vec<u8>> {
 /// The node and the text of a warning that is worth a user's look.
 fn warning(line: &str) -> Option<(&str, &str)> {
     let (head, rest) = line.split_once(" WARN ")?;
-    let mut words = head.split_whitespace();
-    let (_time, stream, node) = (words.next()?, words.next()?, words.next()?.strip_suffix(':')?);
+    let (stream, node) = origin(head)?;
     let (target, text) = rest.split_once(": ")?;
     if !matches!(stream, "stdout" | "stderr") || LEFT_OUT.iter().any(|other| target.starts_with(other)) {
         return None;
